@@ -1,0 +1,3 @@
+"""The raft-ebpf node agent."""
+
+__version__ = "0.1.0"

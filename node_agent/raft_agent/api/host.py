@@ -1,0 +1,70 @@
+"""What the API server needs of the node that it stands before; the runtime provides it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import msgspec
+
+from raft_agent.api import protocol
+from raft_agent.machine.machine import Machine
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """Why a request can't be served; becomes the protocol's Error as it is."""
+
+    code: protocol.ErrorCode
+    error: str
+    hint: str = ""
+    leader: str = ""
+
+
+class Applied(msgspec.Struct, frozen=True, gc=False):
+    """A proposal was committed and applied here; `result` is what the machine answered."""
+
+    index: int
+    term: int
+    result: object
+
+
+Outcome = Applied | Failure
+
+
+class Host(Protocol):
+    """One node, seen from its API. All methods are called in the event loop and never block;
+    callbacks come later in the same loop, exactly once each.
+    """
+
+    node_name: str
+    machine: Machine
+
+    def propose(self, command: bytes, done: Callable[[Outcome], None]) -> None:
+        """Replicate one encoded command. Commands of one turn of the loop share a batch."""
+
+    def read_barrier(self, done: Callable[[Failure | None], None]) -> None:
+        """Calls back with None once `machine` is at least as new as every write that was
+        acknowledged anywhere before this call (linearizable reads on any node)."""
+
+    def forward(self, request: protocol.Request, done: Callable[[bytes | Failure], None]) -> None:
+        """Have the leader serve `request`; the answer is the encoded (MessagePack) Reply of it."""
+
+    def transfer_leadership(self, target: str, done: Callable[[str | Failure], None]) -> None:
+        """Hand over to the member `target` ("": any); calls back with the new leader's name."""
+
+    def is_leader(self) -> bool: ...
+
+    def leader_name(self) -> str | None: ...
+
+    def status(self) -> protocol.StatusResult: ...
+
+    def health(self) -> protocol.HealthResult: ...
+
+    def member_list(self) -> protocol.MemberListResult: ...
+
+    def recent_events(self, limit: int) -> list[protocol.EventItem]: ...
+
+    def subscribe_events(
+        self, on_event: Callable[[protocol.EventItem], None]
+    ) -> Callable[[], None]:
+        """Calls `on_event` for every new event until the returned function is called."""

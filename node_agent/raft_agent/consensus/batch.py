@@ -1,0 +1,145 @@
+"""The one encoding of log entries: a batch, written once by the leader.
+
+The same bytes are appended to the leader's log, sent to the followers and appended to theirs. A
+batch holds `count` consecutive entries of one term. Only the state machine looks into the payload;
+the core reads the payload of configuration batches alone.
+
+Layout, little endian::
+
+    header   magic "RBAT" u32, version u8, kind u8, flags u16 (0), first_index u64, term u64,
+             count u32, payload length u32, CRC32C of the payload u32,
+             CRC32C of the 36 bytes before u32                                      40 bytes
+    payload
+    header   once more, so that a batch with one damaged header can still be named  40 bytes
+
+A leader never splits or joins a batch once it has an index, so two logs that hold an entry with the
+same index and term hold the same batch around it (the Log Matching Property, lifted to batches);
+logs are cut at batch boundaries only.
+"""
+
+from __future__ import annotations
+
+import enum
+import struct
+
+import google_crc32c
+import msgspec
+
+MAGIC = 0x54414252  # "RBAT"
+VERSION = 1
+HEADER = struct.Struct("<IBBHQQIII")
+HEADER_SIZE = HEADER.size + 4
+OVERHEAD = 2 * HEADER_SIZE
+MAX_PAYLOAD_BYTES = 16 << 20
+
+_U32 = struct.Struct("<I")
+
+
+class BatchKind(enum.IntEnum):
+    """What the payload is."""
+
+    NOOP = 0
+    COMMANDS = 1
+    CONFIGURATION = 2
+
+
+class BatchHeader(msgspec.Struct, frozen=True, gc=False):
+    """One decoded header; `size` is the length of the whole record in bytes."""
+
+    kind: int
+    first_index: int
+    term: int
+    count: int
+    payload_length: int
+    payload_crc: int
+
+    @property
+    def size(self) -> int:
+        return self.payload_length + OVERHEAD
+
+    @property
+    def last_index(self) -> int:
+        return self.first_index + self.count - 1
+
+
+class BatchError(ValueError):
+    """The bytes are no batch, or a damaged one; the text says which field is wrong."""
+
+
+class Batch(msgspec.Struct, frozen=True, gc=False):
+    """`count` entries from `first_index` on; `record` is the whole encoding, headers included."""
+
+    first_index: int
+    term: int
+    kind: int
+    count: int
+    record: bytes
+
+    @property
+    def last_index(self) -> int:
+        return self.first_index + self.count - 1
+
+    @property
+    def payload(self) -> memoryview:
+        return memoryview(self.record)[HEADER_SIZE:-HEADER_SIZE]
+
+
+def encode(kind: int, first_index: int, term: int, count: int, payload: bytes) -> Batch:
+    """Make the batch that the entries `first_index` … `first_index + count - 1` will be for ever.
+
+    Raises ValueError when the payload is larger than MAX_PAYLOAD_BYTES or there is no entry.
+    """
+    if count < 1:
+        raise ValueError("a batch holds at least one entry")
+    if len(payload) > MAX_PAYLOAD_BYTES:
+        raise ValueError(f"payload of {len(payload)} bytes is over {MAX_PAYLOAD_BYTES}")
+    head = HEADER.pack(
+        MAGIC,
+        VERSION,
+        kind,
+        0,
+        first_index,
+        term,
+        count,
+        len(payload),
+        google_crc32c.value(payload),
+    )
+    head += _U32.pack(google_crc32c.value(head))
+    return Batch(first_index, term, kind, count, b"".join((head, payload, head)))
+
+
+def decode_header(data: bytes | memoryview, offset: int = 0) -> BatchHeader:
+    """Decode the 40 bytes at `offset`. Raises BatchError when they are no intact header."""
+    if len(data) - offset < HEADER_SIZE:
+        raise BatchError(f"a header needs {HEADER_SIZE} bytes, {len(data) - offset} are there")
+    magic, version, kind, flags, first_index, term, count, length, crc = HEADER.unpack_from(
+        data, offset
+    )
+    if magic != MAGIC:
+        raise BatchError(f"magic is {magic:#010x}, not {MAGIC:#010x}")
+    head = bytes(data[offset : offset + HEADER.size])
+    if _U32.unpack_from(data, offset + HEADER.size)[0] != google_crc32c.value(head):
+        raise BatchError("header checksum does not match")
+    if version != VERSION or flags:
+        raise BatchError(f"batch version {version} flags {flags} is not known to this program")
+    if count < 1 or first_index < 1 or term < 1 or length > MAX_PAYLOAD_BYTES:
+        raise BatchError(f"impossible header: index {first_index}, count {count}, length {length}")
+    return BatchHeader(kind, first_index, term, count, length, crc)
+
+
+def decode(data: bytes | memoryview, offset: int = 0) -> Batch:
+    """Decode and check the whole batch at `offset`.
+
+    Raises BatchError when it is cut short or a checksum does not match.
+    """
+    header = decode_header(data, offset)
+    end = offset + header.size
+    if end > len(data):
+        raise BatchError(f"batch of {header.size} bytes is cut short at {len(data) - offset}")
+    record = bytes(data[offset:end])
+    body_end = HEADER_SIZE + header.payload_length
+    if google_crc32c.value(record[HEADER_SIZE:body_end]) != header.payload_crc:
+        raise BatchError(f"payload checksum does not match at index {header.first_index}")
+    if record[body_end:] != record[:HEADER_SIZE]:
+        raise BatchError(f"the two headers differ at index {header.first_index}")
+    return Batch(header.first_index, header.term, header.kind, header.count, record)
