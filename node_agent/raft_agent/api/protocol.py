@@ -57,11 +57,11 @@ class _Request(msgspec.Struct, frozen=True, array_like=True, tag_field="op", gc=
 # On the wire a request is an array: [op, id, field, field, …]; trailing defaults may be left out.
 
 
-class Status(_Request, tag="status"):
+class Status(_Request, frozen=True, tag="status"):
     pass
 
 
-class Send(_Request, tag="send"):
+class Send(_Request, frozen=True, tag="send"):
     """Append a text to the message log. `forward`: a follower passes it on to the leader.
     `node` is set by agents when they forward and empty from clients.
     """
@@ -71,20 +71,20 @@ class Send(_Request, tag="send"):
     node: str = ""
 
 
-class Messages(_Request, tag="messages"):
+class Messages(_Request, frozen=True, tag="messages"):
     """The newest `limit` messages, newest first, from this node's applied state."""
 
     limit: int = 10
 
 
-class WatchMessages(_Request, tag="watch_messages"):
+class WatchMessages(_Request, frozen=True, tag="watch_messages"):
     """Messages as they are applied here; first those after log index `after_index` (-1: none of the
     past)."""
 
     after_index: int = -1
 
 
-class Put(_Request, tag="put"):
+class Put(_Request, frozen=True, tag="put"):
     """`if_revision`: only when the key's mod revision is this one (-1: no condition; 0: absent)."""
 
     key: str
@@ -93,18 +93,18 @@ class Put(_Request, tag="put"):
     forward: bool = False
 
 
-class Delete(_Request, tag="delete"):
+class Delete(_Request, frozen=True, tag="delete"):
     key: str
     if_revision: int = -1
     forward: bool = False
 
 
-class Get(_Request, tag="get"):
+class Get(_Request, frozen=True, tag="get"):
     key: str
     consistency: Consistency = Consistency.LINEARIZABLE
 
 
-class List(_Request, tag="list"):
+class List(_Request, frozen=True, tag="list"):
     """Keys that start with `prefix`, in byte order, those after the key `after` only."""
 
     prefix: str = ""
@@ -113,38 +113,38 @@ class List(_Request, tag="list"):
     consistency: Consistency = Consistency.LINEARIZABLE
 
 
-class WatchKeys(_Request, tag="watch_keys"):
+class WatchKeys(_Request, frozen=True, tag="watch_keys"):
     """Changes of one key, or with `prefix` of all keys below it, as they are applied here."""
 
     key: str
     prefix: bool = False
 
 
-class MemberList(_Request, tag="member_list"):
+class MemberList(_Request, frozen=True, tag="member_list"):
     pass
 
 
-class LeaderTransfer(_Request, tag="leader_transfer"):
+class LeaderTransfer(_Request, frozen=True, tag="leader_transfer"):
     """`target`: a member's name; empty: the voter that is furthest. `forward` as for writes."""
 
     target: str = ""
     forward: bool = False
 
 
-class Health(_Request, tag="health"):
+class Health(_Request, frozen=True, tag="health"):
     """Asked of a follower, the leader answers when there is one."""
 
     forward: bool = True
 
 
-class Events(_Request, tag="events"):
+class Events(_Request, frozen=True, tag="events"):
     """The newest `limit` events, oldest first; with `follow` new ones are pushed."""
 
     limit: int = 100
     follow: bool = False
 
 
-class Cancel(_Request, tag="cancel"):
+class Cancel(_Request, frozen=True, tag="cancel"):
     """End the stream with the id `stream`."""
 
     stream: int
