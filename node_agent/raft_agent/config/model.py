@@ -1,0 +1,216 @@
+"""What can be configured: the one place that names every key, its type, default and meaning.
+
+`docs/configuration.md` is generated from here, and so are the names of environment variables.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import msgspec
+
+from raft_agent.config import values
+from raft_agent.config.errors import ConfigError, Problem
+
+
+class Key(msgspec.Struct, frozen=True):
+    """`text` says what a key means; `check` turns a value of the right type into what is used, or
+    raises ValueError; `default` tells people a default that is computed.
+    """
+
+    text: str
+    check: Callable[[Any], Any] | None = None
+    default: str = ""
+
+
+class Server(msgspec.Struct, frozen=True, kw_only=True):
+    node_id: Annotated[
+        str,
+        Key(
+            "The member's name: up to 63 letters, digits, `.`, `_`, `-`, a letter or digit first.",
+            values.member_name,
+        ),
+    ]
+    listen_addr: Annotated[
+        str, Key("Where other members reach this one, as `host:port`.", values.listen_address)
+    ] = "0.0.0.0:5555"
+    advertise_addr: Annotated[
+        str | None,
+        Key(
+            "What other members dial. Needed where they see this machine under another address.",
+            values.dial_address,
+            "`listen_addr` when it is no wildcard, else this node's own entry among the peers, "
+            "else the address of the route to the peers",
+        ),
+    ] = None
+    data_dir: Annotated[
+        str,
+        Key("The directory of log, vote and identity. It belongs to one agent.", values.path),
+    ]
+    log_level: Annotated[
+        str,
+        Key(
+            "`debug`, `info`, `warning`, `error` or `off`; levels of parts may follow, as in "
+            "`info,raft.transport=debug`. `RAFT_LOG` has the same form and goes on top of it.",
+            values.log_levels,
+        ),
+    ] = "info"
+    log_format: Annotated[
+        str,
+        Key(
+            "`text` or `json`, one object a line. `RAFT_LOG_FORMAT` goes before it.",
+            values.one_of("text", "json"),
+        ),
+    ] = "text"
+    ipc_socket: Annotated[
+        str | None,
+        Key(
+            "The Unix socket for `raftctl`.",
+            values.socket_path,
+            "`/tmp/raft-<server.node_id>.sock`",
+        ),
+    ] = None
+    ipc_group: Annotated[
+        str | None,
+        Key(
+            "A group whose members may use the socket (mode 0660). Without it only the agent's "
+            "own user may (0600).",
+            values.group,
+            "no group",
+        ),
+    ] = None
+    http_addr: Annotated[
+        str | None,
+        Key(
+            "Metrics, health and the status page. Accepted, but this version has no HTTP part.",
+            values.listen_address,
+            "off",
+        ),
+    ] = None
+
+
+class Timing(msgspec.Struct, frozen=True, kw_only=True):
+    heartbeat_interval_ms: Annotated[
+        int, Key("How often a leader tells its followers that it lives.", values.milliseconds)
+    ] = 50
+    election_timeout_min_ms: Annotated[
+        int,
+        Key(
+            "The shortest silence of the leader after which a follower stands for election; "
+            "greater than the heartbeat interval.",
+            values.milliseconds,
+        ),
+    ] = 150
+    election_timeout_max_ms: Annotated[
+        int,
+        Key(
+            "The longest such silence; each wait is drawn at random between the two.",
+            values.milliseconds,
+        ),
+    ] = 300
+
+
+class Ebpf(msgspec.Struct, frozen=True, kw_only=True):
+    enabled: Annotated[
+        bool, Key("Attach to the network interface. This version has no kernel part.")
+    ] = False
+    interface: Annotated[
+        str,
+        Key("The interface, or `auto`: those that the routes to the peers use.", values.interface),
+    ] = "eth0"
+    pin_dir: Annotated[str, Key("Where maps are pinned.", values.path)] = "/sys/fs/bpf/raft"
+
+
+class Cluster(msgspec.Struct, frozen=True, kw_only=True):
+    name: Annotated[str, Key("A name for people.", values.member_name)] = "default"
+    bootstrap: Annotated[
+        bool, Key("Found a new cluster of this one member. Not together with peers or `join`.")
+    ] = False
+    join: Annotated[
+        tuple[str, ...],
+        Key(
+            "Addresses of members to ask to be added. Not together with peers.",
+            values.dial_addresses,
+        ),
+    ] = ()
+
+
+class Peer(msgspec.Struct, frozen=True, kw_only=True):
+    """Another member, for the first start only."""
+
+    id: Annotated[str, Key("The other member's `server.node_id`.", values.member_name)]
+    address: Annotated[str, Key("Where to dial it, as `host:port`.", values.dial_address)]
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True):
+    """A configuration that was checked as a whole.
+
+    `peers` are the other members, never this one, sorted by name. `notes` are sentences that
+    belong into the log at start: what was accepted without effect, or is unwise. `path` and
+    `overrides` are what it was loaded from, to load it again on SIGHUP.
+    """
+
+    server: Server
+    timing: Timing
+    ebpf: Ebpf
+    cluster: Cluster
+    peers: tuple[Peer, ...] = ()
+    notes: tuple[str, ...] = ()
+    path: str = ""
+    overrides: tuple[str, ...] = ()
+
+    @property
+    def ipc_socket(self) -> str:
+        """The path of the Unix socket."""
+        return self.server.ipc_socket or f"/tmp/raft-{self.server.node_id}.sock"  # noqa: S108
+
+    def advertise_address(self) -> str:
+        """What others dial to reach this node, "host:port".
+
+        Asks the system for the route to the peers when the configuration does not say, so it may
+        wait for a name server. Raises ConfigError when no peer has a route.
+        """
+        if self.server.advertise_addr is not None:
+            return self.server.advertise_addr
+        if not values.is_wildcard(self.server.listen_addr):
+            return self.server.listen_addr
+        targets = (*(peer.address for peer in self.peers), *self.cluster.join)
+        port = values.split_address(self.server.listen_addr)[1]
+        for target in targets or (_ANYWHERE,):
+            host = _local_address_towards(target)
+            if host is not None:
+                return values.join_address(host, port)
+        if not targets:
+            # A machine without any route can only be reached from itself.
+            return values.join_address("127.0.0.1", port)
+        text = (
+            f"there is no route to any of {', '.join(targets)}, so the address that others should "
+            f'dial is not known: set server.advertise_addr = "ADDRESS:{port}"'
+        )
+        raise ConfigError([Problem(self.path, text)])
+
+
+# TEST-NET-1 of RFC 5737: never in use, so the route to it is the default route.
+_ANYWHERE = "192.0.2.1:9"
+
+
+def _local_address_towards(address: str) -> str | None:
+    """The source address that the system would use; None without a route.
+
+    connect(2) on a datagram socket only chooses a route, it sends nothing.
+    """
+    host, port = values.split_address(address)
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
+    except OSError:
+        return None
+    for family, kind, protocol, _, where in found:
+        try:
+            with socket.socket(family, kind, protocol) as probe:
+                probe.connect(where)
+                return str(probe.getsockname()[0])
+        except OSError:
+            continue
+    return None

@@ -1,0 +1,51 @@
+"""In which line of a TOML text a key stands.
+
+tomllib keeps no positions. But a prefix of whole lines parses exactly when it ends between two
+statements, so parsing ever longer prefixes shows which statement brought which key, whatever the
+style: tables, dotted keys, inline tables. That is quadratic, and done for people who wait for an
+error message only.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterator
+
+KeyPath = tuple[str | int, ...]
+
+
+def find_lines(text: str) -> dict[KeyPath, int]:
+    """The line (from 1) of each table, array element and key of `text`, a valid TOML document."""
+    found: dict[KeyPath, int] = {}
+    lines = text.splitlines(keepends=True)
+    statement_starts = 1
+    for end in range(1, len(lines) + 1):
+        try:
+            document = tomllib.loads("".join(lines[:end]))
+        except tomllib.TOMLDecodeError:
+            continue
+        for path in _paths(document, ()):
+            found.setdefault(path, statement_starts)
+        statement_starts = end + 1
+    return found
+
+
+def line_of_syntax_error(error: tomllib.TOMLDecodeError, text: str) -> tuple[int, str]:
+    """The line that tomllib complains about, and its complaint without the position."""
+    message = str(error)
+    match = re.search(r" \(at line (\d+), column (\d+)\)$", message)
+    if match is not None:
+        return int(match[1]), f"{message[: match.start()]} (column {match[2]})"
+    return max(1, len(text.splitlines())), message
+
+
+def _paths(value: object, path: KeyPath) -> Iterator[KeyPath]:
+    if path:
+        yield path
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _paths(inner, (*path, key))
+    elif isinstance(value, list):
+        for position, inner in enumerate(value):
+            yield from _paths(inner, (*path, position))

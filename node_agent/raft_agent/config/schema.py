@@ -1,0 +1,74 @@
+"""The keys of the model as a table: what the loader checks against and the documentation lists."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Mapping
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+import msgspec
+
+from raft_agent.config.model import Cluster, Ebpf, Key, Peer, Server, Timing
+
+SECTIONS: dict[str, type[msgspec.Struct]] = {
+    "server": Server,
+    "timing": Timing,
+    "ebpf": Ebpf,
+    "cluster": Cluster,
+}
+PEERS = "peers"
+
+_KIND_NAMES = {str: "a string", int: "a whole number", bool: "true or false"}
+
+
+class Field(msgspec.Struct, frozen=True):
+    """One key: `kind` is str, int, bool or tuple (of strings)."""
+
+    name: str
+    kind: type
+    key: Key
+    required: bool
+    default: Any
+
+    @property
+    def kind_name(self) -> str:
+        return _KIND_NAMES.get(self.kind, "a list of strings")
+
+    def accepts(self, value: object) -> bool:
+        if self.kind is tuple:
+            return isinstance(value, list) and all(isinstance(item, str) for item in value)
+        return type(value) is self.kind  # isinstance would take true for a number
+
+
+def _fields_of(struct: type[msgspec.Struct]) -> dict[str, Field]:
+    hints = get_type_hints(struct, include_extras=True)
+    fields = {}
+    for field in msgspec.structs.fields(struct):
+        annotated, key = get_args(hints[field.name])
+        fields[field.name] = Field(
+            name=field.name,
+            kind=_kind(annotated),
+            key=key,
+            required=field.required,
+            default=None if field.required else field.default,
+        )
+    return fields
+
+
+def _kind(annotation: Any) -> type:
+    """The plain type: `str | None` is a str that may be left out, `tuple[str, ...]` a tuple."""
+    if isinstance(annotation, types.UnionType) or get_origin(annotation) is Union:
+        annotation = next(arg for arg in get_args(annotation) if arg is not types.NoneType)
+    kind = get_origin(annotation) or annotation
+    assert isinstance(kind, type)  # noqa: S101
+    return kind
+
+
+FIELDS: Mapping[str, Mapping[str, Field]] = {
+    section: _fields_of(struct) for section, struct in SECTIONS.items()
+}
+PEER_FIELDS: Mapping[str, Field] = _fields_of(Peer)
+
+
+def environment_name(section: str, name: str) -> str:
+    return f"RAFT_{section}_{name}".upper()

@@ -1,0 +1,146 @@
+"""`raft-agent`: reads the command line and the configuration, then runs the node.
+
+Exit status: 0 ended as asked, 1 could not start or had to stop, 2 usage or configuration.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from raft_agent import __version__, logs
+from raft_agent.config import Config, ConfigError, load
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+
+if TYPE_CHECKING:
+    import asyncio
+
+log = logging.getLogger("raft.agent")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = _parser().parse_args(argv)
+    for option, wanted in (
+        ("--bpf-object", arguments.bpf_object is not None),
+        ("--enable-fault-injection", arguments.enable_fault_injection),
+    ):
+        if wanted:
+            print(f"raft-agent: {option} is not in this version", file=sys.stderr)
+            return EXIT_FAILED
+    try:
+        config = load(Path(arguments.config), overrides=arguments.set)
+        if arguments.check:
+            return _check(config)
+    except ConfigError as error:
+        print(f"raft-agent: the configuration is refused\n{error}", file=sys.stderr)
+        return EXIT_USAGE
+    context = logs.LogContext(node=config.server.node_id)
+    try:
+        logs.setup(
+            config.server.log_level,
+            on_top=os.environ.get("RAFT_LOG", ""),
+            log_format=os.environ.get("RAFT_LOG_FORMAT") or config.server.log_format,
+            context=context,
+        )
+    except ValueError as error:
+        print(f"raft-agent: RAFT_LOG or RAFT_LOG_FORMAT {error}", file=sys.stderr)
+        return EXIT_USAGE
+    return _run(config, context)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="raft-agent",
+        description="One node of a Raft cluster. Ends on SIGTERM, after handing over leadership; "
+        "reads log levels again on SIGHUP.",
+        epilog="RAFT_LOG=info,raft.transport=debug sets log levels; docs/configuration.md lists "
+        "every key, which the environment can set too, as in RAFT_SERVER_NODE_ID.",
+    )
+    parser.add_argument("--config", required=True, metavar="FILE", help="raft.toml")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="set one key, as in server.node_id=node-01; wins over file and environment",
+    )
+    parser.add_argument("--check", action="store_true", help="validate the configuration and end")
+    parser.add_argument("--version", action="version", version=f"raft-agent {__version__}")
+    parser.add_argument("--bpf-object", metavar="FILE", help="not in this version")
+    parser.add_argument("--enable-fault-injection", action="store_true", help="not in this version")
+    return parser
+
+
+def _check(config: Config) -> int:
+    names = ", ".join(peer.id for peer in config.peers)
+    print(
+        f"configuration ok: {config.server.node_id} listens at {config.server.listen_addr}, "
+        + (f"peers {names}" if names else "no peers")
+    )
+    notes = list(config.notes)
+    try:
+        notes.append(f"others are told to dial {config.advertise_address()}")
+    except ConfigError as error:  # not the file's fault: it may be checked on another machine
+        notes.append(f"here and now {error.problems[0].text}")
+    for note in notes:
+        print(f"note: {note}")
+    return 0
+
+
+def _run(config: Config, context: logs.LogContext) -> int:
+    # Imported here, so that --check and --version answer at once.
+    import asyncio  # noqa: PLC0415
+
+    from raft_agent import runtime  # noqa: PLC0415
+    from raft_agent.storage.errors import StorageError  # noqa: PLC0415
+
+    log.info("raft-agent %s starts with %s", __version__, config.path)
+    for note in config.notes:
+        log.warning("%s", note)
+    _raise_file_limit()
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            status: int = runner.run(runtime.run(config, context))
+            return status
+    except KeyboardInterrupt:
+        return 128 + 2  # as a shell reports SIGINT
+    except (StorageError, ConfigError, OSError) as error:
+        log.error("the agent ends: %s", error, exc_info=log.isEnabledFor(logging.DEBUG))
+        return EXIT_FAILED
+    except Exception:
+        # A broken invariant among them: nothing this process holds can be trusted any more.
+        log.critical("the agent ends: this is a bug, please report it", exc_info=True)
+        return EXIT_FAILED
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop where it is installed: half the cost per frame; asyncio's own loop elsewhere."""
+    try:
+        import uvloop  # noqa: PLC0415
+    except ImportError:
+        log.warning("uvloop is not installed: the agent works, but slower")
+        return None
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
+
+
+def _raise_file_limit() -> None:
+    """Every client is a file; the soft limit of 1024 is for programs that use select(2)."""
+    import resource  # noqa: PLC0415
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (OSError, ValueError):  # macOS: "unlimited" as the hard limit is not taken at its word
+        log.info("at most %d files can be open at once", soft)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
