@@ -1,0 +1,312 @@
+"""Is this history of concurrent operations linearizable?
+
+The search of Wing and Gong ("Testing and verifying concurrent objects", 1993) with Lowe's cache of
+configurations seen ("Testing for linearizability", 2017) and partitioning by key (Herlihy and Wing:
+a history is linearizable when it is so for each object alone). A history is any iterable of
+`Operation`; a `Model` says what one object does. `check` gives a `Result` that is true when the
+history is linearizable and otherwise names the operations at which every order failed.
+
+    history = [
+        Operation("k", ("put", "a"), None, call=1, ret=4),
+        Operation("k", ("get",), "a", call=2, ret=3),
+    ]
+    assert check(history, KeyValueModel())
+
+An operation whose outcome nobody knows (a time-out, a crash) has `ret=None` and the output
+`UNKNOWN`: it may take effect at any time after its call, or never. An operation that is known not
+to have happened doesn't belong into the history.
+
+Times are any integers that order calls and returns; an operation that returned before another one
+was called comes before it, and equal times count as overlapping.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Hashable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+
+class Sentinel(enum.Enum):
+    """`UNKNOWN`: the output of an operation that never returned. `ILLEGAL`: a model's answer when
+    the output can't be what the operation gives in this state.
+    """
+
+    UNKNOWN = "unknown"
+    ILLEGAL = "illegal"
+
+
+UNKNOWN: Final = Sentinel.UNKNOWN
+ILLEGAL: Final = Sentinel.ILLEGAL
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One operation on the object `key`: what was asked, what came back, and when.
+
+    `ret` is None, and `output` UNKNOWN, when no answer ever came.
+    """
+
+    key: Hashable
+    action: tuple[Any, ...]
+    output: Any
+    call: int
+    ret: int | None
+
+    def __post_init__(self) -> None:
+        if self.ret is not None and self.ret < self.call:
+            raise ValueError(f"an operation that returns before its call: {self}")
+        if (self.ret is None) != (self.output is UNKNOWN):
+            raise ValueError(f"no return time means the output UNKNOWN, and back: {self}")
+
+
+class Model(Protocol):
+    """One object, sequentially. States are hashable and never changed in place."""
+
+    def initial(self) -> Hashable:
+        """The state before the first operation."""
+
+    def step(self, state: Any, action: tuple[Any, ...], output: Any) -> Any:
+        """The state after `action`, or ILLEGAL when it can't give `output` in `state`. With the
+        output UNKNOWN every action is legal.
+        """
+
+    def only_reads(self, action: tuple[Any, ...], output: Any) -> bool:
+        """Whether `action`, when it gave `output`, left the state as it was, whatever that was.
+
+        False is always right; True where it holds makes the search fast.
+        """
+
+
+class KeyValueModel:
+    """One key of a store; values are anything hashable but None, which stands for "no such key".
+
+    Actions and their outputs::
+
+        ("get",)                 the value, or None
+        ("put", value)           anything
+        ("delete",)              whether there was such a key (bool); None when that isn't known
+        ("cas", expected, value) whether `expected` was there and is now `value` (bool)
+    """
+
+    def initial(self) -> Hashable:
+        return None
+
+    def step(self, state: Any, action: tuple[Any, ...], output: Any) -> Any:
+        match action:
+            case ("get",):
+                return state if output is UNKNOWN or output == state else ILLEGAL
+            case ("put", value):
+                return value
+            case ("delete",):
+                legal = output is UNKNOWN or output is None or output == (state is not None)
+                return None if legal else ILLEGAL
+            case ("cas", expected, value):
+                swapped = state == expected
+                if output is UNKNOWN or output == swapped:
+                    return value if swapped else state
+                return ILLEGAL
+        raise ValueError(f"the key-value model knows no action {action!r}")
+
+    def only_reads(self, action: tuple[Any, ...], output: Any) -> bool:
+        return action[0] == "get" or (action[0] in ("cas", "delete") and output is False)
+
+
+class Verdict(enum.Enum):
+    LINEARIZABLE = "linearizable"
+    NOT_LINEARIZABLE = "not linearizable"
+    UNDECIDED = "undecided"
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """True when the history is linearizable.
+
+    `key`: the object that failed. `stuck`: the operations of which one had to come next in the
+    longest order that was found, none of which could, and `state` the object's state there.
+    `steps`: how much was searched. UNDECIDED: the search gave up at `max_steps`.
+    """
+
+    verdict: Verdict
+    steps: int
+    key: Hashable = None
+    stuck: tuple[Operation, ...] = ()
+    state: Hashable = None
+
+    def __bool__(self) -> bool:
+        return self.verdict is Verdict.LINEARIZABLE
+
+    def __str__(self) -> str:
+        if self:
+            return f"linearizable ({self.steps} steps)"
+        lines = [f"{self.verdict.value}: key {self.key!r} in state {self.state!r}, next is one of"]
+        for operation in self.stuck:
+            interval = f"{operation.call}..{'?' if operation.ret is None else operation.ret}"
+            lines.append(f"  {interval} {operation.action!r} -> {operation.output!r}")
+        return "\n".join(lines)
+
+
+def check(
+    history: Iterable[Operation], model: Model | None = None, *, max_steps: int = 10_000_000
+) -> Result:
+    """Search an order of `history` that `model` (default: KeyValueModel) allows, key by key.
+
+    The cost is about one step per operation for histories that are linearizable with few unknown
+    outcomes, and exponential in the number of overlapping operations at worst: after `max_steps`
+    steps, summed over all keys, the verdict is UNDECIDED.
+    """
+    model = model or KeyValueModel()
+    by_key: dict[Hashable, list[Operation]] = {}
+    for operation in history:
+        by_key.setdefault(operation.key, []).append(operation)
+    steps = 0
+    for key, operations in by_key.items():
+        search = _Search(operations, model, max_steps - steps)
+        verdict = search.run()
+        steps += search.steps
+        if verdict is not Verdict.LINEARIZABLE:
+            return Result(verdict, steps, key, search.stuck, search.stuck_state)
+    return Result(Verdict.LINEARIZABLE, steps)
+
+
+@dataclass(slots=True)
+class _Frame:
+    """One configuration on the path, and what is still to be tried from it.
+
+    Operations that returned are numbered by call time: all below `low` have their place in the
+    order, and of those from `low` on the bits of `mask` tell. `opens` has a bit per operation
+    without a return. `before_open` is the state before the last step when that one placed such an
+    operation, `open_action` what it was.
+    """
+
+    low: int
+    mask: int
+    opens: int
+    state: Any
+    before_open: Any = ILLEGAL
+    open_action: tuple[Any, ...] = ()
+    choices: Iterator[tuple[int, bool]] = field(default_factory=lambda: iter(()))
+
+
+class _Search:
+    """Depth first over the orders of one key's operations."""
+
+    def __init__(self, operations: list[Operation], model: Model, max_steps: int) -> None:
+        ordered = sorted(operations, key=lambda operation: operation.call)
+        self._closed = [operation for operation in ordered if operation.ret is not None]
+        self._open = [operation for operation in ordered if operation.ret is None]
+        self._returns: list[int] = [op.ret for op in self._closed if op.ret is not None]
+        self._model = model
+        self._max_steps = max_steps
+        self._seen: set[tuple[int, int, int, Hashable]] = set()
+        self._furthest = -1
+        self.steps = 0
+        self.stuck: tuple[Operation, ...] = ()
+        self.stuck_state: Hashable = None
+
+    def run(self) -> Verdict:
+        total = len(self._closed)
+        path = [self._frame(_Frame(0, 0, 0, self._model.initial()))]
+        while path:
+            frame = path[-1]
+            # What never returned may also never have happened, so nothing waits for it.
+            if frame.low == total:
+                return Verdict.LINEARIZABLE
+            for index, is_open in frame.choices:
+                if self.steps >= self._max_steps:
+                    return Verdict.UNDECIDED
+                self.steps += 1
+                following = self._follow(frame, index, is_open)
+                if following is not None:
+                    path.append(self._frame(following))
+                    break
+            else:
+                path.pop()
+        return Verdict.NOT_LINEARIZABLE
+
+    def _frame(self, frame: _Frame) -> _Frame:
+        """Give `frame` its choices: the operations called before the first return to come."""
+        candidates: list[int] = []
+        first_return: int | None = None
+        for index in range(frame.low, len(self._closed)):
+            if frame.mask >> (index - frame.low) & 1:
+                continue
+            if first_return is not None and self._closed[index].call > first_return:
+                break
+            candidates.append(index)
+            if first_return is None or self._returns[index] < first_return:
+                first_return = self._returns[index]
+        if first_return is not None:
+            candidates = [i for i in candidates if self._closed[i].call <= first_return]
+        placed = frame.low + frame.mask.bit_count()
+        if placed > self._furthest:
+            self._furthest = placed
+            self.stuck = tuple(self._closed[index] for index in candidates)
+            self.stuck_state = frame.state
+        for index in candidates:
+            action, output = self._closed[index].action, self._closed[index].output
+            if self._model.only_reads(action, output) and (
+                self._model.step(frame.state, action, output) is not ILLEGAL
+            ):
+                # Wherever an order has it, it can be moved here: no other choice needs a look.
+                frame.choices = iter(((index, False),))
+                return frame
+        # The one that returned first most often also took effect first.
+        candidates.sort(key=self._returns.__getitem__)
+        frame.choices = self._choices(candidates, frame.opens, first_return)
+        return frame
+
+    def _choices(
+        self, candidates: list[int], opens: int, first_return: int | None
+    ) -> Iterator[tuple[int, bool]]:
+        for index in candidates:
+            yield index, False
+        for index, operation in enumerate(self._open):
+            if first_return is None or operation.call > first_return:
+                return
+            if not opens >> index & 1:
+                yield index, True
+
+    def _follow(self, frame: _Frame, index: int, is_open: bool) -> _Frame | None:
+        """The configuration after one more operation; None when it is illegal or needn't be
+        looked at.
+        """
+        operation = self._open[index] if is_open else self._closed[index]
+        state = self._model.step(frame.state, operation.action, operation.output)
+        if state is ILLEGAL:
+            return None
+        if is_open:
+            if state == frame.state:
+                return None
+        if frame.before_open is not ILLEGAL and self._is_dominated(frame, operation, state):
+            return None
+        low, mask, opens = frame.low, frame.mask, frame.opens
+        if is_open:
+            opens |= 1 << index
+        else:
+            mask |= 1 << (index - low)
+            while mask & 1:
+                mask >>= 1
+                low += 1
+        configuration = (low, mask, opens, state)
+        if configuration in self._seen:
+            return None
+        self._seen.add(configuration)
+        if is_open:
+            return _Frame(low, mask, opens, state, frame.state, operation.action)
+        return _Frame(low, mask, opens, state)
+
+    def _is_dominated(self, frame: _Frame, operation: Operation, state: Any) -> bool:
+        """Whether the operation without a return that was placed just before wasn't needed yet.
+
+        Without it this operation would have been legal too and led to the same state, or to one
+        from which it can be placed afterwards: those orders are searched anyway, and without this
+        rule every unknown outcome would double the search.
+        """
+        alone = self._model.step(frame.before_open, operation.action, operation.output)
+        if alone is ILLEGAL:
+            return False
+        if alone == state:
+            return True
+        return bool(self._model.step(alone, frame.open_action, UNKNOWN) == state)
