@@ -1,0 +1,93 @@
+"""The commands that the replicated log holds, and the payload of a batch of them.
+
+A command is a MessagePack array whose first element is its number, which is never used twice. The
+payload of a COMMANDS batch is the leader's wall clock in milliseconds since 1970 (u64) and then,
+for each command, its length (u32) and its bytes; all little endian. Every node must read the same
+bytes the same way for ever, so fields are neither skipped nor guessed.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import msgspec
+
+TIME = struct.Struct("<Q")
+LENGTH = struct.Struct("<I")
+
+
+class Put(
+    msgspec.Struct, frozen=True, array_like=True, tag=1, forbid_unknown_fields=True, gc=False
+):
+    """Set a key. `if_revision`: only when its revision is this one (0: absent, -1: always)."""
+
+    key: str
+    value: bytes
+    if_revision: int = -1
+
+
+class Delete(
+    msgspec.Struct, frozen=True, array_like=True, tag=2, forbid_unknown_fields=True, gc=False
+):
+    """Remove a key. `if_revision` as for Put."""
+
+    key: str
+    if_revision: int = -1
+
+
+class SendMessage(
+    msgspec.Struct, frozen=True, array_like=True, tag=3, forbid_unknown_fields=True, gc=False
+):
+    """Append a text to the message log; `node` is the name of the node it was given to."""
+
+    text: str
+    node: str
+
+
+Command: TypeAlias = Put | Delete | SendMessage
+
+_DECODER = msgspec.msgpack.Decoder(Command)
+
+encode_command = msgspec.msgpack.Encoder().encode
+
+# What decoding foreign bytes can raise; msgspec's errors and UnicodeDecodeError are ValueErrors.
+COMMAND_ERRORS = (ValueError, OverflowError, RecursionError)
+
+
+def decode_command(data: bytes | memoryview) -> Command:
+    """Raises one of COMMAND_ERRORS when the bytes are no command known to this program."""
+    return _DECODER.decode(data)  # type: ignore[no-any-return]
+
+
+def join_commands(time_ms: int, commands: Sequence[bytes]) -> bytes:
+    """The payload of one COMMANDS batch; `time_ms` is the leader's wall clock."""
+    parts = [TIME.pack(time_ms)]
+    pack = LENGTH.pack
+    for command in commands:
+        parts.append(pack(len(command)))
+        parts.append(command)
+    return b"".join(parts)
+
+
+def split_commands(payload: memoryview | bytes, count: int) -> tuple[int, list[bytes]]:
+    """Undo join_commands: (time_ms, commands).
+
+    Raises ValueError when the payload does not hold exactly `count` commands.
+    """
+    size = len(payload)
+    if size < TIME.size:
+        raise ValueError(f"payload of {size} bytes has no room for a time")
+    commands: list[bytes] = []
+    offset = TIME.size
+    for number in range(count):
+        start = offset + LENGTH.size
+        end = start + LENGTH.unpack_from(payload, offset)[0] if start <= size else size + 1
+        if end > size:
+            raise ValueError(f"command {number} of {count} is cut short at byte {offset} of {size}")
+        commands.append(bytes(payload[start:end]))
+        offset = end
+    if offset != size:
+        raise ValueError(f"{size - offset} bytes follow the last of {count} commands")
+    return TIME.unpack_from(payload)[0], commands
