@@ -60,8 +60,6 @@ class Settings(msgspec.Struct, frozen=True):
     max_uncommitted_bytes: int = 64 << 20
     max_apply_bytes: int = 1 << 20
     resident_bytes: int = 32 << 20
-    pre_vote: bool = True
-    check_quorum: bool = True
 
 
 # --- Messages -----------------------------------------------------------------------------------
@@ -200,9 +198,7 @@ class BootstrapAnswer(msgspec.Struct, frozen=True):
 
 
 class BootstrapInstall(msgspec.Struct, frozen=True):
-    """The first entry of a new cluster. `token` repeats the receiver's latest answer when it comes
-    from the node that wrote the entry; 0 when it comes from a member that adopted it already.
-    """
+    """The first entry of a new cluster; `token` repeats the receiver's latest answer."""
 
     term: int
     request_id: int

@@ -1,0 +1,202 @@
+"""First start: fresh nodes form a cluster, exactly one of them writes its first entry.
+
+The node with the smallest name asks the others. Each fresh one answers with a token, new each
+time. Once all have answered, the asker writes the first entry (ids, names, addresses, a random
+cluster id) and sends it to each with that node's token. Only the latest token opens a node, so an
+entry from an asker that has since died and come back with an empty disk, and another id, can't be
+adopted: the newer asker's question made the older token void. A node that has adopted the entry
+never answers "fresh" again, so no second entry can be written over it.
+
+Members bring in who is missing: a fresh node answers any Raft message with its token, and gets the
+first entry if its id stands in it.
+"""
+
+from __future__ import annotations
+
+from raft_agent.consensus.batch import Batch, BatchKind
+from raft_agent.consensus.membership import FIRST_INDEX, decode_configuration, first_entry
+from raft_agent.consensus.state import RaftState
+from raft_agent.consensus.types import (
+    BootstrapAnswer,
+    BootstrapAsk,
+    BootstrapInstall,
+    Configuration,
+    FoundCluster,
+    Member,
+    Role,
+)
+
+_ASK_INTERVAL_US = 200_000
+
+
+class Bootstrap:
+    """`names`: everybody whom the configuration file lists, this node included; empty when this
+    node waits to be joined. `alone`: a new cluster of this one member."""
+
+    def __init__(
+        self, state: RaftState, *, name: str, address: str, names: tuple[str, ...], alone: bool
+    ) -> None:
+        self._state = state
+        self._name = name
+        self._address = address
+        self._names = (name,) if alone else names
+        self._token = 0
+        self._connected: dict[str, int] = {}
+        self._answers: dict[str, tuple[int, BootstrapAnswer]] = {}
+        self._told = ""
+        self.ask_due_us = state.now_us
+
+    @property
+    def asks(self) -> bool:
+        """Whether it falls to this node to write the first entry."""
+        return (
+            self._state.role is Role.FRESH and bool(self._names) and self._name == min(self._names)
+        )
+
+    def tick(self) -> None:
+        """Ask whoever has not answered yet."""
+        state = self._state
+        self.ask_due_us = state.now_us + _ASK_INTERVAL_US
+        if set(self._names) == {self._name}:
+            self._found()
+            return
+        for name in self._names:
+            peer = self._connected.get(name)
+            if peer is not None and name not in self._answers:
+                self._ask(peer)
+
+    def peer_connected(self, peer: int, name: str) -> None:
+        if self._state.role is not Role.FRESH:
+            return
+        self._connected[name] = peer
+        # Whoever it was before may have gone, and its token with it.
+        self._answers.pop(name, None)
+        if self.asks and name in self._names:
+            self._ask(peer)
+
+    def peer_lost(self, peer: int) -> None:
+        for name in [name for name, known in self._connected.items() if known == peer]:
+            del self._connected[name]
+            self._answers.pop(name, None)
+
+    def _ask(self, peer: int) -> None:
+        state = self._state
+        state.send(
+            peer,
+            BootstrapAsk(
+                state.current_term,
+                state.next_request_id(),
+                self._name,
+                self._address,
+                self._names,
+            ),
+        )
+
+    # --- the asked one
+
+    def answer(self, sender: int, request_id: int) -> None:
+        """Say who this node is; a fresh one gives a token, and voids the one before."""
+        state = self._state
+        fresh = state.role is Role.FRESH
+        if fresh:
+            self._token = state.random.u64() | 1
+        configuration = state.configuration
+        state.send(
+            sender,
+            BootstrapAnswer(
+                state.current_term,
+                request_id,
+                self._name,
+                self._address,
+                self._names,
+                fresh,
+                self._token if fresh else 0,
+                configuration.cluster_id if configuration else "",
+            ),
+        )
+
+    def install(self, sender: int, message: BootstrapInstall) -> None:
+        state = self._state
+        if state.role is not Role.FRESH or message.token == 0 or message.token != self._token:
+            return
+        batch = message.batch
+        if batch.kind != BatchKind.CONFIGURATION or batch.first_index != FIRST_INDEX:
+            return
+        configuration = decode_configuration(batch.payload)
+        if state.member_id not in configuration.voters:
+            return
+        state.note("cluster_adopted", cluster_id=configuration.cluster_id, sender=sender)
+        self._adopt(configuration, batch)
+
+    # --- the asker
+
+    def answered(self, sender: int, message: BootstrapAnswer) -> None:
+        state = self._state
+        if state.role is not Role.FRESH:
+            if message.fresh:
+                self._bring_in(sender, message.token)
+            return
+        if not self.asks or message.name not in self._names:
+            return
+        problem = self._problem(message)
+        if problem:
+            self._answers.clear()
+            if problem != self._told:
+                self._told = problem
+                state.note("bootstrap_waits", reason=problem)
+            return
+        self._answers[message.name] = (sender, message)
+        if len(self._answers) == len(self._names) - 1:
+            self._found()
+
+    def _problem(self, message: BootstrapAnswer) -> str:
+        if not message.fresh:
+            return f"{message.name} belongs to the cluster {message.cluster_id} already"
+        if message.names != self._names:
+            theirs = ", ".join(message.names)
+            return f"{message.name} lists other members in its configuration: {theirs}"
+        return ""
+
+    def _found(self) -> None:
+        state = self._state
+        members = [Member(state.member_id, self._name, self._address)]
+        members += [
+            Member(sender, answer.name, answer.address) for sender, answer in self._answers.values()
+        ]
+        members.sort(key=lambda member: member.id)
+        cluster_id = f"{state.random.u64():016x}{state.random.u64():016x}"
+        configuration = Configuration(
+            cluster_id, tuple(members), tuple(member.id for member in members)
+        )
+        state.note("cluster_founded", cluster_id=cluster_id, members=len(members))
+        batch = first_entry(configuration)
+        after_log = self._adopt(configuration, batch)
+        for sender, answer in self._answers.values():
+            state.send(
+                sender,
+                BootstrapInstall(state.current_term, state.next_request_id(), answer.token, batch),
+                after_log=after_log,
+            )
+        self._answers.clear()
+
+    def _adopt(self, configuration: Configuration, batch: Batch) -> int:
+        state = self._state
+        state.effects.append(FoundCluster(configuration.cluster_id))
+        if state.current_term < batch.term:
+            state.save_vote(batch.term, 0)
+        state.role = Role.FOLLOWER
+        state.reset_election_timer()
+        return state.append([batch])
+
+    # --- a member
+
+    def _bring_in(self, peer: int, token: int) -> None:
+        """`peer` is fresh; give it the first entry if it was meant to have it."""
+        state = self._state
+        first = state.membership.first
+        if first is None or first[0] != FIRST_INDEX or peer not in first[1].voters:
+            return
+        install = BootstrapInstall(
+            state.current_term, state.next_request_id(), token, first_entry(first[1])
+        )
+        state.send(peer, install, after_log=state.write_that_holds(FIRST_INDEX))

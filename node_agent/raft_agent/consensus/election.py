@@ -1,0 +1,178 @@
+"""Elections: timers, pre-votes, votes (§5.2, §5.4.1 of the paper; §4.2.3, §9.6 of the thesis)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from raft_agent.consensus import quorum
+from raft_agent.consensus.state import RaftState
+from raft_agent.consensus.types import (
+    PreVote,
+    PreVoteReply,
+    RequestVote,
+    Role,
+    TimeoutNow,
+    TimerExpired,
+    VoteReply,
+)
+
+
+class Election:
+    """Stands for election and votes. `on_won` is called once this node has a quorum of votes."""
+
+    def __init__(self, state: RaftState, on_won: Callable[[], None]) -> None:
+        self._state = state
+        self._on_won = on_won
+        self._request_id = 0
+        self._granted: set[int] = set()
+        self._refused: set[int] = set()
+        self._own_vote_seq = 0
+
+    # --- standing
+
+    def timer_expired(self, event: TimerExpired) -> None:
+        state = self._state
+        if self._excuses_silence(event.leader_silence_us):
+            return
+        if state.leader_id:
+            state.note("leader_lost", leader=state.leader_id)
+        state.leader_id = 0
+        state.silence_excused = False
+        if state.can_stand:
+            self._ask_for_pre_votes()
+        else:
+            state.reset_election_timer()
+
+    def _excuses_silence(self, leader_silence_us: int | None) -> bool:
+        """A process that was stopped finds its timer expired and the leader's frames unread. If the
+        kernel heard the leader within the timeout, wait once more, but only once per silence:
+        what the kernel holds says that the leader's machine lives, not that it makes progress.
+        """
+        state = self._state
+        if (
+            state.role is not Role.FOLLOWER
+            or not state.leader_id
+            or leader_silence_us is None
+            or leader_silence_us >= state.settings.election_timeout_min_us
+            or state.silence_excused
+        ):
+            return False
+        state.silence_excused = True
+        state.leader_heard_us = max(state.leader_heard_us, state.now_us - leader_silence_us)
+        state.reset_election_timer()
+        state.note("election_deferred", leader_silence_us=leader_silence_us)
+        return True
+
+    def _ask_for_pre_votes(self) -> None:
+        state = self._state
+        state.role = Role.PRE_CANDIDATE
+        state.reset_election_timer()
+        self._open_ballot()
+        state.note("pre_vote_started", next_term=state.current_term + 1)
+        self._granted.add(state.member_id)
+        if state.has_quorum(self._granted):
+            self._stand(transfer=False)
+            return
+        request = PreVote(
+            state.current_term + 1, self._request_id, state.log.last_index, state.log.last_term
+        )
+        for voter in self._other_voters():
+            state.send(voter, request)
+
+    def _stand(self, *, transfer: bool) -> None:
+        state = self._state
+        state.save_vote(state.current_term + 1, state.member_id)
+        state.role = Role.CANDIDATE
+        state.leader_id = 0
+        state.reset_election_timer()
+        self._open_ballot()
+        # The own vote counts once it is on disk, like everybody's.
+        self._own_vote_seq = state.vote_seq
+        state.note("election_started", transfer=int(transfer))
+        request = RequestVote(
+            state.current_term,
+            self._request_id,
+            state.log.last_index,
+            state.log.last_term,
+            transfer,
+        )
+        for voter in self._other_voters():
+            state.send(voter, request)
+
+    def _open_ballot(self) -> None:
+        self._request_id = self._state.next_request_id()
+        self._granted = set()
+        self._refused = set()
+
+    def _other_voters(self) -> list[int]:
+        configuration = self._state.configuration
+        if configuration is None:
+            return []
+        voters = {*configuration.voters, *configuration.voters_outgoing}
+        return sorted(voters - {self._state.member_id})
+
+    def vote_persisted(self, seq: int) -> None:
+        if self._state.role is Role.CANDIDATE and seq >= self._own_vote_seq:
+            self._granted.add(self._state.member_id)
+            self._count()
+
+    def timeout_now(self, _sender: int, _message: TimeoutNow) -> None:
+        """The leader hands over: no pre-vote, and voters need not wait for its silence."""
+        if self._state.role is Role.FOLLOWER and self._state.can_stand:
+            self._stand(transfer=True)
+
+    # --- counting
+
+    def pre_vote_reply(self, sender: int, message: PreVoteReply) -> None:
+        if self._state.role is Role.PRE_CANDIDATE and message.request_id == self._request_id:
+            (self._granted if message.granted else self._refused).add(sender)
+            self._count()
+
+    def vote_reply(self, sender: int, message: VoteReply) -> None:
+        if self._state.role is Role.CANDIDATE and message.request_id == self._request_id:
+            (self._granted if message.granted else self._refused).add(sender)
+            self._count()
+
+    def _count(self) -> None:
+        state = self._state
+        if state.has_quorum(self._granted):
+            if state.role is Role.PRE_CANDIDATE:
+                self._stand(transfer=False)
+            else:
+                self._on_won()
+        elif (
+            state.role is Role.PRE_CANDIDATE
+            and state.configuration is not None
+            and quorum.is_lost(state.configuration, self._refused)
+        ):
+            state.role = Role.FOLLOWER
+
+    # --- voting
+
+    def pre_vote(self, sender: int, message: PreVote) -> None:
+        """Answering a pre-vote changes nothing here: no term, no vote, no timer."""
+        state = self._state
+        granted = (
+            message.term > state.current_term
+            and not state.leader_is_alive()
+            and state.is_up_to_date(message.last_term, message.last_index)
+        )
+        term = message.term if granted else state.current_term
+        state.send(sender, PreVoteReply(term, message.request_id, granted))
+
+    def refuse_vote(self, sender: int, message: RequestVote) -> None:
+        """While a leader lives its term must not end by somebody else's timer (§4.2.3)."""
+        state = self._state
+        state.send(sender, VoteReply(state.current_term, message.request_id, granted=False))
+
+    def request_vote(self, sender: int, message: RequestVote) -> None:
+        """Figure 2, RequestVote; the term is the current one by now."""
+        state = self._state
+        granted = state.voted_for in (0, sender) and state.is_up_to_date(
+            message.last_term, message.last_index
+        )
+        if granted:
+            if state.voted_for == 0:
+                state.save_vote(message.term, sender)
+            state.reset_election_timer()
+        state.send(sender, VoteReply(state.current_term, message.request_id, granted))

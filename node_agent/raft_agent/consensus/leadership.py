@@ -1,0 +1,70 @@
+"""What a node has only while it leads; all of it is gone when it steps down."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import msgspec
+
+from raft_agent.consensus.progress import Progress
+
+
+class Transfer(msgspec.Struct, frozen=True, gc=False):
+    """A hand-over under way: new proposals wait until it is done or `deadline_us` has passed."""
+
+    tag: int
+    target: int
+    deadline_us: int
+
+
+class ReadRequest(msgspec.Struct, frozen=True, gc=False):
+    """Somebody who waits for a read index: this node (`peer` 0, `number` a tag) or a peer
+    (`number` is its request id)."""
+
+    peer: int
+    number: int
+
+
+class PendingReads:
+    """Reads share rounds of heartbeats: those that come while a round is out wait for the next,
+    because a reply to a heartbeat from before a read proves nothing for it (§6.4 of the thesis).
+    """
+
+    __slots__ = ("acks", "index", "round", "round_request_id", "waiting")
+
+    def __init__(self) -> None:
+        self.waiting: list[ReadRequest] = []
+        self.round: list[ReadRequest] = []
+        self.round_request_id = 0
+        self.index = 0
+        self.acks: set[int] = set()
+
+    def local_tags(self) -> list[int]:
+        return [read.number for read in self.round + self.waiting if read.peer == 0]
+
+    def remote_requests(self) -> list[tuple[int, int]]:
+        return [(read.peer, read.number) for read in self.round + self.waiting if read.peer]
+
+
+class Leadership:
+    """`first_index`: the no-op that opened the term; before it is committed, this leader does not
+    know what is (§5.4.2, §8)."""
+
+    __slots__ = (
+        "first_index",
+        "heartbeat_due_us",
+        "progress",
+        "reads",
+        "transfer",
+        "uncommitted",
+        "uncommitted_bytes",
+    )
+
+    def __init__(self, first_index: int) -> None:
+        self.first_index = first_index
+        self.progress: dict[int, Progress] = {}
+        self.heartbeat_due_us = 0
+        self.transfer: Transfer | None = None
+        self.reads = PendingReads()
+        self.uncommitted: deque[tuple[int, int]] = deque()  # last index, bytes
+        self.uncommitted_bytes = 0

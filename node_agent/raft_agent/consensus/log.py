@@ -1,0 +1,140 @@
+"""The log as the core sees it: every term, and the batches at its end.
+
+Batches that are applied and on disk may leave memory; the terms of all entries stay, as runs. What
+is no longer here is asked for with a `ReadLog` effect.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+
+from raft_agent.consensus.batch import Batch
+from raft_agent.consensus.types import LogImage
+
+
+class RaftLog:
+    """Entries `first_index` … `last_index`; the resident batches are the last ones."""
+
+    __slots__ = (
+        "_batches",
+        "_run_starts",
+        "_run_terms",
+        "_starts",
+        "first_index",
+        "last_index",
+        "resident_bytes",
+    )
+
+    def __init__(self, image: LogImage) -> None:
+        self.first_index = image.first_index
+        self.last_index = image.last_index
+        self._run_starts = [start for start, _ in image.term_runs]
+        self._run_terms = [term for _, term in image.term_runs]
+        self._batches = list(image.tail)
+        self._starts = [batch.first_index for batch in self._batches]
+        self.resident_bytes = sum(len(batch.record) for batch in self._batches)
+
+    @property
+    def last_term(self) -> int:
+        return self._run_terms[-1] if self._run_terms else 0
+
+    @property
+    def first_resident_index(self) -> int:
+        """The first entry that is in memory; last_index + 1 when none is."""
+        return self._starts[0] if self._starts else self.last_index + 1
+
+    @property
+    def resident_batches(self) -> tuple[Batch, ...]:
+        return tuple(self._batches)
+
+    def term_at(self, index: int) -> int:
+        """The term of the entry at `index`; 0 for index 0. Raises IndexError outside the log."""
+        if index == self.last_index:
+            return self.last_term
+        if index == 0:
+            return 0
+        if not self.first_index <= index <= self.last_index:
+            raise IndexError(f"index {index} is not in {self.first_index}..{self.last_index}")
+        return self._run_terms[bisect_right(self._run_starts, index) - 1]
+
+    def holds(self, index: int, term: int) -> bool:
+        """Whether the entry at `index` is there and of `term`; true for (0, 0)."""
+        if index > self.last_index or (index != 0 and index < self.first_index):
+            return False
+        return self.term_at(index) == term
+
+    def last_at_most(self, index: int, term: int) -> int:
+        """The last entry at or before `index` whose term is at most `term`; 0 when there is none.
+
+        Terms never fall along a log, so that is the latest place where two logs may still agree.
+        """
+        index = min(index, self.last_index)
+        run = bisect_right(self._run_starts, index) - 1
+        while run >= 0 and self._run_terms[run] > term:
+            index = self._run_starts[run] - 1
+            run -= 1
+        return index if run >= 0 else 0
+
+    def append(self, batch: Batch) -> None:
+        if batch.first_index != self.last_index + 1 or batch.term < self.last_term:
+            raise ValueError(
+                f"batch at {batch.first_index} of term {batch.term} can't follow "
+                f"index {self.last_index} of term {self.last_term}"
+            )
+        if batch.term != self.last_term:
+            self._run_starts.append(batch.first_index)
+            self._run_terms.append(batch.term)
+        self._batches.append(batch)
+        self._starts.append(batch.first_index)
+        self.last_index = batch.last_index
+        self.resident_bytes += len(batch.record)
+
+    def truncate(self, from_index: int) -> None:
+        """Cut the log so that `from_index - 1` is its last entry, which must end a batch."""
+        while self._starts and self._starts[-1] >= from_index:
+            self._starts.pop()
+            self.resident_bytes -= len(self._batches.pop().record)
+        if self._batches and self._batches[-1].last_index >= from_index:
+            raise ValueError(f"a cut at {from_index} would split a batch")
+        self.last_index = from_index - 1
+        while self._run_starts and self._run_starts[-1] >= from_index:
+            self._run_starts.pop()
+            self._run_terms.pop()
+
+    def batch_start(self, index: int) -> int:
+        """Where the batch that holds `index` starts; `index` itself when it is not resident."""
+        if index < self.first_resident_index or index > self.last_index:
+            return index
+        return self._starts[bisect_right(self._starts, index) - 1]
+
+    def slice(self, from_index: int, to_index: int, max_bytes: int) -> tuple[Batch, ...] | None:
+        """Whole batches from the one that starts at `from_index` up to `to_index`: at least one,
+        and no more once `max_bytes` are reached. None when they are not resident.
+        """
+        starts = self._starts
+        if not starts or from_index < starts[0]:
+            return None
+        taken: list[Batch] = []
+        size = 0
+        for position in range(bisect_right(starts, from_index) - 1, len(starts)):
+            batch = self._batches[position]
+            if batch.last_index > to_index or (taken and size + len(batch.record) > max_bytes):
+                break
+            taken.append(batch)
+            size += len(batch.record)
+        return tuple(taken)
+
+    def trim_resident(self, up_to_index: int, keep_bytes: int) -> None:
+        """Drop resident batches from the front that end at or before `up_to_index`, until no more
+        than `keep_bytes` are left. Acts only when twice that is there, so that the cost is spread.
+        """
+        if self.resident_bytes <= 2 * keep_bytes:
+            return
+        drop = 0
+        for batch in self._batches:
+            if self.resident_bytes <= keep_bytes or batch.last_index > up_to_index:
+                break
+            self.resident_bytes -= len(batch.record)
+            drop += 1
+        del self._batches[:drop]
+        del self._starts[:drop]

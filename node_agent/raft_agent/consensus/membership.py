@@ -1,0 +1,80 @@
+"""Which configuration is in force.
+
+A server uses the latest configuration in its log, committed or not (§6 of the paper), so a cut of
+the log may bring an older one back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from raft_agent.consensus.batch import Batch, BatchKind, encode
+from raft_agent.consensus.types import Configuration, Member
+
+_ENCODER = msgspec.msgpack.Encoder()
+_DECODER = msgspec.msgpack.Decoder(Configuration)
+
+FIRST_TERM = 1
+FIRST_INDEX = 1
+
+
+def encode_configuration(configuration: Configuration) -> bytes:
+    return _ENCODER.encode(configuration)
+
+
+def decode_configuration(payload: bytes | memoryview) -> Configuration:
+    """Raises msgspec.DecodeError or msgspec.ValidationError when the bytes are none."""
+    return _DECODER.decode(payload)
+
+
+def first_entry(configuration: Configuration) -> Batch:
+    """The first entry of a cluster's log; the same configuration always gives the same bytes."""
+    payload = encode_configuration(configuration)
+    return encode(BatchKind.CONFIGURATION, FIRST_INDEX, FIRST_TERM, 1, payload)
+
+
+class Membership:
+    """The configurations in the log, oldest first; the last one is in force."""
+
+    __slots__ = ("_history",)
+
+    def __init__(self, history: Iterable[tuple[int, Configuration]]) -> None:
+        self._history = list(history)
+
+    @property
+    def current(self) -> Configuration | None:
+        return self._history[-1][1] if self._history else None
+
+    @property
+    def first(self) -> tuple[int, Configuration] | None:
+        return self._history[0] if self._history else None
+
+    def append(self, batch: Batch) -> None:
+        self._history.append((batch.first_index, decode_configuration(batch.payload)))
+
+    def truncate(self, from_index: int) -> bool:
+        """Forget what the log no longer holds; whether the configuration in force changed."""
+        before = len(self._history)
+        while self._history and self._history[-1][0] >= from_index:
+            self._history.pop()
+        return len(self._history) != before
+
+    def member(self, member_id: int) -> Member | None:
+        if self.current is None:
+            return None
+        return next((m for m in self.current.members if m.id == member_id), None)
+
+
+def is_voter(configuration: Configuration | None, member_id: int) -> bool:
+    return configuration is not None and (
+        member_id in configuration.voters or member_id in configuration.voters_outgoing
+    )
+
+
+def replicated_to(configuration: Configuration) -> tuple[int, ...]:
+    """Everybody who gets the log: voters of both sides and learners, sorted."""
+    return tuple(
+        sorted({*configuration.voters, *configuration.voters_outgoing, *configuration.learners})
+    )

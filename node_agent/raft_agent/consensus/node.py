@@ -1,0 +1,324 @@
+"""The core's one way in: `step(event) -> effects`.
+
+Nothing in this package reads a clock, draws a random number, opens a file or a socket: the same
+events at the same times give the same effects. The host (the agent's runtime, or the simulator)
+carries the effects out in their order and feeds back what came of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from raft_agent.consensus.appends import Appends
+from raft_agent.consensus.applying import PURPOSE, Applying
+from raft_agent.consensus.bootstrap import Bootstrap
+from raft_agent.consensus.election import Election
+from raft_agent.consensus.log import RaftLog
+from raft_agent.consensus.progress import Progress
+from raft_agent.consensus.reads import Reads
+from raft_agent.consensus.replication import Replication
+from raft_agent.consensus.state import RaftState
+from raft_agent.consensus.transfer import Handover
+from raft_agent.consensus.types import (
+    AppendEntries,
+    AppendReply,
+    Applied,
+    BootstrapAnswer,
+    BootstrapAsk,
+    BootstrapInstall,
+    Configuration,
+    Effect,
+    Event,
+    Heartbeat,
+    HeartbeatReply,
+    LogImage,
+    LogPersisted,
+    LogRead,
+    PeerConnected,
+    PeerLost,
+    PreVote,
+    PreVoteReply,
+    Propose,
+    Read,
+    ReadIndex,
+    ReadIndexReply,
+    Received,
+    RefusalReason,
+    RequestVote,
+    Role,
+    Settings,
+    StorageFailed,
+    TimeoutNow,
+    TimerExpired,
+    TransferLeadership,
+    Vote,
+    VotePersisted,
+    VoteReply,
+)
+
+_BOOTSTRAP_MESSAGES = (BootstrapAsk, BootstrapAnswer, BootstrapInstall)
+
+
+class Node:
+    """One Raft server.
+
+    `member_id`, `vote` and `log` are what the data directory holds. `peer_names` are the names of
+    all members of a first start, this one's included, sorted, or empty for a node that waits to be
+    joined; `bootstrap` makes a new cluster of this one member. `seed` must be new at each start.
+    """
+
+    def __init__(
+        self,
+        *,
+        member_id: int,
+        name: str,
+        address: str,
+        peer_names: tuple[str, ...],
+        vote: Vote,
+        log: LogImage,
+        settings: Settings,
+        seed: int,
+        now_us: int,
+        bootstrap: bool = False,
+    ) -> None:
+        self.state = state = RaftState(
+            member_id=member_id, vote=vote, log=log, settings=settings, seed=seed, now_us=now_us
+        )
+        self._bootstrap = Bootstrap(
+            state, name=name, address=address, names=peer_names, alone=bootstrap
+        )
+        self._replication = Replication(state)
+        self._election = Election(state, self._replication.lead)
+        self._appends = Appends(state)
+        self._reads = Reads(state, self._replication)
+        self._handover = Handover(state)
+        self._applying = Applying(state)
+        self._on_event: dict[type, Callable[[Any], None]] = {
+            Received: self._received,
+            Propose: self._replication.propose,
+            LogPersisted: self._log_persisted,
+            Applied: self._applying.applied,
+            TimerExpired: self._timer_expired,
+            Read: self._reads.read,
+            VotePersisted: self._vote_persisted,
+            LogRead: self._log_read,
+            PeerConnected: self._peer_connected,
+            PeerLost: self._peer_lost,
+            TransferLeadership: self._handover.begin,
+            StorageFailed: self._storage_failed,
+        }
+        self._on_message: dict[type, Callable[[int, Any], None]] = {
+            AppendEntries: self._append_entries,
+            AppendReply: self._append_reply,
+            Heartbeat: self._heartbeat,
+            HeartbeatReply: self._reads.heartbeat_reply,
+            PreVote: self._election.pre_vote,
+            PreVoteReply: self._election.pre_vote_reply,
+            RequestVote: self._election.request_vote,
+            VoteReply: self._election.vote_reply,
+            TimeoutNow: self._election.timeout_now,
+            ReadIndex: self._reads.read_index,
+            ReadIndexReply: self._reads.read_index_reply,
+        }
+
+    # --- the way in
+
+    def step(self, event: Event, now_us: int) -> list[Effect]:
+        """Take in one event; what is to be done, in this order.
+
+        `now_us` never goes back between calls. Raises BrokenInvariantError when Raft's rules are
+        broken: then the node must be stopped.
+        """
+        state = self.state
+        state.begin(now_us)
+        if state.failed or state.role is Role.FRESH:
+            self._step_aside(event)
+        else:
+            self._on_event[type(event)](event)
+        if not state.failed:
+            self._follow_up()
+        return state.finish()
+
+    @property
+    def next_deadline_us(self) -> int | None:
+        """When the host is to deliver TimerExpired; None: never."""
+        state = self.state
+        if state.failed:
+            return None
+        if state.role is Role.FRESH:
+            return self._bootstrap.ask_due_us if self._bootstrap.asks else None
+        if state.leadership is not None:
+            return state.leadership.heartbeat_due_us
+        return state.election_due_us
+
+    # --- events
+
+    def _step_aside(self, event: Event) -> None:
+        """A node that failed takes no part; a fresh one only in the first start."""
+        state = self.state
+        if isinstance(event, Propose | Read | TransferLeadership):
+            reason = RefusalReason.STORAGE_FAILED if state.failed else RefusalReason.FRESH
+            state.refuse(event.tag, reason)
+        elif state.failed:
+            return
+        elif isinstance(event, Received):
+            self._bootstrap_message(event.sender, event.message)
+        elif isinstance(event, TimerExpired):
+            if self._bootstrap.asks:
+                self._bootstrap.tick()
+        elif isinstance(event, PeerConnected | PeerLost | StorageFailed):
+            self._on_event[type(event)](event)
+
+    def _follow_up(self) -> None:
+        """What any event may have made possible."""
+        state = self.state
+        leadership = state.leadership
+        if leadership is not None:
+            self._reads.serve(leadership)
+            self._replication.announce_commit(leadership)
+        self._reads.ask()
+        self._applying.pump()
+        state.log.trim_resident(
+            min(state.applied_index, state.persisted_index), state.settings.resident_bytes
+        )
+
+    def _timer_expired(self, event: TimerExpired) -> None:
+        state = self.state
+        leadership = state.leadership
+        if leadership is None:
+            if state.now_us >= state.election_due_us:
+                self._election.timer_expired(event)
+        elif state.now_us >= leadership.heartbeat_due_us:
+            self._handover.tick(leadership)
+            self._replication.tick(leadership)
+
+    def _log_persisted(self, event: LogPersisted) -> None:
+        self.state.log_persisted(event.seq)
+        if self.state.leadership is not None:
+            self._replication.advance_commit(self.state.leadership)
+
+    def _vote_persisted(self, event: VotePersisted) -> None:
+        self.state.vote_persisted_seq = event.seq
+        self._election.vote_persisted(event.seq)
+
+    def _log_read(self, event: LogRead) -> None:
+        if event.purpose == PURPOSE:
+            self._applying.log_read(event)
+        else:
+            self._replication.log_read(event)
+
+    def _peer_connected(self, event: PeerConnected) -> None:
+        self._bootstrap.peer_connected(event.peer, event.name)
+        self._replication.peer_connected(event.peer)
+
+    def _peer_lost(self, event: PeerLost) -> None:
+        self._bootstrap.peer_lost(event.peer)
+
+    def _storage_failed(self, event: StorageFailed) -> None:
+        """What was written is not known any more: lead nothing, acknowledge nothing, vote never."""
+        state = self.state
+        state.note("storage_failed", reason=event.reason)
+        state.become_follower(state.current_term, 0)
+        self._reads.ask()
+        state.failed = event.reason
+
+    # --- messages
+
+    def _received(self, event: Received) -> None:
+        sender, message = event.sender, event.message
+        if isinstance(message, _BOOTSTRAP_MESSAGES):
+            self._bootstrap_message(sender, message)
+        elif self._is_of_this_term(sender, message):
+            self._on_message[type(message)](sender, message)
+
+    def _is_of_this_term(self, sender: int, message: Any) -> bool:
+        """Figure 2, "Rules for Servers": a later term makes a follower, an earlier one is refused.
+
+        The term of a pre-vote is one to come, not one that exists.
+        """
+        state = self.state
+        current = state.current_term
+        if isinstance(message, PreVote) or (isinstance(message, PreVoteReply) and message.granted):
+            return True
+        if message.term > current:
+            if (
+                isinstance(message, RequestVote)
+                and not message.transfer
+                and state.leader_is_alive()
+            ):
+                self._election.refuse_vote(sender, message)
+                return False
+            state.become_follower(message.term, 0)
+            return True
+        if message.term < current:
+            if isinstance(message, RequestVote):
+                self._election.refuse_vote(sender, message)
+            elif isinstance(message, AppendEntries | Heartbeat):
+                self._appends.refuse_stale(sender, message)
+            return False
+        return True
+
+    def _bootstrap_message(self, sender: int, message: Any) -> None:
+        if isinstance(message, BootstrapAsk):
+            self._bootstrap.answer(sender, message.request_id)
+        elif isinstance(message, BootstrapAnswer):
+            self._bootstrap.answered(sender, message)
+        elif isinstance(message, BootstrapInstall):
+            self._bootstrap.install(sender, message)
+        else:
+            self._bootstrap.answer(sender, 0)
+
+    def _append_entries(self, sender: int, message: AppendEntries) -> None:
+        self._appends.append_entries(sender, message)
+        self._reads.heard_leader()
+
+    def _heartbeat(self, sender: int, message: Heartbeat) -> None:
+        self._appends.heartbeat(sender, message)
+        self._reads.heard_leader()
+
+    def _append_reply(self, sender: int, message: AppendReply) -> None:
+        self._replication.append_reply(sender, message)
+        leadership = self.state.leadership
+        if leadership is not None and message.success:
+            self._handover.advance(leadership, sender)
+
+    # --- what hosts and tests read
+
+    @property
+    def role(self) -> Role:
+        return self.state.role
+
+    @property
+    def current_term(self) -> int:
+        return self.state.current_term
+
+    @property
+    def voted_for(self) -> int:
+        return self.state.voted_for
+
+    @property
+    def leader_id(self) -> int:
+        return self.state.leader_id
+
+    @property
+    def commit_index(self) -> int:
+        return self.state.commit_index
+
+    @property
+    def applied_index(self) -> int:
+        return self.state.applied_index
+
+    @property
+    def configuration(self) -> Configuration | None:
+        return self.state.configuration
+
+    @property
+    def log(self) -> RaftLog:
+        return self.state.log
+
+    @property
+    def progress(self) -> dict[int, Progress]:
+        """Replication to each peer; empty unless this node leads."""
+        leadership = self.state.leadership
+        return leadership.progress if leadership is not None else {}

@@ -1,0 +1,109 @@
+"""What a leader knows of one peer, and what it keeps only while it leads (Figure 2, "volatile state
+on leaders")."""
+
+from __future__ import annotations
+
+import enum
+from collections import deque
+
+from raft_agent.consensus.types import Settings
+
+
+class ReplicationState(enum.Enum):
+    """PROBE: one small message at a time until the logs are known to agree. REPLICATE: many in
+    flight, `next_index` runs ahead of what is acknowledged.
+    """
+
+    PROBE = "probe"
+    REPLICATE = "replicate"
+
+
+class Progress:
+    """One peer's replication.
+
+    Invariant: match_index < next_index; everything up to `match_index` is durable at the peer and
+    equal to the leader's log, as the peer said in this `session`.
+    """
+
+    __slots__ = (
+        "commit_sent",
+        "inflight",
+        "inflight_bytes",
+        "last_ack_us",
+        "last_contact_us",
+        "match_index",
+        "next_index",
+        "probe_request_id",
+        "probe_sent_us",
+        "reading_from",
+        "session",
+        "state",
+    )
+
+    def __init__(self, session: int, next_index: int, now_us: int) -> None:
+        self.last_contact_us = now_us
+        self.match_index = 0
+        self.restart(session, next_index, now_us)
+
+    def restart(self, session: int, next_index: int, now_us: int) -> None:
+        """Begin anew, as with a peer of which nothing is known."""
+        self.session = session
+        self.match_index = 0
+        self.commit_sent = 0
+        self.last_ack_us = now_us
+        self.probe(next_index)
+
+    def probe(self, next_index: int) -> None:
+        """Go back to one message at a time from `next_index` on; what is in flight is given up."""
+        self.state = ReplicationState.PROBE
+        self.next_index = max(next_index, self.match_index + 1)
+        self.inflight: deque[tuple[int, int, int]] = deque()  # request id, last index, bytes
+        self.inflight_bytes = 0
+        self.probe_request_id = 0
+        self.probe_sent_us = 0
+        self.reading_from = 0
+
+    def may_send(self, settings: Settings) -> bool:
+        if self.reading_from:
+            return False
+        if self.state is ReplicationState.PROBE:
+            return self.probe_request_id == 0
+        return (
+            len(self.inflight) < settings.max_inflight_messages
+            and self.inflight_bytes < settings.max_inflight_bytes
+        )
+
+    def sent(self, request_id: int, last_index: int, size: int, now_us: int) -> None:
+        if self.state is ReplicationState.PROBE:
+            self.probe_request_id = request_id
+            self.probe_sent_us = now_us
+            return
+        if not self.inflight:
+            self.last_ack_us = now_us
+        self.inflight.append((request_id, last_index, size))
+        self.inflight_bytes += size
+        self.next_index = last_index + 1
+
+    def acknowledged(self, match_index: int, now_us: int) -> None:
+        """The peer's log agrees with ours up to `match_index`, and that part is on its disk."""
+        self.last_ack_us = now_us
+        self.match_index = max(self.match_index, match_index)
+        if self.state is ReplicationState.PROBE:
+            self.state = ReplicationState.REPLICATE
+            self.next_index = self.match_index + 1
+            self.probe_request_id = 0
+        self.next_index = max(self.next_index, self.match_index + 1)
+        while self.inflight and self.inflight[0][1] <= self.match_index:
+            self.inflight_bytes -= self.inflight.popleft()[2]
+
+    def awaits(self, request_id: int) -> bool:
+        """Whether a refusal of this request says something about what is in flight now."""
+        if self.state is ReplicationState.PROBE:
+            return request_id == self.probe_request_id
+        return any(entry[0] == request_id for entry in self.inflight)
+
+    def is_overdue(self, now_us: int, patience_us: int) -> bool:
+        """Whether what was sent must be taken for lost."""
+        if self.state is ReplicationState.PROBE:
+            return self.probe_request_id != 0 and now_us - self.probe_sent_us > patience_us
+        return bool(self.inflight) and now_us - self.last_ack_us > patience_us

@@ -1,0 +1,241 @@
+"""The leader's side of replication (§5.3, §5.4.2): what to send to whom, and what is committed."""
+
+from __future__ import annotations
+
+from raft_agent.consensus import quorum
+from raft_agent.consensus.batch import Batch, BatchKind, encode
+from raft_agent.consensus.invariants import require
+from raft_agent.consensus.leadership import Leadership
+from raft_agent.consensus.membership import replicated_to
+from raft_agent.consensus.progress import Progress, ReplicationState
+from raft_agent.consensus.state import RaftState
+from raft_agent.consensus.types import (
+    AppendEntries,
+    AppendReply,
+    Heartbeat,
+    LogRead,
+    Propose,
+    Proposed,
+    ReadLog,
+    RefusalReason,
+    Role,
+)
+
+
+class Replication:
+    """Everything a leader does but reads and hand-overs."""
+
+    def __init__(self, state: RaftState) -> None:
+        self._state = state
+        self._session = 0
+
+    def lead(self) -> None:
+        """Begin to lead: a no-op of the own term at once, since only that can commit what older
+        terms left behind (§8)."""
+        state = self._state
+        leadership = Leadership(state.log.last_index + 1)
+        state.role = Role.LEADER
+        state.leader_id = state.member_id
+        state.leadership = leadership
+        self.follow_configuration(leadership)
+        leadership.heartbeat_due_us = state.now_us + state.settings.heartbeat_interval_us
+        state.note("leader_elected", last_index=state.log.last_index)
+        self._append(leadership, BatchKind.NOOP, 1, b"")
+
+    def follow_configuration(self, leadership: Leadership) -> None:
+        """Replicate to everybody who is in the configuration in force, and to nobody else."""
+        state = self._state
+        configuration = state.configuration
+        require(configuration is not None, "a leader has a configuration")
+        if configuration is None:
+            return
+        peers = [peer for peer in replicated_to(configuration) if peer != state.member_id]
+        for gone in set(leadership.progress) - set(peers):
+            del leadership.progress[gone]
+        for peer in peers:
+            if peer not in leadership.progress:
+                leadership.progress[peer] = Progress(
+                    self._next_session(), state.log.last_index + 1, state.now_us
+                )
+
+    def _next_session(self) -> int:
+        self._session += 1
+        return self._session
+
+    # --- appending
+
+    def propose(self, event: Propose) -> None:
+        state = self._state
+        leadership = state.leadership
+        if leadership is None:
+            known = RefusalReason.NOT_LEADER if state.leader_id else RefusalReason.NO_LEADER
+            state.refuse(event.tag, known)
+        elif leadership.transfer is not None:
+            state.refuse(event.tag, RefusalReason.TRANSFERRING)
+        elif (
+            leadership.uncommitted_bytes
+            and leadership.uncommitted_bytes + len(event.payload)
+            > state.settings.max_uncommitted_bytes
+        ):
+            state.refuse(event.tag, RefusalReason.BUSY)
+        else:
+            first_index = state.log.last_index + 1
+            self._append(leadership, BatchKind.COMMANDS, event.count, event.payload)
+            state.effects.append(Proposed(event.tag, first_index, state.current_term))
+
+    def _append(self, leadership: Leadership, kind: int, count: int, payload: bytes) -> None:
+        state = self._state
+        batch = encode(kind, state.log.last_index + 1, state.current_term, count, payload)
+        state.append([batch])
+        leadership.uncommitted.append((batch.last_index, len(batch.record)))
+        leadership.uncommitted_bytes += len(batch.record)
+        for peer, progress in leadership.progress.items():
+            self._replicate(peer, progress)
+
+    # --- sending
+
+    def _replicate(self, peer: int, progress: Progress) -> None:
+        """Send what may be sent. A peer that is probed gets one small message at a time."""
+        state = self._state
+        settings = state.settings
+        log = state.log
+        while progress.may_send(settings):
+            if progress.next_index > log.last_index:
+                if progress.state is ReplicationState.PROBE:
+                    self._send_append(peer, progress, ())
+                return
+            probing = progress.state is ReplicationState.PROBE
+            max_bytes = 1 if probing else settings.max_append_bytes
+            batches = log.slice(progress.next_index, log.last_index, max_bytes)
+            if batches is None:
+                progress.reading_from = progress.next_index
+                state.effects.append(ReadLog(peer, progress.next_index, max_bytes))
+                return
+            self._send_append(peer, progress, batches)
+
+    def _send_append(self, peer: int, progress: Progress, batches: tuple[Batch, ...]) -> None:
+        state = self._state
+        prev_index = batches[0].first_index - 1 if batches else progress.next_index - 1
+        last_index = batches[-1].last_index if batches else prev_index
+        request_id = state.next_request_id()
+        state.send(
+            peer,
+            AppendEntries(
+                state.current_term,
+                request_id,
+                progress.session,
+                prev_index,
+                state.log.term_at(prev_index),
+                state.commit_index,
+                batches,
+            ),
+        )
+        progress.sent(
+            request_id, last_index, sum(len(batch.record) for batch in batches), state.now_us
+        )
+        if progress.state is ReplicationState.REPLICATE:
+            progress.commit_sent = max(progress.commit_sent, min(state.commit_index, last_index))
+
+    def log_read(self, event: LogRead) -> None:
+        """Older batches came from disk; the first may start before what was asked for."""
+        leadership = self._state.leadership
+        progress = leadership.progress.get(event.purpose) if leadership else None
+        if progress is None or progress.reading_from != event.from_index:
+            return
+        progress.reading_from = 0
+        if event.batches and progress.may_send(self._state.settings):
+            progress.next_index = max(event.batches[0].first_index, progress.match_index + 1)
+            if progress.next_index == event.batches[0].first_index:
+                self._send_append(event.purpose, progress, event.batches)
+        self._replicate(event.purpose, progress)
+
+    def peer_connected(self, peer: int) -> None:
+        """What was in flight is lost, and the peer may have restarted with a shorter log: a new
+        session, in which nothing is known of it."""
+        state = self._state
+        progress = state.leadership.progress.get(peer) if state.leadership else None
+        if progress is not None:
+            progress.restart(self._next_session(), state.log.last_index + 1, state.now_us)
+            self._replicate(peer, progress)
+
+    # --- acknowledgements
+
+    def append_reply(self, sender: int, message: AppendReply) -> None:
+        state = self._state
+        leadership = state.leadership
+        progress = leadership.progress.get(sender) if leadership else None
+        if leadership is None or progress is None or message.session != progress.session:
+            return
+        progress.last_contact_us = state.now_us
+        if message.success:
+            if message.match_index > state.log.last_index:
+                state.note("impossible_reply", sender=sender, match_index=message.match_index)
+                return
+            progress.acknowledged(message.match_index, state.now_us)
+            self.advance_commit(leadership)
+        elif progress.awaits(message.request_id):
+            agreed = state.log.last_at_most(message.hint_index, message.hint_term)
+            # Logs are cut and sent at batch boundaries only; inside a batch means before it.
+            progress.probe(state.log.batch_start(agreed + 1))
+        self._replicate(sender, progress)
+
+    def advance_commit(self, leadership: Leadership) -> None:
+        """§5.4.2: an entry is committed by counting replicas only if it is of the own term; all
+        before it are committed with it. The leader counts itself once its own disk has it."""
+        state = self._state
+        configuration = state.configuration
+        if configuration is None:
+            return
+        match = {peer: progress.match_index for peer, progress in leadership.progress.items()}
+        match[state.member_id] = state.persisted_index
+        index = quorum.reached_by_quorum(configuration, match)
+        if index <= state.commit_index or state.log.term_at(index) != state.current_term:
+            return
+        state.commit_index = index
+        while leadership.uncommitted and leadership.uncommitted[0][0] <= index:
+            leadership.uncommitted_bytes -= leadership.uncommitted.popleft()[1]
+
+    def announce_commit(self, leadership: Leadership) -> None:
+        """Tell a commit at once to those who hold the entries, not with the next heartbeat."""
+        state = self._state
+        for peer, progress in leadership.progress.items():
+            known = min(state.commit_index, progress.match_index)
+            if known > progress.commit_sent:
+                progress.commit_sent = known
+                state.send(peer, Heartbeat(state.current_term, 0, progress.session, known))
+
+    # --- time
+
+    def tick(self, leadership: Leadership) -> None:
+        """Heartbeats, and what was lost is sent again; steps down when no quorum answers."""
+        state = self._state
+        settings = state.settings
+        leadership.heartbeat_due_us = state.now_us + settings.heartbeat_interval_us
+        if not self._quorum_answers(leadership):
+            state.note("quorum_lost", term=state.current_term)
+            state.become_follower(state.current_term, 0)
+            return
+        self.send_heartbeats(leadership, state.next_request_id())
+        for peer, progress in leadership.progress.items():
+            if progress.is_overdue(state.now_us, settings.election_timeout_max_us):
+                progress.probe(progress.match_index + 1)
+                self._replicate(peer, progress)
+
+    def send_heartbeats(self, leadership: Leadership, request_id: int) -> None:
+        state = self._state
+        for peer, progress in leadership.progress.items():
+            known = min(state.commit_index, progress.match_index)
+            progress.commit_sent = max(progress.commit_sent, known)
+            state.send(peer, Heartbeat(state.current_term, request_id, progress.session, known))
+
+    def _quorum_answers(self, leadership: Leadership) -> bool:
+        """§6.2 of the thesis: a leader steps down after an election timeout without a quorum."""
+        state = self._state
+        oldest_us = state.now_us - state.settings.election_timeout_max_us
+        answering = {
+            peer
+            for peer, progress in leadership.progress.items()
+            if progress.last_contact_us >= oldest_us
+        }
+        answering.add(state.member_id)
+        return state.has_quorum(answering)

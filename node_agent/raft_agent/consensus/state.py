@@ -1,0 +1,277 @@
+"""The state that all parts of the core share: Figure 2's, and what one step gathers.
+
+Only `node.Node` and the handlers in this package touch it. It has no behaviour of its own beyond
+the few moves that every handler needs: send, save the vote, append, change role.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from raft_agent.consensus import quorum
+from raft_agent.consensus.batch import Batch, BatchKind
+from raft_agent.consensus.invariants import require
+from raft_agent.consensus.leadership import Leadership
+from raft_agent.consensus.log import RaftLog
+from raft_agent.consensus.membership import Membership, is_voter
+from raft_agent.consensus.types import (
+    AppendLog,
+    Configuration,
+    ConfigurationChanged,
+    Effect,
+    LogImage,
+    Message,
+    Note,
+    ReadIndexReply,
+    RefusalReason,
+    Refused,
+    Role,
+    RoleChanged,
+    SaveVote,
+    Send,
+    Settings,
+    TransferDone,
+    Vote,
+)
+
+_MASK_64 = (1 << 64) - 1
+
+
+class RandomBits:
+    """SplitMix64 (Steele, Lea, Flood 2014): the same seed gives the same numbers everywhere."""
+
+    __slots__ = ("_state",)
+
+    def __init__(self, seed: int) -> None:
+        self._state = seed & _MASK_64
+
+    def u64(self) -> int:
+        self._state = (self._state + 0x9E3779B97F4A7C15) & _MASK_64
+        z = self._state
+        z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _MASK_64
+        z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & _MASK_64
+        return z ^ (z >> 31)
+
+    def between(self, low: int, high: int) -> int:
+        """A number of low … high, both included."""
+        return low + self.u64() % (high - low + 1)
+
+
+class RaftState:
+    """One node. Times in microseconds of the host's clock."""
+
+    def __init__(
+        self,
+        *,
+        member_id: int,
+        vote: Vote,
+        log: LogImage,
+        settings: Settings,
+        seed: int,
+        now_us: int,
+    ) -> None:
+        self.member_id = member_id
+        self.settings = settings
+        self.random = RandomBits(seed)
+        self.now_us = now_us
+        self.effects: list[Effect] = []
+        self.failed = ""
+
+        self.log = RaftLog(log)
+        self.membership = Membership(log.configurations)
+        self.current_term = max(vote.term, self.log.last_term)
+        self.voted_for = vote.voted_for if vote.term == self.current_term else 0
+        self.vote_floor = (vote.floor_term, vote.floor_index)
+
+        self.role = self._resting_role()
+        self.leader_id = 0
+        self.leadership: Leadership | None = None
+        self.commit_index = 0
+        self.applied_index = 0
+        self.applying_to = 0
+        self.read_for_apply = 0
+
+        self.election_due_us = 0
+        self.leader_heard_us = now_us
+        # §4.2.3 of the thesis: a server that restarted may have promised a leader not to vote
+        # for a minimum election timeout, and has forgotten.
+        self.votes_withheld_until_us = now_us + settings.election_timeout_min_us
+        self.silence_excused = False
+
+        self.log_seq = 0
+        self.persisted_index = self.log.last_index
+        self._pending_log: deque[tuple[int, int]] = deque()
+        self.vote_seq = 0
+        self.vote_persisted_seq = 0
+        self._vote_dirty = False
+        self._request_id = self.random.u64() >> 2
+        self._transfer_tag = 0
+        self._told = (self.role, self.current_term, self.leader_id)
+        self.reset_election_timer()
+
+    # --- what a step begins and ends with
+
+    def begin(self, now_us: int) -> None:
+        self.now_us = max(now_us, self.now_us)
+        self.effects = []
+
+    def finish(self) -> list[Effect]:
+        """Close the step: one vote to save at most, and one word about role, term and leader."""
+        if self._vote_dirty:
+            self._vote_dirty = False
+            self.effects.insert(0, SaveVote(self.vote_seq, self.current_term, self.voted_for))
+        if (self.role, self.current_term, self.leader_id) != self._told:
+            self._told = (self.role, self.current_term, self.leader_id)
+            self.effects.append(RoleChanged(*self._told))
+            if self._transfer_tag and self.leader_id:
+                self.effects.append(TransferDone(self._transfer_tag, self.leader_id))
+                self._transfer_tag = 0
+        return self.effects
+
+    # --- moves
+
+    def next_request_id(self) -> int:
+        self._request_id += 1
+        return self._request_id
+
+    def send(self, to: int, message: Message, after_log: int = 0) -> None:
+        """A message never leaves before the term and vote it was written under are on disk."""
+        after_vote = self.vote_seq if self.vote_seq > self.vote_persisted_seq else 0
+        self.effects.append(Send(to, message, after_log, after_vote))
+
+    def note(self, kind: str, **facts: int | str) -> None:
+        self.effects.append(Note(kind, facts))
+
+    def refuse(self, tag: int, reason: RefusalReason) -> None:
+        leader = self.leader_id if self.leader_id != self.member_id else 0
+        self.effects.append(Refused(tag, reason, leader))
+
+    def save_vote(self, term: int, voted_for: int) -> None:
+        require(
+            term > self.current_term or (term == self.current_term and self.voted_for == 0),
+            "a server votes once in a term, and terms never fall",
+            term=term,
+            current_term=self.current_term,
+            voted_for=self.voted_for,
+        )
+        self.current_term = term
+        self.voted_for = voted_for
+        if not self._vote_dirty:
+            self._vote_dirty = True
+            self.vote_seq += 1
+
+    def append(self, batches: list[Batch], truncate_from: int = 0) -> int:
+        """Take `batches` into the log, and have them written; the number of that write."""
+        if truncate_from:
+            self._truncate(truncate_from)
+        for batch in batches:
+            self.log.append(batch)
+            if batch.kind == BatchKind.CONFIGURATION:
+                self.membership.append(batch)
+                self.configuration_changed()
+        self.log_seq += 1
+        self._pending_log.append((self.log_seq, self.log.last_index))
+        self.effects.append(AppendLog(self.log_seq, truncate_from, tuple(batches)))
+        return self.log_seq
+
+    def _truncate(self, from_index: int) -> None:
+        require(
+            from_index > self.commit_index,
+            "a committed entry is never cut",
+            from_index=from_index,
+            commit_index=self.commit_index,
+        )
+        self.note("log_truncated", from_index=from_index, last_index=self.log.last_index)
+        self.log.truncate(from_index)
+        self.persisted_index = min(self.persisted_index, from_index - 1)
+        # What is still being written counts only up to the cut: it will be cut on disk as well.
+        self._pending_log = deque(
+            (seq, min(last_index, from_index - 1)) for seq, last_index in self._pending_log
+        )
+        if self.membership.truncate(from_index):
+            self.configuration_changed()
+
+    def log_persisted(self, seq: int) -> None:
+        pending = self._pending_log
+        while pending and pending[0][0] <= seq:
+            self.persisted_index = pending.popleft()[1]
+        if self.vote_floor != (0, 0):
+            reached = (self.log.term_at(self.persisted_index), self.persisted_index)
+            if reached >= self.vote_floor:
+                self.note("log_refilled", index=self.persisted_index)
+                self.vote_floor = (0, 0)
+
+    def write_that_holds(self, index: int) -> int:
+        """The number of the write after which `index` is on disk; 0 when it is already."""
+        if index <= self.persisted_index:
+            return 0
+        return next(seq for seq, last_index in self._pending_log if last_index >= index)
+
+    def become_follower(self, term: int, leader_id: int) -> None:
+        """Follow `leader_id` (0: nobody yet) in `term`. Drops everything that only a leader has."""
+        if term > self.current_term:
+            self.save_vote(term, 0)
+        leadership, self.leadership = self.leadership, None
+        if leadership is not None:
+            self.note("stepped_down", leader=leader_id)
+        if self.role is not Role.FRESH:
+            self.role = self._resting_role()
+        self.leader_id = leader_id
+        self.reset_election_timer()
+        if leadership is not None:
+            self._release(leadership)
+
+    def _release(self, leadership: Leadership) -> None:
+        for tag in leadership.reads.local_tags():
+            self.refuse(tag, RefusalReason.NOT_LEADER)
+        for peer, request_id in leadership.reads.remote_requests():
+            self.send(peer, ReadIndexReply(self.current_term, request_id, 0))
+        if leadership.transfer is not None:
+            self._transfer_tag = leadership.transfer.tag
+
+    def reset_election_timer(self) -> None:
+        self.election_due_us = self.now_us + self.random.between(
+            self.settings.election_timeout_min_us, self.settings.election_timeout_max_us
+        )
+
+    def configuration_changed(self) -> None:
+        if self.configuration is not None:
+            self.effects.append(ConfigurationChanged(self.configuration))
+        if self.leadership is None and self.role in (Role.FOLLOWER, Role.LEARNER):
+            self.role = self._resting_role()
+
+    # --- questions
+
+    @property
+    def configuration(self) -> Configuration | None:
+        return self.membership.current
+
+    @property
+    def can_stand(self) -> bool:
+        """Whether this node may be a candidate: a voter whose log's end is not damaged."""
+        return is_voter(self.configuration, self.member_id) and self.vote_floor == (0, 0)
+
+    def has_quorum(self, agreeing: set[int]) -> bool:
+        configuration = self.configuration
+        return configuration is not None and quorum.has_quorum(configuration, agreeing)
+
+    def leader_is_alive(self) -> bool:
+        """Whether votes are refused because a leader is, or may be, at work (§4.2.3)."""
+        if self.role is Role.LEADER or self.now_us < self.votes_withheld_until_us:
+            return True
+        heard_ago_us = self.now_us - self.leader_heard_us
+        return self.leader_id != 0 and heard_ago_us < self.settings.election_timeout_min_us
+
+    def is_up_to_date(self, last_term: int, last_index: int) -> bool:
+        """§5.4.1: whether a log that ends so is at least as complete as this one; a damaged end
+        counts as if it were still there, because it may have been acknowledged.
+        """
+        own = max((self.log.last_term, self.log.last_index), self.vote_floor)
+        return (last_term, last_index) >= own
+
+    def _resting_role(self) -> Role:
+        if self.membership.current is None:
+            return Role.FRESH
+        if is_voter(self.membership.current, self.member_id):
+            return Role.FOLLOWER
+        return Role.LEARNER
