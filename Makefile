@@ -1,0 +1,43 @@
+# Every target that people call has its line of help after two hashes.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+SEEDS ?= 100
+
+.PHONY: help demo demo-down setup test lint format sim lock docs clean
+
+help: ## List the targets
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | \
+		while IFS='|' read -r name text; do printf '%-20s %s\n' "$$name" "$$text"; done
+
+demo: ## Start a three-node cluster here, use it, and leave it running
+	@tools/setup.sh runtime
+	@.venv/bin/python tools/demo.py
+
+demo-down: ## End the cluster of `make demo`; its data stays in .demo
+	@tools/setup.sh runtime
+	@.venv/bin/raftctl dev down --dir .demo
+
+setup: ## Install everything for development into .venv
+	@tools/setup.sh dev
+
+test: setup ## Check and test everything; prints what this machine could not run
+	@.venv/bin/python tools/run_tests.py
+
+lint: setup ## Style, types and import directions
+	@.venv/bin/python tools/lint.py
+
+format: setup ## Put the code into its form
+	@.venv/bin/ruff check --quiet --fix-only . && .venv/bin/ruff format .
+
+sim: setup ## Simulate clusters: make sim SEEDS=1000
+	@.venv/bin/python -m tests.sim --seeds $(SEEDS)
+
+lock: ## Write requirements/*.txt anew: the newest versions that pyproject.toml allows
+	@tools/lock.sh
+
+docs: setup ## Write the generated pages of docs/ anew
+	@.venv/bin/python tools/config_docs.py docs/configuration.md
+
+clean: ## Remove .venv, caches and build output (not .demo)
+	@rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

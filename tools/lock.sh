@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# Writes requirements/*.txt anew from pyproject.toml: the newest versions that its ranges allow, with
+# the hashes of every file of a release, so that one lock serves x86_64 and aarch64, Linux and macOS.
+set -eu
+cd "$(dirname "$0")/.."
+
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+"${PYTHON:-python3.11}" -m venv "$scratch/venv"
+"$scratch/venv/bin/pip" install --quiet 'pip-tools>=7.4,<8'
+
+# Settings of this machine (mirrors, local wheels) must not find their way into the lock.
+unset PIP_FIND_LINKS PIP_EXTRA_INDEX_URL PIP_INDEX_URL
+export PIP_CONFIG_FILE=/dev/null
+
+compile() {
+    local name=$1
+    shift
+    "$scratch/venv/bin/pip-compile" --quiet --generate-hashes --strip-extras --no-header \
+        --allow-unsafe --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
+        --output-file "$scratch/$name.txt" "$@" pyproject.toml
+    {
+        echo "# Written by \`make lock\` from pyproject.toml; install with pip's --require-hashes."
+        sed "s|$scratch/|requirements/|g" "$scratch/$name.txt"
+    } > "requirements/$name.txt"
+}
+
+mkdir -p requirements
+compile runtime
+compile build --only-build-deps --build-deps-for editable
+compile dev --extra dev --constraint "$scratch/runtime.txt" --constraint "$scratch/build.txt"

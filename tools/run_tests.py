@@ -1,0 +1,134 @@
+"""`make test`: lint and all tests, what could not run here, and one line that sums it up.
+
+The simulator needs a core for minutes and no clock, so it runs beside the lint and the unit tests;
+the integration tests have the machine to themselves. Arguments go to every pytest.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from xml.etree import ElementTree
+
+ROOT = Path(__file__).resolve().parent.parent
+NO_TESTS_COLLECTED = 5  # pytest's exit status
+
+
+@dataclass
+class Totals:
+    """What the reports of all parts add up to; `not_run` are (test, reason)."""
+
+    passed: int = 0
+    failed: int = 0
+    errors: int = 0
+    not_run: list[tuple[str, str]] = field(default_factory=list)
+
+    def add(self, report: Path) -> None:
+        """Adds a report in pytest's JUnit form."""
+        for case in ElementTree.parse(report).iter("testcase"):  # noqa: S314  # our own file
+            skipped = case.find("skipped")
+            if case.find("error") is not None:
+                self.errors += 1
+            elif case.find("failure") is not None:
+                self.failed += 1
+            elif skipped is not None:
+                name = f"{case.get('classname', '')}::{case.get('name', '')}".lstrip(":")
+                self.not_run.append((name, skipped.get("message") or "no reason given"))
+            else:
+                self.passed += 1
+
+
+class Part:
+    """One pytest over some folders, perhaps in the background with its output kept for later."""
+
+    def __init__(self, name: str, scratch: Path, arguments: list[str], *, behind: bool) -> None:
+        self.name = name
+        self.report = scratch / f"{name}.xml"
+        self._output = (scratch / f"{name}.txt").open("w+") if behind else None
+        self._process = subprocess.Popen(  # noqa: S603
+            [
+                *(sys.executable, "-m", "pytest", f"--junitxml={self.report}"),
+                *("-o", f"cache_dir={scratch / name}"),
+                *arguments,
+                f"tests/{name}",
+            ],
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=self._output,
+            stderr=subprocess.STDOUT if behind else None,
+        )
+
+    def finish(self, totals: Totals) -> bool:
+        """Waits; shows output that was kept; whether all is well."""
+        status = self._process.wait()
+        if self._output is not None:
+            self._output.seek(0)
+            print(self._output.read(), flush=True)
+            self._output.close()
+        if not self.report.exists():
+            print(f"tests/{self.name}: pytest ended with status {status} and no report")
+            totals.errors += 1
+            return False
+        totals.add(self.report)
+        return status == 0
+
+    def stop(self) -> None:
+        if self._process.poll() is None:
+            self._process.terminate()
+            self._process.wait()
+
+
+def run(arguments: list[str], scratch: Path, totals: Totals) -> bool:
+    """Everything, in its order; whether all is well. A part without tests yet is left out."""
+    parts = {name for name in ("unit", "sim", "e2e") if any((ROOT / "tests" / name).glob("test_*"))}
+    behind = Part("sim", scratch, arguments, behind=True) if "sim" in parts else None
+    try:
+        lint = [sys.executable, "tools/lint.py"]
+        fine = subprocess.run(lint, cwd=ROOT, check=False).returncode == 0  # noqa: S603
+        if "unit" in parts:
+            fine &= Part("unit", scratch, arguments, behind=False).finish(totals)
+        if behind is not None:
+            fine &= behind.finish(totals)
+        if "e2e" in parts:
+            fine &= Part("e2e", scratch, arguments, behind=False).finish(totals)
+    finally:
+        if behind is not None:
+            behind.stop()
+    return fine
+
+
+def main() -> int:
+    started = time.monotonic()
+    totals = Totals()
+    with tempfile.TemporaryDirectory(prefix="raft-tests-") as scratch:
+        fine = run(sys.argv[1:], Path(scratch), totals)
+    print()
+    if totals.not_run:
+        print("This machine could not run:")
+        for name, reason in totals.not_run:
+            print(f"  {name}: {reason}")
+    elif totals.passed:
+        print("This machine could run everything.")
+    if not fine and not totals.failed + totals.errors:
+        print("All tests passed, but the checks above did not.")
+    counts = {
+        "failed": totals.failed,
+        "passed": totals.passed,
+        "skipped": len(totals.not_run),
+        "errors": totals.errors,
+    }
+    said = ", ".join(
+        f"{count} {word}" for word, count in counts.items() if count or word == "passed"
+    )
+    print(f"==== {said} in {time.monotonic() - started:.1f}s ====", flush=True)
+    return 0 if fine else 1
+
+
+if __name__ == "__main__":
+    os.chdir(ROOT)
+    sys.exit(main())

@@ -1,0 +1,96 @@
+#!/usr/bin/env bash
+# tools/setup.sh runtime|dev: makes .venv hold exactly what the lock files say, and the programs of
+# this checkout. Does nothing when that is so already. PYTHON=… chooses the interpreter.
+set -eu
+cd "$(dirname "$0")/.."
+checkout=$PWD
+wanted=$1
+
+say() { printf '%s\n' "$*" >&2; }
+fail() { say "setup: $*"; exit 1; }
+
+# Two makes at once must not fill one directory together; pyproject.toml serves as the lock.
+exec 9< pyproject.toml
+if command -v flock > /dev/null; then flock 9; fi
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@" 2> /dev/null; fi
+}
+
+# install_packages PACKAGE…: from Debian, when that is possible here.
+install_packages() {
+    command -v apt-get > /dev/null || return 1
+    say "setup: apt-get install $*"
+    as_root apt-get update -qq > /dev/null < /dev/null || return 1
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" \
+        > /dev/null < /dev/null
+}
+
+usable_python() {
+    "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2> /dev/null
+}
+
+find_python() {
+    local candidate
+    for candidate in ${PYTHON:-python3.11 python3 python3.12 python3.13 python3.14}; do
+        if usable_python "$candidate"; then
+            command -v "$candidate"
+            return
+        fi
+    done
+    return 1
+}
+
+make_venv() {
+    local python
+    if ! python=$(find_python); then
+        install_packages python3 python3-venv || true
+        python=$(find_python) ||
+            fail "needs Python 3.11 or newer (Debian 12: apt-get install python3 python3-venv)"
+    fi
+    # Debian splits ensurepip off into python3-venv; without it a venv has no pip.
+    if ! "$python" -c 'import ensurepip, venv' 2> /dev/null; then
+        install_packages python3-venv && "$python" -c 'import ensurepip, venv' 2> /dev/null ||
+            fail "$python can't make virtual environments: run apt-get install python3-venv as root"
+    fi
+    rm -rf .venv
+    "$python" -m venv .venv
+}
+
+# dev: what the tests run beside Python. They say so themselves where something is still missing.
+install_test_programs() {
+    local missing=()
+    command -v strace > /dev/null || missing+=(strace)
+    perl -MIO::Socket::UNIX -MJSON::PP -e 1 2> /dev/null || missing+=(perl)
+    if [ "${#missing[@]}" != 0 ] && [ "$(uname)" = Linux ]; then
+        install_packages "${missing[@]}" ||
+            say "setup: could not install ${missing[*]}; tests that need it will say so"
+    fi
+}
+
+# What .venv was made from; the path too, because scripts in it name it.
+fingerprint() {
+    { echo "$checkout"; cat pyproject.toml "requirements/$1.txt" requirements/build.txt; } |
+        cksum
+}
+is_ready() {
+    [ -f ".venv/$1.fingerprint" ] && [ "$(cat ".venv/$1.fingerprint")" = "$(fingerprint "$1")" ] &&
+        .venv/bin/python -c '' 2> /dev/null
+}
+
+case $wanted in
+    runtime) if is_ready runtime || is_ready dev; then exit 0; fi ;;
+    dev)
+        install_test_programs
+        if is_ready dev; then exit 0; fi
+        ;;
+    *) fail "usage: tools/setup.sh runtime|dev" ;;
+esac
+
+say "setup: installing into .venv (once)"
+if ! .venv/bin/python -m pip --version > /dev/null 2>&1; then make_venv; fi
+rm -f .venv/*.fingerprint
+pip=(.venv/bin/python -m pip --disable-pip-version-check install --quiet)
+"${pip[@]}" --require-hashes -r "requirements/$wanted.txt" -r requirements/build.txt
+"${pip[@]}" --no-deps --no-build-isolation --editable .
+fingerprint "$wanted" > ".venv/$wanted.fingerprint"
