@@ -23,6 +23,9 @@ MAX_BODY_BYTES = 32 << 20
 APPEND_FIELDS_SIZE = 32
 
 _CHECKSUM_OFFSET = 12
+_CHECKSUM_END = 16
+_MAGIC_BYTES = MAGIC.to_bytes(4, "little")
+_LENGTH = 4  # its position in the unpacked header
 
 
 class FrameType(enum.IntEnum):
@@ -59,7 +62,8 @@ class Flag(enum.IntFlag):
 
 class FrameError(ValueError):
     """The bytes are no frame of this protocol; the connection can't go on. `reason` is a short
-    stable word for counters: "magic", "version", "type", "length", "checksum".
+    stable word for counters: "magic", "version", "type", "length", "checksum" from the reader;
+    "body", "sender" and others from those who look inside.
     """
 
     def __init__(self, reason: str, text: str) -> None:
@@ -68,8 +72,8 @@ class FrameError(ValueError):
 
 
 class Frame(msgspec.Struct, frozen=True, gc=False):
-    """One frame. `count` is the number of entries or requests within; `body` is a copy-free view
-    into the reader's buffer only as long as nothing more is fed; it is bytes here.
+    """One frame. `count` is the number of entries or requests within; `body` is a copy of its own,
+    so it outlives the reader's buffer.
     """
 
     type: int
@@ -102,9 +106,9 @@ def encode(
     head = HEADER.pack(
         MAGIC, VERSION, frame_type, flags, length, 0, sender, term, request_id, count, 0
     )
-    crc = google_crc32c.extend(google_crc32c.value(head), body)
-    head = head[:_CHECKSUM_OFFSET] + crc.to_bytes(4, "little") + head[_CHECKSUM_OFFSET + 4 :]
-    return b"".join((head, body, *batches))
+    crc: int = google_crc32c.extend(google_crc32c.value(head), body)
+    checksum = crc.to_bytes(4, "little")
+    return b"".join((head[:_CHECKSUM_OFFSET], checksum, head[_CHECKSUM_END:], body, *batches))
 
 
 class FrameReader:
@@ -112,6 +116,9 @@ class FrameReader:
 
     `types` are the frame types welcome on this connection; `max_body_bytes` is its limit.
     `checksum_optional`: a checksum of 0 means "not computed" (the Unix socket, for simple clients).
+
+    A header is checked as soon as it is there, so a frame that is too large costs nothing; memory
+    grows with the bytes that came, not with what a header promises.
     """
 
     def __init__(
@@ -124,70 +131,86 @@ class FrameReader:
         self._types = types
         self._max_body_bytes = max_body_bytes
         self._checksum_optional = checksum_optional
-        self._buffer = bytearray()
+        self._head = b""  # of the frame that is not there in full
+        self._fields: tuple[int, ...] | None = None  # its header, once it is
+        self._body = bytearray()
+
+    @property
+    def pending_bytes(self) -> int:
+        """How much of a frame that is not there in full has come: after the last byte of a stream
+        anything but 0 means that it was cut short.
+        """
+        return len(self._head) + len(self._body)
+
+    def expect(self, types: frozenset[int], *, max_body_bytes: int = MAX_BODY_BYTES) -> None:
+        """From the next header on other types and another limit hold (after a handshake)."""
+        self._types = types
+        self._max_body_bytes = max_body_bytes
 
     def feed(self, data: bytes) -> list[Frame]:
         """Take in `data`; the frames that are complete now. Raises FrameError at the first bad one,
         after which the stream is lost: close the connection.
         """
-        buffer = self._buffer
-        if buffer:
-            buffer += data
-            view: bytes | bytearray = buffer
-        else:
-            view = data
         frames: list[Frame] = []
         offset = 0
-        size = len(view)
-        while size - offset >= HEADER_SIZE:
-            frame, length = self._frame_at(view, offset, size)
-            if frame is None:
-                break
-            frames.append(frame)
-            offset += length
-        if view is buffer:
-            del buffer[:offset]
-        else:
-            buffer += data[offset:]
-        return frames
+        while True:
+            if self._fields is None:
+                offset = self._take_head(data, offset)
+                if self._fields is None:
+                    return frames
+            missing = self._fields[_LENGTH] - len(self._body)
+            if len(data) - offset < missing:
+                self._body += data[offset:] if offset else data
+                return frames
+            body = data[offset : offset + missing]
+            offset += missing
+            if self._body:
+                # bytearray grows in place: a frame of many pieces is copied twice, however many.
+                self._body += body
+                body = bytes(self._body)
+                self._body = bytearray()
+            frames.append(self._finish(self._fields, body))
+            self._head = b""
+            self._fields = None
 
-    def _frame_at(
-        self, view: bytes | bytearray, offset: int, size: int
-    ) -> tuple[Frame | None, int]:
-        (
-            magic,
-            version,
-            frame_type,
-            flags,
-            length,
-            checksum,
-            sender,
-            term,
-            request_id,
-            count,
-            reserved,
-        ) = HEADER.unpack_from(view, offset)
+    def _take_head(self, data: bytes, offset: int) -> int:
+        """Read on in the header; the new offset. Sets `_fields` once the header is there."""
+        end = offset + HEADER_SIZE - len(self._head)
+        head = self._head + data[offset:end] if self._head else data[offset:end]
+        self._head = head
+        if len(head) < HEADER_SIZE:
+            if head[:4] != _MAGIC_BYTES[: len(head)]:
+                raise _no_magic(head)
+            return len(data)
+        fields = HEADER.unpack(head)
+        magic, version, frame_type, _, length, *_, reserved = fields
         if magic != MAGIC:
-            raise FrameError("magic", f"frame starts with {magic:#010x}, not with RAFT")
-        if version != VERSION or reserved:
+            raise _no_magic(head)
+        if version != VERSION:
             raise FrameError(
                 "version", f"frame of version {version}; this program speaks {VERSION}"
             )
+        if reserved:
+            raise FrameError("version", f"reserved header field is {reserved:#x}, not 0")
         if frame_type not in self._types:
             raise FrameError("type", f"frame of type {frame_type} is not expected here")
         if length > self._max_body_bytes:
             raise FrameError(
                 "length", f"frame body of {length} bytes is over the limit {self._max_body_bytes}"
             )
-        start = offset + HEADER_SIZE
-        end = start + length
-        if end > size:
-            return None, 0
-        body = bytes(view[start:end])
+        self._fields = fields
+        return end
+
+    def _finish(self, fields: tuple[int, ...], body: bytes) -> Frame:
+        _, _, frame_type, flags, _, checksum, sender, term, request_id, count, _ = fields
         if checksum or not self._checksum_optional:
-            head = bytes(view[offset : offset + _CHECKSUM_OFFSET]) + bytes(4)
-            head += bytes(view[offset + _CHECKSUM_OFFSET + 4 : start])
+            head = self._head
             covered = body[:APPEND_FIELDS_SIZE] if frame_type == FrameType.APPEND_ENTRIES else body
-            if google_crc32c.extend(google_crc32c.value(head), covered) != checksum:
+            crc = google_crc32c.value(head[:_CHECKSUM_OFFSET] + bytes(4) + head[_CHECKSUM_END:])
+            if google_crc32c.extend(crc, covered) != checksum:
                 raise FrameError("checksum", f"checksum of a frame of type {frame_type} is wrong")
-        return Frame(frame_type, flags, sender, term, request_id, count, body), HEADER_SIZE + length
+        return Frame(frame_type, flags, sender, term, request_id, count, body)
+
+
+def _no_magic(head: bytes) -> FrameError:
+    return FrameError("magic", f"frame starts with {head[:4]!r}, not with {_MAGIC_BYTES!r}")

@@ -1,0 +1,345 @@
+"""The core's messages as frames and back; pure functions.
+
+The frame's header (`wire`, `bpf/raft_wire.h`) carries the sender's member id, the message's `term`
+and `request_id`, and in `count` the number of log entries within (0 where there are none); flags
+are 0. The body holds the other fields, little endian, without padding; a boolean is one byte, 0 or
+1. A body has exactly the length that its fields need.
+
+====================  ============================================================  ==============
+frame type            body                                                          bytes
+====================  ============================================================  ==============
+PRE_VOTE              last_index u64, last_term u64                                 16
+PRE_VOTE_REPLY        granted u8                                                    1
+REQUEST_VOTE          last_index u64, last_term u64, transfer u8                    17
+VOTE_REPLY            granted u8                                                    1
+APPEND_ENTRIES        prev_index u64, prev_term u64, commit_index u64, session u64, 32 + batches
+                      then the batch records back to back (`consensus.batch`)
+APPEND_REPLY          session u64, match_index u64, hint_index u64, hint_term u64,  33
+                      success u8
+HEARTBEAT             session u64, commit_index u64                                 16
+HEARTBEAT_REPLY       session u64                                                   8
+TIMEOUT_NOW           nothing                                                       0
+READ_INDEX            nothing                                                       0
+READ_INDEX_REPLY      index u64                                                     8
+BOOTSTRAP_ASK         MessagePack [name, address, [names…]]                         any
+BOOTSTRAP_ANSWER      MessagePack [name, address, [names…], fresh, token,           any
+                      cluster_id]
+BOOTSTRAP_INSTALL     MessagePack [token, batch record as bin]                      any
+====================  ============================================================  ==============
+
+The frame's checksum covers header and body, of APPEND_ENTRIES the header and the first 32 bytes of
+the body; each batch behind them is checked by its own CRC32Cs. Batches of one message are
+consecutive, the first one starting right behind `prev_index`.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import msgspec
+
+from raft_agent import wire
+from raft_agent.consensus import batch as batches
+from raft_agent.consensus import types
+from raft_agent.wire import FrameError, FrameType
+
+_U64 = struct.Struct("<Q")
+_TWO_U64 = struct.Struct("<QQ")
+_TWO_U64_BOOL = struct.Struct("<QQB")
+_BOOL = struct.Struct("<B")
+_APPEND = struct.Struct("<QQQQ")
+_APPEND_REPLY = struct.Struct("<QQQQB")
+
+_Unsigned = Annotated[int, msgspec.Meta(ge=0)]
+
+
+class _AskBody(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    name: str
+    address: str
+    names: tuple[str, ...]
+
+
+class _AnswerBody(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    name: str
+    address: str
+    names: tuple[str, ...]
+    fresh: bool
+    token: _Unsigned
+    cluster_id: str
+
+
+class _InstallBody(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    token: _Unsigned
+    record: bytes
+
+
+_MSGPACK = msgspec.msgpack.Encoder()
+_ASK = msgspec.msgpack.Decoder(_AskBody)
+_ANSWER = msgspec.msgpack.Decoder(_AnswerBody)
+_INSTALL = msgspec.msgpack.Decoder(_InstallBody)
+
+_FRAME_TYPES: dict[type[Any], FrameType] = {
+    types.PreVote: FrameType.PRE_VOTE,
+    types.PreVoteReply: FrameType.PRE_VOTE_REPLY,
+    types.RequestVote: FrameType.REQUEST_VOTE,
+    types.VoteReply: FrameType.VOTE_REPLY,
+    types.AppendEntries: FrameType.APPEND_ENTRIES,
+    types.AppendReply: FrameType.APPEND_REPLY,
+    types.Heartbeat: FrameType.HEARTBEAT,
+    types.HeartbeatReply: FrameType.HEARTBEAT_REPLY,
+    types.TimeoutNow: FrameType.TIMEOUT_NOW,
+    types.ReadIndex: FrameType.READ_INDEX,
+    types.ReadIndexReply: FrameType.READ_INDEX_REPLY,
+    types.BootstrapAsk: FrameType.BOOTSTRAP_ASK,
+    types.BootstrapAnswer: FrameType.BOOTSTRAP_ANSWER,
+    types.BootstrapInstall: FrameType.BOOTSTRAP_INSTALL,
+}
+
+REPLIES: frozenset[type[Any]] = frozenset(
+    {
+        types.PreVoteReply,
+        types.VoteReply,
+        types.AppendReply,
+        types.HeartbeatReply,
+        types.ReadIndexReply,
+        types.BootstrapAnswer,
+    }
+)
+"""The messages that answer another one; all others are calls."""
+
+CALL_FRAMES = frozenset(_FRAME_TYPES[kind] for kind in _FRAME_TYPES if kind not in REPLIES)
+REPLY_FRAMES = frozenset(_FRAME_TYPES[kind] for kind in REPLIES)
+
+
+def encode_message(sender: int, message: types.Message) -> bytes:
+    """One frame that carries `message` from the member `sender`.
+
+    Raises ValueError when the frame would be larger than wire.MAX_BODY_BYTES.
+    """
+    count = 0
+    records: tuple[bytes, ...] = ()
+    if type(message) is types.AppendEntries:
+        records = tuple([batch.record for batch in message.batches])
+        count = sum([batch.count for batch in message.batches])
+    elif type(message) is types.BootstrapInstall:
+        count = message.batch.count
+    return wire.encode(
+        _FRAME_TYPES[type(message)],
+        _BODIES[type(message)](message),
+        sender=sender,
+        term=message.term,
+        request_id=message.request_id,
+        count=count,
+        batches=records,
+    )
+
+
+def _append_entries_body(message: types.AppendEntries) -> bytes:
+    return _APPEND.pack(
+        message.prev_index, message.prev_term, message.commit_index, message.session
+    )
+
+
+def _append_reply_body(message: types.AppendReply) -> bytes:
+    return _APPEND_REPLY.pack(
+        message.session,
+        message.match_index,
+        message.hint_index,
+        message.hint_term,
+        message.success,
+    )
+
+
+def _answer_body(message: types.BootstrapAnswer) -> bytes:
+    return _MSGPACK.encode(
+        _AnswerBody(
+            message.name,
+            message.address,
+            message.names,
+            message.fresh,
+            message.token,
+            message.cluster_id,
+        )
+    )
+
+
+_BODIES: dict[type[Any], Callable[[Any], bytes]] = {
+    types.PreVote: lambda m: _TWO_U64.pack(m.last_index, m.last_term),
+    types.PreVoteReply: lambda m: _BOOL.pack(m.granted),
+    types.RequestVote: lambda m: _TWO_U64_BOOL.pack(m.last_index, m.last_term, m.transfer),
+    types.VoteReply: lambda m: _BOOL.pack(m.granted),
+    types.AppendEntries: _append_entries_body,
+    types.AppendReply: _append_reply_body,
+    types.Heartbeat: lambda m: _TWO_U64.pack(m.session, m.commit_index),
+    types.HeartbeatReply: lambda m: _U64.pack(m.session),
+    types.TimeoutNow: lambda _: b"",
+    types.ReadIndex: lambda _: b"",
+    types.ReadIndexReply: lambda m: _U64.pack(m.index),
+    types.BootstrapAsk: lambda m: _MSGPACK.encode(_AskBody(m.name, m.address, m.names)),
+    types.BootstrapAnswer: _answer_body,
+    types.BootstrapInstall: lambda m: _MSGPACK.encode(_InstallBody(m.token, m.batch.record)),
+}
+
+
+def decode_message(frame: wire.Frame) -> types.Message:
+    """The message that a frame carries; every batch within is checked against its checksums.
+
+    Raises FrameError("type") when the frame carries no message and FrameError("body") when its
+    body is none of its type.
+    """
+    decode = _DECODERS.get(frame.type)
+    if decode is None:
+        raise FrameError("type", f"frame of type {frame.type} carries no Raft message")
+    if frame.flags:
+        raise _malformed(frame, f"flags {frame.flags:#x} are not known to this program")
+    try:
+        message = decode(frame)
+    except struct.error:
+        raise _malformed(frame, f"{len(frame.body)} bytes are not what it needs") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, batches.BatchError) as error:
+        raise _malformed(frame, str(error)) from None
+    if frame.count and frame.type not in _WITH_ENTRIES:
+        raise _malformed(frame, f"it counts {frame.count} entries but can't hold any")
+    return message
+
+
+_WITH_ENTRIES = frozenset({FrameType.APPEND_ENTRIES, FrameType.BOOTSTRAP_INSTALL})
+
+
+def _malformed(frame: wire.Frame, text: str) -> FrameError:
+    return FrameError("body", f"malformed body of a {FrameType(frame.type).name} frame: {text}")
+
+
+def _flag(frame: wire.Frame, value: int) -> bool:
+    if value > 1:
+        raise _malformed(frame, f"a boolean is {value}")
+    return value == 1
+
+
+def _pre_vote(frame: wire.Frame) -> types.PreVote:
+    return types.PreVote(frame.term, frame.request_id, *_TWO_U64.unpack(frame.body))
+
+
+def _pre_vote_reply(frame: wire.Frame) -> types.PreVoteReply:
+    (granted,) = _BOOL.unpack(frame.body)
+    return types.PreVoteReply(frame.term, frame.request_id, _flag(frame, granted))
+
+
+def _request_vote(frame: wire.Frame) -> types.RequestVote:
+    last_index, last_term, transfer = _TWO_U64_BOOL.unpack(frame.body)
+    return types.RequestVote(
+        frame.term, frame.request_id, last_index, last_term, _flag(frame, transfer)
+    )
+
+
+def _vote_reply(frame: wire.Frame) -> types.VoteReply:
+    (granted,) = _BOOL.unpack(frame.body)
+    return types.VoteReply(frame.term, frame.request_id, _flag(frame, granted))
+
+
+def _append_entries(frame: wire.Frame) -> types.AppendEntries:
+    body = frame.body
+    prev_index, prev_term, commit_index, session = _APPEND.unpack(body[: _APPEND.size])
+    found: list[batches.Batch] = []
+    offset = _APPEND.size
+    last_index = prev_index
+    while offset < len(body):
+        batch = batches.decode(body, offset)
+        if batch.first_index != last_index + 1:
+            raise _malformed(
+                frame, f"a batch starts at index {batch.first_index} behind {last_index}"
+            )
+        found.append(batch)
+        last_index = batch.last_index
+        offset += len(batch.record)
+    if frame.count != last_index - prev_index:
+        raise _malformed(
+            frame, f"it counts {frame.count} entries and holds {last_index - prev_index}"
+        )
+    return types.AppendEntries(
+        frame.term, frame.request_id, session, prev_index, prev_term, commit_index, tuple(found)
+    )
+
+
+def _append_reply(frame: wire.Frame) -> types.AppendReply:
+    session, match_index, hint_index, hint_term, success = _APPEND_REPLY.unpack(frame.body)
+    return types.AppendReply(
+        frame.term,
+        frame.request_id,
+        session,
+        _flag(frame, success),
+        match_index,
+        hint_index,
+        hint_term,
+    )
+
+
+def _heartbeat(frame: wire.Frame) -> types.Heartbeat:
+    return types.Heartbeat(frame.term, frame.request_id, *_TWO_U64.unpack(frame.body))
+
+
+def _heartbeat_reply(frame: wire.Frame) -> types.HeartbeatReply:
+    return types.HeartbeatReply(frame.term, frame.request_id, *_U64.unpack(frame.body))
+
+
+def _timeout_now(frame: wire.Frame) -> types.TimeoutNow:
+    if frame.body:
+        raise _malformed(frame, "it should be empty")
+    return types.TimeoutNow(frame.term, frame.request_id)
+
+
+def _read_index(frame: wire.Frame) -> types.ReadIndex:
+    if frame.body:
+        raise _malformed(frame, "it should be empty")
+    return types.ReadIndex(frame.term, frame.request_id)
+
+
+def _read_index_reply(frame: wire.Frame) -> types.ReadIndexReply:
+    return types.ReadIndexReply(frame.term, frame.request_id, *_U64.unpack(frame.body))
+
+
+def _bootstrap_ask(frame: wire.Frame) -> types.BootstrapAsk:
+    body = _ASK.decode(frame.body)
+    return types.BootstrapAsk(frame.term, frame.request_id, body.name, body.address, body.names)
+
+
+def _bootstrap_answer(frame: wire.Frame) -> types.BootstrapAnswer:
+    body = _ANSWER.decode(frame.body)
+    return types.BootstrapAnswer(
+        frame.term,
+        frame.request_id,
+        body.name,
+        body.address,
+        body.names,
+        body.fresh,
+        body.token,
+        body.cluster_id,
+    )
+
+
+def _bootstrap_install(frame: wire.Frame) -> types.BootstrapInstall:
+    body = _INSTALL.decode(frame.body)
+    batch = batches.decode(body.record)
+    if len(batch.record) != len(body.record) or batch.count != frame.count:
+        raise _malformed(frame, f"it should hold one batch of {frame.count} entries")
+    return types.BootstrapInstall(frame.term, frame.request_id, body.token, batch)
+
+
+_DECODERS: dict[int, Callable[[wire.Frame], types.Message]] = {
+    FrameType.PRE_VOTE: _pre_vote,
+    FrameType.PRE_VOTE_REPLY: _pre_vote_reply,
+    FrameType.REQUEST_VOTE: _request_vote,
+    FrameType.VOTE_REPLY: _vote_reply,
+    FrameType.APPEND_ENTRIES: _append_entries,
+    FrameType.APPEND_REPLY: _append_reply,
+    FrameType.HEARTBEAT: _heartbeat,
+    FrameType.HEARTBEAT_REPLY: _heartbeat_reply,
+    FrameType.TIMEOUT_NOW: _timeout_now,
+    FrameType.READ_INDEX: _read_index,
+    FrameType.READ_INDEX_REPLY: _read_index_reply,
+    FrameType.BOOTSTRAP_ASK: _bootstrap_ask,
+    FrameType.BOOTSTRAP_ANSWER: _bootstrap_answer,
+    FrameType.BOOTSTRAP_INSTALL: _bootstrap_install,
+}

@@ -1,0 +1,309 @@
+"""One TCP connection between two members: frames in, a bounded queue of frames out.
+
+What both sides have in common; `inbound` and `outbound` say what the frames mean.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Callable
+from typing import Any, cast
+
+import msgspec
+
+from raft_agent import wire
+from raft_agent.consensus import types
+from raft_agent.transport import codec
+from raft_agent.transport.address import format_address
+from raft_agent.transport.handshake import MAX_HELLO_BYTES, PROTOCOL, Hello
+from raft_agent.transport.rejects import RejectLog
+from raft_agent.wire import FrameError, FrameType
+
+SEND_LIMIT_BYTES = 16 << 20
+SEND_RESERVE_BYTES = 1 << 20  # beyond the limit, for what must not wait behind bulk
+
+# An idle connection whose other machine died without a word is found by the kernel's probes.
+_KEEPALIVE_IDLE_S = 10
+_KEEPALIVE_INTERVAL_S = 5
+
+
+class PeerStats(msgspec.Struct):
+    """One peer in numbers, both connections together, since this agent started.
+
+    `connected`: our connection to the peer stands; `connected_inbound`: its connection to us.
+    `dropped_frames`: not connected, or the queue was full. `last_received`: when the last bytes
+    came, in seconds of time.monotonic(), None before the first. `reconnects`: how often our
+    connection was made anew.
+    """
+
+    name: str = ""
+    address: str = ""
+    connected: bool = False
+    connected_inbound: bool = False
+    bytes_in: int = 0
+    bytes_out: int = 0
+    frames_in: int = 0
+    frames_out: int = 0
+    dropped_frames: int = 0
+    last_received: float | None = None
+    reconnects: int = 0
+
+
+class TransportHandlers(msgspec.Struct, frozen=True):
+    """What the transport tells its owner. Called in the event loop, never from within a call of
+    the owner. An exception that one of them raises closes the connection and goes to the loop's
+    exception handler.
+
+    on_message(sender, message); on_peer_up(member_id, name): our connection to the peer stands,
+    told every time; on_peer_down(member_id): it does not any more; on_forward(sender, body, reply):
+    a request that a peer passes on to this node, reply(body) answers it and raises ValueError when
+    that is too large for a frame.
+    """
+
+    on_message: Callable[[int, types.Message], None]
+    on_peer_up: Callable[[int, str], None]
+    on_peer_down: Callable[[int], None]
+    on_forward: Callable[[int, bytes, Callable[[bytes], None]], None]
+
+
+class Local:
+    """What all connections of this node share."""
+
+    def __init__(
+        self,
+        *,
+        member_id: int,
+        name: str,
+        cluster_id: str,
+        address: str,
+        election_timeout_max_ms: int,
+        handlers: TransportHandlers,
+        rejects: RejectLog,
+    ) -> None:
+        self.member_id = member_id
+        self.name = name
+        self.cluster_id = cluster_id
+        self.address = address
+        self.handlers = handlers
+        self.rejects = rejects
+        self.loop: asyncio.AbstractEventLoop  # set by Transport.start
+        self.open: set[Connection] = set()
+        self.closing = False
+        # Shorter than a second would only punish machines with slow clocks or busy processors.
+        self.silence_s = max(3 * election_timeout_max_ms / 1000, 1.0)
+        self.handshake_s = max(2 * election_timeout_max_ms / 1000, 1.0)
+
+    def hello(self, refusal: str = "") -> Hello:
+        return Hello(PROTOCOL, self.cluster_id, self.member_id, self.name, self.address, refusal)
+
+
+class Connection(asyncio.Protocol):
+    """Frames on one connection. Subclasses take them in `frame_received` and are told the end in
+    `lost`.
+    """
+
+    def __init__(self, local: Local, first_frame: FrameType) -> None:
+        self.local = local
+        self.stats = PeerStats()  # a throwaway until the peer is known
+        self.member_id = 0  # of the peer, once the handshake is done
+        self.name = ""
+        self.peer_address = "unknown address"
+        self.last_term = 0  # header.term of the last frame that came
+        self.is_closing_by_us = False
+        self._transport: asyncio.Transport | None = None
+        self._reader = wire.FrameReader(frozenset({first_frame}), max_body_bytes=MAX_HELLO_BYTES)
+        self._queue: list[bytes] = []
+        self._queue_bytes = 0
+        self._handshake_timer: asyncio.TimerHandle | None = None
+        self.ended: asyncio.Future[None] = local.loop.create_future()
+
+    # --- asyncio.Protocol ---------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        self.local.open.add(self)
+        self.peer_address = format_address(transport.get_extra_info("peername"))
+        with contextlib.suppress(OSError):  # the peer can be gone before we looked
+            _set_options(transport.get_extra_info("socket"), self.local.silence_s)
+        self._handshake_timer = self.local.loop.call_later(
+            self.local.handshake_s, self._handshake_is_late
+        )
+
+    def data_received(self, data: bytes) -> None:
+        stats = self.stats
+        stats.bytes_in += len(data)
+        stats.last_received = self.local.loop.time()
+        try:
+            frames = self._reader.feed(data)
+        except FrameError as error:
+            self.reject(error.reason, str(error))
+            return
+        for frame in frames:
+            if self.is_closing:
+                return
+            self.stats.frames_in += 1
+            self.last_term = frame.term
+            self.frame_received(frame)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.local.open.discard(self)
+        if not self.ended.done():
+            self.ended.set_result(None)
+        if self._handshake_timer is not None:
+            self._handshake_timer.cancel()
+        if self._reader.pending_bytes and not self.is_closing_by_us:
+            self._record(
+                "truncated", f"the stream ended within a frame ({exc or 'closed by the peer'})"
+            )
+        self._queue.clear()
+        self._queue_bytes = 0
+        self.lost(exc)
+
+    # --- for subclasses -----------------------------------------------------------------------
+
+    def frame_received(self, frame: wire.Frame) -> None:
+        raise NotImplementedError
+
+    def lost(self, exc: Exception | None) -> None:
+        raise NotImplementedError
+
+    def handshake_done(self, hello: Hello, stats: PeerStats, frame_types: frozenset[int]) -> None:
+        """The peer is who it should be: from now on these frames are welcome."""
+        if self._handshake_timer is not None:
+            self._handshake_timer.cancel()
+            self._handshake_timer = None
+        self.member_id = hello.member_id
+        self.name = hello.name
+        stats.name = hello.name
+        stats.address = hello.address
+        stats.bytes_in += self.stats.bytes_in
+        stats.bytes_out += self.stats.bytes_out
+        stats.frames_in += self.stats.frames_in
+        stats.frames_out += self.stats.frames_out
+        stats.last_received = self.stats.last_received
+        self.stats = stats
+        self._reader.expect(frame_types)
+
+    def message_received(self, frame: wire.Frame) -> None:
+        """Decode a Raft message and hand it over."""
+        try:
+            message = codec.decode_message(frame)
+        except FrameError as error:
+            self.reject(error.reason, str(error))
+            return
+        self.local.handlers.on_message(self.member_id, message)
+
+    def is_from_peer(self, frame: wire.Frame) -> bool:
+        """Whether the header names the member that the handshake named; else closes."""
+        if frame.sender == self.member_id:
+            return True
+        self.reject("sender", f"frame from {frame.sender:016x} on a connection of another member")
+        return False
+
+    # --- sending ------------------------------------------------------------------------------
+
+    def send(self, frame: bytes, *, bulk: bool) -> bool:
+        """Queue one frame; False when it was dropped. `bulk` frames leave the reserve alone.
+
+        All frames of one turn of the loop go out with one write, in order.
+        """
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            self.stats.dropped_frames += 1
+            return False
+        waiting = self._queue_bytes + transport.get_write_buffer_size()
+        limit = SEND_LIMIT_BYTES if bulk else SEND_LIMIT_BYTES + SEND_RESERVE_BYTES
+        # A single frame may be larger than the limit: it goes out when nothing else waits.
+        if waiting and waiting + len(frame) > limit:
+            self.stats.dropped_frames += 1
+            return False
+        if not self._queue:
+            self.local.loop.call_soon(self._flush)
+        self._queue.append(frame)
+        self._queue_bytes += len(frame)
+        return True
+
+    def _flush(self) -> None:
+        queue = self._queue
+        transport = self._transport
+        if not queue or transport is None:
+            return
+        if not transport.is_closing():
+            self.stats.frames_out += len(queue)
+            self.stats.bytes_out += self._queue_bytes
+            if len(queue) == 1:
+                transport.write(queue[0])
+            else:
+                transport.writelines(queue)
+        self._queue = []
+        self._queue_bytes = 0
+
+    # --- the end ------------------------------------------------------------------------------
+
+    @property
+    def is_closing(self) -> bool:
+        return self._transport is None or self._transport.is_closing()
+
+    @property
+    def socket(self) -> Any:
+        """The socket, for `platform.tcp_silence_us`; None when the connection is gone."""
+        return None if self._transport is None else self._transport.get_extra_info("socket")
+
+    def reject(self, reason: str, text: str) -> None:
+        """Close at once because of what came (or did not come), with a log line and a counter."""
+        self._record(reason, text)
+        self.abort()
+
+    def refuse(self, reason: str, text: str) -> None:
+        """Like `reject`, but what was queued for the peer still goes out."""
+        self._record(reason, text)
+        self.close()
+
+    def abort(self) -> None:
+        """Close at once; what is queued is lost."""
+        self.is_closing_by_us = True
+        if self._transport is not None:
+            self._transport.abort()
+
+    def close(self) -> None:
+        """Close after what is queued has gone out."""
+        self._flush()
+        self.is_closing_by_us = True
+        if self._transport is not None:
+            self._transport.close()
+
+    def describe(self) -> str:
+        """The other side, for people."""
+        if not self.name:
+            return self.peer_address
+        return f"{self.name!r} ({self.peer_address})"
+
+    def reject_host(self) -> str:
+        """Whose log lines are limited together."""
+        return self.peer_address.rpartition(":")[0]
+
+    def _record(self, reason: str, text: str) -> None:
+        self.local.rejects.record(
+            reason, self.reject_host(), f"closed the connection with {self.describe()}: {text}"
+        )
+
+    def _handshake_is_late(self) -> None:
+        self._handshake_timer = None
+        self.reject(
+            "handshake_timeout", f"no complete handshake within {self.local.handshake_s:.1f} s"
+        )
+
+
+def _set_options(sock: Any, silence_s: float) -> None:
+    """`sock` is a socket or what the event loop shows of one."""
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    # tcp(7): give up when sent data stays unacknowledged for so long (Linux only).
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(silence_s * 1000))
+    if hasattr(socket, "TCP_KEEPIDLE"):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _KEEPALIVE_IDLE_S)
+    if hasattr(socket, "TCP_KEEPINTVL"):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _KEEPALIVE_INTERVAL_S)

@@ -1,0 +1,103 @@
+"""Who is on the other side: the first frame of each direction, and the checks on it.
+
+The dialler sends HELLO, the listener answers HELLO_REPLY; both bodies are the MessagePack array
+[protocol, cluster_id, member_id, name, address, refusal]. The header's `sender` repeats member_id,
+its other fields are 0. A refusal that is not empty says why the listener closes the connection.
+Nothing else is sent before the reply has come.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+import msgspec
+
+from raft_agent import wire
+from raft_agent.wire import FrameError, FrameType
+
+PROTOCOL = 1
+MAX_HELLO_BYTES = 16 << 10
+
+_CLUSTER_ID = re.compile(r"(?:[0-9a-f]{32})?")
+
+
+class Hello(msgspec.Struct, frozen=True, array_like=True):
+    """`cluster_id`: 32 hexadecimal digits, or empty of a fresh node. `address`: where the sender
+    can be dialled. Fields that a later version adds are ignored.
+    """
+
+    protocol: int
+    cluster_id: str
+    member_id: Annotated[int, msgspec.Meta(gt=0)]
+    name: Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
+    address: Annotated[str, msgspec.Meta(max_length=512)]
+    refusal: Annotated[str, msgspec.Meta(max_length=2048)] = ""
+
+
+_ENCODER = msgspec.msgpack.Encoder()
+_DECODER = msgspec.msgpack.Decoder(Hello)
+
+
+class Refused(Exception):  # noqa: N818  (a decision, not a fault of this program)
+    """The other side is not welcome; `reason` is a short stable word for counters: "protocol",
+    "cluster", "self", "identity", "name", "duplicate", "refused".
+    """
+
+    def __init__(self, reason: str, text: str) -> None:
+        super().__init__(text)
+        self.reason = reason
+
+
+def encode_hello(frame_type: FrameType, hello: Hello) -> bytes:
+    """HELLO or HELLO_REPLY as one frame."""
+    return wire.encode(frame_type, _ENCODER.encode(hello), sender=hello.member_id)
+
+
+def decode_hello(frame: wire.Frame) -> Hello:
+    """The hello in a frame. Raises FrameError("body") or ("sender")."""
+    try:
+        hello = _DECODER.decode(frame.body)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise FrameError("body", f"malformed handshake: {error}") from None
+    if not _CLUSTER_ID.fullmatch(hello.cluster_id):
+        raise FrameError("body", f"malformed handshake: cluster id {hello.cluster_id!r}")
+    if hello.member_id != frame.sender:
+        raise FrameError(
+            "sender",
+            f"handshake of member {hello.member_id:016x} in a frame from {frame.sender:016x}",
+        )
+    return hello
+
+
+def check_hello(own: Hello, other: Hello) -> None:
+    """What both sides ask of each other. Raises Refused."""
+    if other.protocol != PROTOCOL:
+        raise Refused(
+            "protocol",
+            f"{other.name!r} speaks protocol {other.protocol}, {own.name!r} speaks {PROTOCOL}: "
+            "run versions of raft-agent that go together",
+        )
+    if other.member_id == own.member_id:
+        raise Refused("self", f"the address leads back to {own.name!r} itself")
+    if own.cluster_id and other.cluster_id and own.cluster_id != other.cluster_id:
+        raise Refused(
+            "cluster",
+            f"{other.name!r} belongs to cluster {other.cluster_id}, "
+            f"{own.name!r} to cluster {own.cluster_id}",
+        )
+
+
+def check_expected(member_id: int, name: str, other: Hello) -> None:
+    """What a dialler expects of the one it meant: the id, or the name while it knows no id (0).
+
+    Raises Refused.
+    """
+    if member_id and other.member_id != member_id:
+        raise Refused(
+            "identity",
+            f"member {other.member_id:016x} ({other.name!r}) answers where "
+            f"{member_id:016x} ({name!r}) should",
+        )
+    if not member_id and other.name != name:
+        raise Refused("name", f"{other.name!r} answers where {name!r} should")

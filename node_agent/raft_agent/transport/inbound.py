@@ -1,0 +1,100 @@
+"""A connection that a peer dialled: its calls come in, our replies go back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol
+
+from raft_agent import wire
+from raft_agent.transport.codec import CALL_FRAMES
+from raft_agent.transport.connection import Connection, Local, PeerStats
+from raft_agent.transport.handshake import (
+    Hello,
+    Refused,
+    check_hello,
+    decode_hello,
+    encode_hello,
+)
+from raft_agent.wire import FrameError, FrameType
+
+MAX_STRANGERS = 256
+
+_FRAMES = CALL_FRAMES | {FrameType.FORWARD_REQUEST}
+
+
+class InboundOwner(Protocol):
+    """Who keeps the connections that were accepted."""
+
+    strangers: int
+    """How many inbound connections have not finished their handshake."""
+
+    def inbound_stands(self, connection: InboundConnection, hello: Hello) -> PeerStats: ...
+
+    def inbound_lost(self, connection: InboundConnection) -> None: ...
+
+
+class InboundConnection(Connection):
+    def __init__(self, local: Local, owner: InboundOwner) -> None:
+        super().__init__(local, FrameType.HELLO)
+        self._owner = owner
+        self._is_stranger = True
+
+    def frame_received(self, frame: wire.Frame) -> None:
+        if self._is_stranger:
+            self._hello_received(frame)
+        elif not self.is_from_peer(frame):
+            return
+        elif frame.type == FrameType.FORWARD_REQUEST:
+            self.local.handlers.on_forward(
+                self.member_id, frame.body, self._forward_reply(frame.request_id)
+            )
+        else:
+            self.message_received(frame)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._owner.strangers += 1
+        if self._owner.strangers > MAX_STRANGERS:
+            self.reject("crowded", f"{MAX_STRANGERS} others have not finished their handshake")
+
+    def lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        self._no_stranger()
+        self._owner.inbound_lost(self)
+
+    def _no_stranger(self) -> None:
+        if self._is_stranger:
+            self._is_stranger = False
+            self._owner.strangers -= 1
+
+    def _hello_received(self, frame: wire.Frame) -> None:
+        own = self.local.hello()
+        try:
+            hello = decode_hello(frame)
+            check_hello(own, hello)
+        except FrameError as error:
+            self.reject(error.reason, str(error))
+        except Refused as refused:
+            self.send(
+                encode_hello(FrameType.HELLO_REPLY, self.local.hello(str(refused))), bulk=False
+            )
+            self.refuse(refused.reason, str(refused))
+        else:
+            self._no_stranger()
+            self.handshake_done(hello, self._owner.inbound_stands(self, hello), _FRAMES)
+            self.send(encode_hello(FrameType.HELLO_REPLY, own), bulk=False)
+
+    def _forward_reply(self, request_id: int) -> Callable[[bytes], None]:
+        def reply(body: bytes) -> None:
+            frame = wire.encode(
+                FrameType.FORWARD_REPLY,
+                body,
+                sender=self.local.member_id,
+                request_id=request_id,
+                count=1,
+            )
+            # The peer counts on a reply or the end of the connection.
+            if not self.send(frame, bulk=False):
+                self.abort()
+
+        return reply

@@ -1,0 +1,284 @@
+"""The connection to one peer that this node dials: our calls go out, its replies come back."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+import msgspec
+
+from raft_agent import wire
+from raft_agent.transport.address import parse_address
+from raft_agent.transport.codec import REPLY_FRAMES
+from raft_agent.transport.connection import Connection, Local, PeerStats
+from raft_agent.transport.handshake import (
+    Hello,
+    Refused,
+    check_expected,
+    check_hello,
+    decode_hello,
+    encode_hello,
+)
+from raft_agent.wire import FrameError, FrameType
+
+logger = logging.getLogger("raft.transport")
+
+CONNECT_TIMEOUT_S = 1.0
+MAX_BACK_OFF_S = 1.0
+FIRST_BACK_OFF_S = 0.05
+
+# After a pause of this process its timers come due before its sockets are read: whoever seems
+# silent gets this long to be heard.
+_HEARING_S = 0.05
+
+_FRAMES = REPLY_FRAMES | {FrameType.FORWARD_REPLY}
+
+OnReply = Callable[[bytes | None, bool], None]
+
+
+class PeerTarget(msgspec.Struct, frozen=True):
+    """Whom to dial. `address`: "host:port" or "[v6]:port", resolved at each dial. `member_id` 0:
+    not known yet, the handshake tells it.
+    """
+
+    name: str
+    address: str
+    member_id: int
+
+
+class OutboundOwner(Protocol):
+    """Who keeps the connections that were dialled."""
+
+    def outbound_stands(self, connection: OutboundConnection, hello: Hello) -> PeerStats:
+        """Raises Refused when another connection leads to the same member."""
+
+    def outbound_lost(self, connection: OutboundConnection) -> None: ...
+
+
+class OutboundConnection(Connection):
+    def __init__(self, local: Local, owner: OutboundOwner, dialer: Dialer) -> None:
+        super().__init__(local, FrameType.HELLO_REPLY)
+        self._owner = owner
+        self.dialer = dialer
+        self.stands = False
+        self._forwards: dict[int, OnReply] = {}
+        self._forward_id = 0
+        self._reply_due_since: float | None = None
+        self._silence_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self.dialer.connected(self)
+        self.send(encode_hello(FrameType.HELLO, self.local.hello()), bulk=False)
+
+    def data_received(self, data: bytes) -> None:
+        self._reply_due_since = None
+        super().data_received(data)
+
+    def frame_received(self, frame: wire.Frame) -> None:
+        if not self.stands:
+            self._hello_received(frame)
+        elif not self.is_from_peer(frame):
+            return
+        elif frame.type == FrameType.FORWARD_REPLY:
+            on_reply = self._forwards.pop(frame.request_id, None)
+            if on_reply is None:
+                self.reject("body", f"a reply to the unknown request {frame.request_id}")
+            else:
+                on_reply(frame.body, True)
+        else:
+            self.message_received(frame)
+
+    def lost(self, exc: Exception | None) -> None:
+        if self._silence_timer is not None:
+            self._silence_timer.cancel()
+        if self.stands:
+            self.stands = False
+            if not self.local.closing:
+                logger.info(
+                    "lost the connection to %s%s", self.describe(), f": {exc}" if exc else ""
+                )
+            self._owner.outbound_lost(self)
+        forwards, self._forwards = self._forwards, {}
+        for on_reply in forwards.values():
+            on_reply(None, True)
+
+    def reject_host(self) -> str:
+        return self.dialer.target.address
+
+    def describe(self) -> str:
+        return f"{self.dialer.target.name!r} ({self.peer_address})"
+
+    def call(self, frame: bytes, *, bulk: bool, reply_due: bool) -> None:
+        """Send one frame. `reply_due`: the peer answers without waiting for its disk, so if nothing
+        at all comes for Local.silence_s the connection is dead.
+        """
+        if self.send(frame, bulk=bulk) and reply_due and self._reply_due_since is None:
+            self._reply_due_since = self.local.loop.time()
+            if self._silence_timer is None:
+                self._watch_silence(self.local.silence_s)
+
+    def forward(self, body: bytes, on_reply: OnReply) -> None:
+        """Send a request for the peer to serve; on_reply(reply, True), or (None, True) when the
+        connection ends first, or (None, False) when it was not sent. Later, exactly once.
+
+        Raises ValueError when `body` is too large for a frame.
+        """
+        self._forward_id += 1
+        frame = wire.encode(
+            FrameType.FORWARD_REQUEST,
+            body,
+            sender=self.local.member_id,
+            request_id=self._forward_id,
+            count=1,
+        )
+        if self.send(frame, bulk=True):
+            self._forwards[self._forward_id] = on_reply
+        else:
+            self.local.loop.call_soon(on_reply, None, False)
+
+    def _hello_received(self, frame: wire.Frame) -> None:
+        target = self.dialer.target
+        try:
+            hello = decode_hello(frame)
+            if hello.refusal:
+                text = "".join(c if c.isprintable() else "?" for c in hello.refusal)
+                raise Refused("refused", f"it refuses: {text}")
+            check_hello(self.local.hello(), hello)
+            check_expected(target.member_id, target.name, hello)
+            stats = self._owner.outbound_stands(self, hello)
+        except (FrameError, Refused) as error:
+            self.reject(error.reason, str(error))
+            return
+        self.handshake_done(hello, stats, _FRAMES)
+        self.stands = True
+        self.dialer.stands(hello.member_id)
+        logger.info("connected to %s", self.describe())
+        self.local.handlers.on_peer_up(hello.member_id, hello.name)
+
+    def _watch_silence(self, delay_s: float) -> None:
+        self._silence_timer = self.local.loop.call_later(delay_s, self._look_for_silence, False)
+
+    def _look_for_silence(self, was_heard_out: bool) -> None:
+        self._silence_timer = None
+        if self._reply_due_since is None:
+            return
+        silent_s = self.local.loop.time() - self._reply_due_since
+        left_s = self.local.silence_s - silent_s
+        if left_s > 0:
+            self._watch_silence(left_s)
+        elif not was_heard_out:
+            self._silence_timer = self.local.loop.call_later(
+                _HEARING_S, self._look_for_silence, True
+            )
+        else:
+            self.reject("silence", f"nothing was heard for {silent_s:.1f} s where a reply was due")
+
+
+class Dialer:
+    """Keeps one connection to one peer standing."""
+
+    def __init__(
+        self, target: PeerTarget, local: Local, owner: OutboundOwner, rng: random.Random
+    ) -> None:
+        self.target = target
+        self.has_stood = False
+        self._connection: OutboundConnection | None = None
+        self._stopped = False
+        self._learned_id = target.member_id
+        self._local = local
+        self._owner = owner
+        self._rng = rng
+        self._wake = asyncio.Event()
+        self._reported = ""
+        self._task = local.loop.create_task(self._run())
+
+    @property
+    def member_id(self) -> int:
+        """The peer's id, 0 while it is not known."""
+        return self.target.member_id or self._learned_id
+
+    def serves(self, target: PeerTarget) -> bool:
+        """Whether this dialer's connection is one to `target`."""
+        if target.address != self.target.address:
+            return False
+        if target.member_id and self.member_id:
+            return target.member_id == self.member_id
+        return target.name == self.target.name
+
+    def connected(self, connection: OutboundConnection) -> None:
+        """A connection was made; the handshake follows."""
+        self._connection = connection
+        if self._stopped:
+            connection.abort()
+
+    def stands(self, member_id: int) -> None:
+        """The handshake is done."""
+        self.has_stood = True
+        self._learned_id = member_id
+        self._reported = ""
+
+    def wake(self) -> None:
+        """The peer is alive: don't wait for the end of the back-off."""
+        self._wake.set()
+
+    def stop_dialling(self) -> None:
+        """Dial no more; a connection that stands stays."""
+        self._stopped = True
+        self._task.cancel()
+
+    def stop(self) -> None:
+        """Dial no more and close the connection at once."""
+        self.stop_dialling()
+        if self._connection is not None:
+            self._connection.abort()
+
+    async def _run(self) -> None:
+        failures = 0
+        while True:
+            self._wake.clear()
+            started = time.monotonic()
+            connection = await self._connect()
+            if connection is not None:
+                await connection.ended
+                self._connection = None
+                self._wake.clear()
+            # A connection that ends as soon as it stands is a failure too.
+            lasted_s = time.monotonic() - started
+            failures = 0 if connection is not None and lasted_s > MAX_BACK_OFF_S else failures + 1
+            longest_s = min(MAX_BACK_OFF_S, FIRST_BACK_OFF_S * 2 ** min(failures, 10))
+            await self._back_off(self._rng.uniform(longest_s / 2, longest_s))
+
+    async def _connect(self) -> OutboundConnection | None:
+        address = self.target.address
+        try:
+            host, port = parse_address(address)
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                _, connection = await self._local.loop.create_connection(
+                    lambda: OutboundConnection(self._local, self._owner, self), host, port
+                )
+        except TimeoutError:
+            self._report(f"no answer from {address} within {CONNECT_TIMEOUT_S:.0f} s")
+        except (OSError, ValueError) as error:
+            self._report(str(error))
+        else:
+            return connection
+        return None
+
+    def _report(self, why: str) -> None:
+        """Once for each kind of failure, until a connection stands again."""
+        text = f"cannot connect to {self.target.name!r} at {self.target.address}: {why}"
+        level = logging.DEBUG if text == self._reported else logging.INFO
+        logger.log(level, "%s; trying again", text)
+        self._reported = text
+
+    async def _back_off(self, delay_s: float) -> None:
+        try:
+            async with asyncio.timeout(delay_s):
+                await self._wake.wait()
+        except TimeoutError:
+            return

@@ -1,0 +1,271 @@
+"""The node's place in the network: listens, dials every peer, and passes messages on.
+
+There is one connection per peer and direction of calls: our requests go out on the connection that
+we dialled and the replies come back on it; the peer's requests come in on the one that it dialled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import random
+import time
+from collections import Counter
+from collections.abc import Sequence
+
+import msgspec
+
+from raft_agent.consensus import types
+from raft_agent.platform import tcp_silence_us
+from raft_agent.transport import codec
+from raft_agent.transport.address import parse_address
+from raft_agent.transport.connection import Connection, Local, PeerStats, TransportHandlers
+from raft_agent.transport.handshake import Hello, Refused
+from raft_agent.transport.inbound import InboundConnection
+from raft_agent.transport.outbound import Dialer, OnReply, OutboundConnection, PeerTarget
+from raft_agent.transport.rejects import RejectLog
+
+__all__ = ["PeerStats", "PeerTarget", "Transport", "TransportHandlers"]
+
+logger = logging.getLogger("raft.transport")
+
+# Answered without waiting for a disk, so silence after them means that the peer is gone. A vote
+# waits for the voter's disk, and AppendEntries never go without heartbeats.
+_ANSWERED_AT_ONCE = frozenset({types.PreVote, types.Heartbeat, types.ReadIndex, types.BootstrapAsk})
+
+_BACKLOG = 512
+_CLOSE_TIMEOUT_S = 0.5
+
+
+class Transport:
+    """All connections with other members. Everything happens in the event loop that `start` ran in;
+    no method blocks, and none calls a handler before it returns.
+    """
+
+    strangers = 0
+
+    def __init__(
+        self,
+        *,
+        member_id: int,
+        name: str,
+        cluster_id: str,
+        listen_addr: str,
+        election_timeout_max_ms: int,
+        handlers: TransportHandlers,
+        advertise_addr: str = "",
+        seed: int | None = None,
+    ) -> None:
+        """`cluster_id`: 32 hexadecimal digits, or "" of a fresh node. `listen_addr`: "host:port" or
+        "[v6]:port", port 0 takes a free one. `advertise_addr`: where others dial this node, told in
+        the handshake; "" stands for the address that is listened on. `seed`: for the jitter.
+        """
+        self._local = Local(
+            member_id=member_id,
+            name=name,
+            cluster_id=cluster_id,
+            address=advertise_addr or listen_addr,
+            election_timeout_max_ms=election_timeout_max_ms,
+            handlers=handlers,
+            rejects=RejectLog(time.monotonic),
+        )
+        self._listen_addr = listen_addr
+        self._rng = random.Random(seed)  # noqa: S311  (jitter)
+        self._server: asyncio.Server | None = None
+        self._dialers: list[Dialer] = []
+        self._inbound: dict[int, InboundConnection] = {}
+        self._outbound: dict[int, OutboundConnection] = {}
+        self._stats: dict[int, PeerStats] = {}
+
+    async def start(self) -> None:
+        """Listen. Raises OSError that says which address can't be listened on and why."""
+        self._local.loop = asyncio.get_running_loop()
+        try:
+            host, port = parse_address(self._listen_addr)
+            self._server = await self._local.loop.create_server(
+                lambda: InboundConnection(self._local, self), host, port, backlog=_BACKLOG
+            )
+        except ValueError as error:
+            raise OSError(errno.EINVAL, f"cannot listen: {error}") from error
+        except OSError as error:
+            raise OSError(
+                error.errno, f"cannot listen on {self._listen_addr}: {error.strerror or error}"
+            ) from error
+        logger.info("listening on %s, port %d", self._listen_addr, self.listen_port)
+
+    @property
+    def listen_port(self) -> int:
+        """The port that is listened on (after `start`)."""
+        if self._server is None:
+            raise RuntimeError("the transport was not started")
+        return int(self._server.sockets[0].getsockname()[1])
+
+    @property
+    def reject_counts(self) -> Counter[str]:
+        """Refused connections and frames by reason, since the start: the reasons of
+        wire.FrameError and handshake.Refused, "truncated", "handshake_timeout", "crowded" (too many
+        unfinished handshakes), "silence".
+        """
+        return self._local.rejects.counts
+
+    def set_cluster(self, cluster_id: str) -> None:
+        """This node has joined a cluster: later handshakes say so."""
+        self._local.cluster_id = cluster_id
+
+    def set_peers(self, peers: Sequence[PeerTarget]) -> None:
+        """Dial these members and no others, after `start`. Connections that lead to one of them at
+        the same address stay. This node itself may be among them and is left out.
+        """
+        kept: list[Dialer] = []
+        new: list[PeerTarget] = []
+        others = list(self._dialers)
+        for target in peers:
+            if self._is_self(target):
+                continue
+            dialer = next((dialer for dialer in others if dialer.serves(target)), None)
+            if dialer is None:
+                new.append(target)
+            else:
+                others.remove(dialer)
+                dialer.target = target
+                kept.append(dialer)
+        for dialer in others:
+            dialer.stop()
+            if self._outbound_of(dialer) is not None:
+                del self._outbound[dialer.member_id]
+        made = [Dialer(target, self._local, self, self._rng) for target in new]
+        self._dialers = kept + made
+        self._forget_strangers()
+
+    def send(self, to: int, message: types.Message) -> None:
+        """Send to the member `to`: calls on the connection that we dialled, replies on the one that
+        it dialled. Dropped, and counted, when that does not stand or its queue is full.
+
+        Raises ValueError when the message is too large for a frame.
+        """
+        kind = type(message)
+        is_reply = kind in codec.REPLIES
+        connection = self._inbound.get(to) if is_reply else self._outbound.get(to)
+        if connection is None:
+            stats = self._stats.get(to)
+            if stats is not None:
+                stats.dropped_frames += 1
+            return
+        frame = codec.encode_message(self._local.member_id, message)
+        bulk = kind is types.AppendEntries or kind is types.BootstrapInstall
+        if isinstance(connection, OutboundConnection):
+            reply_due = kind in _ANSWERED_AT_ONCE and message.request_id != 0
+            connection.call(frame, bulk=bulk, reply_due=reply_due)
+        else:
+            connection.send(frame, bulk=bulk)
+
+    def forward(self, to: int, body: bytes, on_reply: OnReply) -> None:
+        """Have the member `to` serve a request: its on_forward handler gets `body`. Later, exactly
+        once: on_reply(reply, True); on_reply(None, True) when the connection was lost, so that the
+        outcome is unknown; on_reply(None, False) when the request was not sent.
+
+        Raises ValueError when `body` is too large for a frame.
+        """
+        connection = self._outbound.get(to)
+        if connection is None:
+            self._local.loop.call_soon(on_reply, None, False)
+        else:
+            connection.forward(body, on_reply)
+
+    def leader_silence_us(self, peer: int, term: int) -> int | None:
+        """For how many microseconds the kernel has received nothing on the connection that `peer`
+        dialled, provided that its last frame was of `term`; None when that can't be told.
+        """
+        connection = self._inbound.get(peer)
+        if connection is None or connection.last_term != term or connection.is_closing:
+            return None
+        return tcp_silence_us(connection.socket)
+
+    def stats(self) -> dict[int, PeerStats]:
+        """A copy of the numbers of every peer that was reached or that reached us, by member id."""
+        copies = {}
+        for member_id, stats in self._stats.items():
+            copies[member_id] = msgspec.structs.replace(
+                stats,
+                connected=member_id in self._outbound,
+                connected_inbound=member_id in self._inbound,
+            )
+        return copies
+
+    async def close(self) -> None:
+        """Stop listening and dialling, let what is queued go out for a moment, close everything."""
+        self._local.closing = True
+        for dialer in self._dialers:
+            dialer.stop_dialling()
+        self._dialers = []
+        if self._server is not None:
+            self._server.close()
+        for close in (Connection.close, Connection.abort):
+            ends = [connection.ended for connection in self._local.open]
+            for connection in list(self._local.open):
+                close(connection)
+            if ends:
+                await asyncio.wait(ends, timeout=_CLOSE_TIMEOUT_S)
+        if self._server is not None:
+            await self._server.wait_closed()
+
+    # --- what the connections tell ------------------------------------------------------------
+
+    def inbound_stands(self, connection: InboundConnection, hello: Hello) -> PeerStats:
+        """A peer's connection to us has finished its handshake."""
+        older = self._inbound.get(hello.member_id)
+        if older is not None:
+            # The peer dials anew only when it has given the old connection up.
+            logger.debug("a newer connection from %s takes over", older.describe())
+            older.abort()
+        self._inbound[hello.member_id] = connection
+        for dialer in self._dialers:
+            if dialer.member_id == hello.member_id:
+                dialer.wake()
+        return self._stats.setdefault(hello.member_id, PeerStats())
+
+    def inbound_lost(self, connection: InboundConnection) -> None:
+        """A peer's connection to us has ended."""
+        if self._inbound.get(connection.member_id) is connection:
+            del self._inbound[connection.member_id]
+            self._forget_strangers()
+
+    def outbound_stands(self, connection: OutboundConnection, hello: Hello) -> PeerStats:
+        """Our connection to a peer has finished its handshake. Raises Refused when another one
+        leads to the same member.
+        """
+        if hello.member_id in self._outbound:
+            raise Refused(
+                "duplicate", f"{hello.name!r} answers there, to whom a connection stands already"
+            )
+        self._outbound[hello.member_id] = connection
+        stats = self._stats.setdefault(hello.member_id, PeerStats())
+        stats.reconnects += connection.dialer.has_stood
+        return stats
+
+    def outbound_lost(self, connection: OutboundConnection) -> None:
+        """Our connection to a peer has ended."""
+        if self._outbound.get(connection.member_id) is connection:
+            del self._outbound[connection.member_id]
+            self._forget_strangers()
+        if not self._local.closing:
+            self._local.handlers.on_peer_down(connection.member_id)
+
+    def _is_self(self, target: PeerTarget) -> bool:
+        if target.member_id:
+            return target.member_id == self._local.member_id
+        return target.name == self._local.name
+
+    def _outbound_of(self, dialer: Dialer) -> OutboundConnection | None:
+        connection = self._outbound.get(dialer.member_id)
+        return connection if connection is not None and connection.dialer is dialer else None
+
+    def _forget_strangers(self) -> None:
+        """Anybody can claim any member id: numbers are kept of peers and open connections only."""
+        known = {dialer.member_id for dialer in self._dialers}
+        for member_id in list(self._stats):
+            if not (
+                member_id in known or member_id in self._inbound or member_id in self._outbound
+            ):
+                del self._stats[member_id]
