@@ -1,0 +1,385 @@
+"""`raftctl bench`: how many writes or reads a second, and how long they take."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from raftctl.errors import EXIT_FAILED, NOT_REACHABLE, CommandError
+from raftctl.framework import Context, RaftGroup, current
+from raftctl.output import Output
+from raftctl.sockets import find_socket, nodes_at_hand
+
+if TYPE_CHECKING:
+    from raft_agent.api.protocol import StatusResult
+    from raftctl.bench_requests import Plan
+    from raftctl.bench_stats import Tally
+
+_SPARE_FILES = 64
+_PRELOAD_BATCH = 64
+_PRELOAD_BATCH_BYTES = 4 << 20
+
+
+@click.group(
+    cls=RaftGroup,
+    examples="""
+    raftctl --node node-01 bench put --clients 1000 --pipeline 1
+    raftctl --node node-01 -o json bench get --clients 8 --pipeline 128
+    """,
+)
+def bench() -> None:
+    """Measure writes and reads a second, and their latency.
+
+    Each client is a connection with a fixed number of requests in flight, on this machine. Latency
+    counts from when a request could have been sent. Errors and unknown outcomes are counted over
+    the whole run, the rest after the warm-up.
+    """
+
+
+def _load_options(command: Callable[..., None]) -> Callable[..., None]:
+    positive = click.IntRange(min=1)
+    size = click.IntRange(min=1, max=1 << 20)
+    options: list[tuple[str, dict[str, Any]]] = [
+        ("--clients", {"type": positive, "default": 16, "help": "Connections."}),
+        (
+            "--pipeline",
+            {
+                "type": click.IntRange(1, 65535),
+                "default": 1,
+                "help": "Requests in flight on each connection.",
+            },
+        ),
+        ("--key-size", {"type": click.IntRange(8, 4096), "default": 16, "help": "Bytes."}),
+        ("--value-size", {"type": size, "default": 256, "help": "Bytes."}),
+        ("--keys", {"type": positive, "default": 10_000, "help": "How many different keys."}),
+        (
+            "--duration",
+            {
+                "type": click.FloatRange(min=0, min_open=True),
+                "default": 10.0,
+                "help": "Measured seconds.",
+            },
+        ),
+        (
+            "--warmup",
+            {
+                "type": click.FloatRange(min=0),
+                "default": 2.0,
+                "help": "Seconds before the measured ones.",
+            },
+        ),
+        (
+            "--processes",
+            {"type": positive, "default": 1, "help": "Processes that share the clients."},
+        ),
+    ]
+    for name, settings in reversed(options):
+        command = click.option(name, show_default=True, **settings)(command)
+    return command
+
+
+def _plan(op: str, consistency: str, options: dict[str, Any]) -> Plan:
+    from raftctl.bench_requests import Plan, smallest_key_size  # noqa: PLC0415
+
+    smallest = smallest_key_size(options["keys"])
+    if op != "send" and options["key_size"] < smallest:
+        raise click.UsageError(
+            f"{options['keys']} different keys need --key-size {smallest} or more"
+        )
+    if options["processes"] > options["clients"]:
+        raise click.UsageError("--processes can't be more than --clients")
+    context = current()
+    return Plan(
+        op=op,
+        clients=options["clients"],
+        pipeline=options["pipeline"],
+        key_size=options["key_size"],
+        value_size=options["value_size"],
+        keys=options["keys"],
+        duration_s=options["duration"],
+        warmup_s=options["warmup"],
+        timeout_s=context.timeout_s,
+        forward=context.forward,
+        consistency=consistency,
+    )
+
+
+@bench.command(
+    action="bench put",
+    examples="""
+    raftctl --node node-01 bench put --clients 1000 --pipeline 1
+    raftctl --node node-01 -o json bench put --clients 8 --pipeline 128 --value-size 1024
+    """,
+)
+@_load_options
+def put(**options: Any) -> None:
+    """Store values under keys that start with bench/."""
+    _bench(_plan("put", "linearizable", options), options["processes"])
+
+
+@bench.command(
+    action="bench get",
+    examples="""
+    raftctl --node node-01 bench get --clients 64
+    raftctl --node node-03 bench get --clients 64 --consistency stale
+    """,
+)
+@_load_options
+@click.option(
+    "--consistency",
+    type=click.Choice(["linearizable", "lease", "stale"]),
+    default="linearizable",
+    show_default=True,
+    help="As in propose get.",
+)
+def get(consistency: str, **options: Any) -> None:
+    """Read keys that start with bench/; they are stored first."""
+    _bench(_plan("get", consistency, options), options["processes"])
+
+
+@bench.command(
+    action="bench send",
+    examples="raftctl --node node-01 bench send --clients 64 --value-size 100",
+)
+@_load_options
+def send(**options: Any) -> None:
+    """Send messages of --value-size letters."""
+    _bench(_plan("send", "linearizable", options), options["processes"])
+
+
+def _bench(plan: Plan, processes: int) -> None:
+    context = current()
+    node, path = _choose_agent(context, plan.writes and not plan.forward)
+    _raise_file_limit(-(-plan.clients // processes) + _SPARE_FILES)
+    if plan.op == "get":
+        _preload(context, path, plan)
+    context.out.note(
+        f"{plan.op} on {node}: {plan.clients} clients, {plan.pipeline} in flight each,"
+        f" {plan.warmup_s:g} s warm-up, {plan.duration_s:g} s measured..."
+    )
+    tally = _run_alone(plan, path) if processes == 1 else _run_processes(plan, path, processes)
+    data = result_data(plan, tally, node, processes)
+    context.out.result(result_text(data, context.out), data)
+    if not data["ops"]:
+        click.get_current_context().exit(EXIT_FAILED)
+
+
+# --- Which agent ----------------------------------------------------------------------------------
+
+
+def _choose_agent(context: Context, wants_leader: bool) -> tuple[str, Path]:
+    """(name, socket) of the agent to load. Writes without --forward belong to the leader, so its
+    socket is taken when it is on this machine; without --node any agent here shows the way.
+    """
+    if context.socket is None and not context.node_was_given and not context.endpoint:
+        here = nodes_at_hand()
+        if context.node not in here:
+            _take_any(context, here)
+    path = context.socket_path()
+    status = _status_at(context, path)
+    if not wants_leader or status.role == "leader":
+        return status.node_id, path
+    if not status.leader:
+        raise CommandError("No leader at the moment", "no_leader", "raftctl health shows why")
+    refusal = CommandError(
+        "Not leader - send to leader node",
+        "not_leader",
+        f"Send from leader node: {status.leader}",
+        status.leader,
+    )
+    try:
+        leader_path = find_socket(status.leader)
+        leader_status = _status_at(context, leader_path)
+    except CommandError:
+        raise refusal from None
+    if leader_status.cluster_id != status.cluster_id or leader_status.role != "leader":
+        raise refusal
+    context.out.note(
+        f"{status.node_id} is no leader: going to {status.leader} at {leader_path}"
+        " (--forward loads the follower)"
+    )
+    return status.leader, leader_path
+
+
+def _take_any(context: Context, names: list[str]) -> None:
+    """The first agent that answers becomes the context's node; none: it stays as it is."""
+    for name in names:
+        try:
+            _status_at(context, find_socket(name))
+        except CommandError:
+            continue
+        context.node = name
+        return
+
+
+def _status_at(context: Context, path: Path) -> StatusResult:
+    from raft_agent.api import protocol  # noqa: PLC0415
+
+    return replace(context, socket=path).ask(protocol.Status(id=1), protocol.StatusResult)
+
+
+# --- Running --------------------------------------------------------------------------------------
+
+
+def _raise_file_limit(needed: int) -> None:
+    """One open file per connection. Raises CommandError when the hard limit is lower."""
+    import resource  # noqa: PLC0415
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return
+    if hard not in (resource.RLIM_INFINITY,) and hard < needed:
+        raise CommandError(
+            f"{needed} open files are needed, the limit is {hard}",
+            hint=f"Use fewer --clients or raise the limit: ulimit -n {needed}",
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+
+
+def _preload(context: Context, path: Path, plan: Plan) -> None:
+    """Stores every key that will be read. Raises CommandError when one can't be stored."""
+    from raft_agent.api import protocol  # noqa: PLC0415
+    from raftctl.bench_requests import key_name  # noqa: PLC0415
+    from raftctl.framework import agent_errors  # noqa: PLC0415
+
+    value = b"v" * plan.value_size
+    context.out.note(f"Storing {plan.keys} keys to be read...")
+    at = replace(context, socket=path)
+    with at.client() as client, agent_errors(context.node, writes=True):
+        batch = max(1, min(_PRELOAD_BATCH, _PRELOAD_BATCH_BYTES // plan.value_size))
+        for first in range(0, plan.keys, batch):
+            numbers = range(first, min(first + batch, plan.keys))
+            client.request_many(
+                [
+                    protocol.Put(
+                        id=number - first + 1,
+                        key=key_name(number, plan.key_size),
+                        value=value,
+                        forward=True,
+                    )
+                    for number in numbers
+                ]
+            )
+
+
+def _run_alone(plan: Plan, path: Path) -> Tally:
+    from raftctl.bench_load import run_load  # noqa: PLC0415
+
+    return run_load(plan, str(path), os.getpid(), lambda: None, None)
+
+
+def _run_processes(plan: Plan, path: Path, processes: int) -> Tally:
+    """Forks before anything of asyncio is imported; all start when all have connected."""
+    from raftctl.bench_stats import Tally  # noqa: PLC0415
+
+    go_read, go_write = os.pipe()
+    children: list[tuple[int, int]] = []
+    for number in range(processes):
+        share = plan.clients // processes + (number < plan.clients % processes)
+        report_read, report_write = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            os.close(go_write)
+            os.close(report_read)
+            _child(replace(plan, clients=share), str(path), go_read, report_write)
+        os.close(report_write)
+        children.append((pid, report_read))
+    os.close(go_read)
+    total = Tally()
+    failure = ""
+    for _pid, report in children:
+        if os.read(report, 1) != b"r":
+            failure = "connecting failed"
+    os.close(go_write)  # the start: every child sees the end of the pipe
+    for pid, report in children:
+        with os.fdopen(report, "rb") as pipe:
+            answer = pipe.read()
+        os.waitpid(pid, 0)
+        if answer[:1] == b"t":
+            total.merge(Tally.decode(answer[1:]))
+        else:
+            failure = answer[1:].decode() or failure
+    if failure:
+        raise CommandError(f"A load process ended: {failure}", NOT_REACHABLE)
+    return total
+
+
+def _child(plan: Plan, path: str, go_fd: int, report_fd: int) -> None:
+    """Never returns. Reports "r" when connected, then "t" and the tally or "e" and a reason."""
+    try:
+        from raftctl.bench_load import run_load  # noqa: PLC0415
+
+        tally = run_load(plan, path, os.getpid(), lambda: _write_all(report_fd, b"r"), go_fd)
+        _write_all(report_fd, b"t" + tally.encode())
+    except BaseException as failure:  # whatever it is must reach the parent, not its stack
+        _write_all(report_fd, b"e" + str(failure or type(failure).__name__).encode())
+    finally:
+        sys.stderr.flush()
+        os._exit(0)
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(fd, data) :]
+
+
+# --- Results --------------------------------------------------------------------------------------
+
+
+def result_data(plan: Plan, tally: Tally, node: str, processes: int) -> dict[str, Any]:
+    """The contract's fields and what one needs to judge them."""
+    latencies = tally.latencies
+    ops = latencies.count
+    p50, p99, p999, worst = latencies.percentiles_ms((0.5, 0.99, 0.999, 1.0))
+    return {
+        "op": plan.op,
+        "node": node,
+        "ops_per_s": round(ops / tally.window_s, 1) if tally.window_s else 0.0,
+        "p50_ms": p50,
+        "p99_ms": p99,
+        "p999_ms": p999,
+        "max_ms": worst,
+        "mean_ms": latencies.mean_ms(),
+        "ops": ops,
+        "errors": sum(tally.errors.values()),
+        "unknown": tally.unknown,
+        "error_codes": tally.errors,
+        "clients": plan.clients,
+        "pipeline": plan.pipeline,
+        "processes": processes,
+        "key_size": plan.key_size,
+        "value_size": plan.value_size,
+        "keys": plan.keys,
+        "duration_s": round(tally.window_s, 3),
+        "warmup_s": plan.warmup_s,
+        "forward": plan.forward,
+        "consistency": plan.consistency if plan.op == "get" else None,
+        "generator_cpu": round(tally.cpu_s / tally.window_s, 3) if tally.window_s else 0.0,
+    }
+
+
+def result_text(data: dict[str, Any], out: Output) -> str:
+    def ms(name: str) -> str:
+        return "-" if data[name] is None else f"{data[name]:,.3f} ms"
+
+    errors = str(data["errors"])
+    if data["error_codes"]:
+        codes = ", ".join(f"{code} {count}" for code, count in sorted(data["error_codes"].items()))
+        errors = out.colored(f"{errors} ({codes})", "red")
+    rows = [
+        ("Operations", f"{data['ops_per_s']:,.1f} per second ({data['ops']:,} in all)"),
+        ("Latency p50", ms("p50_ms")),
+        ("        p99", ms("p99_ms")),
+        ("        p99.9", ms("p999_ms")),
+        ("        worst", ms("max_ms")),
+        ("Errors", errors),
+        ("Unknown", str(data["unknown"])),
+        ("Generator", f"{data['generator_cpu'] * 100:.0f} % of one core"),
+    ]
+    return "\n".join(f"{name + ':':<15}{value}" for name, value in rows)

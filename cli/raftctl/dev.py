@@ -1,0 +1,194 @@
+"""`raftctl dev`: a cluster on this machine, in the background."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from raftctl.errors import CommandError, not_in_this_version
+from raftctl.framework import RaftGroup, current
+from raftctl.output import table
+
+if TYPE_CHECKING:
+    from raft_agent.api.protocol import StatusResult
+    from raftctl.dev_cluster import DevCluster, Node
+
+_DIR_HELP = "Where the cluster's files are (default ~/.local/state/raft-ebpf/dev)."
+
+
+@click.group(
+    cls=RaftGroup,
+    examples="""
+    raftctl dev up --nodes 3
+    raftctl --node node-01 status
+    raftctl dev down
+    """,
+)
+def dev() -> None:
+    """Run a cluster on this machine: agents in the background, named node-01, node-02, …"""
+
+
+def _cluster(folder: str | None) -> DevCluster:
+    from raftctl.dev_cluster import DevCluster, default_dir  # noqa: PLC0415
+
+    return DevCluster(Path(folder or default_dir()).expanduser().absolute())
+
+
+@dev.command(
+    action="start the cluster",
+    examples="""
+    raftctl dev up
+    raftctl dev up --nodes 5 --dir /tmp/five
+    sudo raftctl dev up --isolated
+    """,
+)
+@click.option(
+    "--nodes", type=click.IntRange(1, 99), metavar="N", help="How many (default 3, or as before)."
+)
+@click.option("--dir", "folder", type=click.Path(), metavar="DIR", help=_DIR_HELP)
+@click.option(
+    "--isolated", is_flag=True, help="A network namespace and address for every node (root)."
+)
+@click.option("--ebpf", is_flag=True, help="With the kernel part (not in this version).")
+def up(nodes: int | None, folder: str | None, isolated: bool, ebpf: bool) -> None:
+    """Start a cluster and wait until it has a leader.
+
+    A cluster that was in DIR before starts again with its data; nodes that run are left alone.
+    """
+    if ebpf:
+        raise not_in_this_version("dev up --ebpf")
+    cluster = _cluster(folder)
+    context = current()
+    if isolated:
+        from raftctl import dev_isolated  # noqa: PLC0415
+
+        dev_isolated.check_possible()
+    with cluster.locked():
+        members, isolated = _members(cluster, nodes, isolated)
+        statuses = _start(cluster, members, isolated)
+    data = {"dir": str(cluster.folder), "isolated": isolated, "nodes": _rows(members, statuses)}
+    leader = statuses[0].leader
+    text = "\n".join(
+        [
+            _table(members, statuses),
+            "",
+            f"{context.out.mark(True)} {len(members)} nodes run from {cluster.folder}",
+            f"  Try: raftctl --node {leader} send hello",
+            f"  End: raftctl dev down{f' --dir {cluster.folder}' if folder else ''}",
+        ]
+    )
+    context.out.result(text, {**data, "leader": leader})
+
+
+def _members(cluster: DevCluster, count: int | None, isolated: bool) -> tuple[list[Node], bool]:
+    """The nodes, with their files. Raises CommandError when DIR holds another kind of cluster."""
+    from raftctl.dev_cluster import DEFAULT_NODES  # noqa: PLC0415
+
+    form = cluster.form()
+    if form is None:
+        members = cluster.nodes(count or DEFAULT_NODES)
+        cluster.refuse_foreign_sockets(members)
+        return cluster.write_files(len(members), isolated), isolated
+    there, there_isolated = form
+    hint = f"raftctl dev down --dir {cluster.folder}; then another --dir, or rm -r this one"
+    if count is not None and count != there:
+        raise CommandError(f"{cluster.folder} holds a cluster of {there} nodes", hint=hint)
+    if isolated and not there_isolated:
+        raise CommandError(f"{cluster.folder} holds a cluster that is not isolated", hint=hint)
+    members = cluster.nodes(there)
+    cluster.refuse_foreign_sockets(members)
+    return members, there_isolated
+
+
+def _start(cluster: DevCluster, members: list[Node], isolated: bool) -> list[StatusResult]:
+    if isolated:
+        from raftctl import dev_isolated  # noqa: PLC0415
+
+        dev_isolated.check_possible()
+        dev_isolated.create(cluster.tag, members)
+    out = current().out
+    before = {node.name for node in members if node.pid() is not None}
+    started = [node for node in members if node.name not in before]
+    out.note(f"Starting {', '.join(node.name for node in started) or 'nothing: all run'}...")
+    try:
+        cluster.start(members, isolated)
+        return cluster.wait_ready(members)
+    except (CommandError, KeyboardInterrupt):
+        cluster.stop(started)  # as it was before
+        if isolated and not before:
+            dev_isolated.remove(cluster.tag)
+        raise
+
+
+def _address(status: StatusResult) -> str:
+    return next((m.address for m in status.members if m.name == status.node_id), "-")
+
+
+def _rows(members: list[Node], statuses: list[StatusResult]) -> list[dict[str, object]]:
+    return [
+        {
+            "name": node.name,
+            "role": status.role,
+            "term": status.term,
+            "commit_index": status.commit_index,
+            "address": _address(status),
+            "socket": str(node.socket),
+            "pid": node.pid(),
+        }
+        for node, status in zip(members, statuses, strict=True)
+    ]
+
+
+def _table(members: list[Node], statuses: list[StatusResult]) -> str:
+    rows = [("NAME", "ROLE", "TERM", "COMMIT", "ADDRESS", "SOCKET", "PID")]
+    rows += [
+        (
+            str(row["name"]),
+            str(row["role"]).capitalize(),
+            str(row["term"]),
+            str(row["commit_index"]),
+            str(row["address"]),
+            str(row["socket"]),
+            str(row["pid"]),
+        )
+        for row in _rows(members, statuses)
+    ]
+    return table(rows)
+
+
+@dev.command(
+    action="end the cluster",
+    examples="""
+    raftctl dev down
+    raftctl dev down --dir /tmp/five
+    """,
+)
+@click.option("--dir", "folder", type=click.Path(), metavar="DIR", help=_DIR_HELP)
+def down(folder: str | None) -> None:
+    """End the agents that were started from DIR. Their data stays."""
+    cluster = _cluster(folder)
+    out = current().out
+    if not cluster.folder.is_dir():
+        raise CommandError(f"There is no {cluster.folder}", hint="Start one: raftctl dev up")
+    with cluster.locked():
+        form = cluster.form()
+        if form is None:
+            raise CommandError(
+                f"There is no cluster in {cluster.folder}", hint="Start one: raftctl dev up"
+            )
+        count, isolated = form
+        ended, killed = cluster.stop(cluster.nodes(count))
+        if isolated:
+            from raftctl import dev_isolated  # noqa: PLC0415
+
+            dev_isolated.check_possible()
+            dev_isolated.remove(cluster.tag)
+    for name in killed:
+        out.note(f"{name} did not end by itself and was killed")
+    text = f"{out.mark(True)} Ended {', '.join(ended)}" if ended else "Nothing ran"
+    out.result(
+        f"{text}\n  The data stays in {cluster.folder}",
+        {"dir": str(cluster.folder), "ended": ended, "killed": killed},
+    )

@@ -1,0 +1,269 @@
+"""A cluster of background agents in one directory: its files, its start and its end."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from raftctl import dev_process
+from raftctl.errors import CommandError
+from raftctl.framework import Context
+from raftctl.sockets import usual_paths
+
+if TYPE_CHECKING:
+    from raft_agent.api.protocol import StatusResult
+
+DEFAULT_NODES = 3
+_FORM_FILE = "dev.json"
+_START_TIMEOUT_S = 30.0
+_STOP_PATIENCE_S = 10.0
+_POLL_S = 0.05
+# Below the ports that Linux hands out to connections (32768 and up), so that no connection sits on
+# a node's port while the node is down.
+_FIRST_PORT = 10_000
+_PORTS = 20_000
+_ISOLATED_PORT = 5555
+_ISOLATED_NETWORK = "10.201.0"
+
+
+@dataclass(frozen=True)
+class Node:
+    """One node's files. `number` counts from 1."""
+
+    number: int
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @property
+    def config(self) -> Path:
+        return self.folder / "raft.toml"
+
+    @property
+    def pid_file(self) -> Path:
+        return self.folder / "agent.pid"
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "agent.log"
+
+    @property
+    def socket(self) -> Path:
+        """Where an agent without ipc_socket in its configuration listens."""
+        return usual_paths(self.name)[-1]
+
+    def pid(self) -> int | None:
+        """The agent's pid while it runs, else None."""
+        try:
+            pid = int(self.pid_file.read_text())
+        except (OSError, ValueError):
+            return None
+        return pid if dev_process.runs_config(pid, self.config) else None
+
+
+def default_dir() -> Path:
+    """By the XDG base directory specification, as it is state and not configuration."""
+    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(state) / "raft-ebpf" / "dev"
+
+
+class DevCluster:
+    """The cluster whose files are in `folder` (absolute)."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.tag = hashlib.sha256(os.fsencode(folder)).hexdigest()[:8]
+
+    # --- Its form -------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """One `dev up` or `dev down` at a time."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock = (self.folder / "dev.lock").open("w")
+        except OSError as failure:
+            raise CommandError(f"Can't use {self.folder}: {failure.strerror}") from failure
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as busy:
+                raise CommandError(f"Another raftctl dev is at work in {self.folder}") from busy
+            yield
+
+    def form(self) -> tuple[int, bool] | None:
+        """(number of nodes, isolated) of a cluster that was set up here before."""
+        path = self.folder / _FORM_FILE
+        try:
+            data = json.loads(path.read_text())
+            return int(data["nodes"]), bool(data["isolated"])
+        except FileNotFoundError:
+            return None
+        except (ValueError, KeyError, TypeError) as damage:
+            raise CommandError(
+                f"{path} is damaged", hint=f"If its data is not needed: rm -r {self.folder}"
+            ) from damage
+
+    def nodes(self, count: int) -> list[Node]:
+        return [Node(n, self.folder / f"node-{n:02d}") for n in range(1, count + 1)]
+
+    # --- Files ----------------------------------------------------------------------------------
+
+    def write_files(self, count: int, isolated: bool) -> list[Node]:
+        """Everything for a first start; the form last, so that a half-written one starts over."""
+        nodes = self.nodes(count)
+        if isolated:
+            addresses = [isolated_address(node) for node in nodes]
+        else:
+            addresses = [f"127.0.0.1:{port}" for port in self._free_ports(count)]
+        try:
+            for node in nodes:
+                (node.folder / "data").mkdir(parents=True, exist_ok=True)
+                node.config.write_text(self._config(node, nodes, addresses))
+            form = {"nodes": count, "isolated": isolated}
+            (self.folder / _FORM_FILE).write_text(json.dumps(form) + "\n")
+        except OSError as failure:
+            raise CommandError(f"Can't write to {self.folder}: {failure.strerror}") from failure
+        return nodes
+
+    def _config(self, node: Node, nodes: list[Node], addresses: list[str]) -> str:
+        lines = [
+            "# Written by raftctl dev up.",
+            "[server]",
+            f"node_id = {_toml(node.name)}",
+            f"listen_addr = {_toml(addresses[node.number - 1])}",
+            f"data_dir = {_toml(str(node.folder / 'data'))}",
+            "",
+            "[ebpf]",
+            "enabled = false",
+            f"pin_dir = {_toml(f'/sys/fs/bpf/raftdev-{self.tag}-{node.name}')}",
+        ]
+        if len(nodes) == 1:
+            lines += ["", "[cluster]", "bootstrap = true"]
+        for peer, address in zip(nodes, addresses, strict=True):
+            if peer != node:
+                lines += ["", "[[peers]]", f"id = {_toml(peer.name)}"]
+                lines += [f"address = {_toml(address)}"]
+        return "\n".join(lines) + "\n"
+
+    def _free_ports(self, count: int) -> list[int]:
+        """Ports that nobody listens on. Where the search begins depends on the directory, so that
+        clusters that are down at the moment rarely share ports.
+        """
+        start = int(self.tag, 16) % _PORTS
+        ports: list[int] = []
+        for step in range(_PORTS):
+            port = _FIRST_PORT + (start + step) % _PORTS
+            with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as sock:
+                try:
+                    sock.bind(("127.0.0.1", port))
+                except OSError:
+                    continue
+            ports.append(port)
+            if len(ports) == count:
+                return ports
+        raise CommandError(f"There are no {count} free ports")
+
+    # --- Start ----------------------------------------------------------------------------------
+
+    def refuse_foreign_sockets(self, nodes: list[Node]) -> None:
+        """Raises CommandError when another cluster's agent holds the socket of one of the nodes."""
+        for node in nodes:
+            for path in usual_paths(node.name):
+                pid = dev_process.listener_pid(path)
+                if pid is None or pid == node.pid():
+                    continue
+                config = dev_process.config_of(pid) if pid else None
+                if config is not None and config.name == "raft.toml":
+                    hint = f"End it first: raftctl dev down --dir {config.parent.parent}"
+                else:
+                    hint = f"End the process with pid {pid} first" if pid else "End it first"
+                owner = f"the agent of {config.parent}" if config else f"pid {pid}"
+                raise CommandError(f"{path} is in use by {owner}", hint=hint)
+
+    def start(self, nodes: list[Node], isolated: bool) -> list[Node]:
+        """Starts the nodes that don't run; those that it started."""
+        started = [node for node in nodes if node.pid() is None]
+        for node in started:
+            command = dev_process.agent_command(node.config)
+            if isolated:
+                from raftctl import dev_isolated  # noqa: PLC0415
+
+                command = dev_isolated.inside(dev_isolated.namespace(self.tag, node.name), command)
+            pid = dev_process.spawn(command, node.folder, node.log)
+            node.pid_file.write_text(f"{pid}\n")
+        return started
+
+    def wait_ready(self, nodes: list[Node]) -> list[StatusResult]:
+        """Waits until all answer and agree on a leader that knows it. Raises CommandError when an
+        agent ends or time runs out.
+        """
+        deadline = time.monotonic() + _START_TIMEOUT_S
+        while True:
+            statuses = [_status(node) for node in nodes]
+            known = [status for status in statuses if status is not None]
+            if len(known) == len(nodes) and _agree(known):
+                return known
+            for node in nodes:
+                if node.pid() is None:
+                    raise CommandError(
+                        f"{node.name} has ended; the end of {node.log}:\n"
+                        f"{dev_process.last_lines(node.log)}",
+                    )
+            if time.monotonic() > deadline:
+                silent = [n.name for n, s in zip(nodes, statuses, strict=True) if s is None]
+                missing = f"no answer from {', '.join(silent)}" if silent else "no leader"
+                raise CommandError(
+                    f"Not ready after {_START_TIMEOUT_S:g} s: {missing}",
+                    "no_leader",
+                    f"The agents' logs: {self.folder}/node-*/agent.log",
+                )
+            time.sleep(_POLL_S)
+
+    # --- End ------------------------------------------------------------------------------------
+
+    def stop(self, nodes: list[Node]) -> tuple[list[str], list[str]]:
+        """Ends the agents that run from here; (names that ran, names that had to be killed)."""
+        running = {node.name: (pid, node.config) for node in nodes if (pid := node.pid())}
+        killed = dev_process.end(running, _STOP_PATIENCE_S)
+        for node in nodes:
+            node.pid_file.unlink(missing_ok=True)
+        return list(running), killed
+
+
+def isolated_address(node: Node) -> str:
+    return f"{_ISOLATED_NETWORK}.{node.number}:{_ISOLATED_PORT}"
+
+
+def _toml(text: str) -> str:
+    """A TOML basic string: JSON's escapes are TOML's too."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _status(node: Node) -> StatusResult | None:
+    from raft_agent.api import protocol  # noqa: PLC0415
+
+    context = Context(node=node.name, socket=node.socket, timeout_s=1.0)
+    try:
+        return context.ask(protocol.Status(id=1), protocol.StatusResult)
+    except CommandError:
+        return None
+
+
+def _agree(statuses: list[StatusResult]) -> bool:
+    leaders = {status.leader for status in statuses}
+    terms = {status.term for status in statuses}
+    if len(leaders) != 1 or len(terms) != 1 or None in leaders:
+        return False
+    return [s.node_id for s in statuses if s.role == "leader"] == list(leaders)

@@ -1,0 +1,70 @@
+"""`raftctl health`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from raftctl.errors import EXIT_NO_LEADER
+from raftctl.framework import RaftCommand, current
+from raftctl.output import Output, printable, table
+
+if TYPE_CHECKING:
+    from raft_agent.api.protocol import HealthResult
+
+_COLORS = {"healthy": "green", "lagging": "yellow", "unreachable": "red"}
+
+
+def _number(value: int | None, unit: str = "") -> str:
+    return "-" if value is None else f"{value}{unit}"
+
+
+def health_text(result: HealthResult, out: Output) -> str:
+    """One line per member, then one about the quorum."""
+    rows = [("NAME", "ROLE", "STATE", "CONTACT", "MATCH", "LAG", "ADDRESS", "DETAIL")]
+    for item in result.members:
+        role = "leader" if item.name == result.leader else item.role
+        rows.append(
+            (
+                printable(item.name),
+                role,
+                item.state,
+                _number(item.last_contact_ms, " ms"),
+                _number(item.match_index),
+                _number(item.lag),
+                printable(item.address),
+                printable(item.detail),
+            )
+        )
+    head, *lines = table(rows).splitlines()
+    colored = [
+        line.replace(item.state, out.colored(item.state, _COLORS.get(item.state, "red")), 1)
+        for line, item in zip(lines, result.members, strict=True)
+    ]
+    if result.quorum:
+        leader = f"leader {result.leader}" if result.leader else "no leader"
+        verdict = f"{out.mark(True)} Quorum: {printable(leader)}, term {result.term}"
+    else:
+        verdict = f"{out.mark(False)} No quorum: writes wait until more members are back"
+    return "\n".join([head, *colored, verdict])
+
+
+@click.command(
+    cls=RaftCommand,
+    action="read the health",
+    examples="""
+    raftctl --node node-01 health
+    raftctl --node node-01 -o json health
+    """,
+)
+def health() -> None:
+    """Show one line per member, the dead ones too. Exit status 6 when there is no quorum."""
+    from raft_agent.api import protocol  # noqa: PLC0415
+
+    context = current()
+    result = context.ask(protocol.Health(id=1), protocol.HealthResult)
+    out = context.out
+    out.result(health_text(result, out), result)
+    if not result.quorum:
+        click.get_current_context().exit(EXIT_NO_LEADER)

@@ -1,0 +1,102 @@
+"""Commands of the contract that a later version brings: named in --help, refused when used."""
+
+from __future__ import annotations
+
+import click
+
+from raftctl.errors import not_in_this_version
+from raftctl.framework import RaftCommand, RaftGroup
+
+
+def later_command(path: str, summary: str, example: str) -> RaftCommand:
+    """A command that takes any arguments and answers that it is not in this version."""
+
+    def refuse() -> None:
+        raise not_in_this_version(f"raftctl {path}")
+
+    return RaftCommand(
+        path.rpartition(" ")[2],
+        callback=refuse,
+        params=[click.Argument(["arguments"], nargs=-1, expose_value=False)],
+        action=path,
+        help=f"{summary} (not in this version)",
+        short_help=f"{summary} (not in this version)",
+        examples=f"raftctl {example}",
+        context_settings={"ignore_unknown_options": True},
+    )
+
+
+def _group(name: str, summary: str, commands: dict[str, tuple[str, str]]) -> RaftGroup:
+    group = RaftGroup(name, help=f"{summary} (not in this version)")
+    for command, (line, example) in commands.items():
+        group.add_command(later_command(f"{name} {command}", line, f"{name} {example}"))
+    return group
+
+
+lease = _group(
+    "lease",
+    "Grant, keep and revoke leases.",
+    {
+        "grant": ("A lease that ends unless it is kept alive.", "grant 30"),
+        "keepalive": ("Keep a lease alive.", "keepalive 7"),
+        "revoke": ("End a lease and delete its keys.", "revoke 7"),
+    },
+)
+lock = later_command("lock", "Hold a lock while a command runs.", "lock backup -- ./backup.sh")
+join = later_command("join", "Add a member.", "join node-04 192.168.105.14:5555")
+leave = later_command("leave", "Remove a member.", "leave node-04")
+snapshot = _group(
+    "snapshot",
+    "Save and restore backups.",
+    {
+        "save": ("Write a backup.", "save backup.raft"),
+        "status": ("Show what a backup holds.", "status backup.raft"),
+        "restore": (
+            "Make a new cluster from a backup.",
+            "restore backup.raft --data-dir /var/lib/raft",
+        ),
+    },
+)
+recover = later_command(
+    "recover", "Go on after the loss of a majority.", "recover --accept-data-loss --dry-run"
+)
+settings = later_command("settings", "Show and change replicated settings.", "settings")
+cert = _group(
+    "cert",
+    "Make certificates.",
+    {
+        "ca": ("A certificate authority.", "ca"),
+        "node": ("A node's certificate.", "node node-01"),
+        "client": ("A client's certificate.", "client alice"),
+        "csr": ("A request to be signed elsewhere.", "csr node-01"),
+        "sign": ("Sign a request.", "sign node-01.csr"),
+        "show": ("Show a certificate.", "show node-01.crt"),
+    },
+)
+export = _group(
+    "export",
+    "Export keys to eBPF maps.",
+    {
+        "add": ("Export a prefix.", "add config/"),
+        "list": ("Show the exports.", "list"),
+        "remove": ("End an export.", "remove config/"),
+        "dump": ("Show what the map holds.", "dump config/"),
+        "watch": ("Show changes of the map.", "watch config/"),
+    },
+)
+kernel = later_command("kernel", "Show what the kernel side sees.", "kernel")
+fault = _group(
+    "fault",
+    "Drop and partition traffic.",
+    {
+        "drop": ("Drop a share of the packets.", "drop node-03 --percent 10"),
+        "partition": ("Cut a member off.", "partition node-03"),
+        "heal": ("End all faults.", "heal"),
+    },
+)
+top = later_command("top", "Watch the cluster live.", "top")
+debug = _group(
+    "debug",
+    "Collect what a bug report needs.",
+    {"bundle": ("Everything about this node, without secrets.", "bundle report.tar.gz")},
+)

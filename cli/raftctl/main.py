@@ -1,0 +1,104 @@
+"""The entry point of `raftctl`: global options and the table of commands."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from raftctl.framework import LazyGroup, global_options
+
+_LATER = "(not in this version)"
+
+COMMANDS: dict[str, tuple[str, str, str]] = {
+    "status": ("raftctl.status", "status", "Show a node's role, term, log and peers."),
+    "health": ("raftctl.health", "health", "Show every member and whether there is a quorum."),
+    "send": ("raftctl.messages", "send", "Append a text to the replicated message log."),
+    "messages": ("raftctl.messages", "messages", "Show the newest messages."),
+    "watch": ("raftctl.messages", "watch", "Show messages as they arrive."),
+    "propose": ("raftctl.propose", "propose", "Read, write and watch keys."),
+    "member": ("raftctl.members", "member", "List the members."),
+    "leader": ("raftctl.members", "leader", "Hand leadership over."),
+    "events": ("raftctl.events", "events", "Show what happened at a node."),
+    "doctor": ("raftctl.doctor", "doctor", "Find what is wrong here, and the command for it."),
+    "bench": ("raftctl.bench", "bench", "Measure writes and reads a second, and their latency."),
+    "dev": ("raftctl.dev", "dev", "Run a cluster on this machine."),
+    "completion": (
+        "raftctl.completion",
+        "completion",
+        "Print the script for a shell's completion.",
+    ),
+    "lease": ("raftctl.later", "lease", f"Grant, keep and revoke leases. {_LATER}"),
+    "lock": ("raftctl.later", "lock", f"Hold a lock while a command runs. {_LATER}"),
+    "join": ("raftctl.later", "join", f"Add a member. {_LATER}"),
+    "leave": ("raftctl.later", "leave", f"Remove a member. {_LATER}"),
+    "snapshot": ("raftctl.later", "snapshot", f"Save and restore backups. {_LATER}"),
+    "recover": ("raftctl.later", "recover", f"Go on after the loss of a majority. {_LATER}"),
+    "settings": ("raftctl.later", "settings", f"Show and change replicated settings. {_LATER}"),
+    "cert": ("raftctl.later", "cert", f"Make certificates. {_LATER}"),
+    "export": ("raftctl.later", "export", f"Export keys to eBPF maps. {_LATER}"),
+    "kernel": ("raftctl.later", "kernel", f"Show what the kernel side sees. {_LATER}"),
+    "fault": ("raftctl.later", "fault", f"Drop and partition traffic. {_LATER}"),
+    "top": ("raftctl.later", "top", f"Watch the cluster live. {_LATER}"),
+    "debug": ("raftctl.later", "debug", f"Collect what a bug report needs. {_LATER}"),
+}
+
+EXAMPLES = """
+raftctl --node node-02 status
+raftctl --node node-01 --forward send "Hello from the RAFT cluster!"
+raftctl --node node-01 -o json propose get mykey
+raftctl dev up --nodes 3
+"""
+
+
+def _version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
+    if not value or ctx.resilient_parsing:
+        return
+    from raft_agent import __version__  # noqa: PLC0415
+
+    click.echo(f"raftctl {__version__}")
+    ctx.exit()
+
+
+cli = LazyGroup(
+    "raftctl",
+    lazy=COMMANDS,
+    params=[
+        *global_options(hidden=False),
+        click.Option(
+            ["--version"],
+            is_flag=True,
+            is_eager=True,
+            expose_value=False,
+            callback=_version,
+            help="Print the version and end.",
+        ),
+    ],
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    examples=EXAMPLES,
+    help="""Talk to the agents of a Raft cluster.
+
+    The options below may stand before or after the command.
+
+    \b
+    Exit status: 0 done; 1 refused or failed, nothing changed; 2 usage;
+    3 outcome unknown (it may still happen); 4 key not found;
+    5 agent not reachable; 6 no leader or no quorum.
+
+    With -o json or yaml, results go to standard output and prose to standard error; an error is
+    an object {error, code, hint, leader} on standard output, besides its prose on standard error.
+    messages, watch, propose watch and events then print one JSON object a line.
+    """,
+)
+
+
+def main() -> None:
+    """Runs raftctl with the process's arguments; ends the process with its exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that can't show ✓ must not turn a done write into a traceback.
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    cli.main(prog_name="raftctl")
+
+
+if __name__ == "__main__":
+    main()

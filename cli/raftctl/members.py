@@ -1,0 +1,78 @@
+"""`raftctl member` and `raftctl leader`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from raftctl.framework import RaftGroup, Utf8, current
+from raftctl.later import later_command
+from raftctl.output import printable, table
+
+if TYPE_CHECKING:
+    from raft_agent.api.protocol import MemberListResult
+
+
+@click.group(cls=RaftGroup, examples="raftctl --node node-01 member list")
+def member() -> None:
+    """List the members."""
+
+
+def members_text(result: MemberListResult) -> str:
+    rows = [("NAME", "ID", "ADDRESS", "ROLE")]
+    for item in result.members:
+        role = f"{item.role} (leader)" if item.name == result.leader else item.role
+        rows.append((printable(item.name), item.id, printable(item.address), role))
+    return table(rows)
+
+
+@member.command(
+    name="list",
+    action="list the members",
+    examples="""
+    raftctl --node node-01 member list
+    raftctl --node node-01 -o json member list
+    """,
+)
+def member_list() -> None:
+    """List the members: name, id, address and role, as this node knows them."""
+    from raft_agent.api import protocol  # noqa: PLC0415
+
+    context = current()
+    result = context.ask(protocol.MemberList(id=1), protocol.MemberListResult)
+    context.out.result(members_text(result), result)
+
+
+member.add_command(
+    later_command("member promote", "Make a learner a voter.", "member promote node-04")
+)
+member.add_command(
+    later_command(
+        "member update", "Change a member's address.", "member update node-02 10.0.0.7:5555"
+    )
+)
+
+
+@click.group(cls=RaftGroup, examples="raftctl --node node-02 leader transfer node-03")
+def leader() -> None:
+    """Hand leadership over."""
+
+
+@leader.command(
+    action="transfer leadership",
+    examples="""
+    raftctl --node node-02 leader transfer
+    raftctl --node node-01 --forward leader transfer node-03
+    """,
+)
+@click.argument("name", required=False, default="", type=Utf8())
+def transfer(name: str) -> None:
+    """Hand leadership over to NAME, or to the voter whose log is furthest."""
+    from raft_agent.api import protocol  # noqa: PLC0415
+
+    context = current()
+    request = protocol.LeaderTransfer(id=1, target=name, forward=context.forward)
+    result = context.write(request, protocol.TransferResult)
+    out = context.out
+    out.result(f"{out.mark(True)} Leadership handed over to {printable(result.leader)}", result)

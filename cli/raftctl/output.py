@@ -1,0 +1,122 @@
+"""How results, errors and prose reach the terminal or the program that reads them."""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+import sys
+from collections.abc import Sequence
+
+import click
+import msgspec
+
+from raftctl.errors import CommandError
+
+FORMATS = ("text", "json", "yaml")
+
+_CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f]")
+_ESCAPES = {"\n": "\\n", "\r": "\\r"}
+
+
+def printable(text: str) -> str:
+    """`text` on one line, without characters that would steer the terminal: others wrote it."""
+    return _CONTROL.sub(lambda m: _ESCAPES.get(m.group()) or f"\\x{ord(m.group()):02x}", text)
+
+
+def printable_bytes(value: bytes) -> str:
+    """The same for a stored value; bytes that are no UTF-8 become \\xNN."""
+    return printable(value.decode("utf-8", "backslashreplace"))
+
+
+def value_fields(value: bytes) -> dict[str, object]:
+    """`value` when it is UTF-8, else `value_base64`, as the contract names them."""
+    try:
+        return {"value": value.decode()}
+    except UnicodeDecodeError:
+        return {"value_base64": base64.b64encode(value).decode()}
+
+
+def to_json(value: object) -> str:
+    """One line of JSON. `value` may hold msgspec structs."""
+    return msgspec.json.encode(value).decode()
+
+
+def local_time_of_day(rfc3339: str) -> str:
+    """ "[02:58:00]" without the brackets, in this machine's time zone."""
+    from datetime import datetime  # noqa: PLC0415  # only a few commands show times
+
+    try:
+        return datetime.fromisoformat(rfc3339).astimezone().strftime("%H:%M:%S")
+    except ValueError:
+        return rfc3339
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Columns as wide as their widest cell, two spaces apart; the first row is the head."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )
+
+
+class Output:
+    """Writes in the format that was asked for. `form` is one of FORMATS; `color` False: never."""
+
+    def __init__(self, form: str = "text", color: bool = True) -> None:
+        self.form = form
+        self.color = color and "NO_COLOR" not in os.environ
+
+    @property
+    def is_text(self) -> bool:
+        return self.form == "text"
+
+    def prose(self, text: str) -> None:
+        """Progress and notes: standard output in text form, else standard error."""
+        click.echo(text, err=not self.is_text, color=self._color())
+
+    def note(self, text: str) -> None:
+        """What must never mix with results."""
+        click.echo(text, err=True, color=self._color())
+
+    def result(self, text: str, data: object) -> None:
+        """`text` for people, or `data` (plain data or msgspec structs) as one object."""
+        if self.is_text:
+            click.echo(text, color=self._color())
+        elif self.form == "json":
+            click.echo(to_json(data))
+        else:
+            from raftctl import yaml  # noqa: PLC0415
+
+            click.echo(yaml.dump(msgspec.to_builtins(data)), nl=False)
+
+    def item(self, text: str, data: object) -> None:
+        """One of many: a line of text, or one JSON object on a line in both machine formats."""
+        click.echo(text if self.is_text else to_json(data), color=self._color())
+        sys.stdout.flush()
+
+    def mark(self, good: bool) -> str:
+        """✓ or ✗, coloured on a terminal."""
+        return self.colored("✓", "green") if good else self.colored("✗", "red")
+
+    def colored(self, text: str, color: str) -> str:
+        return click.style(text, fg=color) if self.color else text
+
+    def error(self, action: str, failure: CommandError) -> None:
+        """Prose on standard error; the error object on standard output in the machine formats."""
+        lines = [f"{self.mark(False)} Failed to {action}: {printable(failure.error)}"]
+        if failure.hint:
+            lines.append(f"  Hint: {printable(failure.hint)}")
+        click.echo("\n".join(lines), err=True, color=self._color())
+        if not self.is_text:
+            data = {
+                "error": failure.error,
+                "code": failure.code,
+                "hint": failure.hint,
+                "leader": failure.leader or None,
+            }
+            self.result("", data)
+
+    def _color(self) -> bool | None:
+        return None if self.color else False

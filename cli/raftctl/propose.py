@@ -1,0 +1,320 @@
+"""`raftctl propose`: the key-value store."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from raftctl.errors import CommandError, not_in_this_version
+from raftctl.framework import Context, Key, RaftGroup, Utf8, current
+from raftctl.later import later_command
+from raftctl.messages import write_data
+from raftctl.output import printable, printable_bytes, value_fields
+
+if TYPE_CHECKING:
+    from raft_agent.api.protocol import KeyEvent, KeyValue
+
+_CONSISTENCIES = ("linearizable", "lease", "stale")
+# One answer must fit a frame whatever the values' sizes; the agent may also stop earlier.
+_PAGE_KEYS = 1000
+
+
+@click.group(
+    cls=RaftGroup,
+    examples="""
+    raftctl --node node-02 propose put mykey "my value"
+    raftctl --node node-01 propose get mykey
+    """,
+)
+def propose() -> None:
+    """Read, write and watch keys."""
+
+
+def _consistency_option(command: Any) -> Any:
+    return click.option(
+        "--consistency",
+        type=click.Choice(_CONSISTENCIES),
+        default="linearizable",
+        show_default=True,
+        help="stale reads this node as it is; lease trusts the leader's clock.",
+    )(command)
+
+
+def read_value(argument: str, stdin: Any = None) -> bytes:
+    """VALUE as given, or the content of the file in @FILE, or standard input for "-".
+
+    Raises CommandError when the file can't be read or is larger than a value may be.
+    """
+    from raft_agent.api.protocol import MAX_VALUE_BYTES  # noqa: PLC0415
+
+    source = "the value"
+    if argument == "-":
+        source = "standard input"
+        value = (stdin or sys.stdin.buffer).read(MAX_VALUE_BYTES + 1)
+    elif argument.startswith("@"):
+        source = argument[1:]
+        try:
+            with Path(source).open("rb") as file:
+                value = file.read(MAX_VALUE_BYTES + 1)
+        except OSError as failure:
+            raise CommandError(f"Can't read {source}: {failure.strerror}") from failure
+    else:
+        value = os.fsencode(argument)
+    if len(value) > MAX_VALUE_BYTES:
+        raise CommandError(f"{source} is larger than {MAX_VALUE_BYTES} bytes", "too_large")
+    return bytes(value)
+
+
+def _condition(if_revision: int | None, if_absent: bool) -> int:
+    """The protocol's if_revision: -1 for none, 0 for absent."""
+    if if_absent:
+        if if_revision is not None:
+            raise click.UsageError("--if-revision and --if-absent exclude each other")
+        return 0
+    return -1 if if_revision is None else if_revision
+
+
+@propose.command(
+    action="put",
+    examples="""
+    raftctl --node node-02 propose put mykey "my value"
+    raftctl --node node-02 propose put config @config.json
+    date | raftctl --node node-02 propose put now -
+    raftctl --node node-02 propose put mykey first --if-absent
+    """,
+)
+@click.argument("key", type=Key())
+@click.argument("value")
+@click.option(
+    "--if-revision",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Only if the key's revision is still N.",
+)
+@click.option("--if-absent", is_flag=True, help="Only if there is no such key.")
+@click.option("--lease", metavar="ID", help="Delete it with this lease (not in this version).")
+def put(key: str, value: str, if_revision: int | None, if_absent: bool, lease: str | None) -> None:
+    """Store VALUE under KEY; @FILE takes it from a file, - from standard input."""
+    from raft_agent.api import protocol  # noqa: PLC0415
+
+    condition = _condition(if_revision, if_absent)
+    if lease is not None:
+        raise not_in_this_version("put --lease")
+    context = current()
+    request = protocol.Put(
+        id=1,
+        key=key,
+        value=read_value(value),
+        if_revision=condition,
+        forward=context.forward,
+    )
+    result = context.write(request, protocol.WriteResult)
+    out = context.out
+    out.result(
+        f"{out.mark(True)} Stored: {printable(key)} (revision {result.revision})\n"
+        f"  Replicated at log index {result.index}",
+        write_data(result),
+    )
+
+
+@propose.command(
+    action="delete",
+    examples="""
+    raftctl --node node-02 propose delete mykey
+    raftctl --node node-02 propose delete mykey --if-revision 7
+    """,
+)
+@click.argument("key", type=Key())
+@click.option(
+    "--if-revision",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Only if the key's revision is still N.",
+)
+def delete(key: str, if_revision: int | None) -> None:
+    """Delete KEY. Exit status 4 when there is no such key."""
+    from raft_agent.api import protocol  # noqa: PLC0415
+
+    context = current()
+    request = protocol.Delete(
+        id=1, key=key, if_revision=_condition(if_revision, False), forward=context.forward
+    )
+    result = context.write(request, protocol.WriteResult)
+    if result.deleted == 0:
+        raise CommandError(f"Key not found: {key}", "key_not_found")
+    out = context.out
+    out.result(
+        f"{out.mark(True)} Deleted: {printable(key)} (revision {result.revision})\n"
+        f"  Replicated at log index {result.index}",
+        {**write_data(result), "deleted": result.deleted},
+    )
+
+
+def key_data(item: KeyValue) -> dict[str, object]:
+    return {
+        "key": item.key,
+        **value_fields(item.value),
+        "revision": item.revision,
+        "create_revision": item.create_revision,
+        "version": item.version,
+    }
+
+
+@propose.command(
+    action="get",
+    examples="""
+    raftctl --node node-01 propose get mykey
+    raftctl --node node-01 propose get mykey --consistency stale
+    raftctl --node node-01 -o json propose get mykey
+    """,
+)
+@click.argument("key", type=Key())
+@_consistency_option
+def get(key: str, consistency: str) -> None:
+    """Print the value of KEY and a newline. Exit status 4 when there is no such key."""
+    from raft_agent.api import protocol  # noqa: PLC0415
+
+    context = current()
+    request = protocol.Get(id=1, key=key, consistency=protocol.Consistency(consistency))
+    item = context.ask(request, protocol.KeyValue)
+    if context.out.is_text:
+        # Bytes as they are: `get > file` gives back what `put @file` took, and a newline.
+        click.echo(item.value + b"\n", nl=False)
+    else:
+        context.out.result("", key_data(item))
+
+
+@propose.command(
+    name="list",
+    action="list",
+    examples="""
+    raftctl --node node-01 propose list config/
+    raftctl --node node-01 propose list "" --limit 100 --after config/a
+    """,
+)
+@click.argument("prefix", type=Utf8())
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most N keys (else all).")
+@click.option("--after", type=Utf8(), default="", metavar="KEY", help="Only keys after KEY.")
+@_consistency_option
+def list_(prefix: str, limit: int | None, after: str, consistency: str) -> None:
+    """List the keys that start with PREFIX and their values, in byte order.
+
+    In text form a line is KEY, a tab and VALUE, with control characters as \\n or \\xNN; use
+    -o json for the exact bytes.
+    """
+    context = current()
+    keys, more, revision = _read_pages(context, prefix, limit, after, consistency)
+    out = context.out
+    if out.is_text:
+        for item in keys:
+            click.echo(f"{printable(item.key)}\t{printable_bytes(item.value)}")
+        if more:
+            out.note(f"There are more: --after {printable(keys[-1].key)}")
+    else:
+        data = {"keys": [key_data(item) for item in keys], "more": more, "revision": revision}
+        out.result("", data)
+
+
+def _read_pages(
+    context: Context, prefix: str, limit: int | None, after: str, consistency: str
+) -> tuple[list[KeyValue], bool, int]:
+    """(keys, whether some were left out, the store's revision at the last page)."""
+    from raft_agent.api import protocol  # noqa: PLC0415
+
+    keys: list[KeyValue] = []
+    while True:
+        wanted = _PAGE_KEYS if limit is None else min(limit - len(keys), _PAGE_KEYS)
+        request = protocol.List(
+            id=1,
+            prefix=prefix,
+            limit=wanted,
+            after=after,
+            consistency=protocol.Consistency(consistency),
+        )
+        page = context.ask(request, protocol.ListResult)
+        keys += page.keys
+        if not page.more or not page.keys or len(keys) == limit:
+            return keys, page.more, page.revision
+        after = page.keys[-1].key
+
+
+def event_data(event: KeyEvent) -> dict[str, object]:
+    value = value_fields(event.value) if event.type == "put" else {}
+    return {
+        "type": event.type,
+        "key": event.key,
+        **value,
+        "revision": event.revision,
+        "index": event.index,
+    }
+
+
+def event_line(event: KeyEvent) -> str:
+    line = f"{event.type}\t{printable(event.key)}"
+    return f"{line}\t{printable_bytes(event.value)}" if event.type == "put" else line
+
+
+@propose.command(
+    name="watch",
+    action="watch",
+    examples="""
+    raftctl --node node-01 propose watch mykey
+    raftctl --node node-01 -o json propose watch config/
+    """,
+)
+@click.argument("key", metavar="KEY|PREFIX/", type=Utf8())
+@click.option(
+    "--from-revision", type=int, metavar="N", help="Also the changes since N (not in this version)."
+)
+@click.option(
+    "--interval",
+    "interval_ms",
+    type=click.IntRange(min=1),
+    default=500,
+    show_default=True,
+    metavar="MS",
+    help="How often a lost connection is tried again.",
+)
+def watch_keys(key: str, from_revision: int | None, interval_ms: int) -> None:
+    """Show changes of KEY, or of all keys below PREFIX/ ("" for all), until Ctrl+C.
+
+    A line is "put", KEY and VALUE, or "delete" and KEY, with tabs between them. Changes while the
+    connection was lost are not shown; a note on standard error says when that may have happened.
+    """
+    from raft_agent.api import protocol  # noqa: PLC0415
+    from raftctl.streams import Follower  # noqa: PLC0415
+
+    if from_revision is not None:
+        raise not_in_this_version("propose watch --from-revision")
+    context = current()
+    out = context.out
+    prefix = not key or key.endswith("/")
+    last_index = -1
+
+    follower = Follower(
+        context, lambda: protocol.WatchKeys(id=1, key=key, prefix=prefix), interval_ms
+    )
+    with follower:
+        for item in follower:
+            if isinstance(item, protocol.StreamStarted):
+                if last_index < 0:
+                    what = f"keys below {printable(key)!r}" if prefix else f"key {printable(key)!r}"
+                    out.note(f"Watching {what} (Ctrl+C to stop)...")
+                elif item.index > last_index:
+                    out.note(
+                        f"Changes at log indexes {last_index + 1} to {item.index} may be missing"
+                    )
+                last_index = max(last_index, item.index)
+            elif isinstance(item, protocol.KeyEvent) and item.index >= last_index:
+                # Not `>`: a transaction changes several keys at one index.
+                last_index = item.index
+                out.item(event_line(item), event_data(item))
+
+
+propose.add_command(
+    later_command("propose txn", "Several reads and writes at once.", "propose txn FILE")
+)
