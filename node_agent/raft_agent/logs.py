@@ -97,6 +97,11 @@ _ESCAPES = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)
 }
 
 
+def escape_controls(text: str) -> str:
+    """`text` as one line that a terminal shows as it is."""
+    return text.translate(_ESCAPES)
+
+
 class TextFormatter(logging.Formatter):
     """One line; only a traceback adds more, indented."""
 
@@ -104,11 +109,11 @@ class TextFormatter(logging.Formatter):
         context: LogContext = record.context  # type: ignore[attr-defined]
         line = (
             f"{_timestamp(record)} {record.levelname} {record.name} {context.node} "
-            f"t{context.term} {context.role}: {record.getMessage().translate(_ESCAPES)}"
+            f"t{context.term} {context.role}: {escape_controls(record.getMessage())}"
         )
         if record.exc_info:
             trace = self.formatException(record.exc_info)
-            line += "".join(f"\n    {part.translate(_ESCAPES)}" for part in trace.splitlines())
+            line += "".join(f"\n    {escape_controls(part)}" for part in trace.splitlines())
         return line
 
 

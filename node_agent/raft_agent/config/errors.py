@@ -6,6 +6,8 @@ from collections.abc import Iterable
 
 import msgspec
 
+from raft_agent.logs import escape_controls
+
 
 class Problem(msgspec.Struct, frozen=True):
     """One thing that is wrong: where ("raft.toml:12", "RAFT_SERVER_NODE_ID in the environment"),
@@ -16,7 +18,7 @@ class Problem(msgspec.Struct, frozen=True):
     text: str
 
     def __str__(self) -> str:
-        return f"{self.where}: {self.text}"
+        return escape_controls(f"{self.where}: {self.text}")
 
 
 class ConfigError(Exception):

@@ -14,6 +14,8 @@ from collections.abc import Iterator
 
 KeyPath = tuple[str | int, ...]
 
+_BARE_VALUE = re.compile(r"\s*([\w.-]+)\s*=\s*([^\s\"'\[{#][^\"'#]*?)\s*(?:#.*)?")
+
 
 def find_lines(text: str) -> dict[KeyPath, int]:
     """The line (from 1) of each table, array element and key of `text`, a valid TOML document."""
@@ -35,9 +37,12 @@ def line_of_syntax_error(error: tomllib.TOMLDecodeError, text: str) -> tuple[int
     """The line that tomllib complains about, and its complaint without the position."""
     message = str(error)
     match = re.search(r" \(at line (\d+), column (\d+)\)$", message)
-    if match is not None:
-        return int(match[1]), f"{message[: match.start()]} (column {match[2]})"
-    return max(1, len(text.splitlines())), message
+    if match is None:
+        return max(1, len(text.splitlines())), message
+    line = int(match[1])
+    bare = _BARE_VALUE.fullmatch(text.splitlines()[line - 1])
+    hint = f'; text needs quotes: {bare[1]} = "{bare[2]}"' if bare else ""
+    return line, f"{message[: match.start()]} (column {match[2]}){hint}"
 
 
 def _paths(value: object, path: KeyPath) -> Iterator[KeyPath]:

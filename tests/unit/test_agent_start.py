@@ -1,0 +1,88 @@
+"""The command line of raft-agent up to the moment where the node starts."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import raft_agent
+
+AGENT = Path(sys.executable).parent / "raft-agent"
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "raft.toml"
+    path.write_text(
+        f'[server]\nnode_id = "node-01"\nlisten_addr = "127.0.0.1:5555"\n'
+        f'data_dir = "{tmp_path}/data"\n'
+    )
+    return path
+
+
+def agent(*arguments: str | Path, **environ: str) -> subprocess.CompletedProcess[str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAFT_")}
+    return subprocess.run(
+        [AGENT, *arguments],
+        env=kept | environ,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+def test_version_is_the_distributions() -> None:
+    done = agent("--version")
+    assert (done.returncode, done.stdout) == (0, f"raft-agent {raft_agent.__version__}\n")
+
+
+def test_check_says_that_all_is_well_and_leaves_nothing_behind(file: Path) -> None:
+    done = agent("--config", file, "--check", "--set", "server.http_addr=127.0.0.1:9555")
+    assert done.returncode == 0, done.stderr
+    first, *notes = done.stdout.splitlines()
+    assert first == "configuration ok: node-01 listens at 127.0.0.1:5555, no peers"
+    assert any("no HTTP part" in note for note in notes)
+    assert "note: others are told to dial 127.0.0.1:5555" in notes
+    assert [entry.name for entry in file.parent.iterdir()] == ["raft.toml"]
+
+
+@pytest.mark.parametrize("check", [["--check"], []])
+def test_a_refused_configuration_ends_with_status_2(file: Path, check: list[str]) -> None:
+    file.write_text("[server]\nnode_id = 5\n")
+    done = agent("--config", file, *check, RAFT_TIMING_HEARTBEAT_INTERVAL_MS="x")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"{file}:2: server.node_id must be a string" in done.stderr
+    assert f"{file}:1: server.data_dir is missing" in done.stderr
+    assert "RAFT_TIMING_HEARTBEAT_INTERVAL_MS in the environment: " in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["--config"], ["--no-such"], ["--config", "a", "surplus"]]
+)
+def test_a_wrong_command_line_ends_with_status_2(arguments: list[str]) -> None:
+    assert agent(*arguments).returncode == 2
+
+
+@pytest.mark.parametrize(
+    "environ", [{"RAFT_LOG": "loud"}, {"RAFT_LOG": "raft.sound=info"}, {"RAFT_LOG_FORMAT": "xml"}]
+)
+def test_a_wrong_log_filter_ends_with_status_2(file: Path, environ: dict[str, str]) -> None:
+    done = agent("--config", file, **environ)
+    assert done.returncode == 2
+    assert "RAFT_LOG" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("option", [["--bpf-object", "x.o"], ["--enable-fault-injection"]])
+def test_what_belongs_to_later_versions_says_so(file: Path, option: list[str]) -> None:
+    done = agent("--config", file, *option)
+    assert (done.returncode, done.stderr) == (
+        1,
+        f"raft-agent: {option[0]} is not in this version\n",
+    )

@@ -1,0 +1,93 @@
+"""The distribution holds what it should, and the lock files fit it and name no machine."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import raft_agent
+
+ROOT = Path(__file__).resolve().parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+LOCKS = sorted((ROOT / "requirements").glob("*.txt"))
+
+
+def pins(lock: Path) -> dict[str, str]:
+    """Version by name."""
+    found = re.findall(r"^([\w.-]+)==(\S+)", lock.read_text(), re.MULTILINE)
+    return {canonicalize_name(name): version for name, version in found}
+
+
+def test_the_wheel_holds_both_packages_and_nothing_else(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        (entry_points,) = (name for name in names if name.endswith("entry_points.txt"))
+        programs = archive.read(entry_points).decode()
+    roots = {name.split("/")[0] for name in names}
+    assert roots == {"raft_agent", "raftctl", f"raft_ebpf-{raft_agent.__version__}.dist-info"}
+    assert {"raft_agent/main.py", "raft_agent/py.typed", "raftctl/main.py"} <= set(names)
+    assert not [name for name in names if "__pycache__" in name]
+    assert "raft-agent = raft_agent.main:main" in programs
+    assert "raftctl = raftctl.main:main" in programs
+
+
+@pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.stem)
+def test_a_lock_names_versions_and_hashes_and_no_machine(lock: Path) -> None:
+    text = lock.read_text()
+    for line in text.splitlines():
+        assert re.match(r"#|    #|    --hash=sha256:[0-9a-f]{64}( \\)?$|[\w.-]+==[\w.!+]+", line)
+        assert not re.search(r"https?:|file:|--(extra-)?index|--find-links|[ =\"]/", line)
+    assert text.count("==") == len(pins(lock))
+    for block in re.split(r"^(?=[\w.-]+==)", text, flags=re.MULTILINE)[1:]:
+        assert "--hash=" in block
+
+
+@pytest.mark.parametrize(
+    ("lock", "requirements"),
+    [
+        ("runtime", PROJECT["dependencies"]),
+        ("dev", PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dev"]),
+    ],
+)
+def test_a_lock_satisfies_the_ranges_of_the_project(lock: str, requirements: list[str]) -> None:
+    locked = pins(ROOT / "requirements" / f"{lock}.txt")
+    for requirement in map(Requirement, requirements):
+        assert requirement.specifier.contains(locked[canonicalize_name(requirement.name)])
+
+
+def test_the_locks_agree_with_each_other() -> None:
+    dev = pins(ROOT / "requirements" / "dev.txt")
+    for lock in LOCKS:
+        assert pins(lock).items() <= dev.items()
+
+
+def test_what_a_small_board_installs_is_small() -> None:
+    assert pins(ROOT / "requirements" / "runtime.txt").keys() == {
+        canonicalize_name(Requirement(text).name) for text in PROJECT["dependencies"]
+    }
+
+
+def test_help_lists_every_target_of_the_makefile() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    targets = set(re.findall(r"^([a-z][a-z0-9-]*):(?!=)", makefile, re.MULTILINE))
+    done = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    listed = dict(re.findall(r"^  make (\S+) +(\S.*)$", done.stdout, re.MULTILINE))
+    assert listed.keys() == targets
+    assert {"demo", "demo-down", "test", "lint", "sim", "clean"} <= targets
+
+
+@pytest.mark.parametrize("script", [*sorted((ROOT / "tools").glob("*.sh")), ROOT / ".ci/run"])
+def test_a_shell_script_is_executable_and_parses(script: Path) -> None:
+    assert script.stat().st_mode & 0o111
+    assert subprocess.run(["bash", "-n", script], check=False).returncode == 0
