@@ -1,0 +1,387 @@
+"""One node from its data directory to its sockets: puts the rooms together and answers the API."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import secrets
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+
+from raft_agent import __version__
+from raft_agent.api import protocol
+from raft_agent.api.host import Failure, Outcome
+from raft_agent.api.protocol import ErrorCode
+from raft_agent.api.server import ApiServer
+from raft_agent.config import Config
+from raft_agent.consensus.batch import Batch
+from raft_agent.consensus.node import Node
+from raft_agent.consensus.types import (
+    Configuration,
+    ConfigurationChanged,
+    Note,
+    PeerConnected,
+    PeerLost,
+    Proposed,
+    ReadReady,
+    RefusalReason,
+    Refused,
+    Role,
+    RoleChanged,
+    Settings,
+    TransferDone,
+    TransferLeadership,
+)
+from raft_agent.logs import LogContext
+from raft_agent.machine.machine import Machine
+from raft_agent.runtime.barriers import Barriers
+from raft_agent.runtime.engine import Engine, now_us
+from raft_agent.runtime.events import EventLog
+from raft_agent.runtime.proposals import Proposals
+from raft_agent.runtime.views import Views
+from raft_agent.storage.store import StorageFailure, Store
+from raft_agent.transport.transport import PeerTarget, Transport, TransportHandlers
+
+log = logging.getLogger("raft.runtime")
+
+_QUIET_NOTES = frozenset({"leader_found", "pre_vote_started"})
+_NO_LEADER_HINT = "Wait for the election, or see which members are alive: raftctl health"
+_TRANSFER_TAGS = 1 << 62
+
+
+class Agent:
+    """Implements `api.host.Host` and the engine's `Observer`.
+
+    `ended` is set with None when the disk is full (start anew once there is room), or with the
+    error that stops the node.
+    """
+
+    def __init__(self, config: Config, context: LogContext) -> None:
+        self._config = config
+        self._context = context
+        self._loop = loop = asyncio.get_running_loop()
+        self.ended: asyncio.Future[None] = loop.create_future()
+        self.disk_full = False
+        self.node_name = config.server.node_id
+        self.machine = Machine()
+        self._store = Store.open(Path(config.server.data_dir))
+        try:
+            self._build(config)
+        except BaseException:
+            self._store.close()
+            raise
+
+    def _build(self, config: Config) -> None:
+        loop = self._loop
+        recovered = self._store.recovered
+        timing = config.timing
+        address = config.advertise_address()
+        peers = tuple(peer.id for peer in config.peers)
+        node = Node(
+            member_id=recovered.member_id,
+            name=self.node_name,
+            address=address,
+            peer_names=tuple(sorted((*peers, self.node_name))) if peers else (),
+            vote=recovered.vote,
+            log=recovered.log,
+            settings=Settings(
+                heartbeat_interval_us=timing.heartbeat_interval_ms * 1000,
+                election_timeout_min_us=timing.election_timeout_min_ms * 1000,
+                election_timeout_max_us=timing.election_timeout_max_ms * 1000,
+            ),
+            seed=secrets.randbits(64),
+            now_us=now_us(),
+            bootstrap=config.cluster.bootstrap,
+        )
+        self.node = node
+        self._transport = Transport(
+            member_id=recovered.member_id,
+            name=self.node_name,
+            cluster_id=recovered.cluster_id,
+            listen_addr=config.server.listen_addr,
+            advertise_addr=address,
+            election_timeout_max_ms=timing.election_timeout_max_ms,
+            handlers=TransportHandlers(
+                on_message=self._on_message,
+                on_peer_up=lambda peer, name: self.engine.feed(PeerConnected(peer, name)),
+                on_peer_down=lambda peer: self.engine.feed(PeerLost(peer)),
+                on_forward=lambda _sender, body, reply: self._api.serve_forwarded(body, reply),
+            ),
+        )
+        self._views = Views(
+            name=self.node_name,
+            node=node,
+            transport=self._transport,
+            configured_peers=peers,
+            ebpf=protocol.EbpfStatus(
+                reason="this version has no kernel part" if config.ebpf.enabled else ""
+            ),
+            silence_limit_us=max(2 * timing.election_timeout_max_ms, 1000) * 1000,
+        )
+        self._events = EventLog(self._views.member_name)
+        self.engine = Engine(
+            node=node,
+            store=self._store,
+            transport=self._transport,
+            observer=self,
+            loop=loop,
+            # The tests that count needless elections need the naive timer to compare with.
+            excuse_stalls=os.environ.get("RAFT_TEST_NAIVE_TIMERS") != "1",
+        )
+        self._proposals = Proposals(loop, self.engine.feed)
+        self._barriers = Barriers(
+            loop,
+            self.engine.feed,
+            lambda: self.machine.last_applied,
+            patience_s=max(1.0, 4 * timing.election_timeout_max_ms / 1000),
+        )
+        self._transfers: dict[int, Callable[[str | Failure], None]] = {}
+        self._transfer_tags = count(_TRANSFER_TAGS)
+        self._api = ApiServer(
+            self, socket_path=Path(config.ipc_socket), group=config.server.ipc_group
+        )
+
+    # --- life
+
+    async def start(self) -> None:
+        """Serve. Raises OSError when an address or the socket can't be had."""
+        self._context.role, self._context.term = str(self.node.role), self.node.current_term
+        self._event("started", version=__version__)
+        for warning in self._store.recovered.warnings:
+            self._event("warning", text=warning)
+        await self._transport.start()
+        self._set_peers(self.node.configuration)
+        await self._api.start()
+        self.engine.start()
+        self._say_what_is_awaited()
+
+    async def stop(self) -> None:
+        """Hand leadership over, then close everything; outcomes not known by then stay unknown."""
+        self._event("stopping")
+        if self.node.role is Role.LEADER and self.node.progress and not self.ended.done():
+            await self._hand_over()
+        self.engine.close()
+        failure = Failure(ErrorCode.SHUTTING_DOWN, "The agent is stopping", "Try another member")
+        self._proposals.give_up(failure)
+        await self._api.close()
+        await self._transport.close()
+        await self._loop.run_in_executor(None, self._store.close)
+
+    async def _hand_over(self) -> None:
+        done = asyncio.Event()
+        self.transfer_leadership("", lambda _: done.set())
+        # The core gives up by itself after one election timeout, unless its disk stalls.
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(
+                done.wait(), 2 * self._config.timing.election_timeout_max_ms / 1000
+            )
+
+    def _say_what_is_awaited(self) -> None:
+        if self.node.role is not Role.FRESH:
+            return
+        others = [peer.id for peer in self._config.peers]
+        if self._config.cluster.bootstrap:
+            return
+        if not others:
+            reason = (
+                "no peers, no bootstrap and no join in the configuration; at the leader run: "
+                f"raftctl join {self.node_name} {self._config.advertise_address()}"
+            )
+        else:
+            founder = min(*others, self.node_name)
+            reason = f"first start: {founder} forms the cluster once all of it answer"
+        self._views.note = reason
+        self._event("waits_to_be_joined", reason=reason)
+
+    def _event(self, kind: str, **facts: int | str) -> None:
+        event = self._events.add(kind, self.node.current_term, facts)
+        level = logging.WARNING if kind in ("warning", "storage_failed") else logging.INFO
+        log.log(level, "%s", event.text)
+
+    # --- transport
+
+    def _on_message(self, sender: int, message: object) -> None:
+        self.engine.received(sender, message)
+
+    def _set_peers(self, configuration: Configuration | None) -> None:
+        if configuration is None:
+            self._transport.set_peers(
+                [PeerTarget(peer.id, peer.address, 0) for peer in self._config.peers]
+            )
+        else:
+            self._transport.set_peers(
+                [
+                    PeerTarget(member.name, member.address, member.id)
+                    for member in configuration.members
+                    if member.id != self.node.state.member_id
+                ]
+            )
+
+    # --- Observer
+
+    def on_apply(self, batch: Batch) -> None:
+        self._proposals.applied(batch, self.machine.apply(batch))
+
+    def on_applied(self, index: int) -> None:
+        self._barriers.applied(index)
+
+    def on_answer(self, answer: Proposed | Refused | ReadReady | TransferDone) -> None:
+        if isinstance(answer, Proposed):
+            self._proposals.proposed(answer)
+        elif isinstance(answer, ReadReady):
+            self._barriers.ready(answer)
+        elif isinstance(answer, TransferDone):
+            self._transfers.pop(answer.tag)(self._views.member_name(answer.leader))
+        elif self._proposals.owns(answer.tag):
+            self._proposals.refused(answer.tag, self._failure(answer))
+        elif self._barriers.owns(answer.tag):
+            passing = (RefusalReason.NO_LEADER, RefusalReason.NOT_LEADER)
+            self._barriers.refused(
+                answer.tag, self._failure(answer), may_pass=answer.reason in passing
+            )
+        else:
+            self._transfers.pop(answer.tag)(self._failure(answer))
+
+    def on_role(self, change: RoleChanged) -> None:
+        self._context.role, self._context.term = str(change.role), change.term
+        if change.role is not Role.LEADER:
+            self._proposals.stepped_down()
+
+    def on_configuration(self, change: ConfigurationChanged) -> None:
+        self._views.note = ""
+        self._set_peers(change.configuration)
+
+    def on_note(self, note: Note) -> None:
+        if note.kind == "bootstrap_waits":
+            self._views.note = f"waiting to be joined: {note.facts['reason']}"
+        self._event(note.kind, **note.facts)
+
+    def on_storage_failed(self, failure: StorageFailure) -> None:
+        self._proposals.give_up(Failure(ErrorCode.STORAGE_FAILED, failure.reason))
+        self.disk_full = failure.disk_full
+        if failure.disk_full and not self.ended.done():
+            self.ended.set_result(None)
+
+    def on_fatal(self, error: Exception) -> None:
+        if not self.ended.done():
+            self.ended.set_exception(error)
+
+    # --- Host
+
+    def propose(self, command: bytes, done: Callable[[Outcome], None]) -> None:
+        self._proposals.add(command, done)
+
+    def read_barrier(self, done: Callable[[Failure | None], None]) -> None:
+        self._barriers.add(done)
+
+    def forward(self, request: protocol.Request, done: Callable[[bytes | Failure], None]) -> None:
+        leader = self.node.leader_id
+        if leader in (0, self.node.state.member_id):
+            done(Failure(ErrorCode.NO_LEADER, "There is no leader", _NO_LEADER_HINT))
+            return
+
+        def on_reply(body: bytes | None, sent: bool) -> None:
+            if body is not None:
+                done(body)
+            elif sent:
+                done(
+                    Failure(
+                        ErrorCode.UNKNOWN_OUTCOME,
+                        "The leader did not answer; what it was asked may still happen",
+                        "See which members are alive: raftctl health",
+                    )
+                )
+            else:
+                done(Failure(ErrorCode.NO_LEADER, "The leader can't be reached", _NO_LEADER_HINT))
+
+        self._transport.forward(leader, protocol.ENCODER.encode(request), on_reply)
+
+    def transfer_leadership(self, target: str, done: Callable[[str | Failure], None]) -> None:
+        configuration = self.node.configuration
+        ids = {m.name: m.id for m in configuration.members} if configuration else {}
+        if target and target not in ids:
+            names = ", ".join(sorted(ids))
+            done(
+                Failure(
+                    ErrorCode.NO_SUCH_MEMBER, f"{target} is no member", f"The members are: {names}"
+                )
+            )
+            return
+        tag = next(self._transfer_tags)
+        self._transfers[tag] = done
+        self.engine.feed(TransferLeadership(tag, ids.get(target, 0)))
+
+    def is_leader(self) -> bool:
+        return self.node.role is Role.LEADER
+
+    def leader_name(self) -> str | None:
+        return self._views.leader_name()
+
+    def status(self) -> protocol.StatusResult:
+        return self._views.status()
+
+    def health(self) -> protocol.HealthResult:
+        return self._views.health()
+
+    def member_list(self) -> protocol.MemberListResult:
+        return self._views.member_list()
+
+    def recent_events(self, limit: int) -> list[protocol.EventItem]:
+        return self._events.recent(limit)
+
+    def subscribe_events(
+        self, on_event: Callable[[protocol.EventItem], None]
+    ) -> Callable[[], None]:
+        return self._events.subscribe(on_event)
+
+    def _failure(self, answer: Refused) -> Failure:
+        leader = self._views.member_name(answer.leader) if answer.leader else ""
+        code, error, hint = _REFUSALS[answer.reason]
+        if answer.reason is RefusalReason.NOT_LEADER and leader:
+            hint = f"Send from leader node: {leader}"
+        if answer.reason is RefusalReason.STORAGE_FAILED:
+            error = self.node.state.failed
+        return Failure(code, error, hint, leader)
+
+
+_REFUSALS = {
+    RefusalReason.NOT_LEADER: (
+        ErrorCode.NOT_LEADER,
+        "Not leader - send to leader node",
+        "Ask again in a moment: raftctl status names the leader",
+    ),
+    RefusalReason.NO_LEADER: (ErrorCode.NO_LEADER, "There is no leader", _NO_LEADER_HINT),
+    RefusalReason.BUSY: (
+        ErrorCode.BUSY,
+        "Too much is waiting to be replicated",
+        "Send more slowly, or see whether a member lags: raftctl health",
+    ),
+    RefusalReason.TRANSFERRING: (
+        ErrorCode.BUSY,
+        "Leadership is just being handed over",
+        "Try again in a moment",
+    ),
+    RefusalReason.UNKNOWN_TARGET: (
+        ErrorCode.NO_SUCH_MEMBER,
+        "There is no other voter to hand over to by that name",
+        "See the members: raftctl member list",
+    ),
+    RefusalReason.TIMED_OUT: (
+        ErrorCode.TIMED_OUT,
+        "The target did not take over in time; this node leads on",
+        "See whether it lags: raftctl health",
+    ),
+    RefusalReason.FRESH: (
+        ErrorCode.NOT_IN_CLUSTER,
+        "This node belongs to no cluster yet",
+        "raftctl status says what it waits for",
+    ),
+    RefusalReason.STORAGE_FAILED: (
+        ErrorCode.STORAGE_FAILED,
+        "This node's disk failed",
+        "See its log, and use another member meanwhile",
+    ),
+}

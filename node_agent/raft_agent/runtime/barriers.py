@@ -1,0 +1,87 @@
+"""Linearizable reads: wait until this node has seen all that was acknowledged before."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections.abc import Callable
+from itertools import count
+
+import msgspec
+
+from raft_agent.api.host import Failure
+from raft_agent.consensus.types import Event, Read, ReadReady
+
+Done = Callable[[Failure | None], None]
+
+_RETRY_S = 0.02
+
+
+class _Wave(msgspec.Struct):
+    """Reads that share one read index; `give_up_at` is in loop time."""
+
+    dones: list[Done]
+    give_up_at: float
+
+
+class Barriers:
+    """Reads of one turn share one question. While there is no leader, it is asked again for
+    `patience_s`: an election takes less, and a read can be repeated without harm.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        feed: Callable[[Event], None],
+        applied_index: Callable[[], int],
+        patience_s: float,
+    ) -> None:
+        self._loop = loop
+        self._feed = feed
+        self._applied_index = applied_index
+        self._patience_s = patience_s
+        self._gathered: list[Done] = []
+        self._asked: dict[int, _Wave] = {}
+        self._ready: list[tuple[int, int, list[Done]]] = []
+        self._tag = count(1)  # used negated: proposals count upwards
+
+    def add(self, done: Done) -> None:
+        if not self._gathered:
+            self._loop.call_soon(self._flush)
+        self._gathered.append(done)
+
+    def _flush(self) -> None:
+        gathered, self._gathered = self._gathered, []
+        self._ask(_Wave(gathered, self._loop.time() + self._patience_s))
+
+    def _ask(self, wave: _Wave) -> None:
+        tag = -next(self._tag)
+        self._asked[tag] = wave
+        self._feed(Read(tag))
+
+    def owns(self, tag: int) -> bool:
+        return tag in self._asked
+
+    def ready(self, answer: ReadReady) -> None:
+        wave = self._asked.pop(answer.tag)
+        if answer.index <= self._applied_index():
+            _tell(wave.dones, None)
+        else:
+            heapq.heappush(self._ready, (answer.index, next(self._tag), wave.dones))
+
+    def refused(self, tag: int, failure: Failure, *, may_pass: bool) -> None:
+        """`may_pass`: an election may cure it."""
+        wave = self._asked.pop(tag)
+        if may_pass and self._loop.time() < wave.give_up_at:
+            self._loop.call_later(_RETRY_S, self._ask, wave)
+        else:
+            _tell(wave.dones, failure)
+
+    def applied(self, index: int) -> None:
+        while self._ready and self._ready[0][0] <= index:
+            _tell(heapq.heappop(self._ready)[2], None)
+
+
+def _tell(dones: list[Done], failure: Failure | None) -> None:
+    for done in dones:
+        done(failure)

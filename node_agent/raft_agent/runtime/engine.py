@@ -1,0 +1,299 @@
+"""The core at work: events in, effects out, timers in between.
+
+Everything here runs in the event loop. Disk work happens in the store's threads, and comes back as
+events.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from raft_agent.consensus.batch import Batch
+from raft_agent.consensus.node import Node
+from raft_agent.consensus.types import (
+    AppendLog,
+    Applied,
+    Apply,
+    ConfigurationChanged,
+    Effect,
+    Event,
+    FoundCluster,
+    LogPersisted,
+    LogRead,
+    Note,
+    Proposed,
+    ReadLog,
+    ReadReady,
+    Received,
+    Refused,
+    Role,
+    RoleChanged,
+    SaveVote,
+    Send,
+    StorageFailed,
+    TimerExpired,
+    TransferDone,
+    VotePersisted,
+)
+from raft_agent.storage.errors import StorageError
+from raft_agent.storage.store import StorageFailure, Store
+from raft_agent.transport.transport import Transport
+
+log = logging.getLogger("raft.consensus")
+
+# An apply of this many bytes gives the sockets a turn before the next one.
+_LONG_APPLY_BYTES = 256 << 10
+# A tick that is later than this was not the loop's usual jitter: the process stood still.
+_STALL_US = 20_000
+
+
+class Observer(Protocol):
+    """What the engine tells to the rest of the runtime, in the loop."""
+
+    def on_apply(self, batch: Batch) -> None: ...
+
+    def on_applied(self, index: int) -> None: ...
+
+    def on_answer(self, answer: Proposed | Refused | ReadReady | TransferDone) -> None: ...
+
+    def on_role(self, change: RoleChanged) -> None: ...
+
+    def on_configuration(self, change: ConfigurationChanged) -> None: ...
+
+    def on_note(self, note: Note) -> None: ...
+
+    def on_storage_failed(self, failure: StorageFailure) -> None: ...
+
+    def on_fatal(self, error: Exception) -> None: ...
+
+
+class Engine:
+    """Owns the node. `feed` is the only way in; effects go to store, transport and observer.
+
+    `excuse_stalls`: whether a timer that fires late first lets the sockets speak, and asks the
+    kernel when it last heard the leader.
+    """
+
+    def __init__(
+        self,
+        *,
+        node: Node,
+        store: Store,
+        transport: Transport,
+        observer: Observer,
+        loop: asyncio.AbstractEventLoop,
+        excuse_stalls: bool = True,
+    ) -> None:
+        self.node = node
+        self._store = store
+        self._transport = transport
+        self._observer = observer
+        self._loop = loop
+        self._excuse_stalls = excuse_stalls
+        self._inbox: deque[Event] = deque()
+        self._busy = False
+        self._closed = False
+        self._log_persisted = 0
+        self._vote_persisted = 0
+        self._held: list[Send] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_due_us = 0
+        self._carry_out: dict[type, Callable[[Any], None]] = {
+            Send: self._send,
+            AppendLog: store.append,
+            Apply: self._apply,
+            SaveVote: store.save_vote,
+            ReadLog: self._read_log,
+            Proposed: observer.on_answer,
+            Refused: observer.on_answer,
+            ReadReady: observer.on_answer,
+            TransferDone: observer.on_answer,
+            RoleChanged: observer.on_role,
+            ConfigurationChanged: observer.on_configuration,
+            FoundCluster: self._found_cluster,
+            Note: observer.on_note,
+        }
+
+    def start(self) -> None:
+        self._store.start(
+            post=self._post,
+            on_log_persisted=self._on_log_persisted,
+            on_vote_persisted=self._on_vote_persisted,
+            on_failed=self._on_storage_failed,
+        )
+        self._arm()
+
+    def close(self) -> None:
+        """No event is taken after this; what is held back is never sent."""
+        self._closed = True
+        self._held.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+
+    # --- the way in
+
+    def feed(self, event: Event) -> None:
+        """Take an event; effects may bring more of them, which follow in order."""
+        if self._closed:
+            return
+        self._inbox.append(event)
+        if self._busy:
+            return
+        self._busy = True
+        try:
+            self._drain()
+        except Exception as error:
+            # A broken invariant or a bug: nothing that is in memory can be trusted any more.
+            self.close()
+            self._observer.on_fatal(error)
+        finally:
+            self._busy = False
+        self._arm()
+
+    def _drain(self) -> None:
+        inbox = self._inbox
+        carry_out = self._carry_out
+        while inbox:
+            event = inbox.popleft()
+            effects: list[Effect] = self.node.step(event, now_us())
+            for effect in effects:
+                carry_out[type(effect)](effect)
+
+    def received(self, sender: int, message: Any) -> None:
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug("from %016x: %s", sender, message)
+        self.feed(Received(sender, message))
+
+    # --- effects
+
+    def _send(self, effect: Send) -> None:
+        if effect.after_log > self._log_persisted or effect.after_vote > self._vote_persisted:
+            self._held.append(effect)
+            return
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug("to %016x: %s", effect.to, effect.message)
+        self._transport.send(effect.to, effect.message)
+
+    def _release(self) -> None:
+        held, self._held = self._held, []
+        for effect in held:
+            self._send(effect)
+
+    def _apply(self, effect: Apply) -> None:
+        size = 0
+        for batch in effect.batches:
+            self._observer.on_apply(batch)
+            size += len(batch.record)
+        index = effect.batches[-1].last_index
+        self._observer.on_applied(index)
+        if size > _LONG_APPLY_BYTES:
+            self._loop.call_soon(self.feed, Applied(index))
+        else:
+            self._inbox.append(Applied(index))
+
+    def _read_log(self, effect: ReadLog) -> None:
+        future = self._loop.run_in_executor(
+            None, self._store.read, effect.from_index, effect.max_bytes
+        )
+        future.add_done_callback(lambda done: self._log_was_read(effect, done))
+
+    def _log_was_read(self, effect: ReadLog, done: asyncio.Future[tuple[Batch, ...]]) -> None:
+        if self._closed or done.cancelled():
+            return
+        error = done.exception()
+        if error is None:
+            self.feed(LogRead(effect.purpose, effect.from_index, done.result()))
+        elif isinstance(error, StorageError | OSError):
+            self._on_storage_failed(StorageFailure(str(error), disk_full=False))
+        else:
+            self.close()
+            self._observer.on_fatal(RuntimeError(f"reading the log failed: {error!r}"))
+
+    def _found_cluster(self, effect: FoundCluster) -> None:
+        self._store.found_cluster(effect.cluster_id)
+        self._transport.set_cluster(effect.cluster_id)
+
+    # --- the store's answers
+
+    def _post(self, callback: Callable[[], None]) -> None:
+        # A store that finishes its queue while the loop ends has nobody left to tell.
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(callback)
+
+    def _on_log_persisted(self, seq: int) -> None:
+        self._log_persisted = seq
+        if self._held:
+            self._release()
+        self.feed(LogPersisted(seq))
+
+    def _on_vote_persisted(self, seq: int) -> None:
+        self._vote_persisted = seq
+        if self._held:
+            self._release()
+        self.feed(VotePersisted(seq))
+
+    def _on_storage_failed(self, failure: StorageFailure) -> None:
+        if self._closed:
+            return
+        self._held.clear()
+        self.feed(StorageFailed(failure.reason))
+        self._observer.on_storage_failed(failure)
+
+    # --- time
+
+    def _arm(self) -> None:
+        """Most events move the election timer later; the loop's timer is only ever moved earlier,
+        and looks again when it fires."""
+        due_us = self.node.next_deadline_us
+        if due_us is None or self._closed:
+            return
+        if self._timer is not None:
+            if due_us >= self._timer_due_us:
+                return
+            self._timer.cancel()
+        self._timer_due_us = due_us
+        self._timer = self._loop.call_later(max(due_us - now_us(), 0) / 1e6, self._timer_fired)
+
+    def _timer_fired(self) -> None:
+        self._timer = None
+        due_us = self.node.next_deadline_us
+        late_us = 0 if due_us is None else now_us() - due_us
+        if due_us is None or late_us < 0:
+            self._arm()
+            return
+        leads = self.node.role is Role.LEADER
+        if self._excuse_stalls and (not leads or late_us > _STALL_US):
+            # What arrived while this process stood still is read before silence is judged. uvloop
+            # runs timers before it polls, so a timer set now fires after a full turn of reads.
+            self._timer_due_us = 0
+            self._timer = self._loop.call_later(0.001, self._silence_is_judged, late_us)
+            return
+        self._tick(None)
+
+    def _silence_is_judged(self, late_us: int) -> None:
+        self._timer = None
+        due_us = self.node.next_deadline_us
+        if due_us is None or now_us() < due_us:
+            self._arm()
+            return
+        if late_us > _STALL_US:
+            log.info("a timer fired %d ms late: this process stood still", late_us // 1000)
+        node = self.node
+        silence_us = None
+        if node.leader_id and node.role is not Role.LEADER:
+            silence_us = self._transport.leader_silence_us(node.leader_id, node.current_term)
+        self._tick(silence_us)
+
+    def _tick(self, leader_silence_us: int | None) -> None:
+        self.feed(TimerExpired(leader_silence_us))
+        self._arm()
+
+
+def now_us() -> int:
+    """The core's clock: monotonic, microseconds."""
+    return time.monotonic_ns() // 1000

@@ -1,0 +1,78 @@
+"""What happened at this node: the newest events, for `raftctl events` and the log."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from raft_agent.api.protocol import EventItem
+
+KEPT = 1000
+
+# What people read. Member ids stand in the facts under these names and are shown by member name.
+_MEMBERS = ("leader", "target", "sender")
+_TEXTS = {
+    "cluster_founded": "founded the cluster {cluster_id} with {members} members",
+    "cluster_adopted": "joined the cluster {cluster_id}",
+    "bootstrap_waits": "waiting to be joined: {reason}",
+    "waits_to_be_joined": "waiting to be joined: {reason}",
+    "pre_vote_started": "asking whether an election for term {next_term} has a chance",
+    "election_started": "standing for election",
+    "election_deferred": "the leader was heard {leader_silence_us} µs ago by the kernel: "
+    "waiting once more",
+    "leader_elected": "leads from now on",
+    "leader_found": "follows {leader}",
+    "leader_lost": "has not heard from {leader} any more",
+    "stepped_down": "leads no more",
+    "quorum_lost": "no quorum answers: steps down",
+    "transfer_started": "hands leadership over to {target}",
+    "transfer_failed": "{target} did not take over in time: leads on",
+    "log_truncated": "dropped the uncommitted entries {from_index} to {last_index}, "
+    "which the leader does not have",
+    "log_refilled": "the damaged end of the log is whole again, up to {index}",
+    "storage_failed": "takes no part any more: {reason}",
+    "storage_recovered": "the disk is well again",
+    "started": "started version {version}",
+    "stopping": "is stopping",
+    "warning": "{text}",
+    "malformed_append": "ignored AppendEntries from {sender} that do not follow each other",
+    "impossible_reply": "ignored a reply of {sender} for entries that were never sent",
+}
+
+
+class EventLog:
+    """Keeps the newest events and passes new ones on."""
+
+    def __init__(self, member_name: Callable[[int], str]) -> None:
+        self._member_name = member_name
+        self._events: deque[EventItem] = deque(maxlen=KEPT)
+        self._subscribers: set[Callable[[EventItem], None]] = set()
+
+    def add(self, kind: str, term: int, facts: dict[str, int | str]) -> EventItem:
+        shown = dict(facts)
+        for key in _MEMBERS:
+            member = shown.get(key)
+            if isinstance(member, int):
+                shown[key] = self._member_name(member) if member else "nobody"
+        text = _TEXTS[kind].format_map(shown)
+        event = EventItem(rfc3339(time.time()), kind, term, text, shown)
+        self._events.append(event)
+        for on_event in list(self._subscribers):
+            on_event(event)
+        return event
+
+    def recent(self, limit: int) -> list[EventItem]:
+        """The newest `limit` events, oldest first."""
+        return list(self._events)[max(len(self._events) - limit, 0) :]
+
+    def subscribe(self, on_event: Callable[[EventItem], None]) -> Callable[[], None]:
+        self._subscribers.add(on_event)
+        return lambda: self._subscribers.discard(on_event)
+
+
+def rfc3339(seconds: float) -> str:
+    """A time since 1970 as RFC 3339 in UTC with milliseconds."""
+    moment = datetime.fromtimestamp(seconds, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

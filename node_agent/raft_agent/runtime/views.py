@@ -1,0 +1,171 @@
+"""What a node tells of itself: status, members, health. Reads the core, changes nothing."""
+
+from __future__ import annotations
+
+from raft_agent import __version__
+from raft_agent.api.protocol import (
+    EbpfStatus,
+    HealthMember,
+    HealthResult,
+    MemberInfo,
+    MemberListResult,
+    ProgressInfo,
+    StatusResult,
+)
+from raft_agent.consensus.node import Node
+from raft_agent.consensus.progress import Progress
+from raft_agent.consensus.types import Role
+from raft_agent.runtime.engine import now_us
+from raft_agent.transport.transport import Transport
+
+# A follower that is this many entries behind has not merely a few round trips in flight.
+_LAGGING_ENTRIES = 10_000
+
+_SHOWN_ROLES = {
+    Role.FRESH: "follower",
+    Role.PRE_CANDIDATE: "candidate",
+}
+
+
+class Views:
+    """`configured_peers`: the names in the configuration file, shown until there is a cluster.
+    `note` is what the node wants to be known, for example what it waits for.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        node: Node,
+        transport: Transport,
+        configured_peers: tuple[str, ...],
+        ebpf: EbpfStatus,
+        silence_limit_us: int,
+    ) -> None:
+        self._name = name
+        self._node = node
+        self._transport = transport
+        self._configured_peers = configured_peers
+        self._ebpf = ebpf
+        self._silence_limit_us = silence_limit_us
+        self.note = ""
+
+    def member_name(self, member_id: int) -> str:
+        """A name for people; the id itself for somebody who is no member."""
+        if member_id == self._node.state.member_id:
+            return self._name
+        member = self._node.state.membership.member(member_id)
+        return member.name if member is not None else f"{member_id:016x}"
+
+    def leader_name(self) -> str | None:
+        return self.member_name(self._node.leader_id) if self._node.leader_id else None
+
+    def _members(self) -> list[MemberInfo]:
+        configuration = self._node.configuration
+        if configuration is None:
+            return []
+        return sorted(
+            (
+                MemberInfo(
+                    member.name,
+                    f"{member.id:016x}",
+                    member.address,
+                    "learner" if member.id in configuration.learners else "voter",
+                )
+                for member in configuration.members
+            ),
+            key=lambda info: info.name,
+        )
+
+    def member_list(self) -> MemberListResult:
+        configuration = self._node.configuration
+        cluster_id = configuration.cluster_id if configuration else ""
+        return MemberListResult(cluster_id, self.leader_name(), self._members())
+
+    def status(self) -> StatusResult:
+        node = self._node
+        members = self._members()
+        others = [info.name for info in members if info.name != self._name]
+        configuration = node.configuration
+        return StatusResult(
+            node_id=self._name,
+            role=_SHOWN_ROLES.get(node.role, str(node.role)),
+            term=node.current_term,
+            commit_index=node.commit_index,
+            last_applied=node.applied_index,
+            leader=self.leader_name(),
+            peers=others if configuration else list(self._configured_peers),
+            voters=[info.name for info in members if info.role == "voter"],
+            learners=[info.name for info in members if info.role == "learner"],
+            members=members,
+            cluster_id=configuration.cluster_id if configuration else "",
+            version=__version__,
+            ebpf=self._ebpf,
+            progress=self._progress(),
+            note=node.state.failed or self.note,
+        )
+
+    def _progress(self) -> dict[str, ProgressInfo] | None:
+        node = self._node
+        if node.role is not Role.LEADER:
+            return None
+        last_index = node.log.last_index
+        return {
+            self.member_name(peer): ProgressInfo(
+                progress.match_index, last_index - progress.match_index, _contact_ms(progress)
+            )
+            for peer, progress in sorted(node.progress.items())
+        }
+
+    def health(self) -> HealthResult:
+        node = self._node
+        configuration = node.configuration
+        addresses = {m.name: m.id for m in configuration.members} if configuration else {}
+        members = [self._health_of(info, addresses[info.name]) for info in self._members()]
+        if node.role is Role.LEADER:
+            answering = {
+                addresses[member.name] for member in members if member.state != "unreachable"
+            }
+            quorum = node.state.has_quorum(answering)
+        else:
+            quorum = node.leader_id != 0
+        return HealthResult(quorum, self.leader_name(), node.current_term, members)
+
+    def _health_of(self, info: MemberInfo, member_id: int) -> HealthMember:
+        node = self._node
+        state, detail = "healthy", ""
+        contact_ms: int | None = None
+        match_index: int | None = None
+        lag: int | None = None
+        if member_id == node.state.member_id:
+            contact_ms, match_index = 0, node.state.persisted_index
+            lag = node.log.last_index - match_index
+            if node.state.failed:
+                state, detail = "unreachable", node.state.failed
+        elif member_id in node.progress:
+            progress = node.progress[member_id]
+            contact_ms, match_index = _contact_ms(progress), progress.match_index
+            lag = node.log.last_index - match_index
+            if now_us() - progress.last_contact_us > self._silence_limit_us:
+                state, detail = "unreachable", f"silent for {contact_ms} ms"
+            elif lag > _LAGGING_ENTRIES:
+                state, detail = "lagging", f"{lag} entries behind"
+        else:
+            peer = self._transport.stats().get(member_id)
+            if peer is None or not peer.connected:
+                state, detail = "unreachable", f"not connected to {self._name}"
+        return HealthMember(
+            info.name,
+            info.id,
+            info.address,
+            info.role,
+            state,
+            contact_ms,
+            match_index,
+            lag,
+            detail,
+        )
+
+
+def _contact_ms(progress: Progress) -> int:
+    return (now_us() - progress.last_contact_us) // 1000
