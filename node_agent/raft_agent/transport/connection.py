@@ -35,7 +35,7 @@ class PeerStats(msgspec.Struct):
     `connected`: our connection to the peer stands; `connected_inbound`: its connection to us.
     `dropped_frames`: not connected, or the queue was full. `last_received`: when the last bytes
     came, in seconds of time.monotonic(), None before the first. `reconnects`: how often our
-    connection was made anew.
+    connection was made anew. `queued_bytes`: what waits in this process to be sent.
     """
 
     name: str = ""
@@ -49,6 +49,7 @@ class PeerStats(msgspec.Struct):
     dropped_frames: int = 0
     last_received: float | None = None
     reconnects: int = 0
+    queued_bytes: int = 0
 
 
 class TransportHandlers(msgspec.Struct, frozen=True):
@@ -213,7 +214,7 @@ class Connection(asyncio.Protocol):
         if transport is None or transport.is_closing():
             self.stats.dropped_frames += 1
             return False
-        waiting = self._queue_bytes + transport.get_write_buffer_size()
+        waiting = self.queued_bytes
         limit = SEND_LIMIT_BYTES if bulk else SEND_LIMIT_BYTES + SEND_RESERVE_BYTES
         # A single frame may be larger than the limit: it goes out when nothing else waits.
         if waiting and waiting + len(frame) > limit:
@@ -224,6 +225,12 @@ class Connection(asyncio.Protocol):
         self._queue.append(frame)
         self._queue_bytes += len(frame)
         return True
+
+    @property
+    def queued_bytes(self) -> int:
+        """What waits in this process to be sent."""
+        buffered = 0 if self._transport is None else self._transport.get_write_buffer_size()
+        return self._queue_bytes + buffered
 
     def _flush(self) -> None:
         queue = self._queue

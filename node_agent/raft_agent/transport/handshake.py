@@ -41,7 +41,7 @@ _DECODER = msgspec.msgpack.Decoder(Hello)
 
 class Refused(Exception):  # noqa: N818  (a decision, not a fault of this program)
     """The other side is not welcome; `reason` is a short stable word for counters: "protocol",
-    "cluster", "self", "identity", "name", "duplicate", "refused".
+    "cluster", "self", "identity", "name", "duplicate", "superseded", "refused".
     """
 
     def __init__(self, reason: str, text: str) -> None:

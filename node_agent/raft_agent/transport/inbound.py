@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from raft_agent import wire
@@ -29,7 +29,11 @@ class InboundOwner(Protocol):
     strangers: int
     """How many inbound connections have not finished their handshake."""
 
-    def inbound_stands(self, connection: InboundConnection, hello: Hello) -> PeerStats: ...
+    serials: Iterator[int]
+    """Rising numbers for connections in the order in which they were accepted."""
+
+    def inbound_stands(self, connection: InboundConnection, hello: Hello) -> PeerStats:
+        """Raises Refused when a newer connection of the same member stands."""
 
     def inbound_lost(self, connection: InboundConnection) -> None: ...
 
@@ -37,6 +41,7 @@ class InboundOwner(Protocol):
 class InboundConnection(Connection):
     def __init__(self, local: Local, owner: InboundOwner) -> None:
         super().__init__(local, FrameType.HELLO)
+        self.serial = 0  # in the order in which connections were accepted
         self._owner = owner
         self._is_stranger = True
 
@@ -54,6 +59,7 @@ class InboundConnection(Connection):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
+        self.serial = next(self._owner.serials)
         self._owner.strangers += 1
         if self._owner.strangers > MAX_STRANGERS:
             self.reject("crowded", f"{MAX_STRANGERS} others have not finished their handshake")
@@ -72,6 +78,7 @@ class InboundConnection(Connection):
         try:
             hello = decode_hello(frame)
             check_hello(own, hello)
+            stats = self._owner.inbound_stands(self, hello)
         except FrameError as error:
             self.reject(error.reason, str(error))
         except Refused as refused:
@@ -81,7 +88,7 @@ class InboundConnection(Connection):
             self.refuse(refused.reason, str(refused))
         else:
             self._no_stranger()
-            self.handshake_done(hello, self._owner.inbound_stands(self, hello), _FRAMES)
+            self.handshake_done(hello, stats, _FRAMES)
             self.send(encode_hello(FrameType.HELLO_REPLY, own), bulk=False)
 
     def _forward_reply(self, request_id: int) -> Callable[[bytes], None]:

@@ -82,9 +82,11 @@ class OutboundConnection(Connection):
     def frame_received(self, frame: wire.Frame) -> None:
         if not self.stands:
             self._hello_received(frame)
-        elif not self.is_from_peer(frame):
             return
-        elif frame.type == FrameType.FORWARD_REPLY:
+        if not self.is_from_peer(frame):
+            return
+        self.dialer.heard()
+        if frame.type == FrameType.FORWARD_REPLY:
             on_reply = self._forwards.pop(frame.request_id, None)
             if on_reply is None:
                 self.reject("body", f"a reply to the unknown request {frame.request_id}")
@@ -98,10 +100,8 @@ class OutboundConnection(Connection):
             self._silence_timer.cancel()
         if self.stands:
             self.stands = False
-            if not self.local.closing:
-                logger.info(
-                    "lost the connection to %s%s", self.describe(), f": {exc}" if exc else ""
-                )
+            why = f": {exc}" if exc else ""
+            self.dialer.log("lost the connection to %s%s", self.describe(), why)
             self._owner.outbound_lost(self)
         forwards, self._forwards = self._forwards, {}
         for on_reply in forwards.values():
@@ -157,7 +157,7 @@ class OutboundConnection(Connection):
         self.handshake_done(hello, stats, _FRAMES)
         self.stands = True
         self.dialer.stands(hello.member_id)
-        logger.info("connected to %s", self.describe())
+        self.dialer.log("connected to %s", self.describe())
         self.local.handlers.on_peer_up(hello.member_id, hello.name)
 
     def _watch_silence(self, delay_s: float) -> None:
@@ -176,6 +176,7 @@ class OutboundConnection(Connection):
                 _HEARING_S, self._look_for_silence, True
             )
         else:
+            self.dialer.is_mute = True
             self.reject("silence", f"nothing was heard for {silent_s:.1f} s where a reply was due")
 
 
@@ -187,6 +188,8 @@ class Dialer:
     ) -> None:
         self.target = target
         self.has_stood = False
+        self.is_mute = False
+        """The peer takes connections but did not answer on the last one."""
         self._connection: OutboundConnection | None = None
         self._stopped = False
         self._learned_id = target.member_id
@@ -221,6 +224,17 @@ class Dialer:
         self.has_stood = True
         self._learned_id = member_id
         self._reported = ""
+
+    def heard(self) -> None:
+        """The peer answered a call."""
+        if self.is_mute:
+            self.is_mute = False
+            self.log("%r answers again", self.target.name)
+
+    def log(self, text: str, *facts: object) -> None:
+        """A fact about the connection; quieter while a mute peer is dialled again and again."""
+        quiet = self.is_mute or self._local.closing
+        logger.log(logging.DEBUG if quiet else logging.INFO, text, *facts)
 
     def wake(self) -> None:
         """The peer is alive: don't wait for the end of the back-off."""

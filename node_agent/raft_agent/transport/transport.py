@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import itertools
 import logging
 import random
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
@@ -42,8 +43,6 @@ class Transport:
     """All connections with other members. Everything happens in the event loop that `start` ran in;
     no method blocks, and none calls a handler before it returns.
     """
-
-    strangers = 0
 
     def __init__(
         self,
@@ -77,6 +76,8 @@ class Transport:
         self._inbound: dict[int, InboundConnection] = {}
         self._outbound: dict[int, OutboundConnection] = {}
         self._stats: dict[int, PeerStats] = {}
+        self.strangers = 0
+        self.serials: Iterator[int] = itertools.count(1)
 
     async def start(self) -> None:
         """Listen. Raises OSError that says which address can't be listened on and why."""
@@ -186,10 +187,13 @@ class Transport:
         """A copy of the numbers of every peer that was reached or that reached us, by member id."""
         copies = {}
         for member_id, stats in self._stats.items():
+            outbound = self._outbound.get(member_id)
+            inbound = self._inbound.get(member_id)
             copies[member_id] = msgspec.structs.replace(
                 stats,
-                connected=member_id in self._outbound,
-                connected_inbound=member_id in self._inbound,
+                connected=outbound is not None,
+                connected_inbound=inbound is not None,
+                queued_bytes=sum(c.queued_bytes for c in (outbound, inbound) if c is not None),
             )
         return copies
 
@@ -213,10 +217,16 @@ class Transport:
     # --- what the connections tell ------------------------------------------------------------
 
     def inbound_stands(self, connection: InboundConnection, hello: Hello) -> PeerStats:
-        """A peer's connection to us has finished its handshake."""
+        """A peer's connection to us has finished its handshake. Raises Refused when a newer one
+        stands.
+
+        The one that the peer dialled last counts: it dials anew only when it has given the old one
+        up. After a pause of this process several may be read in any order.
+        """
         older = self._inbound.get(hello.member_id)
         if older is not None:
-            # The peer dials anew only when it has given the old connection up.
+            if older.serial > connection.serial:
+                raise Refused("superseded", f"a newer connection from {hello.name!r} stands")
             logger.debug("a newer connection from %s takes over", older.describe())
             older.abort()
         self._inbound[hello.member_id] = connection

@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import pytest
+from tests.unit.transport.nodes import (
+    HEARTBEAT,
+    Node,
+    RawListener,
+    connect_all,
+    run,
+    started,
+)
+
+from raft_agent.consensus import batch as batches
+from raft_agent.consensus import types
+from raft_agent.transport import codec
+from raft_agent.transport.transport import PeerTarget
+
+
+def test_a_peer_that_is_silent_where_a_reply_is_due_is_dialled_anew(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def test() -> None:
+        a, b = Node(1), Node(2)
+        listener = RawListener()
+        async with started(a):
+            a.transport.set_peers([PeerTarget("node-02", listener.address, 2)])
+            first = await listener.accept_as(b.hello())
+            await a.until("up", 2)
+            a.transport.send(2, HEARTBEAT)
+            assert await a.told.get() == ("down", 2)
+            second = await listener.accept_as(b.hello())
+            await a.until("up", 2)
+            assert a.transport.reject_counts == {"silence": 1}
+            await first.closed()
+            first.close()
+            second.close()
+        listener.close()
+
+    with caplog.at_level(logging.WARNING, "raft.transport"):
+        run(test)
+    assert len(caplog.records) == 1
+    assert "'node-02'" in caplog.text
+    assert "nothing was heard for" in caplog.text
+
+
+def test_any_reply_keeps_the_connection() -> None:
+    async def test() -> None:
+        a, b = Node(1), Node(2)
+        listener = RawListener()
+        async with started(a):
+            a.transport.set_peers([PeerTarget("node-02", listener.address, 2)])
+            peer = await listener.accept_as(b.hello())
+            await a.until("up", 2)
+            for number in range(1, 16):  # longer than the silence that closes
+                a.transport.send(2, types.Heartbeat(1, number, 1, 0))
+                reply = types.HeartbeatReply(1, number, 1)
+                assert await peer.receive() is not None
+                await peer.send(codec.encode_message(2, reply))
+                assert await a.told.get() == ("message", 2, reply)
+                await asyncio.sleep(0.1)
+            # Commits announced and entries sent are no reason to close: no reply is due at once.
+            a.transport.send(2, types.Heartbeat(1, 0, 1, 0))
+            a.transport.send(2, types.AppendEntries(1, 20, 1, 0, 0, 0, ()))
+            a.transport.forward(2, b"takes its time", lambda *_: None)
+            await asyncio.sleep(1.3)
+            assert a.told.empty()
+            assert a.transport.reject_counts == {}
+            peer.close()
+        listener.close()
+
+    run(test)
+
+
+def test_a_peer_that_takes_connections_but_never_answers_is_logged_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def test() -> None:
+        a, b = Node(1), Node(2)
+        listener = RawListener()
+        async with started(a):
+            a.transport.set_peers([PeerTarget("node-02", listener.address, 2)])
+            for _ in range(3):
+                peer = await listener.accept_as(b.hello())
+                await a.until("up", 2)
+                a.transport.send(2, HEARTBEAT)
+                await a.until("down", 2)
+                peer.close()
+        listener.close()
+
+    with caplog.at_level(logging.INFO, "raft.transport"):
+        run(test)
+    texts = [record.getMessage() for record in caplog.records]
+    assert len([text for text in texts if text.startswith("connected to")]) == 1
+    assert len([text for text in texts if "nothing was heard" in text]) == 1
+
+
+def test_a_peer_that_never_reads_costs_bounded_memory() -> None:
+    async def test() -> None:
+        a, b = Node(1), Node(2)
+        listener = RawListener(receive_buffer=4096)
+        async with started(a):
+            a.transport.set_peers([PeerTarget("node-02", listener.address, 2)])
+            peer = await listener.accept_as(b.hello())
+            await a.until("up", 2)
+            batch = batches.encode(batches.BatchKind.COMMANDS, 1, 1, 1, bytes(1 << 20))
+            bulk = types.AppendEntries(1, 1, 1, 0, 0, 0, (batch,))
+            limit, reserve = 16 << 20, 1 << 20
+            for _ in range(64):
+                a.transport.send(2, bulk)
+            stats = a.transport.stats()[2]
+            assert stats.queued_bytes <= limit
+            assert stats.queued_bytes > limit - (2 << 20)
+            assert stats.dropped_frames == 64 - 15
+            await asyncio.sleep(0)  # what fits goes to the kernel; fill up again
+            for _ in range(64):
+                a.transport.send(2, bulk)
+            assert a.transport.stats()[2].queued_bytes <= limit
+            # What must not wait behind bulk data still goes, up to the reserve.
+            dropped = a.transport.stats()[2].dropped_frames
+            a.transport.send(2, HEARTBEAT)
+            assert a.transport.stats()[2].dropped_frames == dropped
+            for _ in range(64_000):
+                a.transport.send(2, HEARTBEAT)
+            stats = a.transport.stats()[2]
+            assert limit < stats.queued_bytes <= limit + reserve
+            assert stats.dropped_frames > dropped
+            await a.until("down", 2)
+            peer.close()
+        listener.close()
+
+    run(test)
+
+
+def test_one_message_larger_than_the_limit_goes_out_alone() -> None:
+    async def test() -> None:
+        a, b = Node(1), Node(2)
+        async with started(a, b):
+            await connect_all(a, b)
+            payload = bytes(batches.MAX_PAYLOAD_BYTES)
+            batch = batches.encode(batches.BatchKind.COMMANDS, 1, 1, 1, payload)
+            message = types.AppendEntries(1, 1, 1, 0, 0, 0, (batch,))
+            a.transport.send(2, message)
+            assert (await b.until("message", 1))[2] == message
+
+    run(test)
