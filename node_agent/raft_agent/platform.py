@@ -1,0 +1,122 @@
+"""What differs between Linux and macOS: syncing and reserving files, and what sockets know.
+
+This is the only module that asks which system it runs on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import socket
+import struct
+import sys
+from collections.abc import Sequence
+
+# struct tcp_info of <linux/tcp.h>: eight one-byte fields, then __u32 tcpi_rto, ato, snd_mss,
+# rcv_mss, unacked, sacked, lost, retrans, fackets, last_data_sent, last_ack_sent, last_data_recv
+# (milliseconds). The kernel only ever adds fields at the end.
+_TCP_LAST_DATA_RECV_OFFSET = 52
+_U32 = struct.Struct("=I")
+
+_UCRED = struct.Struct("=iII")  # struct ucred of unix(7): pid, uid, gid
+_XUCRED = struct.Struct("=IIh2xI")  # struct xucred of macOS: version, uid, group count, first group
+_MACOS_SOL_LOCAL = 0
+_MACOS_LOCAL_PEERCRED = 1
+_MACOS_LOCAL_PEERPID = 2
+
+
+def sync_data(fd: int) -> None:
+    """Return once the file's bytes, and its length if it grew, are on the medium. Raises OSError.
+
+    macOS: fsync(2) stops at the drive's cache there; only F_FULLFSYNC empties it.
+    """
+    if sys.platform == "darwin":
+        fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
+    else:
+        os.fdatasync(fd)
+
+
+def sync_file(fd: int) -> None:
+    """Like `sync_data`, with all of the file's metadata; also for directories. Raises OSError."""
+    if sys.platform == "darwin":
+        fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
+    else:
+        os.fsync(fd)
+
+
+def reserve(fd: int, size_bytes: int) -> None:
+    """Make the file `size_bytes` long with its blocks reserved in as few pieces as possible.
+
+    Raises OSError (ENOSPC, EDQUOT) when there is no room. Where the system or the file system
+    can't reserve, this does nothing: whoever writes afterwards finds out.
+    """
+    if sys.platform != "darwin":
+        try:
+            os.posix_fallocate(fd, 0, size_bytes)
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
+                raise
+
+
+def forget_cached(fd: int) -> None:
+    """Drop the file's clean pages from the page cache, so that the next read asks the medium.
+
+    After a failed fsync Linux keeps the page and calls it clean although the medium never got it.
+    """
+    if sys.platform != "darwin":
+        with contextlib.suppress(OSError):  # only advice; not every file system takes it
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def read_ahead(fd: int) -> None:
+    """Ask the system to start reading the whole file."""
+    if sys.platform != "darwin":
+        with contextlib.suppress(OSError):
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_WILLNEED)
+
+
+def write_vector(fd: int, buffers: Sequence[bytes], offset: int) -> int:
+    """pwritev(2): the number of bytes written, which may be less than all. Raises OSError."""
+    return os.pwritev(fd, buffers, offset)
+
+
+def tcp_silence_us(sock: socket.socket) -> int | None:
+    """For how many microseconds the kernel has received no data on this TCP connection.
+
+    Unread data counts as received: that is the point. The kernel counts in milliseconds, in steps
+    of its timer tick (1-10 ms). None where the system can't tell or `sock` is no TCP connection.
+    """
+    if sys.platform != "linux":
+        return None
+    size = _TCP_LAST_DATA_RECV_OFFSET + _U32.size
+    try:
+        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, size)
+    except OSError:
+        return None
+    if len(info) < size:
+        return None
+    silence_ms: int = _U32.unpack_from(info, _TCP_LAST_DATA_RECV_OFFSET)[0]
+    return silence_ms * 1000
+
+
+def peer_credentials(sock: socket.socket) -> tuple[int | None, int, int]:
+    """(process id, user id, group id) of who connected to this Unix socket, as the kernel saw it.
+
+    The process id is None when the system can't tell. Raises OSError when `sock` is no connected
+    Unix socket.
+    """
+    if sys.platform == "darwin":
+        raw = sock.getsockopt(_MACOS_SOL_LOCAL, _MACOS_LOCAL_PEERCRED, 76)
+        _, mac_uid, _, mac_gid = _XUCRED.unpack_from(raw)
+        try:
+            mac_pid = sock.getsockopt(_MACOS_SOL_LOCAL, _MACOS_LOCAL_PEERPID)
+        except OSError:
+            return None, mac_uid, mac_gid
+        return mac_pid or None, mac_uid, mac_gid
+    if sock.family != socket.AF_UNIX:
+        raise OSError(errno.EOPNOTSUPP, "only a Unix socket knows who is at its other end")
+    raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+    pid, uid, gid = _UCRED.unpack(raw)
+    return pid or None, uid, gid

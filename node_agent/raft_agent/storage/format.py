@@ -1,0 +1,164 @@
+"""The bytes of the data directory: segment header, vote file, identity. Pure: no I/O.
+
+Segment header and vote file hold one small record twice, in two blocks of 4096 bytes, so that one
+bad sector costs neither. All integers are little endian::
+
+    block    body, CRC32C of the body u32, zeros                                  4096 bytes
+    block    the same once more                                                   4096 bytes
+
+    segment  body = magic "RAFTSEG1", format version u16, cluster id length u16, zero u32,
+             first index u64, cluster id (UTF-8, zero padded) 64 bytes; batch records as
+             `consensus/batch.py` makes them follow back to back from SEGMENT_HEADER_SIZE on, then
+             zeros up to the end of the file (segments are written with zeros beforehand)
+    vote     body = magic "RAFTVOT1", format version u16, zero u16, zero u32, term u64,
+             voted for u64, floor term u64, floor index u64
+
+The identity is a small text file, one `name = value` a line, the last one a CRC32C of all before.
+"""
+
+from __future__ import annotations
+
+import struct
+
+import google_crc32c
+import msgspec
+
+from raft_agent.consensus.types import Vote
+
+FORMAT_VERSION = 1
+BLOCK_BYTES = 4096
+SEGMENT_HEADER_SIZE = 2 * BLOCK_BYTES
+VOTE_FILE_SIZE = 2 * BLOCK_BYTES
+MAX_CLUSTER_ID_BYTES = 64
+
+_SEGMENT_MAGIC = b"RAFTSEG1"
+_VOTE_MAGIC = b"RAFTVOT1"
+_SEGMENT = struct.Struct(f"<8sHHIQ{MAX_CLUSTER_ID_BYTES}s")
+_VOTE = struct.Struct("<8sHHIQQQQ")
+_U32 = struct.Struct("<I")
+_IDENTITY_TITLE = "raft-ebpf data directory: don't edit, don't copy to another machine"
+
+
+class FormatError(ValueError):
+    """The bytes are not what they should be; the text says which part is wrong."""
+
+
+class SegmentHeader(msgspec.Struct, frozen=True):
+    """`first_index`: of the segment's first entry. `intact_copies` is 2, or 1 when one is bad."""
+
+    first_index: int
+    cluster_id: str
+    intact_copies: int = 2
+
+
+class VoteRecord(msgspec.Struct, frozen=True):
+    """A decoded vote file; `intact_copies` is 2, or 1 when one is bad."""
+
+    vote: Vote
+    intact_copies: int = 2
+
+
+def segment_name(first_index: int) -> str:
+    """The file name of the segment that starts with the entry `first_index`."""
+    return f"{first_index:020d}.seg"
+
+
+def parse_segment_name(name: str) -> int | None:
+    """The first index that a segment's file name says; None when it is no segment's name."""
+    digits = name.removesuffix(".seg")
+    if digits == name or len(digits) != 20 or not digits.isdecimal() or not digits.isascii():
+        return None
+    return int(digits) or None
+
+
+def encode_segment_header(first_index: int, cluster_id: str) -> bytes:
+    """SEGMENT_HEADER_SIZE bytes. Raises ValueError when the cluster id is too long."""
+    raw_id = cluster_id.encode()
+    if len(raw_id) > MAX_CLUSTER_ID_BYTES:
+        raise ValueError(f"cluster id of {len(raw_id)} bytes is over {MAX_CLUSTER_ID_BYTES}")
+    body = _SEGMENT.pack(_SEGMENT_MAGIC, FORMAT_VERSION, len(raw_id), 0, first_index, raw_id)
+    return _encode_twice(body)
+
+
+def decode_segment_header(data: bytes) -> SegmentHeader:
+    """Decode the header at the start of a segment's bytes. Raises FormatError."""
+    body, intact_copies = _decode_twice(data, _SEGMENT, _SEGMENT_MAGIC)
+    _, _, id_length, _, first_index, raw_id = _SEGMENT.unpack(body)
+    if id_length > MAX_CLUSTER_ID_BYTES or first_index < 1:
+        raise FormatError(f"impossible header: index {first_index}, id of {id_length} bytes")
+    return SegmentHeader(first_index, raw_id[:id_length].decode(), intact_copies)
+
+
+def encode_vote(vote: Vote) -> bytes:
+    """VOTE_FILE_SIZE bytes."""
+    body = _VOTE.pack(
+        _VOTE_MAGIC,
+        FORMAT_VERSION,
+        0,
+        0,
+        vote.term,
+        vote.voted_for,
+        vote.floor_term,
+        vote.floor_index,
+    )
+    return _encode_twice(body)
+
+
+def decode_vote(data: bytes) -> VoteRecord:
+    """Decode a vote file. Raises FormatError when no copy is intact or the copies differ."""
+    body, intact_copies = _decode_twice(data, _VOTE, _VOTE_MAGIC)
+    _, _, _, _, term, voted_for, floor_term, floor_index = _VOTE.unpack(body)
+    return VoteRecord(Vote(term, voted_for, floor_term, floor_index), intact_copies)
+
+
+def encode_identity(member_id: int) -> bytes:
+    """The identity file's bytes."""
+    text = f"# {_IDENTITY_TITLE}\nformat = {FORMAT_VERSION}\nmember_id = {member_id:016x}\n"
+    return f"{text}crc32c = {google_crc32c.value(text.encode()):08x}\n".encode()
+
+
+def decode_identity(data: bytes) -> int:
+    """The member id that an identity file holds. Raises FormatError."""
+    text, separator, checksum = data.rpartition(b"crc32c = ")
+    if not separator or checksum != b"%08x\n" % google_crc32c.value(text):
+        raise FormatError("checksum does not match")
+    values = dict(
+        line.split(" = ", 1) for line in text.decode().splitlines() if not line.startswith("#")
+    )
+    if values.get("format") != str(FORMAT_VERSION):
+        raise FormatError(f"format {values.get('format')} is not known to this program")
+    try:
+        member_id = int(values["member_id"], 16)
+    except (KeyError, ValueError):
+        raise FormatError("there is no member_id in it") from None
+    if not 0 < member_id < 1 << 64:
+        raise FormatError(f"member_id {member_id} is out of range")
+    return member_id
+
+
+def _encode_twice(body: bytes) -> bytes:
+    block = body + _U32.pack(google_crc32c.value(body))
+    return block.ljust(BLOCK_BYTES, b"\0") * 2
+
+
+def _decode_twice(data: bytes, layout: struct.Struct, magic: bytes) -> tuple[bytes, int]:
+    """The body and how many of its two copies are intact."""
+    intact: list[bytes] = []
+    for start in (0, BLOCK_BYTES):
+        end = start + layout.size
+        body = data[start:end]
+        if len(data) >= end + _U32.size and (
+            _U32.unpack_from(data, end)[0] == google_crc32c.value(body)
+        ):
+            intact.append(body)
+    if not intact:
+        raise FormatError("both copies of the header are damaged")
+    if intact[0] != intact[-1]:
+        # Both were written in one go into a file that nobody knew yet: no crash explains this.
+        raise FormatError("the two copies of the header are intact but differ")
+    if not intact[0].startswith(magic):
+        raise FormatError(f"it starts with {intact[0][:8]!r}, not with {magic!r}")
+    version = int.from_bytes(intact[0][8:10], "little")
+    if version != FORMAT_VERSION:
+        raise FormatError(f"format version {version} is not known to this program")
+    return intact[0], len(intact)

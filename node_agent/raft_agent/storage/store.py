@@ -1,0 +1,190 @@
+"""The storage of one node: its identity, term and vote, and the log."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from raft_agent.consensus.batch import Batch
+from raft_agent.consensus.types import AppendLog, LogImage, SaveVote, Vote
+from raft_agent.storage.datadir import (
+    LOG_NAME,
+    VOTE_NAME,
+    DirectoryLock,
+    load_identity,
+    load_vote,
+    make_data_dir,
+)
+from raft_agent.storage.errors import StorageError
+from raft_agent.storage.files import is_disk_full, replace_file
+from raft_agent.storage.format import encode_vote
+from raft_agent.storage.log import Log
+from raft_agent.storage.reader import read_batches
+from raft_agent.storage.recovery import open_log
+from raft_agent.storage.writer import LogWriter, Reporter, StorageFailure, VoteWriter
+
+__all__ = ["Recovered", "StorageFailure", "Store"]
+
+DEFAULT_SEGMENT_BYTES = 16 << 20
+DEFAULT_RESIDENT_BYTES = 32 << 20
+
+
+class Recovered(msgspec.Struct):
+    """What the data directory holds. `cluster_id` is "" while the node belongs to no cluster.
+
+    `warnings`: one sentence each for the operator, such as a torn tail that was cut.
+    """
+
+    member_id: int
+    cluster_id: str
+    vote: Vote
+    log: LogImage
+    warnings: list[str]
+
+
+class Store:
+    """Opened with `Store.open`. `append`, `save_vote` and `found_cluster` only queue; two threads
+    write, and tell through the callbacks of `start`. `read` may be called in any thread.
+    """
+
+    def __init__(
+        self, lock: DirectoryLock, recovered: Recovered, log: Log, vote_writer: VoteWriter
+    ) -> None:
+        """Use `Store.open`."""
+        self.recovered = recovered
+        self._lock = lock
+        self._log = log
+        self._vote_writer = vote_writer
+        floor = (recovered.vote.floor_term, recovered.vote.floor_index)
+        self._log_writer = LogWriter(log, floor)
+        self._log_thread: threading.Thread | None = None
+        self._vote_thread: threading.Thread | None = None
+
+    @classmethod
+    def open(
+        cls,
+        data_dir: Path,
+        *,
+        segment_bytes: int = DEFAULT_SEGMENT_BYTES,
+        resident_bytes: int = DEFAULT_RESIDENT_BYTES,
+    ) -> Store:
+        """Lock the directory, which is made when it is not there, and recover what it holds.
+
+        `segment_bytes`: how large the log's files are; `resident_bytes`: how much of the log's end
+        goes into `recovered.log.tail`. Blocks: up to seconds for a large log. Raises StorageError.
+        """
+        lock: DirectoryLock | None = None
+        try:
+            make_data_dir(data_dir)
+            lock = DirectoryLock(data_dir)
+            return cls._open_locked(lock, data_dir, segment_bytes, resident_bytes)
+        except BaseException as error:
+            if lock is not None:
+                lock.release()
+            if not isinstance(error, OSError):
+                raise
+            advice = (
+                "Make room on this file system"
+                if is_disk_full(error)
+                else "Check that the agent's user may write there, and the disk"
+            )
+            path = error.filename if isinstance(error.filename, str) else str(data_dir)
+            raise StorageError(error.strerror or str(error), path, advice=advice) from error
+
+    @classmethod
+    def _open_locked(
+        cls, lock: DirectoryLock, data_dir: Path, segment_bytes: int, resident_bytes: int
+    ) -> Store:
+        member_id = load_identity(data_dir)
+        vote, warnings = load_vote(data_dir)
+        opened = open_log(
+            data_dir / LOG_NAME,
+            vote,
+            persist_vote=lambda changed: replace_file(data_dir / VOTE_NAME, encode_vote(changed)),
+            segment_bytes=segment_bytes,
+            resident_bytes=resident_bytes,
+        )
+        plan = opened.plan
+        recovered = Recovered(
+            member_id,
+            plan.cluster_id,
+            plan.vote,
+            plan.log_image(opened.tail),
+            warnings + plan.warnings,
+        )
+        return cls(lock, recovered, opened.log, VoteWriter(data_dir, plan.vote))
+
+    def start(
+        self,
+        *,
+        post: Callable[[Callable[[], None]], None],
+        on_log_persisted: Callable[[int], None],
+        on_vote_persisted: Callable[[int], None],
+        on_failed: Callable[[StorageFailure], None],
+    ) -> None:
+        """Start the two writing threads.
+
+        They hand all calls of the other callbacks to `post`, for instance
+        `loop.call_soon_threadsafe`. `on_log_persisted(seq)` and `on_vote_persisted(seq)`: this
+        effect and all before it are on disk. `on_failed` comes at most once, and no other call
+        after it: nothing that is queued then, or comes later, is written or answered.
+        """
+        reporter = Reporter(post, on_failed)
+        self._log_thread = threading.Thread(
+            target=self._log_writer.run,
+            args=(reporter, on_log_persisted, self._vote_writer.clear_floor),
+            name="raft-log",
+            daemon=True,
+        )
+        self._vote_thread = threading.Thread(
+            target=self._vote_writer.run,
+            args=(reporter, on_vote_persisted),
+            name="raft-vote",
+            daemon=True,
+        )
+        self._log_thread.start()
+        self._vote_thread.start()
+
+    def found_cluster(self, cluster_id: str) -> None:
+        """The entries to come belong to this cluster. Comes before the first `append`, and is on
+        disk with that, not before: an empty log belongs to no cluster.
+        """
+        self._log_writer.found_cluster(cluster_id)
+
+    def append(self, effect: AppendLog) -> None:
+        """Queue the batches for the log; `on_log_persisted` answers."""
+        self._log_writer.append(effect)
+
+    def save_vote(self, effect: SaveVote) -> None:
+        """Queue term and vote for the vote file; `on_vote_persisted` answers."""
+        self._vote_writer.save(effect)
+
+    def read(self, from_index: int, max_bytes: int) -> tuple[Batch, ...]:
+        """Whole consecutive batches from the one that holds `from_index` on: at least one, then as
+        many as fit into `max_bytes`.
+
+        Sees what is on disk. Empty when `from_index` is not there, or was cut. Blocks; may be
+        called in any thread. Raises StorageError when what it reads is damaged.
+        """
+        return read_batches(self._log.index, from_index, max_bytes)
+
+    def has_room(self) -> bool:
+        """After a failure with `disk_full`: whether a new store could go on writing. Blocks."""
+        return self._log.has_room()
+
+    def close(self) -> None:
+        """Write what is queued, end the threads, let go of the directory. May be called again."""
+        if self._log_thread is not None:
+            self._log_writer.stop()
+            self._log_thread.join()
+            self._log_thread = None
+        # Last: reaching the vote floor makes the log's thread queue something here.
+        if self._vote_thread is not None:
+            self._vote_writer.stop()
+            self._vote_thread.join()
+            self._vote_thread = None
+        self._log.close()
+        self._lock.release()

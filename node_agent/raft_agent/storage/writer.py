@@ -1,0 +1,187 @@
+"""The two threads that write: one for the log, one for term and vote.
+
+They are apart so that a vote does not wait for the log's fsync. Each takes all that is queued at
+once and syncs once for it (group commit).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from queue import SimpleQueue
+from typing import TypeVar
+
+import msgspec
+
+from raft_agent.consensus.batch import Batch
+from raft_agent.consensus.types import AppendLog, SaveVote, Vote
+from raft_agent.storage.datadir import VOTE_NAME
+from raft_agent.storage.files import is_disk_full, replace_file
+from raft_agent.storage.format import encode_vote
+from raft_agent.storage.log import Log
+
+_Job = TypeVar("_Job")
+
+
+class StorageFailure(msgspec.Struct, frozen=True):
+    """Why nothing is written any more. `disk_full`: open the store anew once there is room."""
+
+    reason: str
+    disk_full: bool
+
+
+class Reporter:
+    """Brings what the threads have to say into the event loop.
+
+    The first failure is the last thing said: a write that came after it may have gone to a file
+    that misses what failed.
+    """
+
+    def __init__(
+        self,
+        post: Callable[[Callable[[], None]], None],
+        on_failed: Callable[[StorageFailure], None],
+    ) -> None:
+        self._post = post
+        self._on_failed = on_failed
+        self._lock = threading.Lock()
+        self._failed = False
+
+    @property
+    def failed(self) -> bool:
+        return self._failed
+
+    def persisted(self, callback: Callable[[int], None], seq: int) -> None:
+        """Call `callback(seq)` in the loop, unless something has failed."""
+        with self._lock:
+            if not self._failed:
+                self._post(partial(callback, seq))
+
+    def fail(self, what: str, error: Exception) -> None:
+        """Tell of the first failure; later ones are its consequences."""
+        text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        with self._lock:
+            if not self._failed:
+                self._failed = True
+                failure = StorageFailure(f"{what}: {text}", is_disk_full(error))
+                self._post(partial(self._on_failed, failure))
+
+
+class VoteWriter:
+    """Writes the vote file. The vote floor stays in it until `clear_floor`."""
+
+    def __init__(self, data_dir: Path, vote: Vote) -> None:
+        self._path = data_dir / VOTE_NAME
+        self._vote = vote
+        # None stops the thread, True clears the floor.
+        self._queue: SimpleQueue[SaveVote | bool | None] = SimpleQueue()
+
+    def save(self, effect: SaveVote) -> None:
+        self._queue.put(effect)
+
+    def clear_floor(self) -> None:
+        self._queue.put(True)
+
+    def stop(self) -> None:
+        """Finish what is queued, then end."""
+        self._queue.put(None)
+
+    def run(self, reporter: Reporter, on_persisted: Callable[[int], None]) -> None:
+        """The thread."""
+        stopping = False
+        while not stopping:
+            seq = 0
+            vote = self._vote
+            for job in _drain(self._queue):
+                if job is None:
+                    stopping = True
+                elif isinstance(job, SaveVote):
+                    seq = job.seq
+                    vote = Vote(job.term, job.voted_for, vote.floor_term, vote.floor_index)
+                else:
+                    vote = Vote(vote.term, vote.voted_for)
+            if reporter.failed:
+                continue
+            try:
+                if seq or vote != self._vote:
+                    replace_file(self._path, encode_vote(vote))
+                    self._vote = vote
+            except Exception as error:
+                reporter.fail(f"writing {self._path} failed", error)
+                continue
+            if seq:
+                reporter.persisted(on_persisted, seq)
+
+
+class LogWriter:
+    """Writes the log. Calls `on_floor_reached` when the log's end has come to `floor`, a
+    (term, index), and that is on the medium.
+    """
+
+    def __init__(self, log: Log, floor: tuple[int, int]) -> None:
+        self._log = log
+        self._floor = floor
+        # None stops the thread, a text is the id of the cluster that was founded.
+        self._queue: SimpleQueue[AppendLog | str | None] = SimpleQueue()
+
+    def append(self, effect: AppendLog) -> None:
+        self._queue.put(effect)
+
+    def found_cluster(self, cluster_id: str) -> None:
+        self._queue.put(cluster_id)
+
+    def stop(self) -> None:
+        """Finish what is queued, then end."""
+        self._queue.put(None)
+
+    def run(
+        self,
+        reporter: Reporter,
+        on_persisted: Callable[[int], None],
+        on_floor_reached: Callable[[], None],
+    ) -> None:
+        """The thread."""
+        stopping = False
+        while not stopping:
+            jobs = _drain(self._queue)
+            stopping = jobs[-1] is None
+            if reporter.failed:
+                continue
+            try:
+                seq = self._write(jobs)
+                if self._floor != (0, 0) and self._log.last >= self._floor:
+                    self._floor = (0, 0)
+                    on_floor_reached()
+            except Exception as error:
+                reporter.fail("writing the log failed", error)
+                continue
+            if seq:
+                reporter.persisted(on_persisted, seq)
+
+    def _write(self, jobs: list[AppendLog | str | None]) -> int:
+        """Carry out the jobs; the number of the last AppendLog among them, or 0."""
+        seq = 0
+        batches: list[Batch] = []
+        for job in jobs:
+            if isinstance(job, AppendLog):
+                if job.truncate_from:
+                    self._log.append(batches)
+                    batches = []
+                    self._log.truncate(job.truncate_from)
+                batches.extend(job.batches)
+                seq = job.seq
+            elif job is not None:
+                self._log.append(batches)
+                batches = []
+                self._log.found_cluster(job)
+        self._log.append(batches)
+        return seq
+
+
+def _drain(queue: SimpleQueue[_Job]) -> list[_Job]:
+    """Wait for an item, then take all that are there. One consumer only."""
+    items = [queue.get()]
+    items.extend(queue.get_nowait() for _ in range(queue.qsize()))
+    return items
