@@ -7,13 +7,13 @@ import msgspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from tests.unit.transport.messages import ONE_OF_EACH, any_message
 
 from raft_agent import wire
 from raft_agent.consensus import batch as batches
 from raft_agent.consensus import types
 from raft_agent.transport import codec
 from raft_agent.wire import FrameError, FrameType
+from tests.unit.transport.messages import ONE_OF_EACH, any_message
 
 SENDER = 0x1122334455667788
 ALL_TYPES = frozenset(FrameType)

@@ -4,6 +4,11 @@ import asyncio
 import logging
 
 import pytest
+
+from raft_agent.consensus import batch as batches
+from raft_agent.consensus import types
+from raft_agent.transport import codec
+from raft_agent.transport.transport import PeerTarget
 from tests.unit.transport.nodes import (
     HEARTBEAT,
     Node,
@@ -12,11 +17,6 @@ from tests.unit.transport.nodes import (
     run,
     started,
 )
-
-from raft_agent.consensus import batch as batches
-from raft_agent.consensus import types
-from raft_agent.transport import codec
-from raft_agent.transport.transport import PeerTarget
 
 
 def test_a_peer_that_is_silent_where_a_reply_is_due_is_dialled_anew(

@@ -7,6 +7,11 @@ import sys
 from collections.abc import Callable
 
 import pytest
+
+from raft_agent.consensus import batch as batches
+from raft_agent.consensus import types
+from raft_agent.transport import codec
+from raft_agent.transport.transport import PeerTarget
 from tests.unit.transport.messages import ONE_OF_EACH
 from tests.unit.transport.nodes import (
     HEARTBEAT,
@@ -15,11 +20,6 @@ from tests.unit.transport.nodes import (
     run,
     started,
 )
-
-from raft_agent.consensus import batch as batches
-from raft_agent.consensus import types
-from raft_agent.transport import codec
-from raft_agent.transport.transport import PeerTarget
 
 
 def test_three_nodes_exchange_every_message() -> None:

@@ -5,6 +5,10 @@ import logging
 from collections.abc import Callable
 
 import pytest
+
+from raft_agent.consensus import types
+from raft_agent.transport import codec, outbound
+from raft_agent.transport.transport import PeerTarget
 from tests.unit.transport.nodes import (
     CLUSTER,
     HEARTBEAT,
@@ -17,10 +21,6 @@ from tests.unit.transport.nodes import (
     run,
     started,
 )
-
-from raft_agent.consensus import types
-from raft_agent.transport import codec, outbound
-from raft_agent.transport.transport import PeerTarget
 
 
 def test_a_peer_that_restarts_on_its_port_is_reached_again() -> None:
