@@ -131,7 +131,8 @@ class Cluster(msgspec.Struct, frozen=True, kw_only=True):
     join: Annotated[
         tuple[str, ...],
         Key(
-            "Addresses of members to ask to be added. Not together with peers.",
+            "Addresses of members to ask to be added. Not together with peers. This version can't "
+            "add members.",
             values.dial_addresses,
         ),
     ] = ()

@@ -1,0 +1,84 @@
+"""Prints docs/configuration.md from the table of keys, or writes it to the path that is given."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from raft_agent.config.schema import FIELDS, PEER_FIELDS, Field, environment_name
+from raft_agent.logs import PARTS
+
+HEAD = """\
+# Configuration
+
+*Written by `make docs` from `node_agent/raft_agent/config/model.py`.*
+
+An agent reads one TOML file, `raft-agent --config raft.toml`. Every key can also be set by an
+environment variable, which wins over the file, and by `--set section.key=value`, which wins over
+both. In variables and with `--set`, lists are separated by commas; an empty variable counts as not
+set, and an empty `--set` puts back the default. Relative paths count from the directory that the
+agent is started in.
+
+`raft-agent --config raft.toml --check` validates and ends. Unknown keys, wrong types and values
+that can't work are refused, all at once, with file, line and what would be right; the exit status
+is then 2. SIGHUP reads the file again and puts the log levels in force; everything else needs a
+restart.
+"""
+
+PEERS = """\
+## [[peers]]
+
+The other members, one table each, for the first start only: afterwards the replicated configuration
+is the truth. The same list may serve all nodes, as the own entry is left out. `RAFT_PEERS` and
+`--set peers=…` take `node-02=10.0.0.2:5555,node-03=10.0.0.3:5555`.
+"""
+
+LOGS = """\
+## Logs
+
+One line per fact on standard error: time, level, part, node, term, role and text. Two variables
+are no keys of the file: `RAFT_LOG` sets levels on top of `server.log_level`, in the same form, and
+`RAFT_LOG_FORMAT=json` writes one JSON object a line, as `server.log_format` does. The parts are
+"""
+
+
+def default_of(field: Field) -> str:
+    if field.required:
+        return "required"
+    if field.key.default:
+        return field.key.default
+    value = list(field.default) if isinstance(field.default, tuple) else field.default
+    return f"`{json.dumps(value)}`"
+
+
+def page() -> str:
+    lines = [HEAD]
+    for section, fields in FIELDS.items():
+        lines += [
+            f"## [{section}]",
+            "",
+            "| key | default | meaning | variable |",
+            "|---|---|---|---|",
+        ]
+        for name, field in fields.items():
+            variable = environment_name(section, name)
+            lines.append(f"| `{name}` | {default_of(field)} | {field.key.text} | `{variable}` |")
+        lines.append("")
+    lines += [PEERS, "| key | default | meaning |", "|---|---|---|"]
+    for name, field in PEER_FIELDS.items():
+        lines.append(f"| `{name}` | {default_of(field)} | {field.key.text} |")
+    parts = ", ".join(f"`raft.{part}`" for part in PARTS)
+    lines += ["", f"{LOGS}{parts}."]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    if len(sys.argv) > 1:
+        Path(sys.argv[1]).write_text(page())
+    else:
+        print(page(), end="")
+
+
+if __name__ == "__main__":
+    main()
