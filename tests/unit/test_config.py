@@ -7,10 +7,10 @@ import os
 from pathlib import Path
 
 import pytest
-from tests.unit.config_files import PEERS, SERVER, read, refusal
 
 from raft_agent.config import ConfigError, load
 from raft_agent.config.schema import FIELDS, environment_name
+from tests.unit.config_files import PEERS, SERVER, read, refusal
 
 
 @pytest.fixture

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.unit.config_files import PEERS, SERVER, read, refusal
 
 from raft_agent.config import ConfigError, load
 from raft_agent.config.values import MAX_SOCKET_PATH_BYTES, split_address
+from tests.unit.config_files import PEERS, SERVER, read, refusal
 
 
 @pytest.fixture
