@@ -148,7 +148,6 @@ class Agent:
 
     async def start(self) -> None:
         """Serve. Raises OSError when an address or the socket can't be had."""
-        self._context.role, self._context.term = str(self.node.role), self.node.current_term
         self._event("started", version=__version__)
         for warning in self._store.recovered.warnings:
             self._event("warning", text=warning)
@@ -197,6 +196,8 @@ class Agent:
         self._event("waits_to_be_joined", reason=reason)
 
     def _event(self, kind: str, **facts: int | str) -> None:
+        # Effects come after the step: what the core is by now is what the line should say.
+        self._context.role, self._context.term = str(self.node.role), self.node.current_term
         event = self._events.add(kind, self.node.current_term, facts)
         level = logging.WARNING if kind in ("warning", "storage_failed") else logging.INFO
         log.log(level, "%s", event.text)
