@@ -41,6 +41,10 @@ find_python() {
     return 1
 }
 
+can_make_venvs() {
+    "$1" -c 'import ensurepip, venv; ensurepip.version()' > /dev/null 2>&1
+}
+
 make_venv() {
     local python
     if ! python=$(find_python); then
@@ -49,8 +53,8 @@ make_venv() {
             fail "needs Python 3.11 or newer (Debian 12: apt-get install python3 python3-venv)"
     fi
     # Debian splits ensurepip off into python3-venv; without it a venv has no pip.
-    if ! "$python" -c 'import ensurepip, venv; ensurepip.version()' 2> /dev/null; then
-        install_packages python3-venv && "$python" -c 'import ensurepip, venv; ensurepip.version()' 2> /dev/null ||
+    if ! can_make_venvs "$python"; then
+        { install_packages python3-venv && can_make_venvs "$python"; } ||
             fail "$python can't make virtual environments: run apt-get install python3-venv as root"
     fi
     rm -rf .venv
