@@ -2,6 +2,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 SEEDS ?= 100
+PROCESSES ?= $(shell getconf _NPROCESSORS_ONLN)
 
 .PHONY: help demo demo-down setup test lint format sim lock docs clean
 
@@ -29,8 +30,8 @@ lint: setup ## Style, types and import directions
 format: setup ## Put the code into its form
 	@.venv/bin/ruff check --quiet --fix-only . && .venv/bin/ruff format .
 
-sim: setup ## Simulate clusters: make sim SEEDS=1000
-	@.venv/bin/python -m tests.sim --seeds $(SEEDS)
+sim: setup ## Simulate clusters: make sim SEEDS=1000, or SEEDS=1000:2000
+	@.venv/bin/python -m tests.sim.run --seeds $(SEEDS) --processes $(PROCESSES)
 
 lock: ## Write requirements/*.txt anew: the newest versions that pyproject.toml allows
 	@tools/lock.sh

@@ -98,7 +98,7 @@ def _run(config: Config, context: logs.LogContext) -> int:
     # Imported here, so that --check and --version answer at once.
     import asyncio  # noqa: PLC0415
 
-    from raft_agent import runtime  # noqa: PLC0415
+    from raft_agent.runtime import run  # noqa: PLC0415
     from raft_agent.storage.errors import StorageError  # noqa: PLC0415
 
     log.info("raft-agent %s starts with %s", __version__, config.path)
@@ -107,7 +107,7 @@ def _run(config: Config, context: logs.LogContext) -> int:
     _raise_file_limit()
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            status: int = runner.run(runtime.run(config, context))
+            status: int = runner.run(run(config, context))
             return status
     except KeyboardInterrupt:
         return 128 + 2  # as a shell reports SIGINT
