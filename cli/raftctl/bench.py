@@ -50,7 +50,7 @@ def _load_options(command: Callable[..., None]) -> Callable[..., None]:
         (
             "--pipeline",
             {
-                "type": click.IntRange(1, 65535),
+                "type": click.IntRange(1, 16_384),
                 "default": 1,
                 "help": "Requests in flight on each connection.",
             },

@@ -12,6 +12,7 @@ import gc
 import socket
 import time
 from collections.abc import Callable
+from typing import cast
 
 import msgspec
 
@@ -169,9 +170,9 @@ class Client(asyncio.Protocol):
         return any(0.0 < start < before for start in self.starts)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101  # what a stream socket gives
-        self.transport = transport
-        self.write = transport.write
+        # uvloop's transports have asyncio's methods, but not its classes.
+        self.transport = cast("asyncio.Transport", transport)
+        self.write = self.transport.write
         self.load.clients.append(self)
         if self.load.is_running:
             self.issue_all()
@@ -198,7 +199,8 @@ class Client(asyncio.Protocol):
         starts = self.starts
         for slot in slots:
             starts[slot] = now
-        self.write(self.load.requests.frame(slots))
+        for frame in self.load.requests.frames(slots):
+            self.write(frame)
 
     def data_received(self, data: bytes) -> None:
         now = _clock()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 import string
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from raft_agent import wire
@@ -115,6 +115,8 @@ class Requests:
         kind = _request(plan, "", "")
         self._heads = [_request_head(kind, slot) for slot in range(plan.pipeline + 1)]
         self._next_tail: Callable[[], bytes] = itertools.cycle(tails).__next__
+        # Half of what a frame may hold, so that heads need not be counted.
+        self._per_frame = max(1, (wire.MAX_BODY_BYTES >> 1) // max(map(len, tails)))
         first = self._heads[_FIRST_SLOT]
         self.next_single: Callable[[], bytes]
         if sum(map(len, tails)) <= _READY_FRAMES_BYTES:
@@ -123,12 +125,14 @@ class Requests:
         else:
             self.next_single = lambda: _frame(1, (first, self._next_tail()))
 
-    def frame(self, slots: Sequence[int]) -> bytes:
-        """One frame with a request for each of the slots."""
+    def frames(self, slots: Sequence[int]) -> Iterator[bytes]:
+        """A request for each of the slots, in as few frames as their size allows."""
         heads = self._heads
         tail = self._next_tail
-        parts: list[bytes] = []
-        for slot in slots:
-            parts.append(heads[slot])
-            parts.append(tail())
-        return _frame(len(slots), parts)
+        for first in range(0, len(slots), self._per_frame):
+            chosen = slots[first : first + self._per_frame]
+            parts: list[bytes] = []
+            for slot in chosen:
+                parts.append(heads[slot])
+                parts.append(tail())
+            yield _frame(len(chosen), parts)

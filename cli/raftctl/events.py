@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING
 
 import click
@@ -11,6 +12,8 @@ from raftctl.output import local_time_of_day, printable
 
 if TYPE_CHECKING:
     from raft_agent.api.protocol import EventItem
+
+_REMEMBERED = 1000
 
 
 def event_line(item: EventItem) -> str:
@@ -44,15 +47,13 @@ def events(limit: int, follow: bool) -> None:
 
     from raftctl.streams import Follower  # noqa: PLC0415
 
-    # A restarted agent starts its list anew; one that lives on repeats it. RFC 3339 in UTC sorts.
-    last_time = ""
+    # After a lost connection the agent, unless it restarted, repeats what was shown.
+    shown: deque[tuple[str, str, int, str]] = deque(maxlen=limit + _REMEMBERED)
     follower = Follower(context, lambda: protocol.Events(id=1, limit=limit, follow=True), 500)
     with follower:
-        for part in follower:
-            items: list[object] = [part]
-            if isinstance(part, protocol.EventsResult):
-                items = [*part.events]
-            for event in items:
-                if isinstance(event, protocol.EventItem) and event.time >= last_time:
-                    out.item(event_line(item), item)
-                    last_time = item.time
+        for pushed in follower:
+            if isinstance(pushed, protocol.EventItem):
+                mark = (pushed.time, pushed.kind, pushed.term, pushed.text)
+                if mark not in shown:
+                    shown.append(mark)
+                    out.item(event_line(pushed), pushed)

@@ -55,10 +55,11 @@ class Context:
     @contextmanager
     def client(self, timeout_s: float | None = None) -> Iterator[SyncClient]:
         """A connection to the agent. Raises CommandError when nobody answers."""
+        path = self.socket_path()
         from raft_agent.api.sync_client import SyncClient  # noqa: PLC0415  # not for --help
 
         with agent_errors(self.node, writes=False):
-            client = SyncClient(str(self.socket_path()), timeout_s or self.timeout_s)
+            client = SyncClient(str(path), timeout_s or self.timeout_s)
         with client:
             yield client
 
@@ -146,14 +147,14 @@ def _check_name(value: str) -> str:
 
 
 def _global(
-    name: str, attribute: str, convert: Callable[[Any], Any] = lambda value: value
+    attribute: str, convert: Callable[[Any], Any] = lambda value: value
 ) -> Callable[[click.Context, click.Parameter, Any], None]:
     """A callback that puts the option into the Context when it was given (here, or in the
     environment), so that it works before and after the command alike.
     """
 
-    def callback(ctx: click.Context, _param: click.Parameter, value: Any) -> None:
-        source = ctx.get_parameter_source(name)
+    def callback(ctx: click.Context, param: click.Parameter, value: Any) -> None:
+        source = ctx.get_parameter_source(param.name or "")
         if value is None or source is click.core.ParameterSource.DEFAULT:
             return
         context = ctx.ensure_object(Context)
@@ -179,8 +180,14 @@ def global_options(*, hidden: bool) -> list[click.Option]:
 
     def option(*names: str, env: str | None = None, **more: Any) -> click.Option:
         more.setdefault("default", None)
+        # A name of their own: commands have arguments called KEY and the like.
+        own_name = "global_" + names[-1].lstrip("-").replace("-", "_")
         return click.Option(
-            names, hidden=hidden, expose_value=False, envvar=None if hidden else env, **more
+            [*names, own_name],
+            hidden=hidden,
+            expose_value=False,
+            envvar=None if hidden else env,
+            **more,
         )
 
     return [
@@ -188,7 +195,7 @@ def global_options(*, hidden: bool) -> list[click.Option]:
             "--node",
             env="RAFTCTL_NODE",
             metavar="NAME",
-            callback=_global("node", "node", _check_name),
+            callback=_global("node", _check_name),
             shell_complete=_complete_nodes,
             help=f"The node to talk to (default {DEFAULT_NODE}): /run/raft/NAME.sock, else"
             " /tmp/raft-NAME.sock. [RAFTCTL_NODE]",
@@ -198,14 +205,14 @@ def global_options(*, hidden: bool) -> list[click.Option]:
             env="RAFTCTL_SOCKET",
             metavar="PATH",
             type=click.Path(),
-            callback=_global("socket", "socket", Path),
+            callback=_global("socket", Path),
             help="The agent's Unix socket, wherever it is. [RAFTCTL_SOCKET]",
         ),
         option(
             "--endpoint",
             env="RAFTCTL_ENDPOINT",
             metavar="HOST:PORT",
-            callback=_global("endpoint", "endpoint"),
+            callback=_global("endpoint"),
             help="An agent over TCP (not in this version). [RAFTCTL_ENDPOINT]",
         ),
         *(
@@ -213,7 +220,7 @@ def global_options(*, hidden: bool) -> list[click.Option]:
                 f"--{name}",
                 env=f"RAFTCTL_{name.upper()}",
                 metavar="FILE",
-                callback=_global(name, "endpoint", _endpoint_files),
+                callback=_global("endpoint", _endpoint_files),
                 help=f"With --endpoint (not in this version). [RAFTCTL_{name.upper()}]",
             )
             for name in ("cacert", "cert", "key")
@@ -223,7 +230,7 @@ def global_options(*, hidden: bool) -> list[click.Option]:
             env="RAFTCTL_TIMEOUT",
             type=float,
             metavar="SECONDS",
-            callback=_global("timeout", "timeout_s", _positive_timeout),
+            callback=_global("timeout_s", _positive_timeout),
             help=f"How long to wait for an answer (default {DEFAULT_TIMEOUT_S:g})."
             " [RAFTCTL_TIMEOUT]",
         ),
@@ -231,7 +238,7 @@ def global_options(*, hidden: bool) -> list[click.Option]:
             "--forward",
             env="RAFTCTL_FORWARD",
             is_flag=True,
-            callback=_global("forward", "forward"),
+            callback=_global("forward"),
             help="A follower passes a write on to the leader instead of refusing it."
             " [RAFTCTL_FORWARD]",
         ),
@@ -240,13 +247,13 @@ def global_options(*, hidden: bool) -> list[click.Option]:
             "--output",
             env="RAFTCTL_OUTPUT",
             type=click.Choice(FORMATS),
-            callback=_global("output", "form"),
+            callback=_global("form"),
             help="The form of results (default text). [RAFTCTL_OUTPUT]",
         ),
         option(
             "--no-color",
             is_flag=True,
-            callback=_global("no_color", "color", lambda value: not value),
+            callback=_global("color", lambda value: not value),
             help="No colours, as with the environment variable NO_COLOR.",
         ),
     ]

@@ -27,7 +27,8 @@ def later_command(path: str, summary: str, example: str) -> RaftCommand:
 
 
 def _group(name: str, summary: str, commands: dict[str, tuple[str, str]]) -> RaftGroup:
-    group = RaftGroup(name, help=f"{summary} (not in this version)")
+    text = f"{summary} (not in this version)"
+    group = RaftGroup(name, help=text, short_help=text)
     for command, (line, example) in commands.items():
         group.add_command(later_command(f"{name} {command}", line, f"{name} {example}"))
     return group

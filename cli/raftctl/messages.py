@@ -130,6 +130,9 @@ def watch(interval_ms: int) -> None:
                 if last_index < 0:
                     last_index = item.index
                     out.prose(f"Watching for messages on {label} (Ctrl+C to stop)...\n{_RULE}")
+                elif item.index > last_index:
+                    # More were sent meanwhile than the cluster keeps.
+                    out.note(f"Messages at log indexes {last_index + 1} to {item.index} are gone")
             elif isinstance(item, protocol.MessageItem) and item.index > last_index:
                 last_index = item.index
                 out.item(message_line(item), item)

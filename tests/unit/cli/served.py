@@ -1,0 +1,131 @@
+"""A real API server for raftctl to talk to: in a thread, so that the test can call raftctl."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from raft_agent.api.server import ApiServer
+from tests.unit.api.single_node import SingleNode
+
+TIMEOUT_S = 20.0
+
+
+class Served:
+    """`host` belongs to the server's loop: change it with `call`."""
+
+    def __init__(self, host: SingleNode, path: Path) -> None:
+        self.host = host
+        self.path = path
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        self._server: ApiServer | None = None
+
+    def start(self) -> None:
+        self._server = ApiServer(self.host, socket_path=self.path, group=None)
+        self._wait(self._server.start())
+
+    def stop(self) -> None:
+        if self._server is not None:
+            self._wait(self._server.close())
+            self._server = None
+
+    def close(self) -> None:
+        self.stop()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(TIMEOUT_S)
+        self._loop.close()
+
+    def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Runs it in the server's loop; its result."""
+
+        async def inside() -> Any:
+            return function(*arguments)
+
+        return self._wait(inside())
+
+    def _wait(self, work: Any) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(TIMEOUT_S)
+
+
+@contextmanager
+def serving(path: Path, name: str = "node-01") -> Iterator[Served]:
+    served = Served(SingleNode(name), path)
+    try:
+        served.start()
+        yield served
+    finally:
+        served.close()
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "raftctl.main", *arguments]
+
+
+def clean_environment(**more: str) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAFTCTL_")}
+    return {**kept, "TZ": "UTC", "PYTHONUNBUFFERED": "1", **more}
+
+
+def raftctl(
+    *arguments: str, stdin: bytes = b"", **environment: str
+) -> subprocess.CompletedProcess[bytes]:
+    """Runs the program to its end."""
+    return subprocess.run(
+        command(*arguments),
+        input=stdin,
+        capture_output=True,
+        timeout=TIMEOUT_S * 3,
+        env=clean_environment(**environment),
+        check=False,
+    )
+
+
+def json_of(done: subprocess.CompletedProcess[bytes]) -> Any:
+    return json.loads(done.stdout)
+
+
+class Follower:
+    """A raftctl that goes on until it is interrupted; its lines are read one by one."""
+
+    def __init__(self, *arguments: str) -> None:
+        self.process = subprocess.Popen(
+            command(*arguments),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=clean_environment(),
+            text=True,
+        )
+
+    def line(self) -> str:
+        """The next line; waits for it. Empty at the end."""
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().rstrip("\n")
+
+    def note(self) -> str:
+        """The next line on standard error."""
+        assert self.process.stderr is not None
+        return self.process.stderr.readline().rstrip("\n")
+
+    def interrupt(self) -> int:
+        """Ctrl+C; the exit status."""
+        self.process.send_signal(signal.SIGINT)
+        return self.process.wait(TIMEOUT_S)
+
+    def __enter__(self) -> Follower:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.communicate()

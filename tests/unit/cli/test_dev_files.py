@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from raft_agent.config import load
+from raftctl import dev_process
+from raftctl.dev_cluster import DevCluster, default_dir
+from raftctl.errors import CommandError
+
+SLEEPER = "import signal, sys; print('up', flush=True); signal.pause()"
+STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); " + SLEEPER
+
+
+def start(script: str, config: Path, log: Path) -> int:
+    """A process that looks like an agent with this configuration; it is up when this returns."""
+    command = [sys.executable, "-c", script, "--config", str(config)]
+    pid = dev_process.spawn(command, config.parent, log)
+    deadline = time.monotonic() + 20
+    while log.read_text() != "up\n":
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return pid
+
+
+@pytest.mark.parametrize("isolated", [False, True])
+@pytest.mark.parametrize("count", [1, 3])
+def test_the_agent_accepts_the_written_configurations(
+    tmp_path: Path, count: int, isolated: bool
+) -> None:
+    cluster = DevCluster(tmp_path / 'a "dir"')
+    nodes = cluster.write_files(count, isolated)
+    configs = [load(node.config, environ={}) for node in nodes]
+    assert [config.server.node_id for config in configs] == [node.name for node in nodes]
+    assert len({config.server.listen_addr for config in configs}) == count
+    assert len({config.ebpf.pin_dir for config in configs}) == count
+    for node, config in zip(nodes, configs, strict=True):
+        assert Path(config.server.data_dir) == node.folder / "data"
+        assert Path(config.server.data_dir).is_dir()
+        assert config.ipc_socket == str(node.socket) == f"/tmp/raft-{node.name}.sock"  # noqa: S108
+        others = {c.server.node_id: c.server.listen_addr for c in configs if c is not config}
+        assert {peer.id: peer.address for peer in config.peers} == others
+        assert config.cluster.bootstrap == (count == 1)
+    assert cluster.form() == (count, isolated)
+
+
+def test_a_directory_without_a_cluster_has_no_form_and_a_damaged_one_says_so(
+    tmp_path: Path,
+) -> None:
+    cluster = DevCluster(tmp_path)
+    assert cluster.form() is None
+    (tmp_path / "dev.json").write_text("{")
+    with pytest.raises(CommandError, match="damaged"):
+        cluster.form()
+
+
+def test_ports_in_use_are_left_out(tmp_path: Path) -> None:
+    cluster = DevCluster(tmp_path)
+    first, second = cluster._free_ports(2)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", first))
+        taken.listen()
+        assert cluster._free_ports(1)[0] >= second
+
+
+def test_only_one_dev_works_in_a_directory_at_a_time(tmp_path: Path) -> None:
+    with (
+        DevCluster(tmp_path).locked(),
+        pytest.raises(CommandError, match="at work"),
+        DevCluster(tmp_path).locked(),
+    ):
+        pass
+    with DevCluster(tmp_path).locked():
+        pass
+
+
+def test_the_default_directory_is_the_state_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", "/state")
+    assert default_dir() == Path("/state/raft-ebpf/dev")
+    monkeypatch.delenv("XDG_STATE_HOME")
+    monkeypatch.setenv("HOME", "/home/me")
+    assert default_dir() == Path("/home/me/.local/state/raft-ebpf/dev")
+
+
+def test_a_process_is_recognised_by_its_configuration(tmp_path: Path) -> None:
+    config = tmp_path / "raft.toml"
+    pid = start(SLEEPER, config, tmp_path / "log")
+    try:
+        assert dev_process.runs_config(pid, config)
+        assert not dev_process.runs_config(pid, tmp_path / "other.toml")
+        assert dev_process.config_of(pid) == config
+    finally:
+        assert dev_process.end({"n": (pid, config)}, 20) == []
+    assert not dev_process.runs_config(pid, config)
+
+
+def test_a_process_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
+    config = tmp_path / "raft.toml"
+    pid = start(STUBBORN, config, tmp_path / "log")
+    assert dev_process.end({"n": (pid, config)}, 0.2) == ["n"]
+    assert dev_process.command_line(pid) == []
+
+
+def test_a_pid_that_was_given_out_again_is_left_alone(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", SLEEPER], stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "up\n"
+        assert dev_process.end({"n": (other.pid, tmp_path / "raft.toml")}, 20) == []
+        assert other.poll() is None
+        other.kill()
+
+
+def test_an_agent_sees_no_variable_that_overrides_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAFT_SERVER_NODE_ID", "wrong")
+    monkeypatch.setenv("RAFT_LOG", "debug")
+    log = tmp_path / "log"
+    script = "import os; print(*(n for n in os.environ if n.startswith('RAFT_')))"
+    pid = dev_process.spawn([sys.executable, "-c", script], tmp_path, log)
+    os.waitpid(pid, 0)
+    assert log.read_text() == "RAFT_LOG\n"
+
+
+def test_the_listener_of_a_socket_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    assert dev_process.listener_pid(path) is None
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(path))
+        assert dev_process.listener_pid(path) is None
+        sock.listen()
+        assert dev_process.listener_pid(path) == os.getpid()
+
+
+def test_the_command_runs_the_agent_of_this_installation(tmp_path: Path) -> None:
+    command = dev_process.agent_command(tmp_path / "raft.toml")
+    version = subprocess.run(
+        [*command, "--version"], capture_output=True, text=True, check=True
+    ).stdout
+    assert version.startswith("raft-agent ")

@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from raftctl.framework import RaftCommand, RaftGroup
+from raftctl.main import COMMANDS, cli
+
+CONTRACT = """
+status; send; messages; watch; propose put; propose get; propose delete; propose list;
+propose watch; propose txn; lease grant; lease keepalive; lease revoke; lock; join; leave;
+member list; member promote; member update; leader transfer; health; snapshot save;
+snapshot status; snapshot restore; recover; cert ca; cert node; cert client; cert csr; cert sign;
+cert show; export add; export list; export remove; export dump; export watch; kernel; fault drop;
+fault partition; fault heal; bench put; bench get; bench send; dev up; dev down; top; events;
+doctor; debug bundle
+"""
+PATHS = [path.strip() for path in CONTRACT.replace("\n", " ").split(";")]
+
+LATER = """
+lease grant 5; lease keepalive 1; lease revoke 1; lock x -- true; join a b:1; leave a;
+member promote a; member update a b:1; snapshot save f; snapshot status f;
+snapshot restore f --data-dir d; recover --accept-data-loss --dry-run; settings; cert ca;
+export add p; export list; kernel; fault drop a; fault heal; top; debug bundle f; propose txn f;
+propose put k v --lease 7; propose watch k --from-revision 3; doctor --cluster; dev up --ebpf;
+--endpoint h:1 status; --cacert f status
+"""
+
+
+def commands(
+    group: click.Group, path: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        yield (*path, name), command
+        if isinstance(command, click.Group):
+            yield from commands(command, (*path, name))
+
+
+ALL = dict(commands(cli))
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_every_command_of_the_contract_is_there(path: str) -> None:
+    assert tuple(path.split()) in ALL
+
+
+@pytest.mark.parametrize("path", ALL, ids=" ".join)
+def test_every_help_shows_an_example_that_names_the_command(path: tuple[str, ...]) -> None:
+    command = ALL[path]
+    if isinstance(command, click.Group) and path[0] in {"lease", "snapshot", "cert", "export"}:
+        return  # their commands have examples
+    if isinstance(command, click.Group) and path[0] in {"fault", "debug"}:
+        return
+    assert isinstance(command, RaftCommand | RaftGroup)
+    done = CliRunner().invoke(cli, [*path, "--help"])
+    assert done.exit_code == 0
+    _usage, found, examples = done.output.partition("Examples:\n")
+    assert found
+    assert path[0] in examples
+    assert command.get_short_help_str(100)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_table_of_commands_says_what_the_commands_say(name: str) -> None:
+    line = COMMANDS[name][2]
+    own = ALL[(name,)].get_short_help_str(200)
+    if "not in this version" in line:
+        assert "not in this version" in own
+    assert line.endswith((".", ")"))
+
+
+@pytest.mark.parametrize("arguments", [line.strip() for line in LATER.split(";")])
+def test_what_comes_later_says_so_and_fails(arguments: str) -> None:
+    done = CliRunner().invoke(cli, arguments.split(), env={"RAFTCTL_SOCKET": "/nowhere"})
+    assert done.exit_code == 1
+    assert "not in this version" in done.stderr
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "nonsense",
+        "status extra",
+        "send",
+        "--timeout 0 status",
+        "--node a/b status",
+        "-o xml status",
+        "messages --limit 0",
+        "propose put k v --if-absent --if-revision 3",
+        "propose get ''",
+        "bench put --key-size 8",
+        "bench put --clients 1 --processes 2",
+        "dev up --nodes 0",
+        "completion tcsh",
+    ],
+)
+def test_wrong_usage_has_exit_status_2(arguments: str) -> None:
+    words = ["" if word == "''" else word for word in arguments.split()]
+    done = CliRunner().invoke(cli, words)
+    assert (done.exit_code, done.stdout) == (2, "")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_completion_script_names_the_program(shell: str) -> None:
+    done = CliRunner().invoke(cli, ["completion", shell])
+    assert done.exit_code == 0
+    assert "_RAFTCTL_COMPLETE" in done.output
+
+
+def test_commands_are_completed() -> None:
+    words = {"COMP_WORDS": "raftctl propose de", "COMP_CWORD": "2"}
+    done = CliRunner().invoke(
+        cli, [], prog_name="raftctl", env={**words, "_RAFTCTL_COMPLETE": "bash_complete"}
+    )
+    assert done.output.split() == ["plain,delete"]
+
+
+def test_a_key_that_is_no_utf8_is_refused() -> None:
+    done = CliRunner().invoke(cli, ["propose", "get", "a\udcff"])
+    assert done.exit_code == 2
+    assert "is not UTF-8" in done.stderr
+
+
+HEAVY = {
+    "asyncio",
+    "uvloop",
+    "rich",
+    "tomlkit",
+    "concurrent",
+    "ssl",
+    "subprocess",
+    "multiprocessing",
+}
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--version"], ["--socket", "/nowhere", "status"]]
+)
+def test_nothing_heavy_is_imported_before_it_is_needed(arguments: list[str]) -> None:
+    script = (
+        "import sys\n"
+        "from raftctl.main import main\n"
+        f"sys.argv = ['raftctl', *{arguments!r}]\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        "print('MODULES', *sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    modules = set(done.stdout.partition("MODULES")[2].split())
+    assert "click" in modules
+    assert not modules & HEAVY
