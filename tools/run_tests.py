@@ -21,23 +21,23 @@ NO_TESTS_COLLECTED = 5  # pytest's exit status
 
 @dataclass
 class Totals:
-    """What the reports of all parts add up to; `not_run` are (test, reason)."""
+    """What the reports of all parts add up to; `not_run` are (test, reason), the others names."""
 
     passed: int = 0
-    failed: int = 0
-    errors: int = 0
+    failed: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
     not_run: list[tuple[str, str]] = field(default_factory=list)
 
     def add(self, report: Path) -> None:
         """Adds a report in pytest's JUnit form."""
         for case in ElementTree.parse(report).iter("testcase"):  # noqa: S314  # our own file
             skipped = case.find("skipped")
+            name = f"{case.get('classname', '')}::{case.get('name', '')}".lstrip(":")
             if case.find("error") is not None:
-                self.errors += 1
+                self.errors.append(name)
             elif case.find("failure") is not None:
-                self.failed += 1
+                self.failed.append(name)
             elif skipped is not None:
-                name = f"{case.get('classname', '')}::{case.get('name', '')}".lstrip(":")
                 self.not_run.append((name, skipped.get("message") or "no reason given"))
             else:
                 self.passed += 1
@@ -72,7 +72,7 @@ class Part:
             self._output.close()
         if not self.report.exists():
             print(f"tests/{self.name}: pytest ended with status {status} and no report")
-            totals.errors += 1
+            totals.errors.append(f"tests/{self.name}")
             return False
         totals.add(self.report)
         return status == 0
@@ -102,25 +102,34 @@ def run(arguments: list[str], scratch: Path, totals: Totals) -> bool:
     return fine
 
 
-def main() -> int:
-    started = time.monotonic()
-    totals = Totals()
-    with tempfile.TemporaryDirectory(prefix="raft-tests-") as scratch:
-        fine = run(sys.argv[1:], Path(scratch), totals)
+def _summarize(totals: Totals, fine: bool) -> None:
     print()
     if totals.not_run:
         print("This machine could not run:")
         for name, reason in totals.not_run:
             print(f"  {name}: {reason}")
-    elif totals.passed:
+    elif fine:
         print("This machine could run everything.")
-    if not fine and not totals.failed + totals.errors:
-        print("All tests passed, but the checks above did not.")
+    broken = totals.failed + totals.errors
+    for name in broken:
+        print(f"Not right: {name}")
+    if not fine and not broken:
+        print(
+            "All tests passed, but the style, the types or the imports are not right (see above)."
+        )
+
+
+def main() -> int:
+    started = time.monotonic()
+    totals = Totals()
+    with tempfile.TemporaryDirectory(prefix="raft-tests-") as scratch:
+        fine = run(sys.argv[1:], Path(scratch), totals)
+    _summarize(totals, fine)
     counts = {
-        "failed": totals.failed,
+        "failed": len(totals.failed),
         "passed": totals.passed,
         "skipped": len(totals.not_run),
-        "errors": totals.errors,
+        "errors": len(totals.errors),
     }
     said = ", ".join(
         f"{count} {word}" for word, count in counts.items() if count or word == "passed"
