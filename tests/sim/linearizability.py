@@ -276,9 +276,8 @@ class _Search:
         state = self._model.step(frame.state, operation.action, operation.output)
         if state is ILLEGAL:
             return None
-        if is_open:
-            if state == frame.state:
-                return None
+        if is_open and state == frame.state:
+            return None
         if frame.before_open is not ILLEGAL and self._is_dominated(frame, operation, state):
             return None
         low, mask, opens = frame.low, frame.mask, frame.opens

@@ -1,0 +1,238 @@
+"""A whole simulated cluster: nodes, network, disks, clients, and what goes wrong with them."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+
+from raft_agent.consensus.node import Node
+from raft_agent.consensus.types import (
+    AppendEntries,
+    AppendReply,
+    Effect,
+    Event,
+    Message,
+    PreVoteReply,
+    Received,
+    Role,
+    VoteReply,
+)
+
+from tests.sim.checks import Checks
+from tests.sim.clock import Clock
+from tests.sim.faults import Faults
+from tests.sim.linearizability import Verdict, check
+from tests.sim.network import Network
+from tests.sim.options import Options
+from tests.sim.oracle import Call, Oracle
+from tests.sim.process import Process
+from tests.sim.trace import EVENT_NUMBERS, Tracer
+
+_HEALING_US = 60_000_000
+_LOOK_EVERY_US = 50_000
+
+
+class Cluster:
+    """One run. `events` counts the core's steps, `seen` what happened, by name."""
+
+    def __init__(self, seed: int, options: Options, tracer: Tracer | None = None) -> None:
+        self.seed = seed
+        self.options = options
+        self.tracer = tracer
+        self.clock = Clock()
+        self.seen: Counter[str] = Counter()
+        self.events = 0
+        self.trace_hash = 0
+        self.names = tuple(f"node-{index + 1}" for index in range(options.nodes))
+        self.checks = Checks(self)
+        if tracer is not None:
+            tracer.begin(self)
+        self.processes = [Process(self, index) for index in range(options.nodes)]
+        self._rng = self.rng("cluster")
+        self.network = Network(
+            self.clock,
+            self.rng("network"),
+            options.network,
+            options.nodes,
+            self.seen,
+            lambda index: self.processes[index].node is not None,
+            self._connected,
+            self._connection_lost,
+        )
+        self.faults = Faults(self)
+        self.oracle = Oracle(self)
+
+    def rng(self, name: str) -> random.Random:
+        """A stream of random numbers of its own for each part, so that one more draw in one of
+        them does not change all the others."""
+        return random.Random(f"{self.seed}/{name}")
+
+    # --- the run
+
+    def run(self) -> None:
+        """Chaos, healing, final checks. Raises Violation, or whatever the core raises."""
+        for process in self.processes:
+            self.clock.after(self._rng.randrange(300_000), self.faults.start_first, process)
+        self.faults.begin()
+        while self.events < self.options.events and self.clock.advance():
+            pass
+        self._heal()
+        self._check_end()
+
+    def _heal(self) -> None:
+        self.oracle.has_stopped = True
+        self.faults.end()
+        deadline_us = self.clock.now_us + _HEALING_US
+        look_us = self.clock.now_us
+        while not (self.clock.now_us >= look_us and self._has_converged()):
+            if self.clock.now_us >= look_us:
+                look_us = self.clock.now_us + _LOOK_EVERY_US
+            if self.clock.now_us > deadline_us:
+                raise self.checks.violation(f"no progress after healing: {self._describe()}")
+            self.clock.advance()
+        leader = self.leader()
+        if leader is None or leader.node is None:
+            raise self.checks.violation("the leader is gone")
+        fresh_from = self.checks.committed.last_index
+        self.oracle.write_last(leader)
+        while not (self.checks.committed.last_index > fresh_from and self._has_converged()):
+            if self.clock.now_us > deadline_us:
+                raise self.checks.violation(f"no fresh write after healing: {self._describe()}")
+            self.clock.advance()
+            leader = self.leader()
+            if self.oracle.last_was_refused and leader is not None:
+                self.oracle.write_last(leader)
+
+    def members(self) -> list[Process]:
+        """The processes whose ids stand in the configuration."""
+        leader = self.leader()
+        configuration = leader.node.configuration if leader and leader.node else None
+        if configuration is None:
+            return []
+        return [p for p in self.processes if p.member_id in configuration.voters]
+
+    def leader(self) -> Process | None:
+        """The leader of the highest term."""
+        leading = [p for p in self.processes if p.node and p.node.role is Role.LEADER]
+        return max(leading, key=lambda p: p.node.current_term if p.node else 0, default=None)
+
+    def _has_converged(self) -> bool:
+        """One leader whom all follow, and all have applied the same log to its end."""
+        leader = self.leader()
+        if leader is None or leader.node is None:
+            return False
+        last = (leader.node.log.last_index, leader.node.log.last_term)
+        for process in self.members():
+            node = process.node
+            if node is None or node.leader_id != leader.member_id:
+                return False
+            if (node.log.last_index, node.log.last_term) != last:
+                return False
+            if node.applied_index != last[0] or process.disk.durable.last_index != last[0]:
+                return False
+        return True
+
+    def _describe(self) -> str:
+        lines = []
+        for process in self.processes:
+            node = process.node
+            if node is None:
+                lines.append(f"{process.name} is down")
+            else:
+                lines.append(
+                    f"{process.name} {node.role} term {node.current_term} "
+                    f"leader {node.leader_id:x} "
+                    f"commit {node.commit_index} last {node.log.last_index}"
+                )
+        return "; ".join(lines)
+
+    def _check_end(self) -> None:
+        members = self.members()
+        first = members[0]
+        for process in members[1:]:
+            if process.disk.durable.batches != first.disk.durable.batches:
+                raise self.checks.violation(f"{process.name} and {first.name} have other logs")
+            if process.machine.digest() != first.machine.digest():
+                raise self.checks.violation(f"{process.name} and {first.name} have other states")
+        messages = first.machine.messages_after(-1)
+        self.oracle.check_messages([(message.index, message.text) for message in messages])
+        result = check(self.oracle.history())
+        if result.verdict is Verdict.UNDECIDED:
+            self.seen["linearizability_undecided"] += 1
+        elif not result:
+            raise self.checks.violation(str(result))
+
+    # --- what the processes tell
+
+    def stepping(self, process: Process, event: Event) -> None:
+        self.events += 1
+        if self.tracer is not None:
+            self.tracer.event(process, event)
+
+    def stepped(self, process: Process, node: Node, event: Event, effects: list[Effect]) -> None:
+        self.checks.stepped(process, node)
+        number = EVENT_NUMBERS[type(event.message if isinstance(event, Received) else event)]
+        # Integers and tuples of them hash the same in every interpreter.
+        self.trace_hash = hash(
+            (
+                self.trace_hash,
+                self.clock.now_us,
+                process.index,
+                number,
+                node.current_term,
+                node.commit_index,
+                node.log.last_index,
+                len(effects),
+            )
+        )
+
+    def crashed_mid_step(self, process: Process, effect: Effect) -> None:
+        self.seen["crash_mid_step"] += 1
+        self.seen[f"crash_before_{type(effect).__name__}"] += 1
+        self.faults.crash(process)
+
+    def disk_failed(self, process: Process) -> None:
+        self.faults.disk_failed(process)
+
+    # --- the network
+
+    def send(self, process: Process, to: int, message: Message) -> None:
+        if isinstance(message, AppendEntries):
+            if message.batches:
+                self.seen["entries_sent"] += 1
+        elif isinstance(message, PreVoteReply | VoteReply):
+            answer = "granted" if message.granted else "refused"
+            self.seen[f"{type(message).__name__}_{answer}"] += 1
+        elif isinstance(message, AppendReply) and not message.success:
+            self.seen["append_refused"] += 1
+        for target in self.processes:
+            if target.member_id == to:
+                self.network.send(
+                    (process.index, target.index),
+                    target.receive,
+                    process.member_id,
+                    to,
+                    message,
+                )
+                return
+        self.seen["message_to_nobody"] += 1
+
+    def forward(self, process: Process, leader_id: int, call: Call) -> None:
+        """A client's write on its way from a follower to the leader; it may get lost."""
+        for target in self.processes:
+            if target.member_id == leader_id and self.network.reaches(process.index, target.index):
+                self.seen["write_forwarded"] += 1
+                delay_us = self.options.network.latency_us
+                self.clock.after(delay_us, target.run, self._forwarded, target, call)
+                return
+        call.lost()
+
+    def _forwarded(self, target: Process, call: Call) -> None:
+        target.service.write(call, forwarded=True)
+
+    def _connected(self, index: int, other: int) -> None:
+        peer = self.processes[other]
+        self.processes[index].connected(peer.member_id, peer.name)
+
+    def _connection_lost(self, index: int, other: int) -> None:
+        self.processes[index].connection_lost(self.processes[other].member_id)

@@ -1,0 +1,305 @@
+"""One node's disk: what is written, what of it is on stable storage, and what a crash leaves.
+
+The log holds the real batch records and the vote file is the real one; what a node finds after a
+crash goes through the agent's own recovery. Only between crashes batches are kept as objects,
+because scanning bytes at each event would be slow.
+"""
+
+from __future__ import annotations
+
+import random
+from bisect import bisect_right
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from raft_agent.consensus.batch import Batch
+from raft_agent.consensus.types import LogImage, Vote
+
+from tests.sim import recovery
+from tests.sim.clock import Clock
+from tests.sim.options import DiskOptions
+
+SECTOR_BYTES = 512
+
+Told = Callable[..., None]
+
+
+class LogFile:
+    """Consecutive batches, found by index."""
+
+    __slots__ = ("batches", "last_index", "last_term", "starts")
+
+    def __init__(self, batches: Iterable[Batch] = ()) -> None:
+        self.batches = list(batches)
+        self.starts = [batch.first_index for batch in self.batches]
+        self._measure()
+
+    def _measure(self) -> None:
+        self.last_index = self.batches[-1].last_index if self.batches else 0
+        self.last_term = self.batches[-1].term if self.batches else 0
+
+    def write(self, truncate_from: int, batches: Iterable[Batch]) -> None:
+        if truncate_from:
+            while self.starts and self.starts[-1] >= truncate_from:
+                self.starts.pop()
+                self.batches.pop()
+        for batch in batches:
+            self.starts.append(batch.first_index)
+            self.batches.append(batch)
+        self._measure()
+
+    def batch_at(self, index: int) -> Batch | None:
+        """The batch that holds the entry `index`."""
+        if not 0 < index <= self.last_index:
+            return None
+        return self.batches[bisect_right(self.starts, index) - 1]
+
+    def batches_from(self, index: int) -> list[Batch]:
+        """All batches from the one on that holds the entry `index`."""
+        if index > self.last_index:
+            return []
+        return self.batches[max(bisect_right(self.starts, index) - 1, 0) :]
+
+
+@dataclass(frozen=True, slots=True)
+class LogWrite:
+    """One AppendLog."""
+
+    seq: int
+    truncate_from: int
+    batches: tuple[Batch, ...]
+
+
+class Disk:
+    """`damaged`: a batch that was lost to a flipped bit and is not there again yet.
+
+    `may_have_holes`: the next crash may leave an unfinished write with sectors missing within. The
+    agent takes some of these for damage, and a majority of damaged disks can't elect anybody.
+    """
+
+    def __init__(
+        self, clock: Clock, rng: random.Random, options: DiskOptions, seen: Counter[str]
+    ) -> None:
+        self._clock = clock
+        self._rng = rng
+        self._options = options
+        self._seen = seen
+        self._recovered: recovery.Recovered | None = None
+        self.cluster_id = ""
+        self.durable = LogFile()
+        self.vote = Vote()
+        self.damaged: Batch | None = None
+        self.slow_until_us = 0
+        self.fsync_fails = False
+        self.is_full = False
+        self.may_have_holes = False
+        self._begin()
+
+    def _begin(self) -> None:
+        """A new process: what was begun for the one before does not reach it."""
+        self.written = LogFile(self.durable.batches)
+        self.cuts = 0
+        self.synced_log_seq = 0
+        self.synced_vote_seq = 0
+        self.has_failed = False
+        self._log_queue: deque[LogWrite] = deque()
+        self._group: list[LogWrite] = []
+        self._vote_queue: deque[tuple[int, Vote]] = deque()
+        self._vote_group: list[tuple[int, Vote]] = []
+        self._boot = object()
+
+    # --- a process's life
+
+    def open(
+        self, on_log_synced: Told, on_vote_synced: Told, on_failure: Told
+    ) -> tuple[Vote, LogImage]:
+        """What a new process finds. The three are how the disk's thread calls it: with a number
+        that is on stable storage, or with a reason.
+        """
+        self._begin()
+        self._on_log_synced = on_log_synced
+        self._on_vote_synced = on_vote_synced
+        self._on_failure = on_failure
+        image = self._recovered.log_image(self._rng) if self._recovered else LogImage()
+        return self.vote, image
+
+    def crash(self, *, kill: bool = False, damage: bool = False) -> None:
+        """The process ends, and with it what it had not written. `kill`: the machine lives on, and
+        so does what was written; otherwise any part of what no fsync had confirmed survives.
+        `damage`: a bit of the last batch turns. Raises StorageError when the agent would not start
+        from what is left.
+        """
+        if self._vote_group and (kill or self._rng.random() < 0.5):
+            self.vote = self._vote_group[-1][1]
+        elif self._vote_group:
+            self._seen["unsynced_vote_lost"] += 1
+        torn = self._remains_of_group(kill=kill)
+        self.may_have_holes = False
+        self._recover(torn, damage=damage)
+        self._begin()
+
+    def _remains_of_group(self, *, kill: bool) -> bytes:
+        """Take over what survives in full; the bytes that stand behind it."""
+        rng = self._rng
+        group = self._group
+        if not group:
+            return b""
+        # A cut is on the medium before anything is written over it.
+        if group[0].truncate_from and (kill or rng.random() < 0.7):
+            self.durable.write(group[0].truncate_from, ())
+        elif group[0].truncate_from:
+            self._seen["unsynced_cut_lost"] += 1
+            return b""
+        if kill:
+            for write in group:
+                self.durable.write(0, write.batches)
+            return b""
+        self._seen["unsynced_write_lost"] += 1
+        batches = [batch for write in group for batch in write.batches]
+        data = b"".join(batch.record for batch in batches)
+        length = rng.randint(0, len(data)) if rng.random() < self._options.tear else 0
+        if length < len(data):
+            data = data[:length]
+        for batch in batches:
+            if len(batch.record) > len(data):
+                break
+            self.durable.write(0, (batch,))
+            data = data[len(batch.record) :]
+        return self._with_holes(data)
+
+    def _with_holes(self, data: bytes) -> bytes:
+        """Sectors of one unfinished write reach the medium in any order."""
+        if not self.may_have_holes or len(data) <= SECTOR_BYTES or self._rng.random() < 0.5:
+            return data
+        self._seen["torn_with_holes"] += 1
+        start = sum(len(batch.record) for batch in self.durable.batches)
+        holed = bytearray(data)
+        for sector in range(-(start % SECTOR_BYTES), len(data), SECTOR_BYTES):
+            if self._rng.random() < 0.3:
+                begin, end = max(sector, 0), min(sector + SECTOR_BYTES, len(data))
+                holed[begin:end] = bytes(end - begin)
+        return bytes(holed)
+
+    def _recover(self, torn: bytes, *, damage: bool) -> None:
+        """Let the agent's own code find out what is left."""
+        batches = self.durable.batches
+        data = bytearray(b"".join(batch.record for batch in batches))
+        victim = batches[-1] if damage and batches else None
+        if victim is not None:
+            bit = len(data) * 8 - 1 - self._rng.randrange(len(victim.record) * 8)
+            data[bit // 8] ^= 1 << bit % 8
+            torn = b""
+        found = recovery.recover(bytes(data) + torn, self.cluster_id, self.vote)
+        if torn.strip(b"\0"):
+            self._seen["torn_tail"] += 1
+        if found.vote.floor_index > self.vote.floor_index:
+            self._seen["damaged_tail"] += 1
+        if victim is not None:
+            self.damaged = victim
+        self.vote = found.vote
+        self._recovered = found
+        self.durable = LogFile(found.batches)
+
+    # --- what the process asks for
+
+    def append(self, write: LogWrite) -> None:
+        if write.truncate_from:
+            self.cuts += 1
+        self.written.write(write.truncate_from, write.batches)
+        if self.has_failed:
+            return
+        self._log_queue.append(write)
+        if not self._group:
+            self._write_group()
+
+    def save_vote(self, seq: int, term: int, voted_for: int) -> None:
+        if self.has_failed:
+            return
+        vote = Vote(term, voted_for, self.vote.floor_term, self.vote.floor_index)
+        self._vote_queue.append((seq, vote))
+        if not self._vote_group:
+            self._write_votes()
+
+    def holds(self, index: int, term: int) -> bool:
+        """Whether the entry `index` of `term` is on stable storage. A batch that was damaged there
+        counts as long as the node's votes protect it.
+        """
+        batch = self.durable.batch_at(index)
+        if batch is not None and batch.term == term:
+            return True
+        damaged = self.damaged
+        return (
+            damaged is not None
+            and damaged.first_index <= index <= damaged.last_index
+            and damaged.term == term
+        )
+
+    # --- the disk's thread
+
+    def _write_group(self) -> None:
+        """Write what has gathered, then wait for the fsync; a cut begins a group of its own."""
+        queue, group = self._log_queue, self._group
+        group.append(queue.popleft())
+        while queue and not queue[0].truncate_from:
+            group.append(queue.popleft())
+        if self.is_full:
+            self._fail("no space left on device")
+        else:
+            self._clock.after(self._latency_us(), self._log_synced, self._boot)
+
+    def _log_synced(self, boot: object) -> None:
+        if boot is not self._boot or self.has_failed:
+            return
+        if self.fsync_fails:
+            self._fail("fsync: input/output error")
+            return
+        group, self._group = self._group, []
+        for write in group:
+            self.durable.write(write.truncate_from, write.batches)
+        self._forget_floor()
+        self.synced_log_seq = group[-1].seq
+        if self._log_queue:
+            self._write_group()
+        self._on_log_synced(self.synced_log_seq)
+
+    def _forget_floor(self) -> None:
+        if self.damaged is not None and self.durable.last_index >= self.damaged.last_index:
+            self._seen["damaged_tail_refilled"] += 1
+            self.damaged = None
+
+    def _write_votes(self) -> None:
+        self._vote_group = list(self._vote_queue)
+        self._vote_queue.clear()
+        if self.is_full:
+            self._fail("no space left on device")
+        else:
+            self._clock.after(self._latency_us(), self._vote_synced, self._boot)
+
+    def _vote_synced(self, boot: object) -> None:
+        if boot is not self._boot or self.has_failed:
+            return
+        if self.fsync_fails:
+            self._fail("fsync: input/output error")
+            return
+        group, self._vote_group = self._vote_group, []
+        self.synced_vote_seq, self.vote = group[-1]
+        if self._vote_queue:
+            self._write_votes()
+        self._on_vote_synced(self.synced_vote_seq)
+
+    def _fail(self, reason: str) -> None:
+        self._seen["disk_full" if self.is_full else "fsync_failed"] += 1
+        self.has_failed = True
+        # The thread says it a moment later, like everything.
+        self._clock.after(self._latency_us(), self._tell_failure, self._boot, reason)
+
+    def _tell_failure(self, boot: object, reason: str) -> None:
+        if boot is self._boot:
+            self._on_failure(reason)
+
+    def _latency_us(self) -> int:
+        latency_us = self._options.fsync_us + int(self._rng.random() * self._options.jitter_us)
+        if self._clock.now_us < self.slow_until_us:
+            latency_us += 20_000 + int(self._rng.random() * 300_000)
+        return latency_us

@@ -1,0 +1,159 @@
+"""What one run is like: everything that is chosen by the seed before the first event.
+
+Swarm testing (Groce and others, 2012): each run leaves out a random half of what could go wrong,
+because faults that always come together hide what each of them would find alone.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from raft_agent.consensus.types import Settings
+
+FAULTS = (
+    "crash",
+    "crash_mid_step",
+    "crash_all",
+    "pause",
+    "partition",
+    "isolate_leader",
+    "one_way",
+    "partial_partition",
+    "clog",
+    "lossy",
+    "slow_disk",
+    "fsync_fails",
+    "disk_full",
+    "damage",
+    "wipe",
+    "transfer",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkOptions:
+    """Times in microseconds, the rest are probabilities per message.
+
+    `ordered`: a link is a TCP stream, which keeps the order, loses nothing while it stands and
+    everything when it breaks. Otherwise messages also come late, twice and to the next process.
+    """
+
+    latency_us: int
+    jitter_us: int
+    loss: float
+    duplication: float
+    reordering: float
+    ordered: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DiskOptions:
+    """`fsync_us` and `jitter_us`: how long an fsync takes. `tear`: the probability that a crash
+    leaves a part of the first write that did not survive; `kill`: that a crash is only the
+    process's, so that the page cache survives.
+    """
+
+    fsync_us: int
+    jitter_us: int
+    tear: float
+    kill: float
+
+
+@dataclass(frozen=True, slots=True)
+class ClientOptions:
+    """`clients` work at once, each waits `think_us` on average between its requests.
+
+    `weights`: how often get, put, delete, cas, send. `value_bytes`: the longest value.
+    `forward`: the probability that a follower is asked to pass a write on.
+    """
+
+    clients: int
+    think_us: int
+    keys: int
+    weights: tuple[int, int, int, int, int]
+    value_bytes: int
+    timeout_us: int
+    forward: float
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """One run. `calm_start`: no faults until the first leader is there. `skew_ppm`: how much faster
+    each node's clock runs. `fault_interval_us`: the mean time between two faults.
+    """
+
+    nodes: int
+    events: int
+    calm_start: bool
+    settings: Settings
+    network: NetworkOptions
+    disk: DiskOptions
+    clients: ClientOptions
+    faults: tuple[str, ...]
+    fault_interval_us: int
+    skew_ppm: tuple[int, ...]
+    timer_late_us: int
+    tells_silence: bool
+
+
+def options_for(seed: int, *, nodes: int | None = None, events: int = 2000) -> Options:
+    """The options of run `seed`; the same for ever as long as this function is the same."""
+    rng = random.Random(f"options/{seed}")
+    count = nodes or rng.choices((1, 2, 3, 4, 5, 6, 7), (2, 3, 30, 6, 45, 4, 10))[0]
+    heartbeat_us = rng.choice((20_000, 50_000, 50_000, 100_000))
+    election_us = heartbeat_us * rng.choice((3, 3, 5))
+    ordered = rng.random() < 0.5
+    skewed = rng.random() < 0.5
+    return Options(
+        nodes=count,
+        events=events,
+        calm_start=rng.random() < 0.6,
+        settings=_settings(rng, heartbeat_us, election_us),
+        network=NetworkOptions(
+            latency_us=rng.choice((100, 500, 2_000, 10_000)),
+            jitter_us=rng.choice((100, 1_000, 10_000)),
+            loss=0.0 if ordered else rng.choice((0.0, 0.01, 0.05)),
+            duplication=0.0 if ordered else rng.choice((0.0, 0.01, 0.1)),
+            reordering=0.0 if ordered else rng.choice((0.0, 0.02, 0.1)),
+            ordered=ordered,
+        ),
+        disk=DiskOptions(
+            fsync_us=rng.choice((50, 500, 3_000)),
+            jitter_us=rng.choice((100, 2_000, 20_000)),
+            tear=rng.choice((0.2, 0.5, 0.8)),
+            kill=rng.choice((0.0, 0.3, 0.7)),
+        ),
+        clients=_clients(rng, election_us),
+        faults=tuple(fault for fault in FAULTS if rng.random() < 0.5),
+        fault_interval_us=rng.choice((60_000, 150_000, 300_000, 600_000)),
+        skew_ppm=tuple(rng.randint(-50_000, 50_000) if skewed else 0 for _ in range(count)),
+        timer_late_us=rng.choice((0, 0, 1_000, 20_000)),
+        tells_silence=rng.random() < 0.5,
+    )
+
+
+def _settings(rng: random.Random, heartbeat_us: int, election_us: int) -> Settings:
+    return Settings(
+        heartbeat_interval_us=heartbeat_us,
+        election_timeout_min_us=election_us,
+        election_timeout_max_us=election_us * 2,
+        max_append_bytes=rng.choice((1, 500, 4_000, 1 << 20)),
+        max_inflight_messages=rng.choice((1, 2, 8, 256)),
+        max_inflight_bytes=rng.choice((500, 5_000, 8 << 20)),
+        max_uncommitted_bytes=rng.choice((1_000, 10_000, 64 << 20)),
+        max_apply_bytes=rng.choice((1, 1_000, 1 << 20)),
+        resident_bytes=rng.choice((0, 500, 5_000, 32 << 20)),
+    )
+
+
+def _clients(rng: random.Random, election_us: int) -> ClientOptions:
+    return ClientOptions(
+        clients=rng.choice((1, 3, 5, 8)),
+        think_us=rng.choice((3_000, 10_000, 30_000)),
+        keys=rng.choice((1, 3, 8)),
+        weights=rng.choice(((4, 4, 1, 2, 1), (8, 2, 1, 1, 0), (2, 6, 1, 1, 2), (3, 1, 1, 6, 0))),
+        value_bytes=rng.choice((10, 10, 300)),
+        timeout_us=election_us * rng.choice((2, 5)),
+        forward=rng.choice((0.0, 0.5, 1.0)),
+    )

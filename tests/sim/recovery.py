@@ -1,0 +1,61 @@
+"""What a node finds on its disk at start: the agent's own recovery, over bytes made by a crash."""
+
+from __future__ import annotations
+
+import random
+from functools import lru_cache
+
+from raft_agent.consensus.batch import Batch
+from raft_agent.consensus.types import LogImage, Vote
+from raft_agent.storage.format import (
+    SEGMENT_HEADER_SIZE,
+    decode_vote,
+    encode_segment_header,
+    encode_vote,
+    segment_name,
+)
+from raft_agent.storage.plan import RecoveryPlan, plan_recovery
+from raft_agent.storage.scan import batches_between
+
+_FIRST_INDEX = 1
+_UNUSED_SPACE = bytes(1024)
+
+
+class Recovered:
+    """`plan` as the storage has it, and the batches that it keeps."""
+
+    __slots__ = ("batches", "plan")
+
+    def __init__(self, plan: RecoveryPlan, batches: list[Batch]) -> None:
+        self.plan = plan
+        self.batches = batches
+
+    @property
+    def vote(self) -> Vote:
+        return self.plan.vote
+
+    def log_image(self, rng: random.Random) -> LogImage:
+        """The storage keeps as much of the tail in memory as it likes."""
+        if not self.batches:
+            return self.plan.log_image(())
+        keep = rng.randint(1, len(self.batches))
+        return self.plan.log_image(tuple(self.batches[-keep:]))
+
+
+@lru_cache(maxsize=8)
+def _header(cluster_id: str) -> bytes:
+    return encode_segment_header(_FIRST_INDEX, cluster_id)
+
+
+def recover(records: bytes, cluster_id: str, vote: Vote) -> Recovered:
+    """Start from a log file with these bytes behind its header, and zeros behind them.
+
+    Raises raft_agent.storage.errors.StorageError when the agent would refuse to start.
+    """
+    stored_vote = decode_vote(encode_vote(vote)).vote
+    if not cluster_id:
+        return Recovered(plan_recovery([], stored_vote), [])
+    data = b"".join((_header(cluster_id), records, _UNUSED_SPACE))
+    plan = plan_recovery([(segment_name(_FIRST_INDEX), data)], stored_vote)
+    end = plan.segments[-1].scan.end_offset if plan.segments else SEGMENT_HEADER_SIZE
+    return Recovered(plan, batches_between(data, SEGMENT_HEADER_SIZE, end))

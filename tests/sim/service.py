@@ -1,0 +1,130 @@
+"""What stands between clients and one core: the part of the runtime that answers requests."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from raft_agent.consensus.batch import Batch
+from raft_agent.consensus.types import (
+    Propose,
+    Proposed,
+    Read,
+    ReadReady,
+    Refused,
+    Role,
+    TransferDone,
+    TransferLeadership,
+)
+from raft_agent.machine.commands import join_commands
+from raft_agent.machine.machine import CommandResult
+
+if TYPE_CHECKING:
+    from tests.sim.oracle import Call
+    from tests.sim.process import Process
+
+
+class Service:
+    """Requests that this process has taken on; all are gone when it ends."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self._tag = 0
+        self._queue: list[Call] = []
+        self._proposals: dict[int, list[Call]] = {}
+        self._awaiting: dict[int, tuple[int, list[Call]]] = {}
+        self._reads: dict[int, Call] = {}
+        self._ready: list[tuple[int, Call]] = []
+
+    # --- requests
+
+    def write(self, call: Call, *, forwarded: bool = False) -> None:
+        """Writes that arrive in the same turn of the loop share a batch."""
+        process = self._process
+        node = process.node
+        if node is None:
+            return
+        if node.role is not Role.LEADER and call.forward and not forwarded and node.leader_id:
+            process.cluster.forward(process, node.leader_id, call)
+            return
+        if not self._queue:
+            process.cluster.clock.after(0, process.run, self._flush, process.boots)
+        self._queue.append(call)
+
+    def _flush(self, boot: int) -> None:
+        process = self._process
+        if boot != process.boots:
+            return
+        calls, self._queue = self._queue, []
+        payload = join_commands(process.clock.now_us() // 1000, [call.command for call in calls])
+        tag = self._next_tag()
+        self._proposals[tag] = calls
+        process.step(Propose(tag, len(calls), payload))
+
+    def read(self, call: Call) -> None:
+        tag = self._next_tag()
+        self._reads[tag] = call
+        self._process.step(Read(tag))
+
+    def transfer(self, target: int) -> None:
+        self._process.step(TransferLeadership(self._next_tag(), target))
+
+    def _next_tag(self) -> int:
+        self._tag += 1
+        return self._tag
+
+    # --- what the core says
+
+    def proposed(self, effect: Proposed) -> None:
+        calls = self._proposals.pop(effect.tag)
+        self._awaiting[effect.first_index] = (effect.term, calls)
+
+    def refused(self, effect: Refused | TransferDone) -> None:
+        seen = self._process.cluster.seen
+        if isinstance(effect, TransferDone):
+            seen["transfer_done"] += 1
+            return
+        seen[f"refused_{effect.reason.value}"] += 1
+        for call in self._proposals.pop(effect.tag, ()):
+            call.refused()
+        call = self._reads.pop(effect.tag, None)
+        if call is not None:
+            call.refused()
+
+    def read_ready(self, effect: ReadReady) -> None:
+        call = self._reads.pop(effect.tag)
+        if effect.index <= self._process.machine.last_applied:
+            call.answered(self._process.machine.get(call.key))
+        else:
+            self._ready.append((effect.index, call))
+
+    def applied(self, batch: Batch, results: list[CommandResult] | None) -> None:
+        awaited = self._awaiting.pop(batch.first_index, None)
+        if awaited is not None:
+            term, calls = awaited
+            if term == batch.term and results is not None:
+                for position, (call, result) in enumerate(zip(calls, results, strict=True)):
+                    call.index = batch.first_index + position
+                    call.answered(result)
+            else:
+                # Another term's batch stands where this one would have: it never will.
+                self._process.cluster.seen["proposal_overwritten"] += 1
+                for call in calls:
+                    call.refused()
+        if self._ready:
+            still = []
+            for index, call in self._ready:
+                if index <= batch.last_index:
+                    call.answered(self._process.machine.get(call.key))
+                else:
+                    still.append((index, call))
+            self._ready = still
+
+    def lost(self) -> None:
+        """The process has ended: its clients see their connections break."""
+        calls = [*self._queue, *self._reads.values(), *(call for _, call in self._ready)]
+        for group in self._proposals.values():
+            calls += group
+        for _, group in self._awaiting.values():
+            calls += group
+        for call in calls:
+            call.lost()
