@@ -1,11 +1,12 @@
 """First start: fresh nodes form a cluster, exactly one of them writes its first entry.
 
-The node with the smallest name asks the others. Each fresh one answers with a token, new each
-time. Once all have answered, the asker writes the first entry (ids, names, addresses, a random
-cluster id) and sends it to each with that node's token. Only the latest token opens a node, so an
-entry from an asker that has since died and come back with an empty disk, and another id, can't be
-adopted: the newer asker's question made the older token void. A node that has adopted the entry
-never answers "fresh" again, so no second entry can be written over it.
+The node with the smallest name asks the others. Each fresh one answers with a token for the
+asker's id. Once all have answered, the asker writes the first entry (ids, names, addresses, a
+random cluster id) and sends it to each with that node's token. A question from another id makes the
+tokens before it void, so an entry from an asker that has since died and come back with an empty
+disk, and another id, can't be adopted. One id never writes two different first entries: it sends
+one only once it is on its own disk. A node that has adopted the entry never answers "fresh" again,
+so no second one can be written over it.
 
 Members bring in who is missing: a fresh node answers any Raft message with its token, and gets the
 first entry if its id stands in it.
@@ -27,6 +28,8 @@ from raft_agent.consensus.types import (
 )
 
 _ASK_INTERVAL_US = 200_000
+# Strangers can claim any number of ids.
+_MAX_TOKENS = 64
 
 
 class Bootstrap:
@@ -40,7 +43,7 @@ class Bootstrap:
         self._name = name
         self._address = address
         self._names = (name,) if alone else names
-        self._token = 0
+        self._tokens: dict[int, int] = {}
         self._connected: dict[str, int] = {}
         self._answers: dict[str, tuple[int, BootstrapAnswer]] = {}
         self._told = ""
@@ -94,12 +97,20 @@ class Bootstrap:
 
     # --- the asked one
 
-    def answer(self, sender: int, request_id: int) -> None:
-        """Say who this node is; a fresh one gives a token, and voids the one before."""
+    def asked(self, sender: int, message: BootstrapAsk) -> None:
+        """Somebody wants to write a first entry: whoever wanted to before may not any more."""
+        self._tokens = {asker: token for asker, token in self._tokens.items() if asker == sender}
+        self.answer(sender, message.request_id)
+
+    def answer(self, sender: int, request_id: int = 0) -> None:
+        """Say who this node is; a fresh one gives a token, the same one as long as it is good: an
+        answer that is still on its way must not void the one that is used just now."""
         state = self._state
         fresh = state.role is Role.FRESH
-        if fresh:
-            self._token = state.random.u64() | 1
+        if fresh and sender not in self._tokens:
+            if len(self._tokens) >= _MAX_TOKENS:
+                self._tokens.clear()
+            self._tokens[sender] = state.random.u64() | 1
         configuration = state.configuration
         state.send(
             sender,
@@ -110,14 +121,14 @@ class Bootstrap:
                 self._address,
                 self._names,
                 fresh,
-                self._token if fresh else 0,
+                self._tokens[sender] if fresh else 0,
                 configuration.cluster_id if configuration else "",
             ),
         )
 
     def install(self, sender: int, message: BootstrapInstall) -> None:
         state = self._state
-        if state.role is not Role.FRESH or message.token == 0 or message.token != self._token:
+        if state.role is not Role.FRESH or message.token != self._tokens.get(sender):
             return
         batch = message.batch
         if batch.kind != BatchKind.CONFIGURATION or batch.first_index != FIRST_INDEX:

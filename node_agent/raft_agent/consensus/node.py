@@ -261,13 +261,13 @@ class Node:
 
     def _bootstrap_message(self, sender: int, message: Any) -> None:
         if isinstance(message, BootstrapAsk):
-            self._bootstrap.answer(sender, message.request_id)
+            self._bootstrap.asked(sender, message)
         elif isinstance(message, BootstrapAnswer):
             self._bootstrap.answered(sender, message)
         elif isinstance(message, BootstrapInstall):
             self._bootstrap.install(sender, message)
         else:
-            self._bootstrap.answer(sender, 0)
+            self._bootstrap.answer(sender)
 
     def _append_entries(self, sender: int, message: AppendEntries) -> None:
         self._appends.append_entries(sender, message)

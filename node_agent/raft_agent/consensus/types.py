@@ -183,8 +183,8 @@ class BootstrapAsk(msgspec.Struct, frozen=True):
 
 
 class BootstrapAnswer(msgspec.Struct, frozen=True):
-    """`fresh`: the sender has no log; `token` is then what an install must repeat, and only the
-    latest one counts. Not fresh: `cluster_id` says where it belongs.
+    """`fresh`: the sender has no log; `token` is then what an install by the asker must repeat.
+    Not fresh: `cluster_id` says where it belongs.
     """
 
     term: int
@@ -198,7 +198,7 @@ class BootstrapAnswer(msgspec.Struct, frozen=True):
 
 
 class BootstrapInstall(msgspec.Struct, frozen=True):
-    """The first entry of a new cluster; `token` repeats the receiver's latest answer."""
+    """The first entry of a new cluster; `token` repeats the receiver's answer."""
 
     term: int
     request_id: int
