@@ -69,12 +69,12 @@ class Bootstrap:
                 self._ask(peer)
 
     def peer_connected(self, peer: int, name: str) -> None:
-        if self._state.role is not Role.FRESH:
+        if self._state.role is not Role.FRESH or name not in self._names or name == self._name:
             return
         self._connected[name] = peer
         # Whoever it was before may have gone, and its token with it.
         self._answers.pop(name, None)
-        if self.asks and name in self._names:
+        if self.asks:
             self._ask(peer)
 
     def peer_lost(self, peer: int) -> None:
@@ -147,7 +147,8 @@ class Bootstrap:
             if message.fresh:
                 self._bring_in(sender, message.token)
             return
-        if not self.asks or message.name not in self._names:
+        if not self.asks or self._connected.get(message.name) != sender:
+            # Not asked, or a late word of somebody whose place another one has taken.
             return
         problem = self._problem(message)
         if problem:
