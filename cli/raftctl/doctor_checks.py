@@ -116,7 +116,7 @@ def agent(context: Context, path: Path) -> Iterator[Finding]:
     except CommandError as failure:
         yield Finding("fail", "quorum", failure.error, failure.hint)
         return
-    yield from _quorum(health)
+    yield from _quorum(context, health)
 
 
 def _how_to_reach(path: Path) -> str:
@@ -142,14 +142,14 @@ def _membership(context: Context, status: StatusResult) -> Iterator[Finding]:
         text = f"{status.node_id} belongs to no cluster yet"
         if status.note:
             text += f": {status.note}"
-        yield Finding("fail", "cluster", text, f"raftctl --node {status.node_id} status")
+        yield Finding("fail", "cluster", text, f"{context.call} status")
         return
     yield Finding("ok", "cluster", f"{len(status.members)} members, cluster {status.cluster_id}")
     if status.leader:
         yield Finding("ok", "leader", f"{status.leader}, term {status.term}")
     else:
         text = f"{status.node_id} knows no leader, term {status.term}"
-        yield Finding("fail", "leader", text, f"raftctl --node {context.node} events --limit 20")
+        yield Finding("fail", "leader", text, f"{context.call} events --limit 20")
     if len(status.voters) == 2:
         text = "Two voters: the loss of either stops all writes; three survive one"
         yield Finding("warn", "voters", text)
@@ -163,12 +163,12 @@ def _ebpf(status: StatusResult) -> Finding:
     return Finding("ok" if good else "warn", "ebpf", text)
 
 
-def _quorum(health: HealthResult) -> Iterator[Finding]:
+def _quorum(context: Context, health: HealthResult) -> Iterator[Finding]:
     if health.quorum:
         yield Finding("ok", "quorum", "A majority of the voters answers the leader")
     else:
         text = "No quorum: writes wait until more members are back"
-        yield Finding("fail", "quorum", text, "raftctl health")
+        yield Finding("fail", "quorum", text, f"{context.call} health")
     for member in health.members:
         if member.state != "healthy":
             text = f"{member.name} at {member.address} is {member.state}"

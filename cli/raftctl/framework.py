@@ -46,6 +46,13 @@ class Context:
     def out(self) -> Output:
         return Output(self.form, self.color)
 
+    @property
+    def call(self) -> str:
+        """How people call raftctl to reach the same agent."""
+        if self.socket is not None:
+            return f"raftctl --socket {self.socket}"
+        return f"raftctl --node {self.node}"
+
     def socket_path(self) -> Path:
         """The agent's socket. Raises CommandError when there is none to trust."""
         if self.endpoint:

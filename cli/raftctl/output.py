@@ -9,7 +9,6 @@ import sys
 from collections.abc import Sequence
 
 import click
-import msgspec
 
 from raftctl.errors import CommandError
 
@@ -39,6 +38,8 @@ def value_fields(value: bytes) -> dict[str, object]:
 
 def to_json(value: object) -> str:
     """One line of JSON. `value` may hold msgspec structs."""
+    import msgspec  # noqa: PLC0415  # not for --help
+
     return msgspec.json.encode(value).decode()
 
 
@@ -87,6 +88,8 @@ class Output:
         elif self.form == "json":
             click.echo(to_json(data))
         else:
+            import msgspec  # noqa: PLC0415
+
             from raftctl import yaml  # noqa: PLC0415
 
             click.echo(yaml.dump(msgspec.to_builtins(data)), nl=False)

@@ -14,31 +14,43 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
+from raft_agent.api import protocol
 from raft_agent.api.server import ApiServer
 from tests.unit.api.single_node import SingleNode
 
 TIMEOUT_S = 20.0
 
 
+class Node(SingleNode):
+    """A node that can lose its quorum."""
+
+    has_quorum = True
+
+    def health(self) -> protocol.HealthResult:
+        return msgspec.structs.replace(super().health(), quorum=self.has_quorum)
+
+
 class Served:
     """`host` belongs to the server's loop: change it with `call`."""
 
-    def __init__(self, host: SingleNode, path: Path) -> None:
+    def __init__(self, host: Node, path: Path) -> None:
         self.host = host
         self.path = path
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
-        self._server: ApiServer | None = None
+        self.server: ApiServer | None = None
 
     def start(self) -> None:
-        self._server = ApiServer(self.host, socket_path=self.path, group=None)
-        self._wait(self._server.start())
+        self.server = ApiServer(self.host, socket_path=self.path, group=None)
+        self._wait(self.server.start())
 
     def stop(self) -> None:
-        if self._server is not None:
-            self._wait(self._server.close())
-            self._server = None
+        if self.server is not None:
+            self._wait(self.server.close())
+            self.server = None
 
     def close(self) -> None:
         self.stop()
@@ -60,7 +72,7 @@ class Served:
 
 @contextmanager
 def serving(path: Path, name: str = "node-01") -> Iterator[Served]:
-    served = Served(SingleNode(name), path)
+    served = Served(Node(name), path)
     try:
         served.start()
         yield served
@@ -78,11 +90,12 @@ def clean_environment(**more: str) -> dict[str, str]:
 
 
 def raftctl(
-    *arguments: str, stdin: bytes = b"", **environment: str
+    *arguments: str, stdin: bytes = b"", soft_files: int | None = None, **environment: str
 ) -> subprocess.CompletedProcess[bytes]:
-    """Runs the program to its end."""
+    """Runs the program to its end, with `soft_files` as its soft limit of open files."""
+    limited = ["prlimit", f"--nofile={soft_files}:"] if soft_files else []
     return subprocess.run(
-        command(*arguments),
+        [*limited, *command(*arguments)],
         input=stdin,
         capture_output=True,
         timeout=TIMEOUT_S * 3,

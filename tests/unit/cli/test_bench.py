@@ -1,0 +1,109 @@
+"""`raftctl bench` against a real API server."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.unit.cli.served import Served, json_of, raftctl, serving
+
+SHORT = ("--duration", "0.3", "--warmup", "0.1", "--keys", "50")
+FIELDS = {
+    "ops_per_s",
+    "p50_ms",
+    "p99_ms",
+    "p999_ms",
+    "errors",
+    "unknown",
+    "clients",
+    "pipeline",
+    "value_size",
+    "duration_s",
+}
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Served]:
+    with serving(tmp_path / "node-01.sock") as running:
+        yield running
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+@pytest.mark.parametrize(("clients", "pipeline"), [("4", "1"), ("2", "20")])
+@pytest.mark.parametrize("op", ["put", "get", "send"])
+def test_a_run_without_faults_counts_none(
+    served: Served, op: str, clients: str, pipeline: str, processes: str
+) -> None:
+    shape = ("--clients", clients, "--pipeline", pipeline, "--processes", processes)
+    done = raftctl("--socket", str(served.path), "-o", "json", "bench", op, *shape, *SHORT)
+    assert done.returncode == 0, done.stderr
+    data = json_of(done)
+    assert set(data) >= FIELDS
+    assert (data["errors"], data["unknown"]) == (0, 0)
+    assert data["ops"] > 0
+    assert 0 < data["p50_ms"] <= data["p99_ms"] <= data["p999_ms"] <= data["max_ms"]
+    assert data["ops_per_s"] == pytest.approx(data["ops"] / data["duration_s"], rel=0.01)
+
+
+def test_what_was_counted_was_applied(served: Served) -> None:
+    """Every operation of the measured time, and those of warm-up and end on top."""
+    path = str(served.path)
+    data = json_of(raftctl("--socket", path, "-o", "json", "bench", "put", *SHORT))
+    assert served.host.machine.last_applied >= data["ops"]
+    listed = json_of(raftctl("--socket", path, "-o", "json", "propose", "list", "bench/"))
+    assert len(listed["keys"]) == 50
+    assert {len(item["value"]) for item in listed["keys"]} == {256}
+
+
+def test_more_clients_than_the_soft_limit_of_open_files(served: Served) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 4096), hard))  # the server is in here
+    try:
+        done = raftctl(
+            "--socket",
+            str(served.path),
+            "-o",
+            "json",
+            "bench",
+            "put",
+            "--clients",
+            "1000",
+            *SHORT,
+            soft_files=64,
+        )
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert done.returncode == 0, done.stderr
+    assert json_of(done)["errors"] == 0
+
+
+def test_refusals_are_counted_by_code(served: Served) -> None:
+    served.host.leader = None
+    done = raftctl("--socket", str(served.path), "-o", "json", "--forward", "bench", "put", *SHORT)
+    data = json_of(done)
+    assert done.returncode == 1
+    assert data["ops"] == 0
+    assert data["error_codes"] == {"no_leader": data["errors"]}
+    assert data["errors"] > 0
+
+
+def test_answers_that_do_not_come_are_unknown(served: Served) -> None:
+    served.host.hold_back = True
+    done = raftctl(
+        "--socket", str(served.path), "--timeout", "0.3", "-o", "json", "bench", "put",
+        "--clients", "2", "--pipeline", "3", *SHORT,
+    )  # fmt: skip
+    data = json_of(done)
+    assert done.returncode == 1
+    assert data["unknown"] >= 6
+    assert data["unknown"] % 3 == 0
+
+
+def test_writes_to_a_follower_are_refused_with_the_leaders_name(served: Served) -> None:
+    served.host.leader = "node-of-nowhere"
+    done = raftctl("--socket", str(served.path), "bench", "put", *SHORT)
+    assert done.returncode == 1
+    assert "Hint: Send from leader node: node-of-nowhere" in done.stderr.decode()
