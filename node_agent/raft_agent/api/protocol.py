@@ -11,12 +11,22 @@ clients.
 from __future__ import annotations
 
 import enum
+from typing import Annotated, TypeAlias
 
 import msgspec
 
 MAX_KEY_BYTES = 4096
 MAX_VALUE_BYTES = 8 << 20
 MAX_TEXT_BYTES = 1 << 20
+MAX_REQUESTS_PER_FRAME = 16_384
+MAX_IN_FLIGHT = 65_536
+MAX_STREAMS = 1024
+
+# Ids fit a signed 64-bit integer, which every client's language has.
+RequestId: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
+Limit: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
+Revision: TypeAlias = Annotated[int, msgspec.Meta(ge=-1, le=(1 << 63) - 1)]
+LogIndex: TypeAlias = Annotated[int, msgspec.Meta(ge=-1, le=(1 << 63) - 1)]
 
 
 class ErrorCode(enum.StrEnum):
@@ -51,7 +61,7 @@ class Consistency(enum.StrEnum):
 class _Request(msgspec.Struct, frozen=True, array_like=True, tag_field="op", gc=False):
     """`id` is the client's number for this request, unique among those it has in flight."""
 
-    id: int
+    id: RequestId
 
 
 # On the wire a request is an array: [op, id, field, field, …]; trailing defaults may be left out.
@@ -74,14 +84,14 @@ class Send(_Request, frozen=True, tag="send"):
 class Messages(_Request, frozen=True, tag="messages"):
     """The newest `limit` messages, newest first, from this node's applied state."""
 
-    limit: int = 10
+    limit: Limit = 10
 
 
 class WatchMessages(_Request, frozen=True, tag="watch_messages"):
     """Messages as they are applied here; first those after log index `after_index` (-1: none of the
     past)."""
 
-    after_index: int = -1
+    after_index: LogIndex = -1
 
 
 class Put(_Request, frozen=True, tag="put"):
@@ -89,13 +99,13 @@ class Put(_Request, frozen=True, tag="put"):
 
     key: str
     value: bytes
-    if_revision: int = -1
+    if_revision: Revision = -1
     forward: bool = False
 
 
 class Delete(_Request, frozen=True, tag="delete"):
     key: str
-    if_revision: int = -1
+    if_revision: Revision = -1
     forward: bool = False
 
 
@@ -108,7 +118,7 @@ class List(_Request, frozen=True, tag="list"):
     """Keys that start with `prefix`, in byte order, those after the key `after` only."""
 
     prefix: str = ""
-    limit: int = 1000
+    limit: Limit = 1000
     after: str = ""
     consistency: Consistency = Consistency.LINEARIZABLE
 
@@ -138,16 +148,18 @@ class Health(_Request, frozen=True, tag="health"):
 
 
 class Events(_Request, frozen=True, tag="events"):
-    """The newest `limit` events, oldest first; with `follow` new ones are pushed."""
+    """The newest `limit` events, oldest first. With `follow` it is a stream: those and all new ones
+    are pushed."""
 
-    limit: int = 100
+    limit: Limit = 100
     follow: bool = False
 
 
 class Cancel(_Request, frozen=True, tag="cancel"):
-    """End the stream with the id `stream`."""
+    """End the stream with the id `stream`; nothing of it comes after the reply. The result is null,
+    also when the stream had ended already."""
 
-    stream: int
+    stream: RequestId
 
 
 Request = (
@@ -335,8 +347,35 @@ class StreamStarted(msgspec.Struct, frozen=True):
     index: int
 
 
+# What the result of each request decodes to, and for a stream what its pushed items do.
+RESULT_TYPES: dict[type[Request], type | None] = {
+    Status: StatusResult,
+    Send: WriteResult,
+    Messages: MessagesResult,
+    WatchMessages: StreamStarted,
+    Put: WriteResult,
+    Delete: WriteResult,
+    Get: KeyValue,
+    List: ListResult,
+    WatchKeys: StreamStarted,
+    MemberList: MemberListResult,
+    LeaderTransfer: TransferResult,
+    Health: HealthResult,
+    Events: EventsResult,
+    Cancel: None,
+}
+ITEM_TYPES: dict[type[Request], type] = {
+    WatchMessages: MessageItem,
+    WatchKeys: KeyEvent,
+    Events: EventItem,
+}
+
+# What changes something: asking again after a lost answer could do it twice.
+WRITES = (Send, Put, Delete, LeaderTransfer)
+
 ENCODER = msgspec.msgpack.Encoder()
 JSON_ENCODER = msgspec.json.Encoder()
+REQUEST_DECODER = msgspec.msgpack.Decoder(Request)
 REQUESTS_DECODER = msgspec.msgpack.Decoder(list[Request])
 REQUESTS_JSON_DECODER = msgspec.json.Decoder(list[Request])
 REPLIES_DECODER = msgspec.msgpack.Decoder(list[Reply])

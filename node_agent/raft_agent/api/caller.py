@@ -1,0 +1,58 @@
+"""Who asked: what the handlers of requests and the streams answer to."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
+
+from raft_agent.api import protocol
+from raft_agent.api.host import Failure
+
+if TYPE_CHECKING:
+    from raft_agent.api.streams import Stream
+
+# What a reply costs besides the data in it; only for limits, so a guess is enough.
+REPLY_BYTES = 96
+
+
+class Caller(ABC):
+    """`in_flight` counts requests that wait for an answer. `streams` stand until cancelled.
+    `may_forward`: whether requests may go on to the leader. `is_json`: how results are encoded.
+    """
+
+    may_forward = True
+    is_json = False
+
+    def __init__(self) -> None:
+        self.in_flight = 0
+        self.streams: dict[int, Stream] = {}
+
+    @abstractmethod
+    def reply(self, request_id: int, result: object, data_bytes: int = 0) -> None:
+        """Answer with `result`, which encodes to what the protocol says; `data_bytes` is about how
+        much data of users it holds."""
+
+    @abstractmethod
+    def fail(self, request_id: int, error: protocol.Error) -> None:
+        """Answer that it did not work."""
+
+    @abstractmethod
+    def push(self, stream_id: int, item: object, data_bytes: int) -> None:
+        """The next item of a stream."""
+
+    @abstractmethod
+    def push_end(self, stream_id: int, error: protocol.Error) -> None:
+        """The last word of a stream that the server ends."""
+
+    @abstractmethod
+    def forget_pushes(self, stream_id: int) -> None:
+        """Drop what is queued of a stream that its client cancelled."""
+
+    @abstractmethod
+    def unsent_bytes(self) -> int:
+        """About how much waits for the client to read it."""
+
+
+def error_of(failure: Failure) -> protocol.Error:
+    """The host's failure in the protocol's words."""
+    return protocol.Error(failure.error, failure.code, failure.hint, failure.leader)

@@ -1,0 +1,116 @@
+"""The API over the Unix socket: `raftctl` and other programs on the same machine."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from raft_agent.api import protocol
+from raft_agent.api.caller import Caller
+from raft_agent.api.connection import ClientConnection
+from raft_agent.api.host import Host
+from raft_agent.api.listener import BACKLOG, UnixListener
+from raft_agent.api.protocol import Error, ErrorCode
+from raft_agent.api.requests import RequestHandlers
+from raft_agent.api.salvage import UnreadableError, decode_request
+
+_log = logging.getLogger("raft.api")
+
+_CLOSE_TIMEOUT_S = 1.0
+
+
+class ApiServer:
+    """Serves clients of `host` at `socket_path`: mode 0600, or 0660 for `group`."""
+
+    def __init__(self, host: Host, *, socket_path: Path, group: str | None) -> None:
+        self._handlers = RequestHandlers(host)
+        self._path = socket_path
+        self._group = group
+        self._listener: UnixListener | None = None
+        self._server: asyncio.Server | None = None
+        self._connections: set[ClientConnection] = set()
+        self._all_gone = asyncio.Event()
+
+    async def start(self) -> None:
+        """Listen. Raises SocketUnavailableError when the socket can't be made, or when an agent
+        answers there already."""
+        self._listener = UnixListener(self._path, self._group)
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_unix_server(
+            self._connect, sock=self._listener.socket, backlog=BACKLOG
+        )
+        _log.info("listening for clients at %s", self._path)
+
+    async def close(self) -> None:
+        """Stop listening, end the streams, write what clients read at once, and close."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        if self._listener is not None:
+            self._listener.remove()
+            self._listener = None
+        for connection in list(self._connections):
+            connection.shut_down()
+        if self._connections:
+            self._all_gone.clear()
+            try:
+                await asyncio.wait_for(self._all_gone.wait(), _CLOSE_TIMEOUT_S)
+            except TimeoutError:
+                # Who does not read would keep the node from ending.
+                for connection in list(self._connections):
+                    connection.abort()
+
+    def serve_forwarded(self, body: bytes, reply: Callable[[bytes], None]) -> None:
+        """Serve a request that another agent forwarded: `body` is one request array in MessagePack
+        (not an array of them). `reply` gets the encoded Reply, now or later, exactly once.
+        """
+        caller = _ForwardedCaller(reply)
+        try:
+            request = decode_request(body)
+        except UnreadableError as error:
+            caller.fail(0, Error(f"Bad request: {error}", ErrorCode.BAD_REQUEST))
+            return
+        if isinstance(request, tuple):
+            caller.fail(*request)
+        else:
+            self._handlers.handle(caller, request)
+
+    def _connect(self) -> ClientConnection:
+        connection = ClientConnection(self._handlers, self._disconnected)
+        self._connections.add(connection)
+        return connection
+
+    def _disconnected(self, connection: ClientConnection) -> None:
+        self._connections.discard(connection)
+        if not self._connections:
+            self._all_gone.set()
+
+
+class _ForwardedCaller(Caller):
+    """Another agent on behalf of its client: one request, one answer, no streams."""
+
+    may_forward = False
+
+    def __init__(self, answer: Callable[[bytes], None]) -> None:
+        super().__init__()
+        self._answer = answer
+
+    def reply(self, request_id: int, result: object, data_bytes: int = 0) -> None:  # noqa: ARG002
+        self._answer(protocol.ENCODER.encode((request_id, None, result)))
+
+    def fail(self, request_id: int, error: Error) -> None:
+        self._answer(protocol.ENCODER.encode((request_id, error, None)))
+
+    def push(self, stream_id: int, item: object, data_bytes: int) -> None:
+        raise NotImplementedError("a forwarded request has no streams")
+
+    def push_end(self, stream_id: int, error: Error) -> None:
+        raise NotImplementedError("a forwarded request has no streams")
+
+    def forget_pushes(self, stream_id: int) -> None:
+        """There is nothing queued: streams can't be forwarded."""
+
+    def unsent_bytes(self) -> int:
+        return 0

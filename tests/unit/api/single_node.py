@@ -1,0 +1,146 @@
+"""A whole node for API tests: a real machine behind a real Unix socket, a cluster of one.
+
+What it lacks is the log on disk: each turn's commands become one batch and are applied at once.
+Its part in a cluster can be set, so that followers and nodes without a leader can be tested, too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+from raft_agent.api import protocol
+from raft_agent.api.host import Applied, Failure, Outcome
+from raft_agent.api.server import ApiServer
+from raft_agent.consensus import batch
+from raft_agent.machine.commands import join_commands
+from raft_agent.machine.machine import Machine
+
+MEMBER_ID = 0xA1
+
+
+class SingleNode:
+    """A Host. `leader`: the name that this node takes for the leader's."""
+
+    def __init__(self, name: str = "node-01", *, messages_keep: int = 100_000) -> None:
+        self.node_name = name
+        self.machine = Machine(messages_keep=messages_keep)
+        self.leader: str | None = name
+        self.leader_api: ApiServer | None = None
+        self.time_ms = 1_700_000_000_000
+        self.term = 1
+        self.barriers = 0
+        self.batches = 0
+        self.hold_back = False
+        self._waiting: list[tuple[bytes, Callable[[Outcome], None]]] = []
+        self._events: list[protocol.EventItem] = []
+        self._subscribers: list[Callable[[protocol.EventItem], None]] = []
+
+    def propose(self, command: bytes, done: Callable[[Outcome], None]) -> None:
+        self._waiting.append((command, done))
+        if len(self._waiting) == 1 and not self.hold_back:
+            asyncio.get_running_loop().call_soon(self.apply_waiting)
+
+    def apply_waiting(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        commands = [command for command, _ in waiting]
+        results = self.apply_commands(commands)
+        first = self.machine.last_applied - len(commands) + 1
+        for offset, (_, done) in enumerate(waiting):
+            done(Applied(first + offset, self.term, results[offset]))
+
+    def apply_commands(self, commands: list[bytes]) -> list[Any]:
+        payload = join_commands(self.time_ms, commands)
+        first = self.machine.last_applied + 1
+        kind = batch.BatchKind.COMMANDS
+        self.batches += 1
+        results = self.machine.apply(batch.encode(kind, first, self.term, len(commands), payload))
+        assert results is not None
+        return results
+
+    def read_barrier(self, done: Callable[[Failure | None], None]) -> None:
+        self.barriers += 1
+        failure = None
+        if self.leader is None:
+            failure = Failure(protocol.ErrorCode.NO_LEADER, "No leader is known at the moment")
+        asyncio.get_running_loop().call_soon(done, failure)
+
+    def forward(self, request: protocol.Request, done: Callable[[bytes | Failure], None]) -> None:
+        if self.leader_api is None:
+            done(Failure(protocol.ErrorCode.NO_LEADER, "The leader does not answer"))
+        else:
+            self.leader_api.serve_forwarded(protocol.ENCODER.encode(request), done)
+
+    def transfer_leadership(self, target: str, done: Callable[[str | Failure], None]) -> None:
+        if target in ("", self.node_name):
+            done(self.node_name)
+        else:
+            done(Failure(protocol.ErrorCode.NO_SUCH_MEMBER, f'There is no member "{target}"'))
+
+    def is_leader(self) -> bool:
+        return self.leader == self.node_name
+
+    def leader_name(self) -> str | None:
+        return self.leader
+
+    def status(self) -> protocol.StatusResult:
+        return protocol.StatusResult(
+            node_id=self.node_name,
+            role="leader" if self.is_leader() else "follower",
+            term=self.term,
+            commit_index=self.machine.last_applied,
+            last_applied=self.machine.last_applied,
+            leader=self.leader,
+            peers=[],
+            voters=[self.node_name],
+            learners=[],
+            members=self.member_list().members,
+            cluster_id="c0ffee",
+            version="0",
+            ebpf=protocol.EbpfStatus(),
+        )
+
+    def health(self) -> protocol.HealthResult:
+        member = protocol.HealthMember(
+            self.node_name, f"{MEMBER_ID:016x}", "", "voter", "healthy", 0, 0, 0
+        )
+        return protocol.HealthResult(True, self.leader, self.term, [member])
+
+    def member_list(self) -> protocol.MemberListResult:
+        member = protocol.MemberInfo(self.node_name, f"{MEMBER_ID:016x}", "", "voter")
+        return protocol.MemberListResult("c0ffee", self.leader, [member])
+
+    def happen(self, kind: str) -> None:
+        event = protocol.EventItem("2026-01-01T00:00:00.000Z", kind, self.term, kind, {})
+        self._events.append(event)
+        for subscriber in list(self._subscribers):
+            subscriber(event)
+
+    def recent_events(self, limit: int) -> list[protocol.EventItem]:
+        return self._events[len(self._events) - min(limit, len(self._events)) :]
+
+    def subscribe_events(
+        self, on_event: Callable[[protocol.EventItem], None]
+    ) -> Callable[[], None]:
+        self._subscribers.append(on_event)
+        return lambda: self._subscribers.remove(on_event)
+
+
+def run(main: Coroutine[Any, Any, None]) -> None:
+    """Run `main` in a loop of its own."""
+    with asyncio.Runner() as runner:
+        runner.run(main)
+
+
+@contextlib.asynccontextmanager
+async def serving(host: SingleNode, path: Path) -> AsyncIterator[ApiServer]:
+    """An ApiServer of `host` at `path`."""
+    server = ApiServer(host, socket_path=path, group=None)
+    await server.start()
+    try:
+        yield server
+    finally:
+        await server.close()
