@@ -74,7 +74,7 @@ def up(nodes: int | None, folder: str | None, isolated: bool, ebpf: bool) -> Non
         [
             _table(members, statuses),
             "",
-            f"{context.out.mark(True)} {len(members)} nodes run from {cluster.folder}",
+            f"{context.out.mark(True)} {_run(len(members))} from {cluster.folder}",
             f"  Try: raftctl --node {leader} send hello",
             f"  End: raftctl dev down{f' --dir {cluster.folder}' if folder else ''}",
         ]
@@ -111,7 +111,10 @@ def _start(cluster: DevCluster, members: list[Node], isolated: bool) -> list[Sta
     out = current().out
     before = {node.name for node in members if node.pid() is not None}
     started = [node for node in members if node.name not in before]
-    out.note(f"Starting {', '.join(node.name for node in started) or 'nothing: all run'}...")
+    if started:
+        out.note(f"Starting {', '.join(node.name for node in started)}...")
+    else:
+        out.note("All nodes run already")
     try:
         cluster.start(members, isolated)
         return cluster.wait_ready(members)
@@ -120,6 +123,10 @@ def _start(cluster: DevCluster, members: list[Node], isolated: bool) -> list[Sta
         if isolated and not before:
             dev_isolated.remove(cluster.tag)
         raise
+
+
+def _run(count: int) -> str:
+    return "1 node runs" if count == 1 else f"{count} nodes run"
 
 
 def _address(status: StatusResult) -> str:

@@ -145,7 +145,7 @@ def delete(key: str, if_revision: int | None) -> None:
     )
     result = context.write(request, protocol.WriteResult)
     if result.deleted == 0:
-        raise CommandError(f"Key not found: {key}", "key_not_found")
+        raise CommandError(f'No such key: "{key}"', "key_not_found")
     out = context.out
     out.result(
         f"{out.mark(True)} Deleted: {printable(key)} (revision {result.revision})\n"

@@ -7,7 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from raftctl import sockets
+from raftctl.main import cli
 from tests.unit.cli.served import Served, json_of, raftctl, serving
 
 SHORT = ("--duration", "0.3", "--warmup", "0.1", "--keys", "50")
@@ -107,3 +110,19 @@ def test_writes_to_a_follower_are_refused_with_the_leaders_name(served: Served) 
     done = raftctl("--socket", str(served.path), "bench", "put", *SHORT)
     assert done.returncode == 1
     assert "Hint: Send from leader node: node-of-nowhere" in done.stderr.decode()
+
+
+def test_without_a_node_writes_find_the_leader_among_the_agents_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sockets, "_PLACES", ((tmp_path, "raft-", ".sock"),))
+    with (
+        serving(tmp_path / "raft-node-01.sock", "node-01") as follower,
+        serving(tmp_path / "raft-node-02.sock", "node-02") as leader,
+    ):
+        follower.host.leader = "node-02"
+        done = CliRunner().invoke(cli, ["bench", "put", *SHORT])
+        assert done.exit_code == 0
+        assert follower.host.machine.last_applied == 0
+        assert leader.host.machine.last_applied > 0
+    assert "node-01 is no leader: going to node-02" in done.stderr
