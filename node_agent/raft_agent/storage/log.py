@@ -121,6 +121,8 @@ class Log:
         self._preparer.close()
 
     def _check(self, batches: Sequence[Batch]) -> None:
+        if batches and not self._cluster_id:
+            raise ValueError("an entry came before the node belongs to a cluster")
         term, index = self.last
         for batch in batches:
             if batch.first_index != index + 1 or batch.term < term:

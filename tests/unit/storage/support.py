@@ -1,0 +1,274 @@
+"""Logs to test with, a store driven from the test's own thread, and a disk that can lose power."""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from queue import Queue
+
+import msgspec
+import pytest
+
+from raft_agent.consensus.batch import Batch, BatchKind, encode
+from raft_agent.consensus.types import AppendLog, Configuration, Member, SaveVote, Vote
+from raft_agent.storage.format import encode_segment_header, segment_name
+from raft_agent.storage.plan import RecoveryPlan, plan_recovery
+from raft_agent.storage.store import StorageFailure, Store
+
+CLUSTER = "a-cluster"
+UNUSED = bytes(2048)
+TIMEOUT_S = 60
+
+
+def make_batch(first_index: int, term: int = 1, count: int = 1, payload: bytes = b"x") -> Batch:
+    return encode(BatchKind.COMMANDS, first_index, term, count, payload)
+
+
+def configuration(cluster_id: str = CLUSTER) -> Configuration:
+    return Configuration(cluster_id, (Member(1, "node-01", "127.0.0.1:5555"),), (1,))
+
+
+def configuration_batch(first_index: int, term: int = 1) -> Batch:
+    payload = msgspec.msgpack.encode(configuration())
+    return encode(BatchKind.CONFIGURATION, first_index, term, 1, payload)
+
+
+def make_log(sizes: Sequence[int], *, first_index: int = 1, term: int = 1) -> list[Batch]:
+    """One batch for each payload size, of 1 to 3 entries; the term rises now and then."""
+    rng = random.Random(f"{sizes}{first_index}")
+    log: list[Batch] = []
+    for size in sizes:
+        count = rng.randint(1, 3)
+        term += rng.random() < 0.3
+        log.append(make_batch(first_index, term, count, rng.randbytes(size)))
+        first_index += count
+    return log
+
+
+def records(log: Sequence[Batch]) -> bytes:
+    return b"".join(batch.record for batch in log)
+
+
+def segment(log: Sequence[Batch], *, first_index: int = 1, behind: bytes = UNUSED) -> bytes:
+    return encode_segment_header(first_index, CLUSTER) + records(log) + behind
+
+
+def plan_for(data: bytes, vote: Vote | None = None) -> RecoveryPlan:
+    """Recovery of a log of one segment."""
+    return plan_recovery([(segment_name(1), data)], vote or Vote())
+
+
+class Driver:
+    """A started store whose callbacks run in its threads, so that a test can wait for them."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.logs: Queue[int] = Queue()
+        self.votes: Queue[int] = Queue()
+        self.failures: Queue[StorageFailure] = Queue()
+        self._seq = 0
+        store.start(
+            post=lambda callback: callback(),
+            on_log_persisted=self.logs.put,
+            on_vote_persisted=self.votes.put,
+            on_failed=self.failures.put,
+        )
+
+    def submit(self, *batches: Batch, truncate_from: int = 0) -> int:
+        self._seq += 1
+        self.store.append(AppendLog(self._seq, truncate_from, batches))
+        return self._seq
+
+    def append(self, *batches: Batch, truncate_from: int = 0) -> None:
+        """Returns once it is on disk."""
+        seq = self.submit(*batches, truncate_from=truncate_from)
+        while self.logs.get(timeout=TIMEOUT_S) < seq:
+            pass
+
+    def save_vote(self, seq: int, term: int, voted_for: int) -> None:
+        """Returns once it is on disk."""
+        self.store.save_vote(SaveVote(seq, term, voted_for))
+        while self.votes.get(timeout=TIMEOUT_S) < seq:
+            pass
+
+
+@contextmanager
+def opened(data_dir: Path, *, segment_bytes: int = 64 << 10) -> Iterator[Driver]:
+    store = Store.open(data_dir, segment_bytes=segment_bytes)
+    try:
+        driver = Driver(store)
+        if not store.recovered.cluster_id:
+            store.found_cluster(CLUSTER)
+        yield driver
+    finally:
+        store.close()
+
+
+def recovered_log(data_dir: Path) -> tuple[Batch, ...]:
+    """Everything that is in the log; the directory is opened and closed."""
+    store = Store.open(data_dir, segment_bytes=64 << 10)
+    try:
+        image = store.recovered.log
+        log = store.read(1, 1 << 40)
+        assert (log[-1].last_index if log else 0) == image.last_index
+        assert image.tail == log[len(log) - len(image.tail) :]
+        return log
+    finally:
+        store.close()
+
+
+# --- A disk that can lose power -------------------------------------------------------------------
+
+Image = dict[str, bytes]  # a directory's files, by path relative to it
+
+
+class Crash(msgspec.Struct):
+    """What could be found after a crash before the `number`-th operation. `note` is what the test
+    had said last."""
+
+    number: int
+    operation: str
+    note: object
+    image: Image
+
+
+class PowerFailures:
+    """Watches what the storage asks of the file system below `root` and keeps, before each call,
+    what a crash would leave: `killed` (only the process ends: all is there) and two power failures,
+    the worst one (nothing that was not synced is there) and a random one (sectors written since the
+    last sync survive or not, renames and removals survive up to some point).
+
+    Contents survive by fsync of the file, names by fsync of the directory. Real syncs are left out.
+    """
+
+    def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+        self.note: object = None
+        self.killed: list[Crash] = []
+        self.worst: list[Crash] = []
+        self.random: list[Crash] = []
+        self._root = root
+        self._rng = random.Random(seed)
+        self._lock = threading.RLock()
+        self._contents: dict[int, bytes] = {}  # by inode: what is on the medium
+        self._names: dict[str, dict[str, int]] = {}  # by directory: what is on the medium
+        self._history: dict[str, list[dict[str, int]]] = {}  # since then
+        self._live: dict[int, Path] = {}
+        self._monkeypatch = monkeypatch
+        self._open: list[int] = []
+        self._take_over()
+        for module, name in (
+            (os, "pwritev"),
+            (os, "pwrite"),
+            (os, "ftruncate"),
+            (os, "posix_fallocate"),
+            (os, "fdatasync"),
+            (os, "fsync"),
+            (Path, "replace"),
+            (Path, "unlink"),
+        ):
+            monkeypatch.setattr(module, name, self._watched(name, getattr(module, name)))
+
+    def _take_over(self) -> None:
+        """All that is there now is on the medium."""
+        for directory in (self._root, self._root / "log"):
+            self._sync_directory(directory)
+            for path in directory.iterdir():
+                if path.is_file():
+                    self._sync_file(path)
+
+    def _watched(self, name: str, real: Callable[..., object]) -> Callable[..., object]:
+        def call(target: int | Path, *args: object, **options: object) -> object:
+            with self._lock:
+                path = target if isinstance(target, Path) else _path_of(target)
+                if not path.is_relative_to(self._root):
+                    return real(target, *args, **options)
+                self._keep(f"{name}({path.name})")
+                if name in ("fsync", "fdatasync"):
+                    self._sync_directory(path) if path.is_dir() else self._sync_file(path)
+                    return None
+                # A removed file's inode number may be given to another file: keep it in use.
+                doomed = {"unlink": path, "replace": args[0] if args else path}.get(name)
+                if isinstance(doomed, Path) and doomed.exists():
+                    self._open.append(os.open(doomed, os.O_RDONLY))
+                result = real(target, *args, **options)
+                if name in ("replace", "unlink"):
+                    self._history[str(path.parent)].append(_names_in(path.parent))
+                return result
+
+        return call
+
+    def close(self) -> None:
+        self._monkeypatch.undo()
+        for fd in self._open:
+            os.close(fd)
+
+    def _sync_file(self, path: Path) -> None:
+        self._contents[path.stat().st_ino] = path.read_bytes()
+
+    def _sync_directory(self, path: Path) -> None:
+        self._names[str(path)] = _names_in(path)
+        self._history[str(path)] = []
+
+    def _keep(self, operation: str) -> None:
+        number = len(self.killed)
+        live = {
+            str(path.relative_to(self._root)): path.read_bytes()
+            for path in self._root.rglob("*")
+            if path.is_file()
+        }
+        inodes = {
+            path.stat().st_ino: path.read_bytes()
+            for path in self._root.rglob("*")
+            if path.is_file()
+        }
+        self.killed.append(Crash(number, operation, self.note, live))
+        self.worst.append(Crash(number, operation, self.note, self._image(self._names, {})))
+        names = {
+            directory: self._rng.choice([durable, *self._history[directory]])
+            for directory, durable in self._names.items()
+        }
+        torn = {inode: self._torn(inode, data) for inode, data in inodes.items()}
+        self.random.append(Crash(number, operation, self.note, self._image(names, torn)))
+
+    def _image(self, names: dict[str, dict[str, int]], torn: dict[int, bytes]) -> Image:
+        image: Image = {}
+        for directory, entries in names.items():
+            for name, inode in entries.items():
+                path = str((Path(directory) / name).relative_to(self._root))
+                image[path] = torn.get(inode, self._contents.get(inode, b""))
+        return image
+
+    def _torn(self, inode: int, written: bytes) -> bytes:
+        """A beginning of what was written since the last sync, in sectors."""
+        durable = self._contents.get(inode, b"")
+        if len(written) != len(durable):
+            return self._rng.choice([durable, written])
+        changed = [
+            at
+            for at in range(0, len(written), 512)
+            if written[at : at + 512] != durable[at : at + 512]
+        ]
+        kept = changed[: self._rng.randint(0, len(changed))]
+        data = bytearray(durable)
+        for at in kept:
+            data[at : at + 512] = written[at : at + 512]
+        return bytes(data)
+
+
+def restore(image: Image, directory: Path) -> None:
+    """Make `directory` what a crash left."""
+    (directory / "log").mkdir(parents=True)
+    for name, data in image.items():
+        (directory / name).write_bytes(data)
+
+
+def _path_of(fd: int) -> Path:
+    return Path(f"/proc/self/fd/{fd}").readlink()
+
+
+def _names_in(directory: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_ino for path in directory.iterdir() if path.is_file()}
