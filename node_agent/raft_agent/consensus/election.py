@@ -9,6 +9,7 @@ from raft_agent.consensus.state import RaftState
 from raft_agent.consensus.types import (
     PreVote,
     PreVoteReply,
+    RefusalReason,
     RequestVote,
     Role,
     TimeoutNow,
@@ -38,6 +39,7 @@ class Election:
             state.note("leader_lost", leader=state.leader_id)
         state.leader_id = 0
         state.silence_excused = False
+        state.give_up_transfer(RefusalReason.TIMED_OUT)
         if state.can_stand:
             self._ask_for_pre_votes()
         else:

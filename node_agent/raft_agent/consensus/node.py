@@ -220,6 +220,7 @@ class Node:
         state = self.state
         state.note("storage_failed", reason=event.reason)
         state.become_follower(state.current_term, 0)
+        state.give_up_transfer(RefusalReason.STORAGE_FAILED)
         self._reads.ask()
         state.failed = event.reason
 

@@ -143,10 +143,13 @@ class Replication:
         if progress is None or progress.reading_from != event.from_index:
             return
         progress.reading_from = 0
-        if event.batches and progress.may_send(self._state.settings):
-            progress.next_index = max(event.batches[0].first_index, progress.match_index + 1)
-            if progress.next_index == event.batches[0].first_index:
-                self._send_append(event.purpose, progress, event.batches)
+        batches = event.batches
+        # A slow disk may answer a question from before this node was deposed and elected again,
+        # with entries that its log has lost in between.
+        current = all(self._state.log.holds(batch.last_index, batch.term) for batch in batches)
+        if batches and current and batches[0].first_index > progress.match_index:
+            progress.next_index = batches[0].first_index
+            self._send_append(event.purpose, progress, batches)
         self._replicate(event.purpose, progress)
 
     def peer_connected(self, peer: int) -> None:

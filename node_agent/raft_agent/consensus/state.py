@@ -123,10 +123,18 @@ class RaftState:
         if (self.role, self.current_term, self.leader_id) != self._told:
             self._told = (self.role, self.current_term, self.leader_id)
             self.effects.append(RoleChanged(*self._told))
-            if self._transfer_tag and self.leader_id:
-                self.effects.append(TransferDone(self._transfer_tag, self.leader_id))
-                self._transfer_tag = 0
+        if self._transfer_tag and self.leader_id == self.member_id:
+            self.give_up_transfer(RefusalReason.TIMED_OUT)
+        elif self._transfer_tag and self.leader_id:
+            self.effects.append(TransferDone(self._transfer_tag, self.leader_id))
+            self._transfer_tag = 0
         return self.effects
+
+    def give_up_transfer(self, reason: RefusalReason) -> None:
+        """Answer whoever waits for a hand-over of which no leader has come."""
+        if self._transfer_tag:
+            self.refuse(self._transfer_tag, reason)
+            self._transfer_tag = 0
 
     # --- moves
 
