@@ -321,7 +321,9 @@ class Cluster:
 
     @property
     def leaders(self) -> list[int]:
-        return [i for i, server in self.servers.items() if server.node.role is Role.LEADER]
+        """Who takes itself for one and is not down."""
+        up = [i for i in self.servers if i not in self.down]
+        return [i for i in up if self.servers[i].node.role is Role.LEADER]
 
     # --- steps
 
