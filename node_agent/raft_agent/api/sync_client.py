@@ -1,0 +1,189 @@
+"""A small blocking client over the Unix socket; what `raftctl` uses, so it must import fast."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from raft_agent import wire
+from raft_agent.api import protocol
+from raft_agent.api.answers import (
+    AgentNotReachable,
+    OutcomeUnknown,
+    RequestFailed,
+    item_of,
+    no_answer,
+    result_of,
+)
+
+__all__ = ["AgentNotReachable", "OutcomeUnknown", "RequestFailed", "SyncClient"]
+
+_REPLY_TYPES = frozenset({int(wire.FrameType.CLIENT_REPLY), int(wire.FrameType.CLIENT_PUSH)})
+_READ_BYTES = 1 << 18
+_FRAME_REQUESTS = 1000
+_FRAME_BYTES = 1 << 20
+
+_monotonic = time.monotonic
+
+
+class SyncClient:
+    """One connection to the agent at `path`; a context manager. Not for several threads at once.
+
+    `timeout_s` is for connecting, and for each answer. After an exception other than RequestFailed
+    the connection is closed. Raises AgentNotReachable when nobody answers at `path`.
+    """
+
+    def __init__(self, path: str, timeout_s: float = 5.0) -> None:
+        self._path = path
+        self._timeout_s = timeout_s
+        self._reader = wire.FrameReader(_REPLY_TYPES)
+        self._frames: list[wire.Frame] = []
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._socket.settimeout(timeout_s)
+        try:
+            self._socket.connect(path)
+        except OSError as error:
+            self._socket.close()
+            raise AgentNotReachable(f"{path}: {_reason(error)}") from error
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def __enter__(self) -> SyncClient:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def request(self, request: protocol.Request) -> Any:
+        """The result of `request`, as protocol.RESULT_TYPES says.
+
+        Raises RequestFailed when the agent refuses, OutcomeUnknown when a write was sent and no
+        answer came, AgentNotReachable when a question was not answered.
+        """
+        return self.request_many([request])[0]
+
+    def request_many(self, requests: Sequence[protocol.Request]) -> list[Any]:
+        """The results of `requests`, in their order; their ids must differ.
+
+        Many travel in one frame, so the agent can serve them together. Raises like `request`, but
+        RequestFailed only once all were answered that were sent with the one that failed.
+        """
+        if len({request.id for request in requests}) < len(requests):
+            raise ValueError("two requests have the same id")
+        results: list[Any] = []
+        for chunk in _chunks(requests):
+            # One frame at a time: an agent whose replies we don't read would stop reading, too.
+            self._send([request for request, _ in chunk], [data for _, data in chunk])
+            replies = self._receive([request for request, _ in chunk])
+            results += [result_of(request, replies[request.id]) for request, _ in chunk]
+        return results
+
+    def stream(self, request: protocol.Request) -> Iterator[Any]:
+        """What a watch (or Events with follow) gives: first its StreamStarted, then its items as
+        protocol.ITEM_TYPES says, waiting for each as long as it takes.
+
+        The connection serves nothing else from then on. Raises RequestFailed when the agent refuses
+        or ends the stream, AgentNotReachable when the connection is lost.
+        """
+        self._send([request], [protocol.ENCODER.encode(request)])
+        started = self._receive([request], keep_pushes=True)[request.id]
+        yield result_of(request, started)
+        self._socket.settimeout(None)
+        while True:
+            frames, self._frames = self._frames, []
+            for frame in frames:
+                for reply in protocol.REPLIES_DECODER.decode(frame.body):
+                    yield item_of(request, reply)
+            try:
+                self._read_frames()
+            except OSError as error:
+                self.close()
+                raise AgentNotReachable(f"{self._path}: {_reason(error)}") from error
+
+    def _send(self, requests: list[protocol.Request], encoded: list[bytes]) -> None:
+        body = _array(encoded)
+        if len(body) > wire.MAX_BODY_BYTES:
+            raise RequestFailed(
+                f"The request of {len(body)} bytes is over the limit of {wire.MAX_BODY_BYTES}",
+                protocol.ErrorCode.TOO_LARGE,
+            )
+        frame = wire.encode(wire.FrameType.CLIENT_REQUEST, body, count=len(requests))
+        self._socket.settimeout(self._timeout_s)
+        try:
+            self._socket.sendall(frame)
+        except OSError as error:
+            # An agent does nothing with a frame that is cut short, so nothing has changed.
+            self.close()
+            raise AgentNotReachable(f"{self._path}: {_reason(error)}") from error
+
+    def _receive(
+        self, requests: list[protocol.Request], *, keep_pushes: bool = False
+    ) -> dict[int, protocol.Reply]:
+        """The replies to all of `requests`, by id."""
+        waiting = {request.id: request for request in requests}
+        replies: dict[int, protocol.Reply] = {}
+        deadline = _monotonic() + self._timeout_s
+        while True:
+            frames, self._frames = self._frames, []
+            for frame in frames:
+                if frame.type == wire.FrameType.CLIENT_PUSH:
+                    if keep_pushes:
+                        self._frames.append(frame)
+                    continue
+                for reply in protocol.REPLIES_DECODER.decode(frame.body):
+                    if waiting.pop(reply.id, None) is not None:
+                        replies[reply.id] = reply
+                deadline = _monotonic() + self._timeout_s
+            if not waiting:
+                return replies
+            try:
+                self._socket.settimeout(max(deadline - _monotonic(), 0.001))
+                self._read_frames()
+            except OSError as error:
+                self.close()
+                reason = f"{self._path}: {_reason(error)}"
+                if isinstance(error, TimeoutError):
+                    reason = f"no answer from {self._path} within {self._timeout_s:g} s"
+                unanswered = list(waiting.values())
+                writes = [item for item in unanswered if isinstance(item, protocol.WRITES)]
+                raise no_answer((writes or unanswered)[0], reason) from error
+
+    def _read_frames(self) -> None:
+        data = self._socket.recv(_READ_BYTES)
+        if not data:
+            raise ConnectionResetError("the agent closed the connection")
+        try:
+            self._frames += self._reader.feed(data)
+        except wire.FrameError as error:
+            raise ConnectionAbortedError(f"what answers there is no agent: {error}") from error
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or str(error)
+
+
+def _array(encoded: list[bytes]) -> bytes:
+    """The MessagePack array of these encoded elements."""
+    size = len(encoded)
+    head = bytes((0x90 | size,)) if size < 16 else b"\xdc" + size.to_bytes(2, "big")
+    return head + b"".join(encoded)
+
+
+def _chunks(
+    requests: Sequence[protocol.Request],
+) -> Iterator[list[tuple[protocol.Request, bytes]]]:
+    """The requests with their encodings, in portions of which each fits one frame."""
+    chunk: list[tuple[protocol.Request, bytes]] = []
+    size = 0
+    for request in requests:
+        data = protocol.ENCODER.encode(request)
+        if chunk and (len(chunk) >= _FRAME_REQUESTS or size + len(data) > _FRAME_BYTES):
+            yield chunk
+            chunk, size = [], 0
+        chunk.append((request, data))
+        size += len(data)
+    if chunk:
+        yield chunk
