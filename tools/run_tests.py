@@ -129,7 +129,7 @@ def main() -> int:
         "failed": len(totals.failed),
         "passed": totals.passed,
         "skipped": len(totals.not_run),
-        "errors": len(totals.errors),
+        "error" if len(totals.errors) == 1 else "errors": len(totals.errors),
     }
     said = ", ".join(
         f"{count} {word}" for word, count in counts.items() if count or word == "passed"

@@ -275,3 +275,9 @@ def test_log_levels_and_formats_are_checked(file: Path) -> None:
     assert '"loud" is none of debug' in refusal(file, SERVER, "server.log_level=loud")
     assert "raft.sound" in refusal(file, SERVER, "server.log_level=info,raft.sound=debug")
     assert '"text" or "json"' in refusal(file, SERVER, "server.log_format=xml")
+
+
+def test_a_section_must_be_a_table(file: Path) -> None:
+    assert refusal(file, f"timing = 5\n{SERVER}") == (
+        "raft.toml:1: timing must be a table: write [timing]"
+    )
