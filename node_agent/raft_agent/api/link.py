@@ -1,0 +1,172 @@
+"""One connection of the asyncio client: many requests in flight, those of one turn in one frame."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Any, cast
+
+from raft_agent import wire
+from raft_agent.api import protocol
+from raft_agent.api.answers import AgentNotReachable, is_stream, item_of, no_answer, result_of
+
+_REPLY_TYPES = frozenset({int(wire.FrameType.CLIENT_REPLY), int(wire.FrameType.CLIENT_PUSH)})
+_FRAME_REQUESTS = 1000
+_FRAME_BYTES = 1 << 20
+
+# Items of a stream that its consumer has not taken yet; beyond that the agent has to wait.
+_QUEUED_ITEMS = 1000
+
+
+class NotSent(Exception):  # noqa: N818
+    """The connection was lost before the request left: it may be sent again elsewhere."""
+
+
+class Link(asyncio.Protocol):
+    """`is_open` from the connection's beginning to its end."""
+
+    def __init__(self) -> None:
+        self.is_open = False
+        self._loop = asyncio.get_running_loop()
+        self._reader = wire.FrameReader(_REPLY_TYPES)
+        self._waiting: dict[int, tuple[protocol.Request, asyncio.Future[Any]]] = {}
+        self._unsent: deque[protocol.Request] = deque()
+        self._flush_scheduled = False
+        self._write_paused = False
+        self._closing = False
+        self._lost = "the connection was lost"
+        self._stream: protocol.Request | None = None
+        self._items: deque[Any] = deque()
+        self._item_came = asyncio.Event()
+
+    def ask(self, request: protocol.Request) -> asyncio.Future[Any]:
+        """Send `request`, whose id must be free; resolves to its result.
+
+        The future raises RequestFailed or OutcomeUnknown as the agent says, NotSent when the
+        connection ends before the request is sent, and after that what `no_answer` says.
+        """
+        future: asyncio.Future[Any] = self._loop.create_future()
+        if not self.is_open:
+            future.set_exception(NotSent())
+            return future
+        if is_stream(request):
+            self._stream = request
+        self._waiting[request.id] = (request, future)
+        self._unsent.append(request)
+        self._schedule_flush()
+        return future
+
+    def was_sent(self, request: protocol.Request) -> bool:
+        """Whether the agent may have got it. Call for a request that waits for its answer."""
+        return all(item.id != request.id for item in self._unsent)
+
+    def forget(self, request: protocol.Request) -> None:
+        """Nobody waits for this answer any more."""
+        self._waiting.pop(request.id, None)
+        self._close_if_idle()
+
+    async def next_item(self) -> Any:
+        """The next item of the stream that was asked for on this connection.
+
+        Raises RequestFailed when the agent ended it, AgentNotReachable when the connection did.
+        """
+        while not self._items:
+            if not self.is_open:
+                raise AgentNotReachable(self._lost)
+            self._item_came.clear()
+            await self._item_came.wait()
+        reply = self._items.popleft()
+        if self.is_open and len(self._items) < _QUEUED_ITEMS // 2:
+            self._transport.resume_reading()
+        return item_of(cast("protocol.Request", self._stream), reply)
+
+    def close(self) -> None:
+        """End the connection; who waits for an answer gets the exception for that."""
+        if self.is_open:
+            self._transport.close()
+
+    def close_when_idle(self) -> None:
+        """End the connection once all answers have come that others wait for."""
+        self._closing = True
+        self._close_if_idle()
+
+    def _close_if_idle(self) -> None:
+        if self._closing and not self._waiting:
+            self.close()
+
+    # --- asyncio.Protocol -------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # uvloop's transports have the methods of asyncio.Transport, but not its type.
+        self._transport = cast("asyncio.Transport", transport)
+        self.is_open = True
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            frames = [
+                (frame.type, protocol.REPLIES_DECODER.decode(frame.body))
+                for frame in self._reader.feed(data)
+            ]
+        except ValueError as error:  # also wire.FrameError
+            self._lost = f"what answers there is no agent: {error}"
+            self._transport.abort()
+            return
+        for frame_type, replies in frames:
+            if frame_type == wire.FrameType.CLIENT_PUSH:
+                self._items.extend(replies)
+                self._item_came.set()
+                if len(self._items) > _QUEUED_ITEMS:
+                    self._transport.pause_reading()
+                continue
+            for reply in replies:
+                self._answered(reply)
+
+    def _answered(self, reply: protocol.Reply) -> None:
+        request, future = self._waiting.pop(reply.id, (None, None))
+        if request is None or future is None or future.done():
+            return
+        try:
+            future.set_result(result_of(request, reply))
+        except Exception as error:
+            future.set_exception(error)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.is_open = False
+        if exc is not None:
+            self._lost = f"the connection was lost: {exc}"
+        unsent = {request.id for request in self._unsent}
+        waiting, self._waiting = self._waiting, {}
+        for request, future in waiting.values():
+            if not future.done():
+                future.set_exception(
+                    NotSent() if request.id in unsent else no_answer(request, self._lost)
+                )
+        self._item_came.set()
+
+    def pause_writing(self) -> None:
+        self._write_paused = True
+
+    def resume_writing(self) -> None:
+        self._write_paused = False
+        self._schedule_flush()
+
+    # --- out --------------------------------------------------------------------------------------
+
+    def _schedule_flush(self) -> None:
+        if self._unsent and not self._flush_scheduled:
+            self._flush_scheduled = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flush_scheduled = False
+        while self._unsent and self.is_open and not self._write_paused:
+            requests: list[protocol.Request] = []
+            size = 0
+            while self._unsent and len(requests) < _FRAME_REQUESTS and size < _FRAME_BYTES:
+                request = self._unsent.popleft()
+                if request.id in self._waiting:
+                    requests.append(request)
+                    size += len(request.value) if isinstance(request, protocol.Put) else 0
+            body = protocol.ENCODER.encode(requests)
+            frame = wire.encode(wire.FrameType.CLIENT_REQUEST, body, count=len(requests))
+            self._transport.write(frame)
