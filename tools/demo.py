@@ -10,6 +10,7 @@ import os
 import shlex
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -18,8 +19,11 @@ TEXT = "Hello from the RAFT cluster!"
 KEY, VALUE = "greeting", "my value"
 
 
-def raftctl(*arguments: str, show: bool = True) -> str:
-    """What the command prints. Ends the demo with the command's status when it fails."""
+REFUSED = (1, 6)  # exit statuses that say that nothing was changed
+
+
+def run(*arguments: str, show: bool = True) -> tuple[int, str]:
+    """The command's exit status and what it printed."""
     if show:
         print(f"\n$ raftctl {shlex.join(arguments)}", flush=True)
     # The demo talks to its own cluster, whatever this shell is set up for.
@@ -37,22 +41,43 @@ def raftctl(*arguments: str, show: bool = True) -> str:
     )
     if show:
         print(done.stdout, end="", flush=True)
-    if done.returncode != 0:
+    return done.returncode, done.stdout
+
+
+def raftctl(*arguments: str, show: bool = True) -> str:
+    """What the command prints. Ends the demo with the command's status when it fails."""
+    status, output = run(*arguments, show=show)
+    if status != 0:
         print(f"demo: raftctl {shlex.join(arguments)} failed", file=sys.stderr)
-        sys.exit(done.returncode)
-    return done.stdout
+        sys.exit(status)
+    return output
+
+
+def on_leader(*arguments: str) -> str:
+    """Runs a write on the leader, again when leadership moved meanwhile; the leader's name."""
+    for _ in range(5):
+        seen = json.loads(raftctl("--node", "node-01", "-o", "json", "status", show=False))
+        if seen["leader"] is None:
+            time.sleep(0.2)
+            continue
+        status, _ = run("--node", seen["leader"], *arguments)
+        if status == 0:
+            return str(seen["leader"])
+        if status not in REFUSED:
+            sys.exit(status)
+    print("demo: no leader took the write", file=sys.stderr)
+    sys.exit(1)
 
 
 def main() -> int:
     raftctl("dev", "up", "--dir", ".demo")
     status = json.loads(raftctl("--node", "node-01", "-o", "json", "status", show=False))
-    leader = status["leader"]
     names = sorted([status["node_id"], *status["peers"]])
-    others = [name for name in names if name != leader]
 
-    print(f"\n{leader} leads. Writes go to it:")
-    raftctl("--node", leader, "send", TEXT)
-    raftctl("--node", leader, "propose", "put", KEY, VALUE)
+    print(f"\n{status['leader']} leads. Writes go to it:")
+    on_leader("send", TEXT)
+    leader = on_leader("propose", "put", KEY, VALUE)
+    others = [name for name in names if name != leader]
 
     print("\nBoth can be read on the other nodes:")
     for name in others:
