@@ -18,9 +18,9 @@ from raftctl.sockets import find_socket, nodes_at_hand
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
-    from raft_agent.api.sync_client import SyncClient
 
     from raft_agent.api import protocol
+    from raft_agent.api.sync_client import SyncClient
 
 DEFAULT_NODE = "node-0"
 DEFAULT_TIMEOUT_S = 5.0
@@ -86,7 +86,7 @@ def _of_type(answer: object, result: type[T]) -> T:
         raise CommandError(
             f"The agent answered with {type(answer).__name__}, not with {result.__name__}",
             "internal",
-            "Compare raftctl --version with the agent's: raftctl doctor",
+            "Is the agent of another version? raftctl --version, raft-agent --version",
         )
     return answer
 
@@ -96,6 +96,8 @@ def agent_errors(node: str, *, writes: bool) -> Iterator[None]:
     """Turns the client's exceptions into CommandError. `writes`: losing the answer leaves the
     outcome open; a lost answer to a question only means that the agent can't be reached.
     """
+    import msgspec  # noqa: PLC0415
+
     from raft_agent.api import sync_client  # noqa: PLC0415
 
     try:
@@ -116,6 +118,12 @@ def agent_errors(node: str, *, writes: bool) -> Iterator[None]:
         raise CommandError(f"Agent {node} does not answer: {unknown}", NOT_REACHABLE) from unknown
     except sync_client.RequestFailed as refused:
         raise _refusal(refused) from refused
+    except msgspec.MsgspecError as other_version:
+        raise CommandError(
+            f"The answer of agent {node} can't be read: {other_version}",
+            "internal",
+            "Is the agent of another version? raftctl --version, raft-agent --version",
+        ) from other_version
     except KeyboardInterrupt as stop:
         if writes:
             raise CommandError(

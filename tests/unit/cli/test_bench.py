@@ -34,9 +34,16 @@ def served(tmp_path: Path) -> Iterator[Served]:
         yield running
 
 
-@pytest.mark.parametrize("processes", ["1", "2"])
-@pytest.mark.parametrize(("clients", "pipeline"), [("4", "1"), ("2", "20")])
-@pytest.mark.parametrize("op", ["put", "get", "send"])
+@pytest.mark.parametrize(
+    ("op", "clients", "pipeline", "processes"),
+    [
+        ("put", "4", "1", "1"),
+        ("put", "3", "20", "2"),
+        ("get", "4", "1", "2"),
+        ("get", "2", "20", "1"),
+        ("send", "2", "1", "1"),
+    ],
+)
 def test_a_run_without_faults_counts_none(
     served: Served, op: str, clients: str, pipeline: str, processes: str
 ) -> None:
