@@ -218,6 +218,7 @@ def broken(offset: int, *new: int) -> bytes:
         (broken(16, 2), "checksum", "checksum"),
         (broken(50, 0), "checksum", "checksum"),
     ],
+    ids=lambda value: value if isinstance(value, str) else "bytes",
 )
 def test_a_bad_frame_is_named(data: bytes, reason: str, text: str) -> None:
     with pytest.raises(FrameError, match=re.escape(text)) as caught:

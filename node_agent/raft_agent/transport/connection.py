@@ -142,7 +142,7 @@ class Connection(asyncio.Protocol):
             self.reject(error.reason, str(error))
             return
         for frame in frames:
-            if self.is_closing:
+            if self.is_closing or self.local.closing:
                 return
             self.stats.frames_in += 1
             self.last_term = frame.term

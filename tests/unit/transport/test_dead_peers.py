@@ -2,17 +2,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 
 import pytest
 
+from raft_agent import wire
 from raft_agent.consensus import batch as batches
 from raft_agent.consensus import types
 from raft_agent.transport import codec
 from raft_agent.transport.transport import PeerTarget
+from raft_agent.wire import FrameType
 from tests.unit.transport.nodes import (
     HEARTBEAT,
     Node,
     RawListener,
+    RawPeer,
     connect_all,
     run,
     started,
@@ -74,6 +78,51 @@ def test_any_reply_keeps_the_connection() -> None:
     run(test)
 
 
+def test_a_reply_that_came_while_this_process_stood_still_is_heard() -> None:
+    """After a pause the timer is due before the sockets were read."""
+
+    async def test() -> None:
+        a, b = Node(1), Node(2)
+        listener = RawListener()
+        async with started(a):
+            a.transport.set_peers([PeerTarget("node-02", listener.address, 2)])
+            peer = await listener.accept_as(b.hello())
+            await a.until("up", 2)
+            a.transport.send(2, HEARTBEAT)
+            assert await peer.receive() is not None
+            reply = types.HeartbeatReply(3, 1, 2)
+            peer.sock.send(codec.encode_message(2, reply))
+            time.sleep(1.2)
+            assert await a.told.get() == ("message", 2, reply)
+            await asyncio.sleep(0.2)
+            assert a.told.empty()
+            assert a.transport.reject_counts == {}
+            peer.close()
+        listener.close()
+
+    run(test)
+
+
+def test_a_peer_whose_reply_finds_no_room_loses_its_connection() -> None:
+    """It waits for either, and would wait for ever."""
+
+    async def test() -> None:
+        a, b = Node(1), Node(2)
+        a.answer_forward = lambda _, reply: reply(bytes(8 << 20))
+        async with started(a):
+            peer = await RawPeer.dial_as(a, b.hello())
+            requests = [
+                wire.encode(FrameType.FORWARD_REQUEST, b"", sender=2, request_id=number)
+                for number in (1, 2, 3)
+            ]
+            await peer.send(b"".join(requests))
+            await peer.closed()
+            assert a.told.qsize() == 3
+            peer.close()
+
+    run(test)
+
+
 def test_a_peer_that_takes_connections_but_never_answers_is_logged_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -118,6 +167,11 @@ def test_a_peer_that_never_reads_costs_bounded_memory() -> None:
             for _ in range(64):
                 a.transport.send(2, bulk)
             assert a.transport.stats()[2].queued_bytes <= limit
+            # A request that finds the queue full was not sent, and that is told later.
+            replies: asyncio.Queue[tuple[bytes | None, bool]] = asyncio.Queue()
+            a.transport.forward(2, bytes(2 << 20), lambda *reply: replies.put_nowait(reply))
+            assert replies.empty()
+            assert await replies.get() == (None, False)
             # What must not wait behind bulk data still goes, up to the reserve.
             dropped = a.transport.stats()[2].dropped_frames
             a.transport.send(2, HEARTBEAT)

@@ -41,6 +41,8 @@ def test_three_nodes_exchange_every_message() -> None:
                     replies = [m for m in ONE_OF_EACH if type(m) in codec.REPLIES]
                     assert [m for m in received if type(m) not in codec.REPLIES] == calls
                     assert [m for m in received if type(m) in codec.REPLIES] == replies
+            # Each was told to dial all three and left itself out.
+            assert [sum(node.transport.reject_counts.values()) for node in nodes] == [0, 0, 0]
 
     run(test)
 

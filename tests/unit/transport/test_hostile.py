@@ -159,6 +159,21 @@ def test_a_bad_frame_of_a_member_closes_with_one_line(
     assert "'node-02' (127.0.0.1:" in line
 
 
+def test_nothing_that_follows_a_bad_frame_is_heard() -> None:
+    async def test() -> None:
+        node = Node(1)
+        async with started(node):
+            peer = await RawPeer.dial_as(node, STRANGER.hello())
+            bad = wire.encode(FrameType.HEARTBEAT, b"1", sender=2)
+            await peer.send(bad + HEARTBEAT_FRAME)
+            await peer.closed()
+            await node.until_refused("body")
+            assert node.told.empty()
+            peer.close()
+
+    run(test)
+
+
 @pytest.mark.parametrize("words", [HELLO[:20], HELLO[:-1]], ids=["header", "body"])
 def test_a_stream_that_ends_within_a_frame_is_said_so(
     caplog: pytest.LogCaptureFixture, words: bytes
