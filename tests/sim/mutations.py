@@ -15,9 +15,7 @@ CONSENSUS = Path(__file__).parents[2] / "node_agent" / "raft_agent" / "consensus
 
 # types.py only says what messages, events and effects look like; nothing in it decides anything.
 MODULES = tuple(
-    sorted(
-        path.stem for path in CONSENSUS.glob("*.py") if path.stem not in {"__init__", "types"}
-    )
+    sorted(path.stem for path in CONSENSUS.glob("*.py") if path.stem not in {"__init__", "types"})
 )
 
 Path_ = tuple[tuple[str, int | None], ...]
@@ -50,13 +48,17 @@ _TWINS = {"min": "max", "max": "min", "popleft": "pop", "bisect_right": "bisect_
 
 @dataclass(frozen=True)
 class Mutant:
-    """One change: in `module` (a stem of consensus/*.py) at `line`, `before` became `after`."""
+    """One change: in `module` (a stem of consensus/*.py) at `line`, `before` became `after`.
+
+    `in_function`: it is in the body of a function, so nothing of it happens at import.
+    """
 
     module: str
     line: int
     operator: str
     before: str
     after: str
+    in_function: bool
     place: Path_
     replacement: ast.AST
 
@@ -88,11 +90,17 @@ def mutants_of(module: str) -> list[Mutant]:
     found = []
     tree = parse(module)
     for place, node, parents in _walk(tree, (), ()):
+        inside = any(
+            isinstance(parent, ast.FunctionDef) and field == "body"
+            for parent, (field, _) in zip(parents, place, strict=True)
+        )
         for operator, replacement in _changes(node, parents):
             line = getattr(node, "lineno", 0)
             before, after = _text(node), _text(replacement)
             if ast.dump(node) != ast.dump(replacement):
-                found.append(Mutant(module, line, operator, before, after, place, replacement))
+                found.append(
+                    Mutant(module, line, operator, before, after, inside, place, replacement)
+                )
     return found
 
 
@@ -128,6 +136,10 @@ def _calls(node: ast.AST, name: str) -> bool:
     )
 
 
+def _is_note(node: ast.AST) -> bool:
+    return isinstance(node, ast.Expr) and _calls(node.value, "note")
+
+
 def _is_left_out(parent: ast.AST, field: str, index: int | None, child: ast.AST) -> bool:
     """What can't change behaviour by design; every line here says why.
 
@@ -147,7 +159,9 @@ def _is_left_out(parent: ast.AST, field: str, index: int | None, child: ast.AST)
     if isinstance(child, ast.Assign) and ast.unparse(child.targets[0]) == "__slots__":
         return True
     # Notes are lines for people's logs; no part of the core or of a host acts on one.
-    if isinstance(child, ast.Expr) and _calls(child.value, "note"):
+    if _is_note(child) or (
+        isinstance(child, ast.If) and not child.orelse and all(map(_is_note, child.body))
+    ):
         return True
     # The words and facts of an error or of a broken invariant; the condition is mutated.
     if isinstance(parent, ast.Raise) and field == "exc":
@@ -229,24 +243,29 @@ def _statement_changes(
             changed = copy.copy(node)
             changed.orelse = []
             yield "branch removed", changed
-    elif isinstance(node, ast.While) and not isinstance(node.test, ast.Constant):
-        yield "loop removed", ast.Pass()
-    elif isinstance(node, ast.For):
-        yield "loop removed", ast.Pass()
     elif isinstance(node, ast.Return) and node.value is not None:
         yield from _return_changes(node)
-    elif isinstance(node, ast.Return | ast.Break | ast.Continue | ast.Raise | ast.Delete):
+    elif _may_go(node, parents):
         yield "statement removed", ast.Pass()
-    elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
-        yield "statement removed", ast.Pass()
-    elif isinstance(node, ast.AugAssign):
-        yield "statement removed", ast.Pass()
-        if type(node.op) in _ARITHMETIC:
-            yield "arithmetic", ast.AugAssign(
-                node.target, _ARITHMETIC[type(node.op)](), node.value
-            )
-    elif isinstance(node, ast.Assign) and not _makes_a_name(node, parents):
-        yield "statement removed", ast.Pass()
+    if isinstance(node, ast.AugAssign) and type(node.op) in _ARITHMETIC:
+        yield "arithmetic", ast.AugAssign(node.target, _ARITHMETIC[type(node.op)](), node.value)
+
+
+def _may_go(node: ast.stmt, parents: tuple[ast.AST, ...]) -> bool:
+    """Whether it says something to take this statement out."""
+    parent = parents[-1]
+    if isinstance(parent, ast.If) and parent.body == [node] and not parent.orelse:
+        return False  # the same as if the condition were false
+    if isinstance(node, ast.Assign):
+        return not _makes_a_name(node, parents)
+    if isinstance(node, ast.Expr):
+        return isinstance(node.value, ast.Call)
+    if isinstance(node, ast.While):
+        return not isinstance(node.test, ast.Constant)
+    return isinstance(
+        node,
+        ast.For | ast.AugAssign | ast.Return | ast.Break | ast.Continue | ast.Raise | ast.Delete,
+    )
 
 
 def _makes_a_name(node: ast.Assign, parents: tuple[ast.AST, ...]) -> bool:

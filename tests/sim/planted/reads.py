@@ -1,0 +1,85 @@
+"""Faults in linearizable reads (§6.4 of the thesis)."""
+
+from __future__ import annotations
+
+from tests.sim.planted.fault import Edit, Fault
+
+_READS = "raft_agent.consensus.reads"
+
+FAULTS = (
+    Fault(
+        "read_before_the_no_op",
+        "a new leader answers reads before it knows what is committed",
+        (
+            Edit(
+                _READS,
+                "if not reads.waiting or state.log.term_at(state.commit_index)"
+                " != state.current_term:",
+                "if not reads.waiting:",
+            ),
+        ),
+        ("linearizable",),
+    ),
+    Fault(
+        "read_without_a_round",
+        "a leader answers reads without asking whether it still leads",
+        (
+            Edit(
+                _READS,
+                "                if not state.has_quorum(reads.acks):\n"
+                "                    return\n",
+                "",
+            ),
+        ),
+        ("linearizable",),
+    ),
+    Fault(
+        "answers_from_before_the_read_count",
+        "replies to heartbeats from before a read confirm it",
+        (
+            Edit(
+                _READS,
+                "if reads.round and message.request_id >= reads.round_request_id:",
+                "if reads.round:",
+            ),
+        ),
+        ("linearizable",),
+    ),
+    Fault(
+        "one_answer_is_enough",
+        "a single reply confirms a read, whatever the size of the cluster",
+        (
+            Edit(
+                _READS,
+                "if not state.has_quorum(reads.acks):",
+                "if len(reads.acks) < 2 and len(leadership.progress) > 0:",
+            ),
+        ),
+        ("linearizable",),
+    ),
+    Fault(
+        "follower_reads_for_itself",
+        "a follower answers a read by its own commit index",
+        (
+            Edit(
+                _READS,
+                "            self._waiting.append(event.tag)\n",
+                "            state.effects.append(ReadReady(event.tag, state.commit_index))\n",
+            ),
+        ),
+        ("linearizable",),
+    ),
+    Fault(
+        "reads_join_the_round_that_is_out",
+        "a read that comes while a round is out is answered with that round",
+        (
+            Edit(
+                _READS,
+                "            state.leadership.reads.waiting.append(ReadRequest(0, event.tag))",
+                "            reads = state.leadership.reads\n"
+                "            (reads.round or reads.waiting).append(ReadRequest(0, event.tag))",
+            ),
+        ),
+        ("linearizable",),
+    ),
+)
