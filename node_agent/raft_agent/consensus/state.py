@@ -82,6 +82,8 @@ class RaftState:
         self.current_term = max(vote.term, self.log.last_term)
         self.voted_for = vote.voted_for if vote.term == self.current_term else 0
         self.vote_floor = (vote.floor_term, vote.floor_index)
+        if (self.log.last_term, self.log.last_index) >= self.vote_floor:
+            self.vote_floor = (0, 0)
 
         self.role = self._resting_role()
         self.leader_id = 0
