@@ -11,7 +11,8 @@ from raft_agent.consensus.types import (
     FoundCluster,
     Role,
 )
-from tests.unit.consensus.harness import Cluster, Packet, Server, of
+from tests.unit.consensus.harness import Cluster, Packet
+from tests.unit.consensus.server import Server, of
 
 
 def fresh_cluster(size: int = 3, *, listed: dict[int, tuple[str, ...]] | None = None) -> Cluster:

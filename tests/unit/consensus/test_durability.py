@@ -28,10 +28,10 @@ from raft_agent.consensus.types import (
     VotePersisted,
     VoteReply,
 )
-from tests.unit.consensus.harness import (
+from tests.unit.consensus.harness import Cluster
+from tests.unit.consensus.server import (
     HEARTBEAT_US,
     MAX_TIMEOUT_US,
-    Cluster,
     Server,
     entry,
     log_of,

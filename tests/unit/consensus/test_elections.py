@@ -15,11 +15,11 @@ from raft_agent.consensus.types import (
     TimerExpired,
     VoteReply,
 )
-from tests.unit.consensus.harness import (
+from tests.unit.consensus.harness import Cluster
+from tests.unit.consensus.server import (
     HEARTBEAT_US,
     MAX_TIMEOUT_US,
     MIN_TIMEOUT_US,
-    Cluster,
     Server,
     notes,
     of,

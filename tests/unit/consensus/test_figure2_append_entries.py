@@ -14,7 +14,7 @@ from raft_agent.consensus.types import (
     HeartbeatReply,
     Role,
 )
-from tests.unit.consensus.harness import Server, entry, log_of, notes, of, sends, terms_of
+from tests.unit.consensus.server import Server, entry, log_of, notes, of, sends, terms_of
 
 
 def append(

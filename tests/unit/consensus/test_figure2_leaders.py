@@ -14,16 +14,8 @@ from raft_agent.consensus.types import (
     Role,
     TimerExpired,
 )
-from tests.unit.consensus.harness import (
-    HEARTBEAT_US,
-    Cluster,
-    Packet,
-    entry,
-    log_of,
-    of,
-    sends,
-    terms_of,
-)
+from tests.unit.consensus.harness import Cluster, Packet
+from tests.unit.consensus.server import HEARTBEAT_US, entry, log_of, of, sends, terms_of
 
 
 def is_append(packet: Packet) -> bool:

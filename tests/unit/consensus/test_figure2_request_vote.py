@@ -14,7 +14,7 @@ from raft_agent.consensus.types import (
     Vote,
     VoteReply,
 )
-from tests.unit.consensus.harness import Server, log_of, of, sends
+from tests.unit.consensus.server import Server, log_of, of, sends
 
 LATE_US = 1_000_000
 

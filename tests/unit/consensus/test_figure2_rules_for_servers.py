@@ -21,7 +21,8 @@ from raft_agent.consensus.types import (
     TimeoutNow,
     VoteReply,
 )
-from tests.unit.consensus.harness import Cluster, Server, entry, log_of, of, sends
+from tests.unit.consensus.harness import Cluster
+from tests.unit.consensus.server import Server, entry, log_of, of, sends
 
 
 def indexes(batches: tuple[Batch, ...]) -> list[int]:

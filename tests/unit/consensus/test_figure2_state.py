@@ -13,7 +13,8 @@ from raft_agent.consensus.types import (
     SaveVote,
     Vote,
 )
-from tests.unit.consensus.harness import Cluster, Server, entry, log_of, of, terms_of
+from tests.unit.consensus.harness import Cluster
+from tests.unit.consensus.server import Server, entry, log_of, of, terms_of
 
 
 def test_current_term_starts_at_zero_on_first_boot() -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from raft_agent.consensus.types import AppendEntries, AppendReply, Role, Vote
-from tests.unit.consensus.harness import Cluster, Packet, entry, log_of, terms_of
+from tests.unit.consensus.harness import Cluster, Packet
+from tests.unit.consensus.server import entry, log_of, terms_of
 
 LEADER = (1, 1, 1, 4, 4, 5, 5, 6, 6, 6)
 FOLLOWERS = {

@@ -29,7 +29,8 @@ from tests.unit.consensus.first_start import (
     is_install,
     roles,
 )
-from tests.unit.consensus.harness import Cluster, Server, log_of, notes, of, sends
+from tests.unit.consensus.harness import Cluster
+from tests.unit.consensus.server import Server, log_of, notes, of, sends
 
 
 @pytest.mark.parametrize("size", [2, 3, 5, 7])
@@ -158,20 +159,43 @@ def test_a_founder_waits_to_be_joined_when_one_of_the_others_belongs_to_a_cluste
     assert "belongs to the cluster c1 already" in str(cluster[FOUNDER].history)
 
 
-def test_only_the_latest_token_opens_a_fresh_node() -> None:
+def test_a_question_from_another_id_makes_the_tokens_before_it_void() -> None:
+    """The other one may be the asker's later self, which knows nothing of what it once wrote."""
     cluster = fresh_cluster(2)
     cluster.connect(1, 2)
     (ask,) = cluster.drop(is_ask)
     (first,) = sends(BootstrapAnswer, cluster[1].receive(2, ask.message))
-    (second,) = sends(BootstrapAnswer, cluster[1].receive(2, ask.message))
-    assert first.token != second.token
-    cluster[2].receive(1, first)
-    (install,) = [send.message for send in cluster[2].outbox if send.after_log]
+    (install,) = sends(BootstrapInstall, cluster[2].receive(1, first))
+    cluster[1].receive(20, ask.message)
     cluster[1].receive(2, install)
     assert cluster.node(1).role is Role.FRESH
-    renewed = BootstrapInstall(install.term, install.request_id, second.token, install.batch)
-    cluster[1].receive(2, renewed)
+    (second,) = sends(BootstrapAnswer, cluster[1].receive(2, ask.message))
+    assert second.token != first.token
+    cluster[1].receive(2, BootstrapInstall(1, 1, second.token, install.batch))
     assert cluster.node(1).role is Role.FOLLOWER
+
+
+def test_the_same_asker_gets_the_same_token_again() -> None:
+    """An answer still on its way must not void the one that the asker uses just now."""
+    cluster = fresh_cluster(2)
+    cluster.connect(1, 2)
+    (ask,) = cluster.drop(is_ask)
+    (first,) = sends(BootstrapAnswer, cluster[1].receive(2, ask.message))
+    (install,) = sends(BootstrapInstall, cluster[2].receive(1, first))
+    (again,) = sends(BootstrapAnswer, cluster[1].receive(2, ask.message))
+    assert again.token == first.token
+    cluster[1].receive(2, install)
+    assert cluster.node(1).role is Role.FOLLOWER
+
+
+def test_a_token_opens_a_fresh_node_only_for_the_one_it_was_given_to() -> None:
+    cluster = fresh_cluster(2)
+    cluster.connect(1, 2)
+    (ask,) = cluster.drop(is_ask)
+    (answer,) = sends(BootstrapAnswer, cluster[1].receive(2, ask.message))
+    (install,) = sends(BootstrapInstall, cluster[2].receive(1, answer))
+    cluster[1].receive(7, install)
+    assert cluster.node(1).role is Role.FRESH
 
 
 def test_a_token_of_zero_opens_nobody() -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from raft_agent.consensus.types import Heartbeat, PreVote, RequestVote, Role, TimerExpired, Vote
-from tests.unit.consensus.harness import HEARTBEAT_US, Cluster, log_of, notes
+from tests.unit.consensus.harness import Cluster
+from tests.unit.consensus.server import HEARTBEAT_US, log_of, notes
 
 SECOND_US = 1_000_000
 

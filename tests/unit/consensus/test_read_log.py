@@ -19,7 +19,8 @@ from raft_agent.consensus.types import (
     Vote,
     VoteReply,
 )
-from tests.unit.consensus.harness import Cluster, Server, entry, log_of, of, sends, terms_of
+from tests.unit.consensus.harness import Cluster
+from tests.unit.consensus.server import Server, entry, log_of, of, sends, terms_of
 
 SMALL = Settings(resident_bytes=2_000, max_apply_bytes=1_000, max_append_bytes=1_000)
 

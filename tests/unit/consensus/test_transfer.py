@@ -16,16 +16,8 @@ from raft_agent.consensus.types import (
     TransferDone,
     TransferLeadership,
 )
-from tests.unit.consensus.harness import (
-    HEARTBEAT_US,
-    MAX_TIMEOUT_US,
-    Cluster,
-    Packet,
-    Server,
-    log_of,
-    of,
-    sends,
-)
+from tests.unit.consensus.harness import Cluster, Packet
+from tests.unit.consensus.server import HEARTBEAT_US, MAX_TIMEOUT_US, Server, log_of, of, sends
 
 TAG = 42
 

@@ -16,9 +16,9 @@ from raft_agent.consensus.types import (
     Vote,
     VoteReply,
 )
-from tests.unit.consensus.harness import (
+from tests.unit.consensus.harness import Cluster
+from tests.unit.consensus.server import (
     MAX_TIMEOUT_US,
-    Cluster,
     Server,
     entry,
     log_of,
