@@ -39,7 +39,7 @@ class SyncClient:
         self._path = path
         self._timeout_s = timeout_s
         self._reader = wire.FrameReader(_REPLY_TYPES)
-        self._frames: list[wire.Frame] = []
+        self._received: list[tuple[int, list[protocol.Reply]]] = []  # (frame type, replies)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._socket.settimeout(timeout_s)
         try:
@@ -93,9 +93,9 @@ class SyncClient:
         yield result_of(request, started)
         self._socket.settimeout(None)
         while True:
-            frames, self._frames = self._frames, []
-            for frame in frames:
-                for reply in protocol.REPLIES_DECODER.decode(frame.body):
+            received, self._received = self._received, []
+            for _, replies in received:
+                for reply in replies:
                     yield item_of(request, reply)
             try:
                 self._read_frames()
@@ -127,13 +127,13 @@ class SyncClient:
         replies: dict[int, protocol.Reply] = {}
         deadline = _monotonic() + self._timeout_s
         while True:
-            frames, self._frames = self._frames, []
-            for frame in frames:
-                if frame.type == wire.FrameType.CLIENT_PUSH:
+            received, self._received = self._received, []
+            for frame_type, items in received:
+                if frame_type == wire.FrameType.CLIENT_PUSH:
                     if keep_pushes:
-                        self._frames.append(frame)
+                        self._received.append((frame_type, items))
                     continue
-                for reply in protocol.REPLIES_DECODER.decode(frame.body):
+                for reply in items:
                     if waiting.pop(reply.id, None) is not None:
                         replies[reply.id] = reply
                 deadline = _monotonic() + self._timeout_s
@@ -156,8 +156,9 @@ class SyncClient:
         if not data:
             raise ConnectionResetError("the agent closed the connection")
         try:
-            self._frames += self._reader.feed(data)
-        except wire.FrameError as error:
+            for frame in self._reader.feed(data):
+                self._received.append((frame.type, protocol.REPLIES_DECODER.decode(frame.body)))
+        except ValueError as error:  # also wire.FrameError
             raise ConnectionAbortedError(f"what answers there is no agent: {error}") from error
 
 

@@ -198,7 +198,8 @@ class Machine:
         order; at most `limit` of them, and none after those that reach `max_bytes` in all.
         """
         index = self._index
-        walk = index.at_or_after(prefix) if after < prefix else index.after(after)
+        from_start = not after or after < prefix
+        walk = index.at_or_after(prefix) if from_start else index.after(after)
         entries: Entries = []
         size = 0
         for key in walk:

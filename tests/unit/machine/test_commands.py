@@ -1,0 +1,79 @@
+"""Commands and the payload of a batch of them."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from raft_agent.machine.commands import (
+    COMMAND_ERRORS,
+    Command,
+    Delete,
+    Put,
+    SendMessage,
+    decode_command,
+    encode_command,
+    join_commands,
+    split_commands,
+)
+
+revisions = st.integers(-1, 2**63 - 1)
+commands = st.one_of(
+    st.builds(Put, st.text(), st.binary(), revisions),
+    st.builds(Delete, st.text(), revisions),
+    st.builds(SendMessage, st.text(), st.text()),
+)
+
+
+@given(commands)
+def test_a_command_is_read_as_it_was_written(command: Command) -> None:
+    assert decode_command(memoryview(encode_command(command))) == command
+
+
+@pytest.mark.parametrize(
+    ("command", "encoded"),
+    [
+        (Put("k", b"v", 7), b"\x94\x01\xa1k\xc4\x01v\x07"),
+        (Delete("k"), b"\x93\x02\xa1k\xff"),
+        (SendMessage("hi", "n"), b"\x93\x03\xa2hi\xa1n"),
+    ],
+)
+def test_the_bytes_in_logs_that_exist_never_change(command: Command, encoded: bytes) -> None:
+    assert encode_command(command) == encoded
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\x93\x63\xa1k\xff",  # a number that no command has
+        b"\x93\x02\xa1\xff\xff",  # a key that is no UTF-8
+        b"\x94\x02\xa1k\xff\x00",  # a field more than there are
+        b"\x92\x01\xa1k",  # no value
+        b"\x93\x02\xa1k\xff\x00",  # something behind the command
+        b"\x91" * 100_000,
+    ],
+)
+def test_bytes_that_are_no_command_are_refused(data: bytes) -> None:
+    with pytest.raises(COMMAND_ERRORS):
+        decode_command(data)
+
+
+@given(st.integers(0, 2**64 - 1), st.lists(st.binary(max_size=40), max_size=20))
+def test_what_was_joined_is_split_again(time_ms: int, parts: list[bytes]) -> None:
+    payload = memoryview(join_commands(time_ms, parts))
+    assert split_commands(payload, len(parts)) == (time_ms, parts)
+
+
+@given(st.lists(st.binary(max_size=9), min_size=1, max_size=5), st.data())
+def test_a_payload_that_is_cut_short_is_refused(parts: list[bytes], data: st.DataObject) -> None:
+    payload = join_commands(1, parts)
+    cut = data.draw(st.integers(0, len(payload) - 1))
+    with pytest.raises(ValueError, match=r"payload of|cut short"):
+        split_commands(payload[:cut], len(parts))
+
+
+def test_a_payload_with_more_than_its_commands_is_refused() -> None:
+    with pytest.raises(ValueError, match="2 bytes follow the last of 1 commands"):
+        split_commands(join_commands(1, [b"abc"]) + b"xy", 1)
