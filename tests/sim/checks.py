@@ -24,7 +24,6 @@ from raft_agent.consensus.types import (
     TimeoutNow,
     VoteReply,
 )
-
 from tests.sim.disk import Disk, LogFile
 
 if TYPE_CHECKING:
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
     from tests.sim.process import Process
 
 
-class Violation(AssertionError):
+class Violation(AssertionError):  # noqa: N818 - it is no error of the simulator's
     """A rule of Raft, or a promise to a client, was broken."""
 
 
@@ -253,7 +252,11 @@ class Checks:
         )
         for other in self._cluster.processes:
             seen = self._watched.get(other.index)
-            if seen is not None and seen.led_term > node.current_term and seen.term == seen.led_term:
+            if (
+                seen is not None
+                and seen.led_term > node.current_term
+                and seen.term == seen.led_term
+            ):
                 self._complete(other)
 
     # --- effects

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 
 from raft_agent.consensus.batch import Batch
 from raft_agent.consensus.types import LogImage, Vote
-
 from tests.sim import recovery
 from tests.sim.clock import Clock
 from tests.sim.options import DiskOptions

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from raft_agent.storage.errors import StorageError
-
 from tests.sim.network import Link
 
 if TYPE_CHECKING:
@@ -25,6 +24,7 @@ class Faults:
         self._inject: dict[str, Callable[[], None]] = {
             "crash": self._crash_one,
             "crash_mid_step": self._crash_mid_step,
+            "crash_while_writing": self._crash_while_writing,
             "crash_all": self._crash_all,
             "pause": self._pause,
             "partition": self._partition,
@@ -39,6 +39,7 @@ class Faults:
             "damage": self._damage,
             "wipe": self._wipe,
             "transfer": self._transfer,
+            "burst": self._burst,
         }
 
     # --- begin and end
@@ -70,6 +71,7 @@ class Faults:
             disk.is_full = disk.fsync_fails = False
             disk.slow_until_us = 0
             process.crash_after = None
+            process.crash_at_write = False
             if process.is_paused:
                 process.resume()
             if process.node is None:
@@ -179,6 +181,26 @@ class Faults:
             process.crash_after = self._rng.randrange(12)
             self._tell("crash_mid_step", f"{process.name} after {process.crash_after} effects")
 
+    def _crash_while_writing(self) -> None:
+        process = self._victim()
+        if process is not None:
+            self._tell("crash_while_writing", process.name)
+            process.crash_at_write = True
+
+    def writes(self, process: Process, *, cuts: bool) -> None:
+        """A process begins to write to its log, and may be meant to crash before it is done."""
+        wanted = "crash_while_writing" in self._cluster.options.faults and not self._has_ended
+        if not process.crash_at_write and not (cuts and wanted and self._rng.random() < 0.5):
+            return
+        process.crash_at_write = False
+        disk = self._cluster.options.disk
+        delay_us = int(self._rng.random() * (disk.fsync_us + disk.jitter_us))
+        self._cluster.clock.after(delay_us, self._crash_that, process, process.boots)
+
+    def _crash_that(self, process: Process, boot: int) -> None:
+        if process.boots == boot and not self._has_ended:
+            self.crash(process)
+
     def _crash_all(self) -> None:
         self._tell("crash_all", "power failure")
         for process in self._cluster.processes:
@@ -225,6 +247,8 @@ class Faults:
         leader = self._leader()
         if leader is not None:
             self._block("isolate_leader", self._between({leader.index}))
+            # Clients that are on its side go on writing.
+            self._cluster.oracle.burst(leader, self._rng.randrange(4))
 
     def _one_way(self) -> None:
         """All that one node says, or hears, or a single link of it."""
@@ -307,3 +331,9 @@ class Faults:
         self._tell("transfer", f"{leader.name} to {target:016x}")
         leader.run(leader.service.transfer, target)
 
+    def _burst(self) -> None:
+        process = self._victim()
+        if process is not None:
+            count = self._rng.choice((3, 10, 40))
+            self._tell("burst", f"{count} requests for {process.name}")
+            self._cluster.oracle.burst(process, count)

@@ -37,6 +37,7 @@ class Sentinel(enum.Enum):
     ILLEGAL = "illegal"
 
 
+_LAST: Final = 1 << 64
 UNKNOWN: Final = Sentinel.UNKNOWN
 ILLEGAL: Final = Sentinel.ILLEGAL
 
@@ -45,7 +46,9 @@ ILLEGAL: Final = Sentinel.ILLEGAL
 class Operation:
     """One operation on the object `key`: what was asked, what came back, and when.
 
-    `ret` is None, and `output` UNKNOWN, when no answer ever came.
+    `ret` is None, and `output` UNKNOWN, when no answer ever came. `hint`: a guess of its place in
+    the order, such as a log index (0: no idea); good guesses make the search fast, bad ones don't
+    change what it finds.
     """
 
     key: Hashable
@@ -53,6 +56,7 @@ class Operation:
     output: Any
     call: int
     ret: int | None
+    hint: int = 0
 
     def __post_init__(self) -> None:
         if self.ret is not None and self.ret < self.call:
@@ -140,11 +144,18 @@ class Result:
     def __str__(self) -> str:
         if self:
             return f"linearizable ({self.steps} steps)"
-        lines = [f"{self.verdict.value}: key {self.key!r} in state {self.state!r}, next is one of"]
+        lines = [
+            f"{self.verdict.value}: key {self.key!r} in state {_short(self.state)}, next: one of"
+        ]
         for operation in self.stuck:
             interval = f"{operation.call}..{'?' if operation.ret is None else operation.ret}"
-            lines.append(f"  {interval} {operation.action!r} -> {operation.output!r}")
+            lines.append(f"  {interval} {_short(operation.action)} -> {_short(operation.output)}")
         return "\n".join(lines)
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 100 else f"{text[:60]}…{text[-10:]}"
 
 
 def check(
@@ -176,17 +187,21 @@ class _Frame:
 
     Operations that returned are numbered by call time: all below `low` have their place in the
     order, and of those from `low` on the bits of `mask` tell. `opens` has a bit per operation
-    without a return. `before_open` is the state before the last step when that one placed such an
-    operation, `open_action` what it was.
+    without a return. `hint` is the largest so far. `states` are those since the last operation that
+    returned, this one's last; `open_action` is what led here if that did not return.
     """
 
     low: int
     mask: int
     opens: int
-    state: Any
-    before_open: Any = ILLEGAL
+    hint: int
+    states: tuple[Any, ...]
     open_action: tuple[Any, ...] = ()
     choices: Iterator[tuple[int, bool]] = field(default_factory=lambda: iter(()))
+
+    @property
+    def state(self) -> Any:
+        return self.states[-1]
 
 
 class _Search:
@@ -197,6 +212,9 @@ class _Search:
         self._closed = [operation for operation in ordered if operation.ret is not None]
         self._open = [operation for operation in ordered if operation.ret is None]
         self._returns: list[int] = [op.ret for op in self._closed if op.ret is not None]
+        self._likely = [
+            (op.hint or _LAST, ret) for op, ret in zip(self._closed, self._returns, strict=True)
+        ]
         self._model = model
         self._max_steps = max_steps
         self._seen: set[tuple[int, int, int, Hashable]] = set()
@@ -207,7 +225,7 @@ class _Search:
 
     def run(self) -> Verdict:
         total = len(self._closed)
-        path = [self._frame(_Frame(0, 0, 0, self._model.initial()))]
+        path = [self._frame(_Frame(0, 0, 0, 0, (self._model.initial(),)))]
         while path:
             frame = path[-1]
             # What never returned may also never have happened, so nothing waits for it.
@@ -252,21 +270,30 @@ class _Search:
                 # Wherever an order has it, it can be moved here: no other choice needs a look.
                 frame.choices = iter(((index, False),))
                 return frame
-        # The one that returned first most often also took effect first.
-        candidates.sort(key=self._returns.__getitem__)
-        frame.choices = self._choices(candidates, frame.opens, first_return)
+        frame.choices = self._choices(candidates, frame, first_return)
         return frame
 
     def _choices(
-        self, candidates: list[int], opens: int, first_return: int | None
+        self, candidates: list[int], frame: _Frame, first_return: int | None
     ) -> Iterator[tuple[int, bool]]:
-        for index in candidates:
-            yield index, False
+        """What may come next, the likeliest first: by hint, else by return. Operations without a
+        return come last, unless their hint says that it is their turn.
+        """
+        likely = [(*self._likely[index], index, False) for index in candidates]
+        unlikely = []
         for index, operation in enumerate(self._open):
             if first_return is None or operation.call > first_return:
-                return
-            if not opens >> index & 1:
-                yield index, True
+                break
+            if frame.opens >> index & 1:
+                continue
+            if operation.hint > frame.hint:
+                likely.append((operation.hint, 0, index, True))
+            else:
+                unlikely.append((index, True))
+        likely.sort()
+        for _, _, index, is_open in likely:
+            yield index, is_open
+        yield from unlikely
 
     def _follow(self, frame: _Frame, index: int, is_open: bool) -> _Frame | None:
         """The configuration after one more operation; None when it is illegal or needn't be
@@ -276,9 +303,10 @@ class _Search:
         state = self._model.step(frame.state, operation.action, operation.output)
         if state is ILLEGAL:
             return None
-        if is_open and state == frame.state:
+        if is_open and state in frame.states:
+            # In a circle: without its operations the same could be reached.
             return None
-        if frame.before_open is not ILLEGAL and self._is_dominated(frame, operation, state):
+        if frame.open_action and self._is_dominated(frame, operation, state):
             return None
         low, mask, opens = frame.low, frame.mask, frame.opens
         if is_open:
@@ -292,9 +320,10 @@ class _Search:
         if configuration in self._seen:
             return None
         self._seen.add(configuration)
+        hint = max(frame.hint, operation.hint)
         if is_open:
-            return _Frame(low, mask, opens, state, frame.state, operation.action)
-        return _Frame(low, mask, opens, state)
+            return _Frame(low, mask, opens, hint, (*frame.states, state), operation.action)
+        return _Frame(low, mask, opens, hint, (state,))
 
     def _is_dominated(self, frame: _Frame, operation: Operation, state: Any) -> bool:
         """Whether the operation without a return that was placed just before wasn't needed yet.
@@ -303,7 +332,7 @@ class _Search:
         from which it can be placed afterwards: those orders are searched anyway, and without this
         rule every unknown outcome would double the search.
         """
-        alone = self._model.step(frame.before_open, operation.action, operation.output)
+        alone = self._model.step(frame.states[-2], operation.action, operation.output)
         if alone is ILLEGAL:
             return False
         if alone == state:

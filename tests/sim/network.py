@@ -25,6 +25,7 @@ class Network:
         clock: Clock,
         rng: random.Random,
         options: NetworkOptions,
+        *,
         nodes: int,
         seen: Counter[str],
         is_up: Callable[[int], bool],

@@ -11,9 +11,13 @@ from dataclasses import dataclass
 
 from raft_agent.consensus.types import Settings
 
+# Before the healing phase, which has some hundreds more.
+EVENTS = 3000
+
 FAULTS = (
     "crash",
     "crash_mid_step",
+    "crash_while_writing",
     "crash_all",
     "pause",
     "partition",
@@ -28,6 +32,7 @@ FAULTS = (
     "damage",
     "wipe",
     "transfer",
+    "burst",
 )
 
 
@@ -97,7 +102,7 @@ class Options:
     tells_silence: bool
 
 
-def options_for(seed: int, *, nodes: int | None = None, events: int = 2000) -> Options:
+def options_for(seed: int, *, nodes: int | None = None, events: int = EVENTS) -> Options:
     """The options of run `seed`; the same for ever as long as this function is the same."""
     rng = random.Random(f"options/{seed}")
     count = nodes or rng.choices((1, 2, 3, 4, 5, 6, 7), (2, 3, 30, 6, 45, 4, 10))[0]
@@ -108,7 +113,7 @@ def options_for(seed: int, *, nodes: int | None = None, events: int = 2000) -> O
     return Options(
         nodes=count,
         events=events,
-        calm_start=rng.random() < 0.6,
+        calm_start=rng.random() < 0.7,
         settings=_settings(rng, heartbeat_us, election_us),
         network=NetworkOptions(
             latency_us=rng.choice((100, 500, 2_000, 10_000)),
@@ -120,13 +125,13 @@ def options_for(seed: int, *, nodes: int | None = None, events: int = 2000) -> O
         ),
         disk=DiskOptions(
             fsync_us=rng.choice((50, 500, 3_000)),
-            jitter_us=rng.choice((100, 2_000, 20_000)),
+            jitter_us=rng.choice((100, 2_000, 20_000, 60_000)),
             tear=rng.choice((0.2, 0.5, 0.8)),
             kill=rng.choice((0.0, 0.3, 0.7)),
         ),
         clients=_clients(rng, election_us),
         faults=tuple(fault for fault in FAULTS if rng.random() < 0.5),
-        fault_interval_us=rng.choice((60_000, 150_000, 300_000, 600_000)),
+        fault_interval_us=election_us * rng.choice((1, 2, 4, 8)),
         skew_ppm=tuple(rng.randint(-50_000, 50_000) if skewed else 0 for _ in range(count)),
         timer_late_us=rng.choice((0, 0, 1_000, 20_000)),
         tells_silence=rng.random() < 0.5,
@@ -149,11 +154,11 @@ def _settings(rng: random.Random, heartbeat_us: int, election_us: int) -> Settin
 
 def _clients(rng: random.Random, election_us: int) -> ClientOptions:
     return ClientOptions(
-        clients=rng.choice((1, 3, 5, 8)),
-        think_us=rng.choice((3_000, 10_000, 30_000)),
+        clients=rng.choice((1, 3, 5)),
+        think_us=rng.choice((10_000, 50_000, 200_000)),
         keys=rng.choice((1, 3, 8)),
         weights=rng.choice(((4, 4, 1, 2, 1), (8, 2, 1, 1, 0), (2, 6, 1, 1, 2), (3, 1, 1, 6, 0))),
-        value_bytes=rng.choice((10, 10, 300)),
+        value_bytes=rng.choice((10, 10, 300, 3_000)),
         timeout_us=election_us * rng.choice((2, 5)),
         forward=rng.choice((0.0, 0.5, 1.0)),
     )

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from raft_agent.machine.commands import Command, Delete, Put, SendMessage, encode_command
 from raft_agent.machine.machine import ConditionFailed, Entry, WriteDone
-
 from tests.sim.linearizability import UNKNOWN, Operation
 
 if TYPE_CHECKING:
@@ -21,7 +20,8 @@ if TYPE_CHECKING:
 
 class Call:
     """One request. `called` and `returned` are moments in the order of all clients' doings;
-    `returned` 0: no answer. `index` is the log's when it was applied.
+    `returned` 0: no answer. `index`: in the leader's log. `goes_on`: the client waits
+    for it before it asks again.
     """
 
     __slots__ = (
@@ -30,10 +30,12 @@ class Call:
         "client",
         "command",
         "forward",
+        "goes_on",
         "index",
         "is_open",
         "key",
         "output",
+        "reached_core",
         "returned",
         "was_refused",
     )
@@ -46,6 +48,8 @@ class Call:
         self.action = action
         self.command = command
         self.forward = forward
+        self.goes_on = True
+        self.reached_core = False
         self.index = 0
         self.called = client.oracle.moment()
         self.returned = 0
@@ -77,17 +81,33 @@ class Client:
         self._known: dict[str, Entry | None] = {}
         self._later()
 
-    def _later(self) -> None:
-        delay_us = int(self._rng.expovariate(1.0) * self._options.think_us)
+    def _later(self, pause_us: int = 0) -> None:
+        delay_us = pause_us + int(self._rng.expovariate(1.0) * self._options.think_us)
         self._cluster.clock.after(delay_us, self._ask)
 
     def _ask(self) -> None:
         if self.oracle.has_stopped:
             return
-        call = self._next_call()
+        self._give(self._next_call(), self._cluster.processes[self._node], self._delay_us())
+
+    def burst(self, process: Process, count: int) -> None:
+        """Many requests at once; they arrive in one turn of the process's loop."""
+        for _ in range(count):
+            call = self._next_call()
+            call.goes_on = False
+            self._give(call, process, 0)
+
+    def write_last(self, process: Process) -> None:
+        """One write that only the leader takes."""
+        key, value = "last", b"last"
+        command = encode_command(Put(key, value))
+        call = Call(self, key, ("put", value), command, forward=False)
+        call.goes_on = False
+        self._give(call, process, 0)
+
+    def _give(self, call: Call, process: Process, delay_us: int) -> None:
         self.oracle.calls.append(call)
-        process = self._cluster.processes[self._node]
-        self._cluster.clock.after(self._delay_us(), self._arrive, call, process)
+        self._cluster.clock.after(delay_us, self._arrive, call, process)
         self._cluster.clock.after(self._options.timeout_us, self._time_out, call)
 
     def _next_call(self) -> Call:
@@ -116,14 +136,6 @@ class Client:
             command = Put(key, padded, if_revision=known.revision if known else 0)
             action = ("cas", expected, padded)
         return Call(self, key, action, encode_command(command), forward=forward)
-
-    def write_last(self, process: Process) -> None:
-        key = "last"
-        command = encode_command(Put(key, b"last"))
-        call = Call(self, key, ("put", b"last"), command, forward=False)
-        self.oracle.calls.append(call)
-        self._cluster.clock.after(self._delay_us(), self._arrive, call, process)
-        self._cluster.clock.after(self._options.timeout_us, self._time_out, call)
 
     def _delay_us(self) -> int:
         return 100 + int(self._rng.random() * 2_000)
@@ -174,7 +186,7 @@ class Client:
     def refuse(self, call: Call) -> None:
         if call.is_open:
             call.was_refused = True
-            self._elsewhere(call)
+            self._elsewhere(call, 20_000)
 
     def give_up(self, call: Call) -> None:
         if call.is_open:
@@ -185,13 +197,14 @@ class Client:
             self._cluster.seen["client_timed_out"] += 1
             self._elsewhere(call)
 
-    def _elsewhere(self, call: Call) -> None:
+    def _elsewhere(self, call: Call, pause_us: int = 0) -> None:
         self._node = self._rng.randrange(self._cluster.options.nodes)
-        self._close(call)
+        self._close(call, pause_us)
 
-    def _close(self, call: Call) -> None:
+    def _close(self, call: Call, pause_us: int = 0) -> None:
         call.is_open = False
-        self._later()
+        if call.goes_on:
+            self._later(pause_us)
 
 
 class Oracle:
@@ -203,13 +216,15 @@ class Oracle:
         self.calls: list[Call] = []
         self._moment = 0
         self._revisions: dict[int, tuple[str, bytes]] = {}
-        self._clients = [
-            Client(self, number) for number in range(cluster.options.clients.clients)
-        ]
+        self._clients = [Client(self, number) for number in range(cluster.options.clients.clients)]
 
     def write_last(self, process: Process) -> None:
         """One fresh write, given to the leader of a healed cluster."""
         self._clients[0].write_last(process)
+
+    def burst(self, process: Process, count: int) -> None:
+        """`count` requests for `process` in the same moment."""
+        self._clients[0].burst(process, count)
 
     @property
     def last_was_refused(self) -> bool:
@@ -229,11 +244,19 @@ class Oracle:
             )
 
     def history(self) -> list[Operation]:
-        """What happened to the keys, for the checker."""
+        """What happened to the keys, for the checker.
+
+        Without what no answer came to and what never reached a core: its client can't know, but
+        that has not happened, and fewer unknown outcomes make a stricter check.
+        """
         return [
-            Operation(call.key, call.action, call.output, call.called, call.returned or None)
+            Operation(
+                call.key, call.action, call.output, call.called, call.returned or None, call.index
+            )
             for call in self.calls
-            if not call.was_refused and call.action[0] != "send"
+            if call.action[0] != "send"
+            and not call.was_refused
+            and (call.returned or call.reached_core)
         ]
 
     def check_messages(self, messages: list[tuple[int, str]]) -> None:
@@ -241,7 +264,7 @@ class Oracle:
         there once, at its index, each that was refused is not, and an earlier one comes first.
         """
         violation = self.cluster.checks.violation
-        indexes = dict((text, index) for index, text in messages)
+        indexes = {text: index for index, text in messages}
         if len(indexes) != len(messages):
             raise violation("a message is there twice")
         sends = [call for call in self.calls if call.action[0] == "send"]

@@ -39,7 +39,6 @@ from raft_agent.consensus.types import (
     VotePersisted,
 )
 from raft_agent.machine.machine import Machine
-
 from tests.sim.clock import LocalClock
 from tests.sim.disk import Disk, LogWrite
 from tests.sim.service import Service
@@ -60,6 +59,7 @@ class Process:
         self.clock = LocalClock(cluster.clock, offset_us, cluster.options.skew_ppm[index])
         self.boots = 0
         self.crash_after: int | None = None
+        self.crash_at_write = False
         self.node: Node | None = None
         self.machine = Machine()
         self.service = Service(self)
@@ -101,6 +101,7 @@ class Process:
         cluster = self.cluster
         self.boots += 1
         self.crash_after = None
+        self.crash_at_write = False
         self.is_paused = False
         self._inbox = []
         self._held = []
@@ -266,6 +267,8 @@ class Process:
     def _append_log(self, effect: AppendLog) -> None:
         self.cluster.checks.appending(self, effect)
         self.disk.append(LogWrite(effect.seq, effect.truncate_from, effect.batches))
+        if self.crash_at_write or effect.truncate_from:
+            self.cluster.faults.writes(self, cuts=effect.truncate_from > 0)
 
     def _log_synced(self, seq: int) -> None:
         self._release_held()

@@ -12,7 +12,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from tests.sim.cluster import Cluster
-from tests.sim.options import options_for
+from tests.sim.options import EVENTS, options_for
 from tests.sim.trace import Tracer
 
 
@@ -28,7 +28,7 @@ class Outcome:
 
 
 def run_seed(
-    seed: int, *, nodes: int | None = None, events: int = 2000, tracer: Tracer | None = None
+    seed: int, *, nodes: int | None = None, events: int = EVENTS, tracer: Tracer | None = None
 ) -> Outcome:
     """Run one seed to its end, whatever comes."""
     cluster = Cluster(seed, options_for(seed, nodes=nodes, events=events), tracer)
@@ -51,7 +51,7 @@ def replay_command(seed: int, nodes: int | None, events: int) -> str:
     command = f".venv/bin/python -m tests.sim.run --seed {seed}"
     if nodes is not None:
         command += f" --nodes {nodes}"
-    if events != 2000:
+    if events != EVENTS:
         command += f" --events {events}"
     return command
 
@@ -72,6 +72,16 @@ def _one(arguments: argparse.Namespace) -> int:
         )
         return 1
     return 0
+
+
+def _summary(failure: str) -> str:
+    """The exception without where it came from."""
+    lines = failure.splitlines()
+    raised = max(number for number, line in enumerate(lines) if not line.startswith(" "))
+    first = next(
+        (n for n, line in enumerate(lines) if line.startswith(("tests.", "raft_agent."))), raised
+    )
+    return lines[first]
 
 
 def _job(job: tuple[int, int | None, int]) -> Outcome:
@@ -96,7 +106,7 @@ def _many(arguments: argparse.Namespace) -> int:
             seen.update(outcome.seen)
             if outcome.failure:
                 failures += 1
-                print(f"seed {outcome.seed} failed: {outcome.failure.splitlines()[-1]}")
+                print(f"seed {outcome.seed} failed: {_summary(outcome.failure)}")
                 print(
                     "  replay: " + replay_command(outcome.seed, arguments.nodes, arguments.events)
                 )
@@ -121,7 +131,7 @@ def main() -> int:
     parser.add_argument("--trace", action="store_true", help="print every event (with --seed)")
     parser.add_argument("--coverage", action="store_true", help="print what happened how often")
     parser.add_argument("--nodes", type=int, help="this many nodes instead of the seed's choice")
-    parser.add_argument("--events", type=int, default=2000, help="events before healing")
+    parser.add_argument("--events", type=int, default=EVENTS, help="events before healing")
     parser.add_argument("--processes", type=int, default=1)
     arguments = parser.parse_args()
     return _one(arguments) if arguments.seed is not None else _many(arguments)

@@ -58,6 +58,8 @@ class Service:
         payload = join_commands(process.clock.now_us() // 1000, [call.command for call in calls])
         tag = self._next_tag()
         self._proposals[tag] = calls
+        for call in calls:
+            call.reached_core = True
         process.step(Propose(tag, len(calls), payload))
 
     def read(self, call: Call) -> None:
@@ -77,6 +79,8 @@ class Service:
     def proposed(self, effect: Proposed) -> None:
         calls = self._proposals.pop(effect.tag)
         self._awaiting[effect.first_index] = (effect.term, calls)
+        for index, call in enumerate(calls, start=effect.first_index):
+            call.index = index
 
     def refused(self, effect: Refused | TransferDone) -> None:
         seen = self._process.cluster.seen
@@ -86,9 +90,9 @@ class Service:
         seen[f"refused_{effect.reason.value}"] += 1
         for call in self._proposals.pop(effect.tag, ()):
             call.refused()
-        call = self._reads.pop(effect.tag, None)
-        if call is not None:
-            call.refused()
+        read = self._reads.pop(effect.tag, None)
+        if read is not None:
+            read.refused()
 
     def read_ready(self, effect: ReadReady) -> None:
         call = self._reads.pop(effect.tag)
@@ -102,13 +106,13 @@ class Service:
         if awaited is not None:
             term, calls = awaited
             if term == batch.term and results is not None:
-                for position, (call, result) in enumerate(zip(calls, results, strict=True)):
-                    call.index = batch.first_index + position
+                for call, result in zip(calls, results, strict=True):
                     call.answered(result)
             else:
                 # Another term's batch stands where this one would have: it never will.
                 self._process.cluster.seen["proposal_overwritten"] += 1
                 for call in calls:
+                    call.reached_core = False
                     call.refused()
         if self._ready:
             still = []

@@ -5,6 +5,7 @@ import random
 from typing import Any
 
 import pytest
+
 from tests.sim.linearizability import (
     ILLEGAL,
     UNKNOWN,
