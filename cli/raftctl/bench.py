@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from raftctl.context import Context, current
 from raftctl.errors import EXIT_FAILED, NOT_REACHABLE, CommandError
-from raftctl.framework import Context, RaftGroup, current
+from raftctl.framework import RaftGroup
 from raftctl.output import Output
 from raftctl.sockets import find_socket, nodes_at_hand
 
@@ -246,7 +247,7 @@ def _preload(context: Context, path: Path, plan: Plan) -> None:
     """Stores every key that will be read. Raises CommandError when one can't be stored."""
     from raft_agent.api import protocol  # noqa: PLC0415
     from raftctl.bench_requests import key_name  # noqa: PLC0415
-    from raftctl.framework import agent_errors  # noqa: PLC0415
+    from raftctl.context import agent_errors  # noqa: PLC0415
 
     value = b"v" * plan.value_size
     context.out.note(f"Storing {plan.keys} keys to be read...")

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from raftctl.context import current
 from raftctl.errors import CommandError, not_in_this_version
-from raftctl.framework import RaftGroup, current
+from raftctl.framework import RaftGroup
 from raftctl.output import table
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from raftctl import dev_process
+from raftctl.context import Context
 from raftctl.errors import CommandError
-from raftctl.framework import Context
 from raftctl.sockets import usual_paths
 
 if TYPE_CHECKING:

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from raftctl.context import Context, current
 from raftctl.errors import EXIT_FAILED, CommandError, not_in_this_version
-from raftctl.framework import Context, RaftCommand, current
+from raftctl.framework import RaftCommand
 from raftctl.output import Output, printable
 
 if TYPE_CHECKING:

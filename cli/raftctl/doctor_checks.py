@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 
 from raft_agent import __version__
 from raftctl import dev_process
+from raftctl.context import Context
 from raftctl.errors import CommandError
-from raftctl.framework import Context
 
 if TYPE_CHECKING:
     from raft_agent.api.protocol import HealthResult, StatusResult

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from raftctl.framework import RaftCommand, current
+from raftctl.context import current
+from raftctl.framework import RaftCommand
 from raftctl.output import local_time_of_day, printable
 
 if TYPE_CHECKING:

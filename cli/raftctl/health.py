@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from raftctl.context import current
 from raftctl.errors import EXIT_NO_LEADER
-from raftctl.framework import RaftCommand, current
+from raftctl.framework import RaftCommand
 from raftctl.output import Output, printable, table
 
 if TYPE_CHECKING:

@@ -6,7 +6,8 @@ import sys
 
 import click
 
-from raftctl.framework import LazyGroup, global_options
+from raftctl.framework import LazyGroup
+from raftctl.options import global_options
 
 _LATER = "(not in this version)"
 

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from raftctl.framework import RaftGroup, Utf8, current
+from raftctl.context import current
+from raftctl.framework import RaftGroup, Utf8
 from raftctl.later import later_command
 from raftctl.output import printable, table
 

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from raftctl.framework import Context, RaftCommand, Utf8, current
+from raftctl.context import Context, current
+from raftctl.framework import RaftCommand, Utf8
 from raftctl.output import local_time_of_day, printable
 
 if TYPE_CHECKING:

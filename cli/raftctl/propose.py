@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from raftctl.context import Context, current
 from raftctl.errors import CommandError, not_in_this_version
-from raftctl.framework import Context, Key, RaftGroup, Utf8, current
+from raftctl.framework import Key, RaftGroup, Utf8
 from raftctl.later import later_command
 from raftctl.messages import write_data
 from raftctl.output import printable, printable_bytes, value_fields

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from raftctl.context import Context, agent_errors
 from raftctl.errors import NOT_IN_THIS_VERSION, CommandError
-from raftctl.framework import Context, agent_errors
 
 if TYPE_CHECKING:
     from raft_agent.api import protocol

@@ -159,3 +159,25 @@ def test_nothing_heavy_is_imported_before_it_is_needed(arguments: list[str]) -> 
     modules = set(done.stdout.partition("MODULES")[2].split())
     assert "click" in modules
     assert not modules & HEAVY
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "looked_for"),
+    [
+        (["status"], {}, "raft-node-0.sock"),
+        (["status"], {"RAFTCTL_NODE": "of-env"}, "raft-of-env.sock"),
+        (["--node", "a", "status"], {"RAFTCTL_NODE": "of-env"}, "raft-a.sock"),
+        (["--node", "a", "status", "--node", "b"], {}, "raft-b.sock"),
+        (["status"], {"RAFTCTL_NODE": "of-env", "RAFTCTL_SOCKET": "/no/env"}, "/no/env"),
+        (["--node", "a", "status"], {"RAFTCTL_SOCKET": "/no/env"}, "raft-a.sock"),
+        (["status", "--node", "a"], {"RAFTCTL_SOCKET": "/no/env"}, "raft-a.sock"),
+        (["--node", "a", "--socket", "/no/flag", "status"], {}, "/no/flag"),
+    ],
+)
+def test_what_is_nearer_to_the_command_wins(
+    arguments: list[str], environment: dict[str, str], looked_for: str
+) -> None:
+    clean: dict[str, str | None] = {"RAFTCTL_NODE": None, "RAFTCTL_SOCKET": None}
+    done = CliRunner().invoke(cli, arguments, env={**clean, **environment})
+    assert done.exit_code == 5
+    assert looked_for in done.stderr

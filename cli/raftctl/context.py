@@ -1,0 +1,159 @@
+"""One call of raftctl: its global options, and how its requests reach the agent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from raftctl.errors import NOT_REACHABLE, CommandError, not_in_this_version
+from raftctl.output import Output
+from raftctl.sockets import find_socket
+
+if TYPE_CHECKING:
+    from raft_agent.api import protocol
+    from raft_agent.api.sync_client import SyncClient
+
+DEFAULT_NODE = "node-0"
+DEFAULT_TIMEOUT_S = 5.0
+
+T = TypeVar("T")
+
+
+@dataclass
+class Context:
+    """The global options of this call."""
+
+    node: str = DEFAULT_NODE
+    socket: Path | None = None
+    endpoint: str = ""
+    timeout_s: float = DEFAULT_TIMEOUT_S
+    forward: bool = False
+    form: str = "text"
+    color: bool = True
+    node_was_given: bool = False
+    by_flag: set[str] = field(default_factory=set)
+
+    def set(self, name: str, value: object, by_flag: bool) -> None:
+        """A global option that was given, on the command line or in the environment. A node that
+        was named on the command line goes before a socket of the environment.
+        """
+        if by_flag:
+            self.by_flag.add(name)
+        if name == "socket" and "node" in self.by_flag and not by_flag:
+            return
+        if name == "node":
+            self.node_was_given = True
+            if by_flag and "socket" not in self.by_flag:
+                self.socket = None
+        setattr(self, name, value)
+
+    @property
+    def out(self) -> Output:
+        return Output(self.form, self.color)
+
+    @property
+    def call(self) -> str:
+        """How people call raftctl to reach the same agent."""
+        if self.socket is not None:
+            return f"raftctl --socket {self.socket}"
+        return f"raftctl --node {self.node}"
+
+    def socket_path(self) -> Path:
+        """The agent's socket. Raises CommandError when there is none to trust."""
+        if self.endpoint:
+            raise not_in_this_version("--endpoint (agents over TCP)")
+        return self.socket if self.socket is not None else find_socket(self.node)
+
+    @contextmanager
+    def client(self) -> Iterator[SyncClient]:
+        """A connection to the agent. Raises CommandError when nobody answers."""
+        path = self.socket_path()
+        from raft_agent.api.sync_client import SyncClient  # noqa: PLC0415  # not for --help
+
+        with agent_errors(self.node, writes=False):
+            client = SyncClient(str(path), self.timeout_s)
+        with client:
+            yield client
+
+    def ask(self, request: protocol.Request, result: type[T]) -> T:
+        """The agent's answer to a request that changes nothing."""
+        with self.client() as client, agent_errors(self.node, writes=False):
+            return _of_type(client.request(request), result)
+
+    def write(self, request: protocol.Request, result: type[T]) -> T:
+        """The agent's answer to a request that changes something: no answer means not knowing."""
+        with self.client() as client, agent_errors(self.node, writes=True):
+            return _of_type(client.request(request), result)
+
+
+def _of_type(answer: object, result: type[T]) -> T:
+    if not isinstance(answer, result):
+        raise CommandError(
+            f"The agent answered with {type(answer).__name__}, not with {result.__name__}",
+            "internal",
+            "Is the agent of another version? raftctl --version, raft-agent --version",
+        )
+    return answer
+
+
+@contextmanager
+def agent_errors(node: str, *, writes: bool) -> Iterator[None]:
+    """Turns the client's exceptions into CommandError. `writes`: losing the answer leaves the
+    outcome open; a lost answer to a question only means that the agent can't be reached.
+    """
+    import msgspec  # noqa: PLC0415
+
+    from raft_agent.api import sync_client  # noqa: PLC0415
+
+    try:
+        yield
+    except sync_client.AgentNotReachable as gone:
+        raise CommandError(
+            f"Agent {node} is not reachable: {gone}",
+            NOT_REACHABLE,
+            "Is it running? raftctl doctor looks for the reason",
+        ) from gone
+    except sync_client.OutcomeUnknown as unknown:
+        if writes:
+            raise CommandError(
+                f"Outcome unknown: {unknown}",
+                "unknown_outcome",
+                "It may still happen: look before you repeat it",
+            ) from unknown
+        raise CommandError(f"Agent {node} does not answer: {unknown}", NOT_REACHABLE) from unknown
+    except sync_client.RequestFailed as refused:
+        raise _refusal(refused) from refused
+    except msgspec.MsgspecError as other_version:
+        raise CommandError(
+            f"The answer of agent {node} can't be read: {other_version}",
+            "internal",
+            "Is the agent of another version? raftctl --version, raft-agent --version",
+        ) from other_version
+    except KeyboardInterrupt as stop:
+        if writes:
+            raise CommandError(
+                "Outcome unknown: interrupted before the answer came",
+                "unknown_outcome",
+                "It may still happen: look before you repeat it",
+            ) from stop
+        raise
+
+
+def _refusal(refused: Any) -> CommandError:
+    """The agent's refusal; "not leader" in the words that the contract fixes."""
+    code = str(refused.code)
+    leader = refused.leader or ""
+    if code == "not_leader":
+        hint = f"Send from leader node: {leader}" if leader else refused.hint
+        return CommandError("Not leader - send to leader node", code, hint or "", leader)
+    return CommandError(refused.error, code, refused.hint or "", leader)
+
+
+def current() -> Context:
+    """The Context of the command that runs."""
+    return click.get_current_context().ensure_object(Context)
