@@ -266,4 +266,6 @@ def _agree(statuses: list[StatusResult]) -> bool:
     terms = {status.term for status in statuses}
     if len(leaders) != 1 or len(terms) != 1 or None in leaders:
         return False
+    if not all(status.commit_index for status in statuses):
+        return False  # the leader's first entry has not gone round yet
     return [s.node_id for s in statuses if s.role == "leader"] == list(leaders)
