@@ -15,7 +15,7 @@ from raft_agent.consensus import batch, types
 from raft_agent.transport import codec
 
 STRACE = (
-    *("strace", "-f", "-ff", "-ttt", "-T", "-y", "-xx", "-s", "1000000"),
+    *("strace", "-D", "-f", "-ff", "-ttt", "-T", "-y", "-xx", "-s", "1000000"),
     *("-e", "trace=pwrite64,pwritev,pwritev2,write,writev,sendto,sendmsg,fdatasync,fsync"),
 )
 
@@ -48,10 +48,15 @@ def _calls_in(file: Path) -> Iterator[Call]:
         if match is None:
             continue
         start, name, fd, path, arguments, result, took = match.groups()
-        data = b"".join(
-            bytes.fromhex(text.replace("\\x", "")) for text in _STRING.findall(arguments)
-        )
-        yield Call(float(start), float(start) + float(took), name, int(fd), path, data, int(result))
+        data = b"".join(map(_unescape, _STRING.findall(arguments)))
+        where = _unescape(path).decode()
+        end_s = float(start) + float(took)
+        yield Call(float(start), end_s, name, int(fd), where, data, int(result))
+
+
+def _unescape(text: str) -> bytes:
+    """Undo -xx, which writes every byte as \\xNN, in the paths of -y too."""
+    return bytes.fromhex(text.replace("\\x", ""))
 
 
 class Durable:
@@ -104,7 +109,9 @@ def messages_sent(traced: list[Call]) -> Iterator[tuple[float, types.Message]]:
             continue
         if call.name not in ("write", "writev", "sendto", "sendmsg") or call.result <= 0:
             continue
+        if (call.fd, call.path) not in readers and not call.data.startswith(b"RAFT"):
+            continue  # the socket pair by which signals wake the loop
         reader = readers.setdefault((call.fd, call.path), wire.FrameReader(kinds))
         for frame in reader.feed(call.data[: call.result]):
-            if frame.type in codec.MESSAGE_TYPES:
+            if frame.type in codec.CALL_FRAMES | codec.REPLY_FRAMES:
                 yield call.start_s, codec.decode_message(frame)
