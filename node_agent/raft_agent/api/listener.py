@@ -53,6 +53,7 @@ class UnixListener:
             ) from error
         temporary = private / "s"
         try:
+            private.chmod(0o700)  # mkdtemp gives less under a strict umask
             self.socket.bind(str(temporary))
             if group is None:
                 temporary.chmod(0o600)
