@@ -245,7 +245,7 @@ class Disk:
         if self.is_full:
             self._fail("no space left on device")
         else:
-            self._clock.after(self._latency_us(), self._log_synced, self._boot)
+            self._clock.after(self.latency_us(), self._log_synced, self._boot)
 
     def _log_synced(self, boot: object) -> None:
         if boot is not self._boot or self.has_failed:
@@ -273,7 +273,7 @@ class Disk:
         if self.is_full:
             self._fail("no space left on device")
         else:
-            self._clock.after(self._latency_us(), self._vote_synced, self._boot)
+            self._clock.after(self.latency_us(), self._vote_synced, self._boot)
 
     def _vote_synced(self, boot: object) -> None:
         if boot is not self._boot or self.has_failed:
@@ -291,13 +291,14 @@ class Disk:
         self._seen["disk_full" if self.is_full else "fsync_failed"] += 1
         self.has_failed = True
         # The thread says it a moment later, like everything.
-        self._clock.after(self._latency_us(), self._tell_failure, self._boot, reason)
+        self._clock.after(self.latency_us(), self._tell_failure, self._boot, reason)
 
     def _tell_failure(self, boot: object, reason: str) -> None:
         if boot is self._boot:
             self._on_failure(reason)
 
-    def _latency_us(self) -> int:
+    def latency_us(self) -> int:
+        """How long the next thing takes that the disk is asked for."""
         latency_us = self._options.fsync_us + int(self._rng.random() * self._options.jitter_us)
         if self._clock.now_us < self.slow_until_us:
             latency_us += 20_000 + int(self._rng.random() * 300_000)

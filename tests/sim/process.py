@@ -287,11 +287,11 @@ class Process:
 
     def _read_log(self, effect: ReadLog) -> None:
         self.cluster.seen["read_log_to_apply" if effect.purpose == 0 else "read_log_to_send"] += 1
-        delay_us = 50 + int(self._rng.random() * 5_000)
-        self.cluster.clock.after(delay_us, self.run, self._log_read, self.boots, effect)
+        self.cluster.clock.after(self.disk.latency_us(), self._read_disk, self.boots, effect)
 
-    def _log_read(self, boot: int, effect: ReadLog) -> None:
-        if boot != self.boots:
+    def _read_disk(self, boot: int, effect: ReadLog) -> None:
+        """In the disk's thread: by the time the core hears of it the log may have been cut."""
+        if boot != self.boots or self.node is None:
             return
         batches = []
         size = 0
@@ -300,7 +300,12 @@ class Process:
             size += len(batch.record)
             if size > effect.max_bytes:
                 break
-        self.step(LogRead(effect.purpose, effect.from_index, tuple(batches)))
+        answer = LogRead(effect.purpose, effect.from_index, tuple(batches))
+        self.cluster.clock.after(self.disk.latency_us(), self.run, self._log_read, boot, answer)
+
+    def _log_read(self, boot: int, answer: LogRead) -> None:
+        if boot == self.boots:
+            self.step(answer)
 
     def _apply(self, effect: Apply) -> None:
         for batch in effect.batches:

@@ -38,8 +38,8 @@ class Recovered:
         """The storage keeps as much of the tail in memory as it likes."""
         if not self.batches:
             return self.plan.log_image(())
-        keep = rng.randint(1, len(self.batches))
-        return self.plan.log_image(tuple(self.batches[-keep:]))
+        keep = rng.randint(0, len(self.batches))
+        return self.plan.log_image(tuple(self.batches[len(self.batches) - keep :]))
 
 
 @lru_cache(maxsize=8)

@@ -18,19 +18,21 @@ from tests.sim.trace import Tracer
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One run. `failure`: the traceback, or ""."""
+    """One run. `failure`: the traceback, or "". `cpu_s`: what it cost."""
 
     seed: int
     events: int
     trace_hash: int
     seen: Counter[str]
     failure: str = ""
+    cpu_s: float = 0.0
 
 
 def run_seed(
     seed: int, *, nodes: int | None = None, events: int = EVENTS, tracer: Tracer | None = None
 ) -> Outcome:
     """Run one seed to its end, whatever comes."""
+    started_s = time.process_time()
     cluster = Cluster(seed, options_for(seed, nodes=nodes, events=events), tracer)
     failure = ""
     collecting = gc.isenabled()
@@ -43,10 +45,11 @@ def run_seed(
     finally:
         if collecting:
             gc.enable()
-    return Outcome(seed, cluster.events, cluster.trace_hash, cluster.seen, failure)
+    cpu_s = time.process_time() - started_s
+    return Outcome(seed, cluster.events, cluster.trace_hash, cluster.seen, failure, cpu_s)
 
 
-def replay_command(seed: int, nodes: int | None, events: int) -> str:
+def replay_command(seed: int, nodes: int | None = None, events: int = EVENTS) -> str:
     """What replays a run exactly."""
     command = f".venv/bin/python -m tests.sim.run --seed {seed}"
     if nodes is not None:
@@ -99,10 +102,12 @@ def _many(arguments: argparse.Namespace) -> int:
     started = time.perf_counter()
     seen: Counter[str] = Counter()
     events = failures = done = 0
+    cpu_s = 0.0
     with multiprocessing.Pool(arguments.processes) as pool:
         for outcome in pool.imap_unordered(_job, jobs, chunksize=4):
             done += 1
             events += outcome.events
+            cpu_s += outcome.cpu_s
             seen.update(outcome.seen)
             if outcome.failure:
                 failures += 1
@@ -114,11 +119,12 @@ def _many(arguments: argparse.Namespace) -> int:
     if arguments.coverage:
         for name, count in sorted(seen.items()):
             print(f"{count:10} {name}")
-    per_hour = done / seconds * 3600
     print(
-        f"{done} schedules, {events} events in {seconds:.1f} s with {arguments.processes} "
-        f"process(es): {per_hour:.0f} schedules/h, {events / seconds:.0f} events/s, "
-        f"{failures} failed"
+        f"{done} schedules, {events} events, {failures} failed\n"
+        f"{seconds:.1f} s with {arguments.processes} process(es): "
+        f"{done / seconds * 3600:.0f} schedules/h, {events / seconds:.0f} events/s\n"
+        f"{cpu_s:.1f} s of one core: "
+        f"{done / cpu_s * 3600:.0f} schedules/h, {events / cpu_s:.0f} events/s"
     )
     return 1 if failures else 0
 

@@ -236,6 +236,8 @@ def _concurrent_history(rng: random.Random, operations: int, clients: int) -> li
     states: dict[str, Any] = {}
     history: list[Operation] = []
     calls = [rng.randrange(10) for _ in range(clients)]
+    action: tuple[Any, ...]
+    output: Any
     for number in range(operations):
         client = min(range(clients), key=calls.__getitem__)
         call = calls[client]
