@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import pytest
 
-from raft_agent.consensus.batch import Batch
+from raft_agent.consensus.batch import Batch, BatchKind, encode
 from raft_agent.consensus.invariants import BrokenInvariantError
+from raft_agent.consensus.membership import encode_configuration
 from raft_agent.consensus.types import (
     AppendEntries,
     AppendLog,
     AppendReply,
+    ConfigurationChanged,
     Heartbeat,
     HeartbeatReply,
     Role,
 )
-from tests.unit.consensus.server import Server, entry, log_of, notes, of, sends, terms_of
+from tests.unit.consensus.server import (
+    Server,
+    configuration_of,
+    entry,
+    log_of,
+    notes,
+    of,
+    sends,
+    terms_of,
+)
 
 
 def append(
@@ -126,6 +137,19 @@ def test_a_committed_entry_is_never_deleted() -> None:
         server.receive(3, append(3, (1, 1), entry(2, 3)))
 
 
+def test_a_configuration_that_is_deleted_is_in_force_no_more() -> None:
+    """§6: a server uses the latest configuration in its log, so a cut brings the older one back."""
+    server = Server(1)
+    three, four = configuration_of(3), configuration_of(4)
+    added = encode(BatchKind.CONFIGURATION, 2, 2, 1, encode_configuration(four))
+    effects = server.receive(2, append(2, (1, 1), added))
+    assert server.node.configuration == four
+    assert of(ConfigurationChanged, effects) == [ConfigurationChanged(four)]
+    effects = server.receive(3, append(3, (1, 1), entry(2, 3)))
+    assert server.node.configuration == three
+    assert of(ConfigurationChanged, effects) == [ConfigurationChanged(three)]
+
+
 # --- 4
 
 
@@ -166,6 +190,15 @@ def test_a_request_that_no_leader_could_have_sent_is_not_taken_in(
     assert terms_of(server.node) == [1]
     assert "malformed_append" in notes(effects)
     assert not sends(AppendReply, effects)
+
+
+def test_a_configuration_that_can_not_be_read_is_not_taken_in() -> None:
+    """The bytes came over the network with a good checksum; they must not end the process."""
+    server = Server(1)
+    nonsense = encode(BatchKind.CONFIGURATION, 2, 2, 1, b"no configuration")
+    effects = server.receive(2, append(2, (1, 1), nonsense))
+    assert terms_of(server.node) == [1]
+    assert "malformed_append" in notes(effects)
 
 
 # --- 5

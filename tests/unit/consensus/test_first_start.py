@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from raft_agent.consensus.batch import BatchKind, encode
+from raft_agent.consensus.membership import encode_configuration
 from raft_agent.consensus.types import (
     BootstrapAnswer,
     BootstrapInstall,
+    Configuration,
     PeerLost,
     Propose,
     Read,
@@ -219,6 +222,22 @@ def test_a_first_entry_without_this_nodes_id_is_not_adopted() -> None:
     (answer,) = sends(BootstrapAnswer, stranger.receive(2, ask))
     stranger.receive(2, BootstrapInstall(1, 1, answer.token, packet.message.batch))
     assert stranger.node.role is Role.FRESH
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [b"no configuration", encode_configuration(Configuration("c", (), (1,)))[:-3]],
+    ids=["foreign", "cut short"],
+)
+def test_a_first_entry_that_can_not_be_read_is_not_adopted(payload: bytes) -> None:
+    """Anybody on the network may send one; it must not end the process."""
+    cluster = fresh_cluster(2)
+    cluster.connect(1, 2)
+    (ask,) = cluster.drop(is_ask)
+    (answer,) = sends(BootstrapAnswer, cluster[1].receive(2, ask.message))
+    batch = encode(BatchKind.CONFIGURATION, 1, 1, 1, payload)
+    cluster[1].receive(2, BootstrapInstall(1, 1, answer.token, batch))
+    assert cluster.node(1).role is Role.FRESH
 
 
 def test_a_stranger_with_the_founders_own_name_does_not_count_as_one_of_the_others() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from raft_agent.consensus.batch import Batch
+from raft_agent.consensus.progress import ReplicationState
 from raft_agent.consensus.types import (
     AppendEntries,
     AppendReply,
@@ -228,9 +229,9 @@ def test_back_off_takes_no_more_round_trips_than_there_are_terms_to_skip(
 
 def test_back_off_ends_before_a_batch_and_not_inside_it() -> None:
     """Logs are sent and cut at the batch's boundaries only."""
-    leader = [*log_of(1), entry(2, 3, count=10)]
-    follower = [*log_of(1), entry(2, 2, count=4)]
-    assert round_trips(leader, follower) <= 3
+    leader = [*log_of(1), entry(2, 3, count=10), entry(12, 5)]
+    for follower in ([entry(2, 2, count=4)], [entry(2, 4), entry(3, 4)], [entry(2, 4, count=20)]):
+        assert round_trips(leader, [*log_of(1), *follower]) <= 3
 
 
 # --- sessions
@@ -329,6 +330,7 @@ def test_a_late_refusal_does_not_send_the_leader_back() -> None:
     cluster.wire += refusals
     cluster.settle()
     assert (progress.match_index, progress.next_index) == (4, 5)
+    assert progress.state is ReplicationState.REPLICATE
     assert terms_of(cluster.node(2)) == [1, 2, 2, 3]
 
 

@@ -246,6 +246,17 @@ def test_a_transfer_is_answered_when_the_leader_is_deposed_and_no_other_comes() 
     assert len(answers(cluster)) == 1
 
 
+def test_a_leader_that_is_elected_again_has_not_handed_over() -> None:
+    cluster = Cluster()
+    cluster.elect(1)
+    cluster.cut = {(1, 2), (1, 3)}
+    transfer(cluster, 2)
+    cluster.run(1, lambda server: server.receive(3, HeartbeatReply(9, 1, 1)))
+    cluster.heal()
+    cluster.elect(1)
+    assert answers(cluster) == [Refused(TAG, RefusalReason.TIMED_OUT, 0)]
+
+
 def test_the_target_stands_with_a_mark_that_lets_others_vote_though_they_hear_the_leader() -> None:
     cluster = Cluster(5)
     cluster.elect(1)
