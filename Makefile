@@ -4,7 +4,7 @@ SHELL := /bin/bash
 SEEDS ?= 100
 PROCESSES ?= $(shell getconf _NPROCESSORS_ONLN)
 
-.PHONY: help demo demo-down setup test lint format sim lock docs clean
+.PHONY: help demo demo-down setup test test-e2e lint format sim lock docs clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | \
@@ -23,6 +23,9 @@ setup: ## Install everything for development into .venv
 
 test: setup ## Check and test everything; prints what this machine could not run
 	@.venv/bin/python tools/run_tests.py
+
+test-e2e: setup ## Test what takes longer: many kills and pauses of real agents
+	@.venv/bin/python -m pytest -m long tests
 
 lint: setup ## Style, types and import directions
 	@.venv/bin/python tools/lint.py
