@@ -207,7 +207,7 @@ class ClientConnection(asyncio.Protocol):
     def _serve_frame(self, frame: wire.Frame) -> None:
         if self._gone:
             return
-        if frame.flags & ~wire.Flag.JSON:
+        if frame.flags & ~int(wire.Flag.JSON):
             raise wire.FrameError("flags", f"frame with unknown flags {frame.flags:#x}")
         is_json = bool(frame.flags & wire.Flag.JSON)
         channel = self._channels[is_json]

@@ -61,6 +61,7 @@ class ApiServer:
                 # Who does not read would keep the node from ending.
                 for connection in list(self._connections):
                     connection.abort()
+                await self._all_gone.wait()
 
     def serve_forwarded(self, body: bytes, reply: Callable[[bytes], None]) -> None:
         """Serve a request that another agent forwarded: `body` is one request array in MessagePack
