@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from raft_agent.consensus.batch import Batch
+from raft_agent.consensus.batch import Batch, BatchKind
 from raft_agent.consensus.invariants import require
+from raft_agent.consensus.membership import read_configuration
 from raft_agent.consensus.state import RaftState
 from raft_agent.consensus.types import (
     AppendEntries,
@@ -26,7 +27,7 @@ class Appends:
         if not state.log.holds(message.prev_index, message.prev_term):
             self._refuse(sender, message)
             return
-        if not _is_consecutive(message):
+        if not _is_sound(message):
             state.note("malformed_append", sender=sender, prev_index=message.prev_index)
             return
         last_new = message.batches[-1].last_index if message.batches else message.prev_index
@@ -110,11 +111,14 @@ class Appends:
         state.commit_index = max(state.commit_index, index)
 
 
-def _is_consecutive(message: AppendEntries) -> bool:
-    """Whether the batches follow prev_index without a gap, in rising terms up to the leader's."""
+def _is_sound(message: AppendEntries) -> bool:
+    """Whether the batches follow prev_index without a gap, in rising terms up to the leader's, and
+    their configurations can be read."""
     index, term = message.prev_index, message.prev_term
     for batch in message.batches:
         if batch.first_index != index + 1 or not term <= batch.term <= message.term:
+            return False
+        if batch.kind == BatchKind.CONFIGURATION and read_configuration(batch) is None:
             return False
         index, term = batch.last_index, batch.term
     return True

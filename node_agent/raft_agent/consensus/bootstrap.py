@@ -15,7 +15,7 @@ first entry if its id stands in it.
 from __future__ import annotations
 
 from raft_agent.consensus.batch import Batch, BatchKind
-from raft_agent.consensus.membership import FIRST_INDEX, decode_configuration, first_entry
+from raft_agent.consensus.membership import FIRST_INDEX, first_entry, read_configuration
 from raft_agent.consensus.state import RaftState
 from raft_agent.consensus.types import (
     BootstrapAnswer,
@@ -133,8 +133,8 @@ class Bootstrap:
         batch = message.batch
         if batch.kind != BatchKind.CONFIGURATION or batch.first_index != FIRST_INDEX:
             return
-        configuration = decode_configuration(batch.payload)
-        if state.member_id not in configuration.voters:
+        configuration = read_configuration(batch)
+        if configuration is None or state.member_id not in configuration.voters:
             return
         state.note("cluster_adopted", cluster_id=configuration.cluster_id, sender=sender)
         self._adopt(configuration, batch)

@@ -101,15 +101,9 @@ class RaftLog:
             self._run_starts.pop()
             self._run_terms.pop()
 
-    def batch_start(self, index: int) -> int:
-        """Where the batch that holds `index` starts; `index` itself when it is not resident."""
-        if index < self.first_resident_index or index > self.last_index:
-            return index
-        return self._starts[bisect_right(self._starts, index) - 1]
-
     def slice(self, from_index: int, to_index: int, max_bytes: int) -> tuple[Batch, ...] | None:
-        """Whole batches from the one that starts at `from_index` up to `to_index`: at least one,
-        and no more once `max_bytes` are reached. None when they are not resident.
+        """Whole batches from the one that holds `from_index` up to `to_index`: at least one, and
+        no more once `max_bytes` are reached. None when they are not resident.
         """
         starts = self._starts
         if not starts or from_index < starts[0]:

@@ -29,6 +29,15 @@ def decode_configuration(payload: bytes | memoryview) -> Configuration:
     return _DECODER.decode(payload)
 
 
+def read_configuration(batch: Batch) -> Configuration | None:
+    """The configuration that `batch` holds; None when its bytes are none that can be in force."""
+    try:
+        configuration = decode_configuration(batch.payload)
+    except (ValueError, OverflowError, RecursionError):
+        return None
+    return configuration if configuration.voters and batch.count == 1 else None
+
+
 def first_entry(configuration: Configuration) -> Batch:
     """The first entry of a cluster's log; the same configuration always gives the same bytes."""
     payload = encode_configuration(configuration)
@@ -52,7 +61,10 @@ class Membership:
         return self._history[0] if self._history else None
 
     def append(self, batch: Batch) -> None:
-        self._history.append((batch.first_index, decode_configuration(batch.payload)))
+        configuration = read_configuration(batch)
+        if configuration is None:
+            raise ValueError(f"the configuration at index {batch.first_index} can't be read")
+        self._history.append((batch.first_index, configuration))
 
     def truncate(self, from_index: int) -> bool:
         """Forget what the log no longer holds; whether the configuration in force changed."""

@@ -115,6 +115,7 @@ class Replication:
 
     def _send_append(self, peer: int, progress: Progress, batches: tuple[Batch, ...]) -> None:
         state = self._state
+        # Batches are sent whole: the first may start before next_index, which a refusal gave.
         prev_index = batches[0].first_index - 1 if batches else progress.next_index - 1
         last_index = batches[-1].last_index if batches else prev_index
         request_id = state.next_request_id()
@@ -178,8 +179,7 @@ class Replication:
             self.advance_commit(leadership)
         elif progress.awaits(message.request_id):
             agreed = state.log.last_at_most(message.hint_index, message.hint_term)
-            # Logs are cut and sent at batch boundaries only; inside a batch means before it.
-            progress.probe(state.log.batch_start(agreed + 1))
+            progress.probe(agreed + 1)
         self._replicate(sender, progress)
 
     def advance_commit(self, leadership: Leadership) -> None:

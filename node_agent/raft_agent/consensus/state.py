@@ -107,7 +107,7 @@ class RaftState:
         self.vote_persisted_seq = 0
         self._vote_dirty = False
         self._request_id = self.random.u64() >> 2
-        self._transfer_tag = 0
+        self._transfer_tag: int | None = None
         self._told = (self.role, self.current_term, self.leader_id)
         self.reset_election_timer()
 
@@ -125,18 +125,18 @@ class RaftState:
         if (self.role, self.current_term, self.leader_id) != self._told:
             self._told = (self.role, self.current_term, self.leader_id)
             self.effects.append(RoleChanged(*self._told))
-        if self._transfer_tag and self.leader_id == self.member_id:
+        if self._transfer_tag is not None and self.leader_id == self.member_id:
             self.give_up_transfer(RefusalReason.TIMED_OUT)
-        elif self._transfer_tag and self.leader_id:
+        elif self._transfer_tag is not None and self.leader_id:
             self.effects.append(TransferDone(self._transfer_tag, self.leader_id))
-            self._transfer_tag = 0
+            self._transfer_tag = None
         return self.effects
 
     def give_up_transfer(self, reason: RefusalReason) -> None:
         """Answer whoever waits for a hand-over of which no leader has come."""
-        if self._transfer_tag:
+        if self._transfer_tag is not None:
             self.refuse(self._transfer_tag, reason)
-            self._transfer_tag = 0
+            self._transfer_tag = None
 
     # --- moves
 

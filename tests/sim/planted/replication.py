@@ -201,7 +201,7 @@ FAULTS = (
         (
             Edit(
                 _REPLICATION,
-                "progress.probe(state.log.batch_start(agreed + 1))",
+                "progress.probe(agreed + 1)",
                 "progress.probe(progress.next_index)",
             ),
         ),

@@ -135,25 +135,6 @@ def test_a_log_made_from_an_image_is_the_one_that_was_appended(
     assert log.first_resident_index == (tail[0].first_index if tail else log.last_index + 1)
 
 
-@examples
-@given(SIZES, TERMS)
-def test_batch_start_is_where_the_batch_with_the_index_begins(
-    sizes: list[int], rises: list[int]
-) -> None:
-    batches = batches_of(sizes, rises)
-    log = RaftLog(image_of(batches))
-    for batch in batches:
-        for index in range(batch.first_index, batch.last_index + 1):
-            assert log.batch_start(index) == batch.first_index
-    assert log.batch_start(log.last_index + 1) == log.last_index + 1
-
-
-def test_batch_start_of_what_is_not_in_memory_is_the_index_itself() -> None:
-    log = RaftLog(image_of(batches_of([3, 3, 3], [0, 0, 0]), resident_from=7))
-    assert log.batch_start(5) == 5
-    assert log.batch_start(8) == 7
-
-
 @pytest.mark.parametrize("batch", [entry(3, 1), entry(1, 1), entry(2, 0 + 1)])
 def test_only_what_follows_can_be_appended(batch: Batch) -> None:
     log = RaftLog(image_of([entry(1, 2)]))
