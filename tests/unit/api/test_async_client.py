@@ -310,29 +310,35 @@ def test_async_for_starts_a_watch(tmp_path: Path) -> None:
 
 def test_a_watch_of_messages_goes_on_where_it_was_after_a_lost_connection(tmp_path: Path) -> None:
     async def main() -> None:
-        async with nodes(tmp_path, 1) as group, Client(group.paths, timeout_s=TIMEOUT_S) as client:
-            async with client.watch_messages() as messages:
-                await client.send("one")
-                assert (await anext(messages)).text == "one"
-                await group.stop(group.hosts[0])
-                await group.start(group.hosts[0])
-                await client.send("two")
-                await client.send("three")
-                assert [(await anext(messages)).text for _ in range(2)] == ["two", "three"]
+        async with (
+            nodes(tmp_path, 1) as group,
+            Client(group.paths, timeout_s=TIMEOUT_S) as client,
+            client.watch_messages() as messages,
+        ):
+            await client.send("one")
+            assert (await anext(messages)).text == "one"
+            await group.stop(group.hosts[0])
+            await group.start(group.hosts[0])
+            await client.send("two")
+            await client.send("three")
+            assert [(await anext(messages)).text for _ in range(2)] == ["two", "three"]
 
     run(main())
 
 
 def test_a_watch_of_keys_ends_when_changes_may_have_been_missed(tmp_path: Path) -> None:
     async def main() -> None:
-        async with nodes(tmp_path, 1) as group, Client(group.paths) as client:
-            async with client.watch_keys("k") as changes:
-                await group.stop(group.hosts[0])
-                with pytest.raises(RequestFailed) as ended:
-                    await anext(changes)
-                assert ended.value.code is ErrorCode.SHUTTING_DOWN
-                with pytest.raises(AgentNotReachable):
-                    await anext(changes)
+        async with (
+            nodes(tmp_path, 1) as group,
+            Client(group.paths) as client,
+            client.watch_keys("k") as changes,
+        ):
+            await group.stop(group.hosts[0])
+            with pytest.raises(RequestFailed) as ended:
+                await anext(changes)
+            assert ended.value.code is ErrorCode.SHUTTING_DOWN
+            with pytest.raises(AgentNotReachable):
+                await anext(changes)
 
     run(main())
 
@@ -351,14 +357,17 @@ def test_events_are_followed(tmp_path: Path) -> None:
 
 def test_a_slow_watcher_holds_up_nobody_else(tmp_path: Path) -> None:
     async def main() -> None:
-        async with serving(SingleNode(), tmp_path / "s"), Client(tmp_path / "s") as client:
-            async with client.watch_keys("", prefix=True) as slow:
-                for first in range(0, 5000, 500):
-                    await asyncio.gather(
-                        *(client.put(f"k{first + number}", b"v") for number in range(500))
-                    )
-                assert (await client.status()).last_applied == 5000
-                seen = [(await anext(slow)).revision for _ in range(5000)]
-                assert seen == list(range(1, 5001))
+        async with (
+            serving(SingleNode(), tmp_path / "s"),
+            Client(tmp_path / "s") as client,
+            client.watch_keys("", prefix=True) as slow,
+        ):
+            for first in range(0, 5000, 500):
+                await asyncio.gather(
+                    *(client.put(f"k{first + number}", b"v") for number in range(500))
+                )
+            assert (await client.status()).last_applied == 5000
+            seen = [(await anext(slow)).revision for _ in range(5000)]
+            assert seen == list(range(1, 5001))
 
     run(main())

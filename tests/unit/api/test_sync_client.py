@@ -166,9 +166,12 @@ def test_no_answer_leaves_the_outcome_of_writes_open_and_only_of_those(
         ):
             client.request(request_)
     path = served.path.with_name("closes")
-    with answering(path, lambda connection: connection.recv(10_000) and None) as closing:
-        with SyncClient(closing) as client, pytest.raises(error, match="closed the connection"):
-            client.request(request_)
+    with (
+        answering(path, lambda connection: connection.recv(10_000) and None) as closing,
+        SyncClient(closing) as client,
+        pytest.raises(error, match="closed the connection"),
+    ):
+        client.request(request_)
 
 
 def test_an_answer_of_unknown_outcome_is_raised_as_one(served: Served) -> None:
@@ -201,9 +204,12 @@ def test_what_is_no_agent_is_named_so(tmp_path: Path, data: bytes) -> None:
         connection.recv(10_000)
         connection.sendall(data)
 
-    with answering(tmp_path / "s", answer) as path:
-        with SyncClient(path) as client, pytest.raises(AgentNotReachable, match="is no agent"):
-            client.request(GET)
+    with (
+        answering(tmp_path / "s", answer) as path,
+        SyncClient(path) as client,
+        pytest.raises(AgentNotReachable, match="is no agent"),
+    ):
+        client.request(GET)
 
 
 def test_importing_it_imports_nothing_heavy() -> None:
