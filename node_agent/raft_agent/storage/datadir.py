@@ -13,7 +13,9 @@ from raft_agent.storage.errors import START_ANEW, StorageError
 from raft_agent.storage.files import make_directory, replace_file
 from raft_agent.storage.format import (
     FormatError,
+    SegmentHeader,
     decode_identity,
+    decode_segment_header,
     decode_vote,
     encode_identity,
     encode_vote,
@@ -22,6 +24,7 @@ from raft_agent.storage.format import (
 LOCK_NAME = "lock"
 IDENTITY_NAME = "identity"
 VOTE_NAME = "vote"
+LAST_SEGMENT_NAME = "last-segment"
 LOG_NAME = "log"
 
 
@@ -77,7 +80,6 @@ def load_identity(data_dir: Path) -> int:
         raise StorageError(f"damaged: {error}", str(path), advice=START_ANEW) from None
     except FileNotFoundError:
         _check_unborn(data_dir, path)
-    make_directory(data_dir / LOG_NAME, 0o700)
     replace_file(data_dir / VOTE_NAME, encode_vote(Vote()))
     member_id = secrets.randbelow((1 << 64) - 1) + 1
     replace_file(path, encode_identity(member_id))
@@ -103,10 +105,22 @@ def load_vote(data_dir: Path) -> tuple[Vote, list[str]]:
     return record.vote, [f"{path}: one of its two copies was damaged and is written anew"]
 
 
+def load_last_segment(data_dir: Path) -> SegmentHeader | None:
+    """The header of the segment that the log had come to when `last-segment` was written; the log
+    may have gone on since. None when that is not known. Raises OSError.
+    """
+    try:
+        return decode_segment_header((data_dir / LAST_SEGMENT_NAME).read_bytes())
+    except (FileNotFoundError, FormatError):
+        # A crash at a first start leaves none. A damaged one only takes this one check away.
+        return None
+
+
 def _check_unborn(data_dir: Path, path: Path) -> None:
     """Raise StorageError when a directory without an identity has been used before."""
     log_dir = data_dir / LOG_NAME
-    used = any(entry.suffix == ".seg" for entry in log_dir.iterdir()) if log_dir.exists() else False
+    used = log_dir.exists() and any(entry.suffix == ".seg" for entry in log_dir.iterdir())
+    used = used or (data_dir / LAST_SEGMENT_NAME).exists()
     vote_path = data_dir / VOTE_NAME
     if vote_path.exists() and not used:
         used = load_vote(data_dir)[0] != Vote()

@@ -10,6 +10,8 @@ bad sector costs neither. All integers are little endian::
              first index u64, cluster id (UTF-8, zero padded) 64 bytes; batch records as
              `consensus/batch.py` makes them follow back to back from SEGMENT_HEADER_SIZE on, then
              zeros up to the end of the file (segments are written with zeros beforehand)
+    last     the file `last-segment`: a copy of the header of the log's last segment, so that a log
+             whose end is gone is noticed
     vote     body = magic "RAFTVOT1", format version u16, zero u16, zero u32, term u64,
              voted for u64, floor term u64, floor index u64
 

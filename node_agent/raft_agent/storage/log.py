@@ -9,7 +9,7 @@ from pathlib import Path
 
 from raft_agent import platform
 from raft_agent.consensus.batch import Batch
-from raft_agent.storage.files import sync_directory, write_all
+from raft_agent.storage.files import replace_file, sync_directory, write_all
 from raft_agent.storage.format import (
     BLOCK_BYTES,
     SEGMENT_HEADER_SIZE,
@@ -38,6 +38,7 @@ class Log:
         self,
         directory: Path,
         index: LogIndex,
+        last_segment_path: Path,
         *,
         cluster_id: str,
         term_runs: Sequence[tuple[int, int]],
@@ -47,6 +48,7 @@ class Log:
     ) -> None:
         self.index = index
         self._directory = directory
+        self._last_segment_path = last_segment_path
         self._cluster_id = cluster_id
         self._term_runs = list(term_runs)
         self._segment_bytes = segment_bytes
@@ -66,12 +68,11 @@ class Log:
         return has_room(self._directory, self._next_segment_bytes())
 
     def found_cluster(self, cluster_id: str) -> None:
-        """The segments to come carry this id. Raises ValueError when the log has entries of another
-        cluster.
-        """
-        if self.index.next_index > 1 and cluster_id != self._cluster_id:
+        """The segments to come carry this id. Raises ValueError when the log has another one."""
+        if self._cluster_id and cluster_id != self._cluster_id:
             raise ValueError(
-                f"the log holds entries of cluster {self._cluster_id!r}, not of {cluster_id!r}"
+                f"the log belongs to cluster {self._cluster_id!r} and can't change to "
+                f"{cluster_id!r}"
             )
         self._cluster_id = cluster_id
 
@@ -106,6 +107,9 @@ class Log:
         _, offset = find_boundary(self.index, from_index)
         gone, cut = self.index.truncate(from_index, offset)
         self._close_segment()
+        last = self.index.last
+        if gone and last is not None:
+            self._note_last_segment(last.first_index)
         for segment in reversed(gone):
             Path(segment.path).unlink()
             sync_directory(self._directory)
@@ -158,10 +162,16 @@ class Log:
         path = self._directory / segment_name(first.first_index)
         prepared.path.replace(path)
         sync_directory(self._directory)
+        self._note_last_segment(first.first_index)
         index, end = first.first_index, SEGMENT_HEADER_SIZE
         self.index.add(Segment(str(path), index, index, end, array("Q"), array("Q")))
         self._note(batches[start:stop])
         return stop
+
+    def _note_last_segment(self, first_index: int) -> None:
+        """Once a segment is there it may not be missing; before it goes it may."""
+        header = encode_segment_header(first_index, self._cluster_id)
+        replace_file(self._last_segment_path, header)
 
     def _next_segment_bytes(self) -> int:
         return min(self._segment_bytes, max(_FIRST_SEGMENT_BYTES, _GROWTH * self._size_bytes))

@@ -73,23 +73,27 @@ class RecoveryPlan(msgspec.Struct):
 
 
 def plan_recovery(
-    segments: Iterable[tuple[str, bytes]], vote: Vote, directory: str = "log"
+    segments: Iterable[tuple[str, bytes]],
+    vote: Vote,
+    directory: str = "log",
+    last_segment: SegmentHeader | None = None,
 ) -> RecoveryPlan:
     """Judge the log that consists of these files: (name, content), sorted by name.
 
     One at a time is taken from `segments`, so a generator may read them lazily. `vote` is what the
-    vote file says, `directory` the place to name in texts. Raises StorageError when the log can't
-    be used as it is.
+    vote file says, `directory` the place to name in texts; the log must have come to the segment
+    `last_segment` at least. Raises StorageError when the log can't be used as it is.
     """
-    planner = _Planner(vote, directory)
+    planner = _Planner(vote, directory, last_segment)
     for name, data in segments:
         planner.add(name, data)
     return planner.finish()
 
 
 class _Planner:
-    def __init__(self, vote: Vote, directory: str) -> None:
+    def __init__(self, vote: Vote, directory: str, last_segment: SegmentHeader | None) -> None:
         self._directory = directory
+        self._last_segment = last_segment
         self._plan = RecoveryPlan(vote)
         self._next_index = 1
         self._unused: list[str] = []
@@ -127,6 +131,7 @@ class _Planner:
 
     def finish(self) -> RecoveryPlan:
         plan = self._plan
+        self._check_end()
         plan.delete = self._unused[::-1]
         if self._trouble is not None:
             self._end_at(self._trouble)
@@ -134,6 +139,21 @@ class _Planner:
         if floor != (0, 0) and (plan.last_term, plan.last_index) >= floor:
             plan.vote = Vote(plan.vote.term, plan.vote.voted_for)
         return plan
+
+    def _check_end(self) -> None:
+        """Raise StorageError when the log had more segments once."""
+        plan, wanted = self._plan, self._last_segment
+        if wanted is None:
+            return
+        name = segment_name(wanted.first_index)
+        if not plan.segments or plan.segments[-1].name < name:
+            raise self._refusal(name, "is missing or empty, but the log had come to it")
+        if plan.cluster_id != wanted.cluster_id:
+            what = (
+                f"the log belongs to cluster {plan.cluster_id!r}, the rest of the data directory "
+                f"to {wanted.cluster_id!r}"
+            )
+            raise self._refusal(plan.segments[0].name, what)
 
     def _read_header(self, name: str, data: bytes) -> SegmentHeader | None:
         """None for a segment that was prepared but never used."""

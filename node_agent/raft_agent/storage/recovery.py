@@ -12,9 +12,15 @@ import msgspec
 from raft_agent import platform
 from raft_agent.consensus.batch import Batch
 from raft_agent.consensus.types import Vote
+from raft_agent.storage.datadir import LAST_SEGMENT_NAME, LOG_NAME, load_last_segment
 from raft_agent.storage.errors import StorageError
-from raft_agent.storage.files import read_exactly, sync_directory
-from raft_agent.storage.format import SEGMENT_HEADER_SIZE, parse_segment_name
+from raft_agent.storage.files import make_directory, read_exactly, replace_file, sync_directory
+from raft_agent.storage.format import (
+    SEGMENT_HEADER_SIZE,
+    SegmentHeader,
+    encode_segment_header,
+    parse_segment_name,
+)
 from raft_agent.storage.index import LogIndex, Segment
 from raft_agent.storage.log import Log, cut_file
 from raft_agent.storage.plan import PlannedSegment, RecoveryPlan, plan_recovery
@@ -31,24 +37,33 @@ class OpenedLog(msgspec.Struct):
 
 
 def open_log(
-    directory: Path,
+    data_dir: Path,
     vote: Vote,
     *,
     persist_vote: Callable[[Vote], None],
     segment_bytes: int,
     resident_bytes: int,
 ) -> OpenedLog:
-    """Recover the log in `directory` and make it ready to be written to.
+    """Recover the log in `data_dir` and make it ready to be written to.
 
     `persist_vote` is called when the vote floor changes; it returns once that is on the medium,
     which is before anything is cut. Raises StorageError and OSError.
     """
+    directory = data_dir / LOG_NAME
+    make_directory(directory, 0o700)
     names = _segment_names(directory)
     if names:
         _settle(directory, names[-1])
-    plan = plan_recovery(_contents(directory, names), vote, str(directory))
+    noted = load_last_segment(data_dir)
+    plan = plan_recovery(_contents(directory, names), vote, str(directory), noted)
     if plan.vote != vote:
         persist_vote(plan.vote)
+    last_segment_path = data_dir / LAST_SEGMENT_NAME
+    if plan.segments:
+        last = SegmentHeader(plan.segments[-1].scan.first_index, plan.cluster_id)
+        if last != noted:
+            header = encode_segment_header(last.first_index, last.cluster_id)
+            replace_file(last_segment_path, header)
     for name in plan.delete:
         (directory / name).unlink()
         sync_directory(directory)
@@ -59,6 +74,7 @@ def open_log(
     log = Log(
         directory,
         LogIndex(segments),
+        last_segment_path,
         cluster_id=plan.cluster_id,
         term_runs=plan.term_runs,
         segment_bytes=segment_bytes,

@@ -11,7 +11,6 @@ import msgspec
 from raft_agent.consensus.batch import Batch
 from raft_agent.consensus.types import AppendLog, LogImage, SaveVote, Vote
 from raft_agent.storage.datadir import (
-    LOG_NAME,
     VOTE_NAME,
     DirectoryLock,
     load_identity,
@@ -101,7 +100,7 @@ class Store:
         member_id = load_identity(data_dir)
         vote, warnings = load_vote(data_dir)
         opened = open_log(
-            data_dir / LOG_NAME,
+            data_dir,
             vote,
             persist_vote=lambda changed: replace_file(data_dir / VOTE_NAME, encode_vote(changed)),
             segment_bytes=segment_bytes,

@@ -6,6 +6,7 @@ import errno
 import os
 import shutil
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 from raft_agent.consensus.types import SaveVote, Vote
 from raft_agent.storage import files
 from raft_agent.storage.errors import StorageError
+from raft_agent.storage.format import encode_vote
 from raft_agent.storage.store import Store
 from tests.unit.storage.support import Driver, make_batch, make_log, opened, recovered_log
 
@@ -74,6 +76,7 @@ def test_a_failed_write_or_sync_is_told_once_and_nothing_is_answered_after_it(
     assert driver.logs.empty()
     assert driver.votes.empty()
     assert recovered_log(tmp_path)[0] == make_batch(1)
+    assert (tmp_path / "vote").read_bytes() == encode_vote(Vote())
 
 
 @pytest.mark.parametrize(("number", "full"), [(errno.EIO, False), (errno.ENOSPC, True)])
@@ -94,6 +97,31 @@ def test_a_vote_that_can_not_be_saved_stops_the_store(
     store = Store.open(tmp_path)
     store.close()
     assert store.recovered.vote == Vote(3, 1)
+    assert store.recovered.log.last_index == 0
+
+
+def test_a_sync_that_ends_after_the_failure_is_not_answered(
+    tmp_path: Path, faults: Faults, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faults.on("fsync", is_vote)
+    with opened(tmp_path) as driver:
+        driver.append(make_batch(1))
+        entered, proceed = threading.Event(), threading.Event()
+        real = os.fdatasync
+
+        def held_back(fd: int) -> None:
+            entered.set()
+            proceed.wait(60)
+            real(fd)
+
+        monkeypatch.setattr(os, "fdatasync", held_back)
+        driver.submit(make_batch(2))
+        entered.wait(60)
+        faults.number = errno.EIO
+        driver.store.save_vote(SaveVote(1, 4, 2))
+        driver.failures.get(timeout=60)
+        proceed.set()
+    assert driver.logs.empty()
 
 
 def test_a_short_write_is_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

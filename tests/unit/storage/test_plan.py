@@ -9,6 +9,7 @@ from raft_agent.storage.errors import StorageError
 from raft_agent.storage.format import (
     BLOCK_BYTES,
     SEGMENT_HEADER_SIZE,
+    SegmentHeader,
     encode_segment_header,
     segment_name,
 )
@@ -156,6 +157,41 @@ def test_a_missing_segment_in_the_middle_is_refused() -> None:
 def test_a_missing_first_segment_is_refused() -> None:
     with pytest.raises(StorageError, match="entries 1 to"):
         plan_recovery([(segment_name(MIDDLE), segment(NEW, first_index=MIDDLE))], Vote())
+
+
+NOTED = SegmentHeader(MIDDLE, CLUSTER)
+
+
+def test_a_missing_last_segment_is_refused() -> None:
+    with pytest.raises(StorageError, match="had come to it") as caught:
+        plan_recovery([(segment_name(1), segment(OLD))], Vote(), last_segment=NOTED)
+    assert caught.value.path == f"log/{segment_name(MIDDLE)}"
+
+
+def test_a_log_without_any_segment_is_refused_when_it_had_some() -> None:
+    with pytest.raises(StorageError, match="missing"):
+        plan_recovery([], Vote(), last_segment=SegmentHeader(1, CLUSTER))
+
+
+def test_a_last_segment_of_zeros_is_refused_when_the_log_had_come_to_it() -> None:
+    segments = [(segment_name(1), segment(OLD)), (segment_name(MIDDLE), bytes(20_000))]
+    with pytest.raises(StorageError, match="missing or empty"):
+        plan_recovery(segments, Vote(), last_segment=NOTED)
+
+
+@pytest.mark.parametrize("noted", [1, MIDDLE])
+def test_a_log_that_has_gone_on_since_is_whole(noted: int) -> None:
+    old, new = two_good()
+    segments = [(segment_name(1), old), (segment_name(MIDDLE), new)]
+    plan = plan_recovery(segments, Vote(), last_segment=SegmentHeader(noted, CLUSTER))
+    assert plan.last_index == END - 1
+
+
+def test_the_log_of_another_cluster_as_a_whole_is_refused() -> None:
+    with pytest.raises(StorageError, match="'another'"):
+        plan_recovery(
+            [(segment_name(1), segment(OLD))], Vote(), last_segment=SegmentHeader(1, "another")
+        )
 
 
 def test_segments_that_overlap_are_refused() -> None:

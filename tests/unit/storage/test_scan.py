@@ -194,6 +194,21 @@ def test_a_wrong_trailer_is_damage_even_with_an_intact_payload() -> None:
     assert behind_good(data).verdict is Verdict.DAMAGED
 
 
+def test_a_trailer_that_misses_a_single_bit_is_damage_not_a_missing_byte() -> None:
+    batch = next(
+        batch
+        for size in range(10_000)
+        if (batch := follower(size)).record[-1].bit_count() == 1 and batch.record[-2]
+    )
+    assert behind_good(batch.record[:-1] + b"\0").verdict is Verdict.DAMAGED
+    assert behind_good(batch.record[:-2] + b"\0\0").verdict is Verdict.TORN
+
+
+def test_a_bad_payload_with_a_part_of_its_trailer_is_damage() -> None:
+    record = with_flip(follower().record, 100)
+    assert behind_good(cleared(record, len(record) - 10, len(record))).verdict is Verdict.DAMAGED
+
+
 def test_of_two_damaged_batches_at_the_end_the_last_one_counts() -> None:
     first, second = follower(), follower(ahead=2, term=LAST_TERM + 3)
     result = behind_good(with_flip(first.record, 100) + with_flip(second.record, 100))
@@ -231,6 +246,13 @@ def test_a_hole_with_a_good_batch_behind_it_is_broken(length: int) -> None:
 def test_a_hole_with_a_damaged_but_complete_batch_behind_it_is_broken() -> None:
     record = follower().record
     data = cleared(record, 300, len(record)) + with_flip(follower(ahead=2).record, 100)
+    assert behind_good(data).verdict is Verdict.BROKEN
+
+
+def test_two_equal_headers_without_a_right_checksum_are_broken() -> None:
+    record = follower().record
+    head = with_flip(record[:HEADER_SIZE], HEADER_SIZE - 1)
+    data = head + record[HEADER_SIZE:-HEADER_SIZE] + head
     assert behind_good(data).verdict is Verdict.BROKEN
 
 

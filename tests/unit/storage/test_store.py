@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from raft_agent.storage.format import BLOCK_BYTES, SEGMENT_HEADER_SIZE, segment_
 from raft_agent.storage.store import Store
 from tests.unit.storage.support import (
     CLUSTER,
+    Driver,
     configuration,
     configuration_batch,
     make_batch,
@@ -287,6 +289,58 @@ def test_a_foreign_file_in_the_log_is_refused(tmp_path: Path) -> None:
         Store.open(tmp_path)
 
 
+@pytest.mark.parametrize("which", ["first", "middle", "last", "all", "directory"])
+def test_a_missing_segment_is_refused(tmp_path: Path, which: str) -> None:
+    with opened(tmp_path, segment_bytes=32 << 10) as driver:
+        driver.append(*make_log([9_000] * 10))
+    paths = sorted((tmp_path / "log").iterdir())
+    assert len(paths) >= 3
+    chosen = {"first": paths[:1], "middle": paths[1:2], "last": paths[-1:]}.get(which, paths)
+    for path in chosen:
+        path.unlink()
+    if which == "directory":
+        (tmp_path / "log").rmdir()
+    for _ in range(2):
+        with pytest.raises(StorageError, match="missing") as caught:
+            Store.open(tmp_path)
+    assert "raftctl join" in str(caught.value)
+
+
+@pytest.mark.parametrize("damage", ["missing", "one copy", "both copies"])
+def test_the_log_does_not_need_the_note_of_its_last_segment(tmp_path: Path, damage: str) -> None:
+    log = make_log([9_000] * 10)
+    with opened(tmp_path, segment_bytes=32 << 10) as driver:
+        driver.append(*log)
+    note = tmp_path / "last-segment"
+    before = note.read_bytes()
+    if damage == "missing":
+        note.unlink()
+    else:
+        change(note, 20)
+    if damage == "both copies":
+        change(note, BLOCK_BYTES + 20)
+    assert recovered_log(tmp_path) == tuple(log)
+    assert note.read_bytes() == before
+
+
+def test_what_is_found_is_synced_before_it_is_believed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A killed agent leaves bytes that only the page cache has."""
+    with opened(tmp_path) as driver:
+        driver.append(make_batch(1))
+    synced: list[str] = []
+    real = os.fsync
+
+    def watched(fd: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{fd}").readlink().name)
+        real(fd)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    Store.open(tmp_path).close()
+    assert synced[:2] == [segment_name(1), "log"]
+
+
 def test_what_was_prepared_and_not_used_is_removed(tmp_path: Path) -> None:
     with opened(tmp_path) as driver:
         driver.append(make_batch(1))
@@ -387,6 +441,26 @@ def test_a_log_cut_to_nothing_still_knows_its_cluster(tmp_path: Path) -> None:
     assert (store.recovered.cluster_id, store.recovered.log.last_index) == (CLUSTER, 0)
 
 
+@pytest.mark.parametrize("keep", [2, 8], ids=["its file is cut", "its file is removed"])
+def test_a_read_that_a_cut_overtakes_gives_the_new_batches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keep: int
+) -> None:
+    log = make_log([9_000] * 12)
+    start = log[keep].first_index
+    new = make_log([9_000] * 4, first_index=start, term=50)
+    with opened(tmp_path, segment_bytes=64 << 10) as driver:
+        driver.append(*log)
+        real = os.pread
+
+        def overtaken(fd: int, size: int, offset: int) -> bytes:
+            monkeypatch.setattr(os, "pread", real)
+            driver.append(*new, truncate_from=start)
+            return real(fd, size, offset)
+
+        monkeypatch.setattr(os, "pread", overtaken)
+        assert driver.store.read(log[keep].first_index, 1 << 20) == tuple(new)
+
+
 def test_readers_see_old_or_new_batches_while_the_log_is_cut(tmp_path: Path) -> None:
     old = make_log([2_000] * 30)
     known = set(old)
@@ -396,7 +470,7 @@ def test_readers_see_old_or_new_batches_while_the_log_is_cut(tmp_path: Path) -> 
     with opened(tmp_path, segment_bytes=32 << 10) as driver:
         driver.append(*old)
         start = old[10].first_index
-        rounds = [make_log([2_000] * 20, first_index=start, term=term) for term in range(20, 50)]
+        rounds = [make_log([2_000] * 20, first_index=start, term=term) for term in range(20, 35)]
         known.update(batch for log in rounds for batch in log)
 
         def read() -> None:
@@ -490,10 +564,10 @@ def test_an_append_that_does_not_fit_stops_the_store(tmp_path: Path, effect: App
 
 
 def test_an_entry_without_a_cluster_stops_the_store(tmp_path: Path) -> None:
-    with opened(tmp_path) as driver:
-        driver.store.found_cluster("")
+    with closing(Store.open(tmp_path)) as store:
+        driver = Driver(store)
         driver.submit(make_batch(1))
-        assert "cluster" in driver.failures.get(timeout=60).reason
+        assert "belongs to a cluster" in driver.failures.get(timeout=60).reason
 
 
 def test_a_log_does_not_change_its_cluster(tmp_path: Path) -> None:
