@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raft_agent.consensus.types import Vote
@@ -26,6 +26,7 @@ u64 = st.integers(0, (1 << 64) - 1)
 votes = st.builds(Vote, u64, u64, u64, u64)
 
 
+@settings(deadline=None)
 @given(votes)
 def test_a_vote_comes_back_as_it_was_saved(vote: Vote) -> None:
     data = encode_vote(vote)
@@ -35,6 +36,7 @@ def test_a_vote_comes_back_as_it_was_saved(vote: Vote) -> None:
     assert record.intact_copies == 2
 
 
+@settings(deadline=None)
 @given(votes, st.integers(0, VOTE_FILE_SIZE * 8 - 1))
 def test_one_flipped_bit_costs_no_vote(vote: Vote, bit: int) -> None:
     data = bytearray(encode_vote(vote))
@@ -70,6 +72,7 @@ def test_an_empty_vote_file_is_refused() -> None:
         decode_vote(b"")
 
 
+@settings(deadline=None)
 @given(st.integers(1, (1 << 64) - 1), st.text(max_size=16))
 def test_a_segment_header_comes_back_as_it_was_written(first_index: int, cluster_id: str) -> None:
     data = encode_segment_header(first_index, cluster_id)
@@ -107,11 +110,13 @@ def test_other_names_are_no_segments(name: str) -> None:
     assert parse_segment_name(name) is None
 
 
+@settings(deadline=None)
 @given(st.integers(1, (1 << 64) - 1))
 def test_an_identity_comes_back_as_it_was_written(member_id: int) -> None:
     assert decode_identity(encode_identity(member_id)) == member_id
 
 
+@settings(deadline=None)
 @given(st.integers(1, (1 << 64) - 1), st.integers(0))
 def test_a_changed_identity_is_refused(member_id: int, position: int) -> None:
     data = bytearray(encode_identity(member_id))

@@ -135,6 +135,7 @@ def test_an_intact_payload_without_its_trailer_is_torn() -> None:
     assert f"index {NEXT_INDEX}" in result.reason
 
 
+@settings(deadline=None)
 @given(st.integers(0, 511), st.integers(100, 5_000), st.data())
 def test_any_sectors_missing_of_one_unfinished_batch_never_stop_the_node(
     shift: int, size: int, data: st.DataObject
@@ -293,7 +294,7 @@ def test_a_configuration_that_can_not_be_read_is_broken() -> None:
 sizes = st.lists(st.integers(0, 700), min_size=1, max_size=6)
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(sizes, st.data())
 def test_any_cut_leaves_the_batches_before_it(sizes: list[int], data: st.DataObject) -> None:
     log = make_log(sizes)
@@ -308,7 +309,7 @@ def test_any_cut_leaves_the_batches_before_it(sizes: list[int], data: st.DataObj
     assert result.verdict is not Verdict.BROKEN
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(sizes, st.data())
 def test_a_flipped_bit_never_loses_a_batch_in_silence(
     sizes: list[int], data: st.DataObject
@@ -325,6 +326,7 @@ def test_a_flipped_bit_never_loses_a_batch_in_silence(
         assert result.verdict is Verdict.BROKEN or (result.verdict is Verdict.DAMAGED and last)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=3000))
 def test_any_bytes_get_a_verdict(data: bytes) -> None:
     result = scan(records(GOOD) + data)

@@ -323,6 +323,17 @@ def test_the_log_does_not_need_the_note_of_its_last_segment(tmp_path: Path, dama
     assert note.read_bytes() == before
 
 
+def test_a_segment_that_never_got_a_batch_is_removed(tmp_path: Path) -> None:
+    with opened(tmp_path) as driver:
+        driver.append(make_batch(1))
+    unused = tmp_path / "log" / segment_name(2)
+    unused.write_bytes(bytes(64 << 10))
+    with opened(tmp_path) as driver:
+        assert not unused.exists()
+        driver.append(make_batch(2, payload=bytes(100_000)))
+    assert recovered_log(tmp_path) == (make_batch(1), make_batch(2, payload=bytes(100_000)))
+
+
 def test_what_is_found_is_synced_before_it_is_believed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
