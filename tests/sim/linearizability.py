@@ -276,24 +276,36 @@ class _Search:
     def _choices(
         self, candidates: list[int], frame: _Frame, first_return: int | None
     ) -> Iterator[tuple[int, bool]]:
-        """What may come next, the likeliest first: by hint, else by return. Operations without a
-        return come last, unless their hint says that it is their turn.
+        """What may come next, the likeliest first.
+
+        Operations without a return are placed just in time, when something can't be explained
+        without them: what the hints say comes next, and is illegal, asks for those whose hint is
+        due, then for those that were left out, the latest first.
         """
-        likely = [(*self._likely[index], index, False) for index in candidates]
-        unlikely = []
+        candidates.sort(key=self._likely.__getitem__)
+        returned = [(index, False) for index in candidates]
+        due: list[int] = []
+        left_out: list[int] = []
         for index, operation in enumerate(self._open):
             if first_return is None or operation.call > first_return:
                 break
-            if frame.opens >> index & 1:
-                continue
-            if operation.hint > frame.hint:
-                likely.append((operation.hint, 0, index, True))
-            else:
-                unlikely.append((index, True))
-        likely.sort()
-        for _, _, index, is_open in likely:
-            yield index, is_open
-        yield from unlikely
+            if not frame.opens >> index & 1:
+                (due if operation.hint > frame.hint else left_out).append(index)
+        due.sort(key=lambda index: self._open[index].hint)
+        left_out.sort(key=lambda index: -self._open[index].hint)
+        opens = [(index, True) for index in due + left_out]
+        if candidates and self._is_missing_something(candidates[0], frame.state):
+            yield from opens
+            yield from returned
+        else:
+            yield from returned
+            yield from opens
+
+    def _is_missing_something(self, index: int, state: Any) -> bool:
+        """Whether the hint says that this is next, which can't be before something else was."""
+        operation = self._closed[index]
+        step = self._model.step(state, operation.action, operation.output)
+        return operation.hint > 0 and step is ILLEGAL
 
     def _follow(self, frame: _Frame, index: int, is_open: bool) -> _Frame | None:
         """The configuration after one more operation; None when it is illegal or needn't be

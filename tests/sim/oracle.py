@@ -57,6 +57,12 @@ class Call:
         self.was_refused = False
         self.is_open = True
 
+    @property
+    def hint(self) -> int:
+        """Where in the order of effects it stands, as far as is known: a read after what was
+        applied, a write at its index."""
+        return 2 * self.index + (self.action[0] == "get")
+
     def answered(self, result: Any) -> None:
         self.client.hear(self, self.client.answer, result)
 
@@ -251,7 +257,7 @@ class Oracle:
         """
         return [
             Operation(
-                call.key, call.action, call.output, call.called, call.returned or None, call.index
+                call.key, call.action, call.output, call.called, call.returned or None, call.hint
             )
             for call in self.calls
             if call.action[0] != "send"

@@ -97,9 +97,14 @@ class Service:
     def read_ready(self, effect: ReadReady) -> None:
         call = self._reads.pop(effect.tag)
         if effect.index <= self._process.machine.last_applied:
-            call.answered(self._process.machine.get(call.key))
+            self._answer_read(call)
         else:
             self._ready.append((effect.index, call))
+
+    def _answer_read(self, call: Call) -> None:
+        machine = self._process.machine
+        call.index = machine.last_applied
+        call.answered(machine.get(call.key))
 
     def applied(self, batch: Batch, results: list[CommandResult] | None) -> None:
         awaited = self._awaiting.pop(batch.first_index, None)
@@ -118,7 +123,7 @@ class Service:
             still = []
             for index, call in self._ready:
                 if index <= batch.last_index:
-                    call.answered(self._process.machine.get(call.key))
+                    self._answer_read(call)
                 else:
                     still.append((index, call))
             self._ready = still
