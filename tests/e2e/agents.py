@@ -15,9 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from raft_agent.api.client import AgentNotReachable, OutcomeUnknown, RequestFailed, SyncClient
-
 from raft_agent.api import protocol
+from raft_agent.api.client import AgentNotReachable, OutcomeUnknown, RequestFailed, SyncClient
 
 T = TypeVar("T")
 
@@ -206,6 +205,7 @@ def local_cluster(
     extra: str = "",
     wrapper: Callable[[str], Sequence[str]] = lambda _: (),
     environment: dict[str, str] | None = None,
+    start: bool = True,
 ) -> Iterator[LocalCluster]:
     """A running cluster in a directory of its own; both are gone afterwards. When the test fails,
     the directory with logs and data stays, and its path is printed.
@@ -214,7 +214,8 @@ def local_cluster(
     cluster = LocalCluster(directory, nodes, extra=extra, wrapper=wrapper)
     for agent in cluster:
         agent.environment.update(environment or {})
-    cluster.start()
+    if start:
+        cluster.start()
     try:
         yield cluster
     except BaseException:

@@ -169,6 +169,10 @@ class Agent:
         await self._transport.close()
         await self._loop.run_in_executor(None, self._store.close)
 
+    def has_room(self) -> bool:
+        """After the disk was full: whether a new start could go on writing. Blocks."""
+        return self._store.has_room()
+
     async def _hand_over(self) -> None:
         done = asyncio.Event()
         self.transfer_leadership("", lambda _: done.set())

@@ -32,7 +32,7 @@ class Proposals:
         self._feed = feed
         self._gathered: list[tuple[bytes, Done]] = []
         self._proposed: dict[int, list[Done]] = {}
-        self._logged: dict[int, tuple[int, list[Done]]] = {}
+        self._logged: dict[int, list[tuple[int, list[Done]]]] = {}
         self._tag = 0
         self._led_before = False
 
@@ -68,21 +68,18 @@ class Proposals:
         return tag in self._proposed
 
     def proposed(self, answer: Proposed) -> None:
-        dones = self._proposed.pop(answer.tag)
-        older = self._logged.pop(answer.first_index, None)
-        self._logged[answer.first_index] = (answer.term, dones)
-        if older is not None:
-            # This node leads again, without that batch in its log: it is lost for good.
-            _tell(older[1], LOST)
+        # This node may have led before and lost the batch that it had here; another node may still
+        # hold that one and bring it back (Figure 8): only what is applied here decides.
+        waiting = self._logged.setdefault(answer.first_index, [])
+        waiting.append((answer.term, self._proposed.pop(answer.tag)))
 
     def refused(self, tag: int, failure: Failure) -> None:
         _tell(self._proposed.pop(tag), failure)
 
     def applied(self, batch: Batch, results: Sequence[object] | None) -> None:
         """Answer whoever waits for this batch; what another one took the place of is lost."""
-        logged = self._logged.pop(batch.first_index, None) if self._logged else None
-        if logged is not None:
-            term, dones = logged
+        waiting = self._logged.pop(batch.first_index, ()) if self._logged else ()
+        for term, dones in waiting:
             if term == batch.term and results is not None:
                 index = batch.first_index
                 for done, result in zip(dones, results, strict=True):
@@ -99,7 +96,8 @@ class Proposals:
 
     def _drop_overwritten(self, last_index: int) -> None:
         for first_index in [first for first in self._logged if first <= last_index]:
-            _tell(self._logged.pop(first_index)[1], LOST)
+            for _, dones in self._logged.pop(first_index):
+                _tell(dones, LOST)
         self._led_before = bool(self._logged)
 
     def give_up(self, failure: Failure) -> None:
@@ -113,8 +111,9 @@ class Proposals:
             f"{failure.error}; the write may still happen",
             "Read the key back before you write it again",
         )
-        for _, dones in self._logged.values():
-            _tell(dones, unknown)
+        for waiting in self._logged.values():
+            for _, dones in waiting:
+                _tell(dones, unknown)
         self._logged.clear()
 
 

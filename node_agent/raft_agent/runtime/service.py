@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-import os
 import signal
 from pathlib import Path
 
@@ -13,11 +12,11 @@ from raft_agent import logs
 from raft_agent.config import Config, ConfigError, load
 from raft_agent.logs import LogContext
 from raft_agent.runtime.agent import Agent
+from raft_agent.storage.errors import StorageError
+from raft_agent.storage.files import is_disk_full
 
 log = logging.getLogger("raft.runtime")
 
-# Room that must be there before a node with a full disk starts anew: two segments and some.
-_ROOM_BYTES = 64 << 20
 _ROOM_CHECK_S = 1.0
 
 
@@ -36,14 +35,14 @@ async def run(config: Config, context: LogContext) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, end)
     loop.add_signal_handler(signal.SIGHUP, _reload, config)
+    agent = Agent(config, context)
     while True:
-        agent = Agent(config, context)
         try:
             await agent.start()
             _quiet_garbage_collector()
             await asyncio.wait([stop, agent.ended], return_when=asyncio.FIRST_COMPLETED)
             if not stop.done() and agent.disk_full:
-                await _room(Path(config.server.data_dir), stop)
+                await _room(agent, stop)
         finally:
             await agent.stop()
         if agent.ended.done():
@@ -51,16 +50,40 @@ async def run(config: Config, context: LogContext) -> int:
         if stop.done():
             return 0
         log.info("there is room on the disk again: starting anew from what it holds")
+        # All keys of the former node go before they are read anew; they were frozen.
+        del agent
+        gc.unfreeze()
+        gc.collect()
+        again = await _open_again(config, context, stop)
+        if again is None:
+            return 0
+        agent = again
 
 
-async def _room(data_dir: Path, stop: asyncio.Future[None]) -> None:
-    """Wait until the disk of `data_dir` has room again, or `stop`."""
-    log.warning("the disk is full: waiting for %d MiB to be free", _ROOM_BYTES >> 20)
+async def _open_again(
+    config: Config, context: LogContext, stop: asyncio.Future[None]
+) -> Agent | None:
+    """A new agent on the same data, as soon as the disk has room for its start; None at `stop`."""
     while not stop.done():
-        room = os.statvfs(data_dir)
-        if room.f_bavail * room.f_frsize >= _ROOM_BYTES:
-            return
+        try:
+            return Agent(config, context)
+        except StorageError as error:
+            if not (isinstance(error.__cause__, OSError) and is_disk_full(error.__cause__)):
+                raise
+            log.warning("%s", error)
         await asyncio.wait([stop], timeout=_ROOM_CHECK_S)
+    return None
+
+
+async def _room(agent: Agent, stop: asyncio.Future[None]) -> None:
+    """Wait until the disk has room again, or `stop`."""
+    log.warning("the disk is full: waiting until there is room again")
+    loop = asyncio.get_running_loop()
+    while not stop.done():
+        # Waits first, whatever is said of room: a start that fails at once must not be a tight loop.
+        await asyncio.wait([stop], timeout=_ROOM_CHECK_S)
+        if await loop.run_in_executor(None, agent.has_room):
+            return
 
 
 def _reload(config: Config) -> None:
