@@ -68,7 +68,7 @@ async def _open_again(
         try:
             return Agent(config, context)
         except StorageError as error:
-            if not (isinstance(error.__cause__, OSError) and is_disk_full(error.__cause__)):
+            if error.__cause__ is None or not is_disk_full(error.__cause__):
                 raise
             log.warning("%s", error)
         await asyncio.wait([stop], timeout=_ROOM_CHECK_S)
@@ -80,7 +80,7 @@ async def _room(agent: Agent, stop: asyncio.Future[None]) -> None:
     log.warning("the disk is full: waiting until there is room again")
     loop = asyncio.get_running_loop()
     while not stop.done():
-        # Waits first, whatever is said of room: a start that fails at once must not be a tight loop.
+        # Waits first, whatever is said of room: a start that fails at once is no tight loop.
         await asyncio.wait([stop], timeout=_ROOM_CHECK_S)
         if await loop.run_in_executor(None, agent.has_room):
             return
