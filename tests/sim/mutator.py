@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TextIO
 
 import pytest
+from hypothesis import Phase, settings
 
 from tests.sim.mutant_trial import (
     PYTEST_MODE,
@@ -129,12 +130,17 @@ def try_all(
     mutants: list[Mutant], limits: Limits, processes: int, report: TextIO
 ) -> dict[Mutant, Verdict]:
     """Raises TrialError when the code does not pass as it is."""
+    # None of the installed plugins is needed, and each of them costs every trial time. Nor is the
+    # smallest example of a failure, which may take long to find, or its memory in a file.
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+    phases = (Phase.explicit, Phase.generate)
+    settings.register_profile("mutants", database=None, derandomize=True, phases=phases)
+    settings.load_profile("mutants")
     pool = _Pool(processes, report)
     at_import = [mutant for mutant in mutants if not mutant.in_function]
     if at_import:
         pool.run(by_import(limits), at_import)
     session = _Session(pool, limits, [mutant for mutant in mutants if mutant.in_function])
-    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     status = pytest.main(
         [*PYTEST_OPTIONS, PYTEST_MODE, UNIT_TESTS], plugins=[session, session.first]
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.sim.planted.fault import Edit, Fault
+from tests.sim.planted.focus import first_start, restarts
 
 _ELECTION = "raft_agent.consensus.election"
 _STATE = "raft_agent.consensus.state"
@@ -39,6 +40,7 @@ FAULTS = (
             ),
         ),
         ("two votes in one term", "a vote left before it was on disk", "two leaders in one term"),
+        focus=restarts,
     ),
     Fault(
         "term_forgotten_at_restart",
@@ -104,25 +106,6 @@ FAULTS = (
                 "            (self._granted if message.granted else self._refused).add(sender)",
                 "Role.CANDIDATE and message.request_id == self._request_id:\n"
                 "            self._granted.add(sender)",
-            ),
-        ),
-        ("two leaders in one term", "a term has one leader", "leader completeness"),
-    ),
-    Fault(
-        "stale_votes_count",
-        "a vote granted in an earlier term counts in this one",
-        (
-            Edit(
-                _ELECTION,
-                "if self._state.role is Role.CANDIDATE and message.request_id == self._request_id:",
-                "if self._state.role is Role.CANDIDATE:",
-            ),
-            Edit(
-                _NODE,
-                "            elif isinstance(message, AppendEntries | Heartbeat):",
-                "            elif isinstance(message, VoteReply):\n"
-                "                return True\n"
-                "            elif isinstance(message, AppendEntries | Heartbeat):",
             ),
         ),
         ("two leaders in one term", "a term has one leader", "leader completeness"),
@@ -202,12 +185,6 @@ FAULTS = (
         ("leader completeness", "two different entries", "an entry is cut"),
     ),
     Fault(
-        "damaged_end_forgotten_too_early",
-        "the next write, however short, makes a node forget that its last batch was damaged",
-        (Edit(_STATE, "if reached >= self.vote_floor:", "if reached > (0, 0):"),),
-        ("leader completeness", "an entry is cut that is committed elsewhere"),
-    ),
-    Fault(
         "two_founders",
         "every node takes it on itself to write the first entry, not only the smallest name",
         (
@@ -231,5 +208,6 @@ FAULTS = (
             ),
         ),
         ("two clusters came out of one first start", "no progress after healing"),
+        focus=first_start,
     ),
 )

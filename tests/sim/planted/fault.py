@@ -6,13 +6,20 @@ exactly once, so a fault whose place has changed is an error and not a test that
 
 from __future__ import annotations
 
-import ast
 import importlib
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import CodeType, FunctionType, ModuleType
+from types import CodeType, FunctionType
+
+from raft_agent.consensus.invariants import BrokenInvariantError
+from tests.sim.cluster import Cluster
+from tests.sim.options import options_for
+from tests.sim.planted.exchange import changed_functions
+from tests.sim.planted.focus import Focus, swarm
+from tests.sim.planted.verdict import complaint_of
 
 
 @dataclass(frozen=True)
@@ -26,19 +33,47 @@ class Edit:
 
 @dataclass(frozen=True)
 class Fault:
-    """One wrong program. `wrong` says what it does, `rule` is what the simulator's complaint about
-    it must contain (any of them), and `seed` a run in which it complains.
+    """One wrong program. `wrong` says what it does; what the simulator says of it must contain one
+    of `rules`. `focus` narrows the runs in which it is looked for; `seed` is one that catches it.
+
+    `unit_test` ("module:function"): the test of the core that catches it, where simulated runs do
+    so too rarely to be relied on.
     """
 
     name: str
     wrong: str
     edits: tuple[Edit, ...]
     rules: tuple[str, ...]
+    focus: Focus = swarm
     seed: int = 0
+    unit_test: str = ""
 
 
 class StaleFaultError(AssertionError):
     """The code has changed under a planted fault: write the fault anew."""
+
+
+def complaint(fault: Fault, seed: int) -> str:
+    """What the simulator says of the fault in run `seed`; "" when it does not notice it."""
+    options = fault.focus(options_for(seed))
+    with planted(fault):
+        try:
+            Cluster(seed, options).run()
+        except Exception:
+            return complaint_of(traceback.format_exc())
+    return ""
+
+
+def fails_unit_test(fault: Fault) -> bool:
+    """Whether the fault's own test of the core notices it."""
+    module, _, function = fault.unit_test.partition(":")
+    test = getattr(importlib.import_module(f"tests.unit.consensus.{module}"), function)
+    with planted(fault):
+        try:
+            test()
+        except (AssertionError, BrokenInvariantError):
+            return True
+    return False
 
 
 @contextmanager
@@ -70,66 +105,7 @@ def _replacements(
                 f"{edit.old}"
             )
         wrong = wrong.replace(edit.old, edit.new)
-    found = _changed(module, right, wrong)
+    found = changed_functions(module, right, wrong)
     if not found:
         raise StaleFaultError(f"fault {fault.name} changes nothing in {path.name}")
-    return found
-
-
-def exchange(module_name: str, right: ast.Module, wrong: ast.Module) -> None:
-    """Give the functions of a module the code that `wrong` has for them, for good."""
-    for function, code in _changed(importlib.import_module(module_name), right, wrong):
-        function.__code__ = code
-
-
-def _changed(
-    module: ModuleType, right: str | ast.Module, wrong: str | ast.Module
-) -> list[tuple[FunctionType, CodeType]]:
-    """The module's functions that are not the same in `wrong`, with the code they have there."""
-    path = str(module.__file__)
-    before = dict(_functions(compile(right, path, "exec")))
-    after = dict(_functions(compile(wrong, path, "exec")))
-    changed = [name for name, code in after.items() if not _is_same(before[name], code)]
-    return [(_live(module, name), after[name]) for name in changed]
-
-
-def _functions(code: CodeType) -> Iterator[tuple[str, CodeType]]:
-    """Functions and methods of a module by qualified name; what is within them belongs to them."""
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType) and "<" not in constant.co_qualname:
-            if constant.co_flags & 0x2:  # CO_NEWLOCALS: a function; a class body has it not
-                yield constant.co_qualname, constant
-            else:
-                yield from _functions(constant)
-
-
-def _is_same(one: CodeType, other: CodeType) -> bool:
-    """Whether both do the same; line numbers apart."""
-    if (one.co_code, one.co_names, one.co_varnames) != (
-        other.co_code,
-        other.co_names,
-        other.co_varnames,
-    ):
-        return False
-    if len(one.co_consts) != len(other.co_consts):
-        return False
-    for mine, its in zip(one.co_consts, other.co_consts, strict=True):
-        if isinstance(mine, CodeType) and isinstance(its, CodeType):
-            if not _is_same(mine, its):
-                return False
-        elif mine != its or type(mine) is not type(its):
-            return False
-    return True
-
-
-def _live(module: ModuleType, qualified_name: str) -> FunctionType:
-    *owners, name = qualified_name.split(".")
-    owner: object = module
-    for part in owners:
-        owner = getattr(owner, part)
-    found = vars(owner)[name]
-    if isinstance(found, property):
-        found = found.fget
-    if not isinstance(found, FunctionType):
-        raise StaleFaultError(f"{module.__name__}.{qualified_name} is no plain function")
     return found

@@ -94,9 +94,8 @@ FAULTS = (
         (
             Edit(
                 _SERVICE,
-                "                for position, (call, result) in enumerate("
-                "zip(calls, results, strict=True)):",
-                "                for position, (call, result) in enumerate(zip(calls, results)):",
+                "for call, result in zip(calls, results, strict=True):",
+                "for call, result in zip(calls, results):",
             ),
             Edit(
                 _SERVICE,

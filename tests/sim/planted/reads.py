@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.sim.planted.fault import Edit, Fault
+from tests.sim.planted.focus import stale_leaders
 
 _READS = "raft_agent.consensus.reads"
 
@@ -32,6 +33,7 @@ FAULTS = (
             ),
         ),
         ("linearizable",),
+        focus=stale_leaders,
     ),
     Fault(
         "answers_from_before_the_read_count",
@@ -44,6 +46,7 @@ FAULTS = (
             ),
         ),
         ("linearizable",),
+        unit_test="test_read_index:test_replies_to_heartbeats_from_before_the_read_prove_nothing",
     ),
     Fault(
         "one_answer_is_enough",
@@ -56,6 +59,7 @@ FAULTS = (
             ),
         ),
         ("linearizable",),
+        focus=stale_leaders,
     ),
     Fault(
         "follower_reads_for_itself",
@@ -81,5 +85,6 @@ FAULTS = (
             ),
         ),
         ("linearizable",),
+        unit_test="test_read_index:test_reads_that_come_while_a_round_is_out_wait_for_the_next",
     ),
 )

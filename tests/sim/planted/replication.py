@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from tests.sim.planted.fault import Edit, Fault
+from tests.sim.planted.focus import hand_overs, late_messages, slow_disks
 
 _APPENDS = "raft_agent.consensus.appends"
 _REPLICATION = "raft_agent.consensus.replication"
 _STATE = "raft_agent.consensus.state"
-_NODE = "raft_agent.consensus.node"
 _QUORUM = "raft_agent.consensus.quorum"
 _APPLYING = "raft_agent.consensus.applying"
 
@@ -63,25 +63,21 @@ FAULTS = (
     ),
     Fault(
         "match_index_moved_by_a_stale_reply",
-        "a reply from an earlier term and session moves match_index",
+        "a reply from an earlier session, before the peer restarted, moves match_index",
         (
             Edit(
                 _REPLICATION,
                 "if leadership is None or progress is None or message.session != progress.session:",
                 "if leadership is None or progress is None:",
             ),
-            Edit(
-                _NODE,
-                "            elif isinstance(message, AppendEntries | Heartbeat):",
-                "            elif isinstance(message, AppendReply):\n"
-                "                return True\n"
-                "            elif isinstance(message, AppendEntries | Heartbeat):",
-            ),
         ),
         (
             "a match index is beyond what is on the peer's disk",
             "committed, but not on the disks of a majority",
+            "no progress after healing",
+            "no fresh write after healing",
         ),
+        focus=late_messages,
     ),
     Fault(
         "every_success_means_everything",
@@ -182,6 +178,7 @@ FAULTS = (
             ),
         ),
         ("what is on disk is in the log", "acknowledged before it was on disk"),
+        focus=slow_disks,
     ),
     Fault(
         "never_sends_again",
@@ -233,6 +230,7 @@ FAULTS = (
             ),
         ),
         ("no fresh write after healing", "no progress after healing"),
+        focus=hand_overs,
     ),
     Fault(
         "applied_twice",
@@ -269,5 +267,6 @@ FAULTS = (
             ),
         ),
         ("quorum",),
+        unit_test="test_partitions:test_a_leader_that_can_send_but_not_hear_steps_down_and_another_takes_over",
     ),
 )

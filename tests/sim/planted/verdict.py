@@ -6,7 +6,7 @@ import re
 
 _RAISED = re.compile(r"^(?:\w+\.)*(\w+): (.*)$")
 _NODE = re.compile(r"^node-\d+:? ")
-_FACTS = re.compile(r" \(\w*=?[^()]*\)?$|: node-\d.*$|[;:] (?:no order|operation).*$")
+_FACTS = re.compile(r" \((?:\w+=.*)?\)$|: node-\d.*$|(?<=linearizable): key .*$")
 
 
 def complaint_of(failure: str) -> str:

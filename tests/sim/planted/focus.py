@@ -1,0 +1,126 @@
+"""Runs narrowed to what brings a rare fault to light.
+
+The swarm of options.py spreads its runs over everything that can go wrong. A fault that needs one
+rare thing to happen in the right moment is looked for where that thing happens all the time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from msgspec import structs
+
+from tests.sim.options import Options
+
+Focus = Callable[[Options], Options]
+
+
+def swarm(options: Options) -> Options:
+    """Not narrowed at all."""
+    return options
+
+
+def stale_leaders(options: Options) -> Options:
+    """Leaders are cut off again and again, and lead on for as long as timeouts allow, while
+    clients read from them what others write elsewhere, and what was said before arrives late."""
+    election_us = 100_000
+    return replace(
+        options,
+        nodes=5,
+        skew_ppm=(0, 0, 0, 0, 0),
+        faults=("isolate_leader", "one_way", "partition"),
+        events=8_000,
+        fault_interval_us=4 * election_us,
+        calm_start=True,
+        settings=structs.replace(
+            options.settings,
+            heartbeat_interval_us=election_us // 5,
+            election_timeout_min_us=election_us,
+            election_timeout_max_us=6 * election_us,
+            max_append_bytes=4_000,
+            max_inflight_messages=8,
+            max_uncommitted_bytes=64 << 20,
+        ),
+        network=replace(
+            options.network,
+            latency_us=500,
+            jitter_us=1_000,
+            loss=0.0,
+            duplication=0.1,
+            reordering=0.2,
+            ordered=False,
+        ),
+        disk=replace(options.disk, fsync_us=50, jitter_us=1_000),
+        clients=replace(
+            options.clients,
+            clients=8,
+            think_us=10_000,
+            keys=1,
+            weights=(10, 4, 0, 0, 0),
+            value_bytes=10,
+            timeout_us=election_us,
+            forward=0.0,
+        ),
+    )
+
+
+def late_messages(options: Options) -> Options:
+    """Nothing arrives in the order in which it was sent, and much of it twice, while nodes crash
+    and their last batches are damaged."""
+    return replace(
+        options,
+        faults=("damage", "crash", "crash_while_writing"),
+        calm_start=True,
+        network=replace(
+            options.network,
+            loss=0.0,
+            duplication=0.4,
+            reordering=0.2,
+            latency_us=500,
+            jitter_us=1_000,
+            ordered=False,
+        ),
+    )
+
+
+def slow_disks(options: Options) -> Options:
+    """Logs are cut while what is to be cut is still being written."""
+    return replace(
+        options,
+        calm_start=True,
+        faults=("isolate_leader", "partition", "slow_disk"),
+        fault_interval_us=150_000,
+        clients=replace(options.clients, clients=8, think_us=3_000, weights=(1, 8, 0, 0, 1)),
+    )
+
+
+def restarts(options: Options) -> Options:
+    """Nodes restart all the time, soon after they have voted."""
+    return replace(
+        options,
+        faults=("crash", "crash_mid_step", "crash_all", "isolate_leader"),
+        fault_interval_us=60_000,
+    )
+
+
+def first_start(options: Options) -> Options:
+    """Everything goes wrong while the cluster is not there yet."""
+    return replace(
+        options,
+        calm_start=False,
+        faults=("wipe", "crash", "pause"),
+        fault_interval_us=30_000,
+        events=600,
+        network=replace(options.network, loss=0.0, duplication=0.4, reordering=0.4, ordered=False),
+    )
+
+
+def hand_overs(options: Options) -> Options:
+    """Leaders are asked to hand over, to anybody, while nodes are cut off or die."""
+    return replace(
+        options,
+        calm_start=True,
+        faults=("transfer", "crash", "isolate_leader", "partition", "pause"),
+        fault_interval_us=150_000,
+    )
