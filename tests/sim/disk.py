@@ -73,8 +73,8 @@ class LogWrite:
 class Disk:
     """`damaged`: a batch that was lost to a flipped bit and is not there again yet.
 
-    `may_have_holes`: the next crash may leave an unfinished write with sectors missing within. The
-    agent takes some of these for damage, and a majority of damaged disks can't elect anybody.
+    `may_look_damaged`: the next crash may leave an unfinished write that the agent takes for
+    damage, because sectors within it are missing. A majority of such disks can't elect anybody.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class Disk:
         self.slow_until_us = 0
         self.fsync_fails = False
         self.is_full = False
-        self.may_have_holes = False
+        self.may_look_damaged = False
         self._begin()
 
     def _begin(self) -> None:
@@ -134,8 +134,8 @@ class Disk:
         elif self._vote_group:
             self._seen["unsynced_vote_lost"] += 1
         torn = self._remains_of_group(kill=kill)
-        self.may_have_holes = False
         self._recover(torn, damage=damage)
+        self.may_look_damaged = False
         self._begin()
 
     def _remains_of_group(self, *, kill: bool) -> bytes:
@@ -169,7 +169,7 @@ class Disk:
 
     def _with_holes(self, data: bytes) -> bytes:
         """Sectors of one unfinished write reach the medium in any order."""
-        if not self.may_have_holes or len(data) <= SECTOR_BYTES or self._rng.random() < 0.5:
+        if not self.may_look_damaged or len(data) <= SECTOR_BYTES or self._rng.random() < 0.5:
             return data
         self._seen["torn_with_holes"] += 1
         start = sum(len(batch.record) for batch in self.durable.batches)
@@ -190,6 +190,12 @@ class Disk:
             data[bit // 8] ^= 1 << bit % 8
             torn = b""
         found = recovery.recover(bytes(data) + torn, self.cluster_id, self.vote)
+        looks_damaged = found.vote.floor_index > self.vote.floor_index
+        if looks_damaged and victim is None and not self.may_look_damaged:
+            # Torn in such a place that it may also be a turned bit.
+            self._seen["ambiguous_tear_spared"] += 1
+            torn = b""
+            found = recovery.recover(bytes(data), self.cluster_id, self.vote)
         if torn.strip(b"\0"):
             self._seen["torn_tail"] += 1
         if found.vote.floor_index > self.vote.floor_index:

@@ -105,7 +105,7 @@ class Faults:
         if kill is None:
             kill = self._rng.random() < options.disk.kill
         if self._may_lose(process):
-            process.disk.may_have_holes = True
+            process.disk.may_look_damaged = True
         if self._cluster.tracer is not None:
             how = "is killed" if kill else "loses power"
             self._cluster.tracer.fault(f"{process.name} {how}{', a bit turns' if damage else ''}")

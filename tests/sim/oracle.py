@@ -61,7 +61,7 @@ class Call:
     def hint(self) -> int:
         """Where in the order of effects it stands, as far as is known: a read after what was
         applied, a write at its index."""
-        return 2 * self.index + (self.action[0] == "get")
+        return 2 * self.index + int(self.action[0] == "get")
 
     def answered(self, result: Any) -> None:
         self.client.hear(self, self.client.answer, result)
