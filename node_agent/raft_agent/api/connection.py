@@ -154,7 +154,7 @@ class ClientConnection(asyncio.Protocol):
         self._handlers = handlers
         self._closed = closed
         self._reader = wire.FrameReader(_CLIENT_TYPES, checksum_optional=True)
-        self._channels = (Channel(self, False), Channel(self, True))
+        self._channels: tuple[Channel, ...] = (Channel(self, False), Channel(self, True))
         self._loop = asyncio.get_running_loop()
         self._flush_scheduled = False
         self._reading_paused = False
@@ -194,6 +194,9 @@ class ClientConnection(asyncio.Protocol):
         self._leave()
         _log.debug("%s disconnected%s", self._peer, f": {exc}" if exc else "")
         self._closed(self)
+        # Connection and channels refer to each other; nobody collects such rings in an agent that
+        # runs without full garbage collections.
+        self._channels = ()
 
     def pause_writing(self) -> None:
         self.write_paused = True

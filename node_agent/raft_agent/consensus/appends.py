@@ -102,6 +102,7 @@ class Appends:
             require(state.leader_id == 0, "a term has one leader (§5.2)", term=state.current_term)
             state.leader_id = sender
             state.note("leader_found", leader=sender)
+        state.fruitless_elections = 0
         state.leader_heard_us = state.now_us
         state.silence_excused = False
         state.reset_election_timer()

@@ -33,6 +33,10 @@ class Election:
 
     def timer_expired(self, event: TimerExpired) -> None:
         state = self._state
+        if state.vote_seq > state.vote_persisted_seq:
+            # A vote is being written; one for the next term would only queue behind it.
+            state.reset_election_timer()
+            return
         if self._excuses_silence(event.leader_silence_us):
             return
         if state.leader_id:
@@ -83,6 +87,7 @@ class Election:
 
     def _stand(self, *, transfer: bool) -> None:
         state = self._state
+        state.fruitless_elections += 1
         state.save_vote(state.current_term + 1, state.member_id)
         state.role = Role.CANDIDATE
         state.leader_id = 0
@@ -114,8 +119,12 @@ class Election:
         return sorted(voters - {self._state.member_id})
 
     def vote_persisted(self, seq: int) -> None:
-        if self._state.role is Role.CANDIDATE and seq >= self._own_vote_seq:
-            self._granted.add(self._state.member_id)
+        state = self._state
+        if state.leader_id == 0 and seq >= state.vote_seq:
+            # Only now can the question, or the vote, leave: time for an answer runs from here.
+            state.reset_election_timer()
+        if state.role is Role.CANDIDATE and seq >= self._own_vote_seq:
+            self._granted.add(state.member_id)
             self._count()
 
     def timeout_now(self, _sender: int, _message: TimeoutNow) -> None:

@@ -257,6 +257,8 @@ class Node:
                 self._election.refuse_vote(sender, message)
             elif isinstance(message, AppendEntries | Heartbeat):
                 self._appends.refuse_stale(sender, message)
+            elif isinstance(message, ReadIndex):
+                self._reads.refuse_stale(sender, message)
             return False
         return True
 

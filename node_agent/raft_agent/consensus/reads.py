@@ -50,6 +50,11 @@ class Reads:
         else:
             state.leadership.reads.waiting.append(ReadRequest(sender, message.request_id))
 
+    def refuse_stale(self, sender: int, message: ReadIndex) -> None:
+        """Whoever asks in an older term learns of ours at once, and can ask its new leader."""
+        state = self._state
+        state.send(sender, ReadIndexReply(state.current_term, message.request_id, 0))
+
     def heartbeat_reply(self, sender: int, message: HeartbeatReply) -> None:
         state = self._state
         leadership = state.leadership

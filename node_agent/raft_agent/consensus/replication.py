@@ -35,6 +35,7 @@ class Replication:
         state = self._state
         leadership = Leadership(state.log.last_index + 1)
         state.role = Role.LEADER
+        state.fruitless_elections = 0
         state.leader_id = state.member_id
         state.leadership = leadership
         self.follow_configuration(leadership)
@@ -192,10 +193,12 @@ class Replication:
         match = {peer: progress.match_index for peer, progress in leadership.progress.items()}
         match[state.member_id] = state.persisted_index
         index = quorum.reached_by_quorum(configuration, match)
-        if index <= state.commit_index or state.log.term_at(index) != state.current_term:
-            return
-        state.commit_index = index
-        while leadership.uncommitted and leadership.uncommitted[0][0] <= index:
+        if index > state.commit_index and state.log.term_at(index) == state.current_term:
+            state.commit_index = index
+        # With a disk that hangs the followers alone can commit; what it has not written yet stays
+        # in memory all the same, so it counts.
+        done = min(state.commit_index, state.persisted_index)
+        while leadership.uncommitted and leadership.uncommitted[0][0] <= done:
             leadership.uncommitted_bytes -= leadership.uncommitted.popleft()[1]
 
     def announce_commit(self, leadership: Leadership) -> None:

@@ -35,6 +35,7 @@ from raft_agent.consensus.types import (
 )
 
 _MASK_64 = (1 << 64) - 1
+_MAX_DOUBLINGS = 4
 
 
 class RandomBits:
@@ -99,6 +100,8 @@ class RaftState:
         # for a minimum election timeout, and has forgotten.
         self.votes_withheld_until_us = now_us + settings.election_timeout_min_us
         self.silence_excused = False
+        # Elections that this node stood for since it last knew a leader.
+        self.fruitless_elections = 0
 
         self.log_seq = 0
         self.persisted_index = self.log.last_index
@@ -240,9 +243,13 @@ class RaftState:
             self._transfer_tag = leadership.transfer.tag
 
     def reset_election_timer(self) -> None:
-        self.election_due_us = self.now_us + self.random.between(
+        """Draw a timeout anew. Votes that take longer to write than a timeout lasts would never
+        come together, so from the third election in vain on each one doubles it."""
+        timeout_us = self.random.between(
             self.settings.election_timeout_min_us, self.settings.election_timeout_max_us
         )
+        doublings = min(max(self.fruitless_elections - 2, 0), _MAX_DOUBLINGS)
+        self.election_due_us = self.now_us + (timeout_us << doublings)
 
     def configuration_changed(self) -> None:
         if self.configuration is not None:

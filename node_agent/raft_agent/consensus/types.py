@@ -49,7 +49,10 @@ class Configuration(msgspec.Struct, frozen=True):
 
 
 class Settings(msgspec.Struct, frozen=True):
-    """The core's limits and timeouts; times in microseconds, sizes in bytes."""
+    """The core's limits and timeouts; times in microseconds, sizes in bytes.
+
+    `max_uncommitted_bytes` counts what a leader has not committed or not on its own disk.
+    """
 
     heartbeat_interval_us: int = 50_000
     election_timeout_min_us: int = 150_000

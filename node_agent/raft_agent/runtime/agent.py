@@ -47,7 +47,6 @@ from raft_agent.transport.transport import PeerTarget, Transport, TransportHandl
 
 log = logging.getLogger("raft.runtime")
 
-_QUIET_NOTES = frozenset({"leader_found", "pre_vote_started"})
 _NO_LEADER_HINT = "Wait for the election, or see which members are alive: raftctl health"
 _TRANSFER_TAGS = 1 << 62
 
@@ -65,6 +64,7 @@ class Agent:
         self._loop = loop = asyncio.get_running_loop()
         self.ended: asyncio.Future[None] = loop.create_future()
         self.disk_full = False
+        self._asked_for_pre_votes = False
         self.node_name = config.server.node_id
         self.machine = Machine()
         self._store = Store.open(Path(config.server.data_dir))
@@ -163,8 +163,9 @@ class Agent:
         if self.node.role is Role.LEADER and self.node.progress and not self.ended.done():
             await self._hand_over()
         self.engine.close()
-        failure = Failure(ErrorCode.SHUTTING_DOWN, "The agent is stopping", "Try another member")
-        self._proposals.give_up(failure)
+        self._give_up(
+            Failure(ErrorCode.SHUTTING_DOWN, "The agent is stopping", "Try another member")
+        )
         await self._api.close()
         await self._transport.close()
         await self._loop.run_in_executor(None, self._store.close)
@@ -181,6 +182,10 @@ class Agent:
             await asyncio.wait_for(
                 done.wait(), 2 * self._config.timing.election_timeout_max_ms / 1000
             )
+
+    def _give_up(self, failure: Failure) -> None:
+        self._proposals.give_up(failure)
+        self._barriers.give_up(failure)
 
     def _say_what_is_awaited(self) -> None:
         if self.node.role is not Role.FRESH:
@@ -252,6 +257,8 @@ class Agent:
 
     def on_role(self, change: RoleChanged) -> None:
         self._context.role, self._context.term = str(change.role), change.term
+        if change.leader:
+            self._asked_for_pre_votes = False
         if change.role is not Role.LEADER:
             self._proposals.stepped_down()
 
@@ -262,10 +269,15 @@ class Agent:
     def on_note(self, note: Note) -> None:
         if note.kind == "bootstrap_waits":
             self._views.note = f"waiting to be joined: {note.facts['reason']}"
+        if note.kind == "pre_vote_started":
+            # A node that is cut off asks several times a second: the first time is news.
+            if self._asked_for_pre_votes:
+                return
+            self._asked_for_pre_votes = True
         self._event(note.kind, **note.facts)
 
     def on_storage_failed(self, failure: StorageFailure) -> None:
-        self._proposals.give_up(Failure(ErrorCode.STORAGE_FAILED, failure.reason))
+        self._give_up(Failure(ErrorCode.STORAGE_FAILED, failure.reason))
         self.disk_full = failure.disk_full
         if failure.disk_full and not self.ended.done():
             self.ended.set_result(None)

@@ -43,6 +43,7 @@ class Barriers:
         self._gathered: list[Done] = []
         self._asked: dict[int, _Wave] = {}
         self._ready: list[tuple[int, int, list[Done]]] = []
+        self._given_up: Failure | None = None
         self._tag = count(1)  # used negated: proposals count upwards
 
     def add(self, done: Done) -> None:
@@ -55,6 +56,9 @@ class Barriers:
         self._ask(_Wave(gathered, self._loop.time() + self._patience_s))
 
     def _ask(self, wave: _Wave) -> None:
+        if self._given_up is not None:
+            _tell(wave.dones, self._given_up)
+            return
         tag = -next(self._tag)
         self._asked[tag] = wave
         self._feed(Read(tag))
@@ -80,6 +84,16 @@ class Barriers:
     def applied(self, index: int) -> None:
         while self._ready and self._ready[0][0] <= index:
             _tell(heapq.heappop(self._ready)[2], None)
+
+    def give_up(self, failure: Failure) -> None:
+        """Nothing is applied here any more: no read will get its index."""
+        self._given_up = failure
+        ready, self._ready = self._ready, []
+        asked, self._asked = self._asked, {}
+        for _, _, dones in ready:
+            _tell(dones, failure)
+        for wave in asked.values():
+            _tell(wave.dones, failure)
 
 
 def _tell(dones: list[Done], failure: Failure | None) -> None:

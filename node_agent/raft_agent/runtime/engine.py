@@ -238,7 +238,7 @@ class Engine:
         self.feed(VotePersisted(seq))
 
     def _on_storage_failed(self, failure: StorageFailure) -> None:
-        if self._closed:
+        if self._closed or self.node.state.failed:
             return
         self._held.clear()
         self.feed(StorageFailed(failure.reason))

@@ -32,8 +32,9 @@ __all__ = ["PeerStats", "PeerTarget", "Transport", "TransportHandlers"]
 logger = logging.getLogger("raft.transport")
 
 # Answered without waiting for a disk, so silence after them means that the peer is gone. A vote
-# waits for the voter's disk, and AppendEntries never go without heartbeats.
-_ANSWERED_AT_ONCE = frozenset({types.PreVote, types.Heartbeat, types.ReadIndex, types.BootstrapAsk})
+# waits for the voter's disk, a new leader's read index for its no-op, and AppendEntries never go
+# without heartbeats.
+_ANSWERED_AT_ONCE = frozenset({types.PreVote, types.Heartbeat, types.BootstrapAsk})
 
 _BACKLOG = 512
 _CLOSE_TIMEOUT_S = 0.5

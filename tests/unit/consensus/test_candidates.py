@@ -10,6 +10,9 @@ from raft_agent.consensus.types import (
     Heartbeat,
     PreVote,
     PreVoteReply,
+    ReadIndex,
+    ReadIndexReply,
+    Refused,
     RequestVote,
     Role,
     TimeoutNow,
@@ -17,7 +20,7 @@ from raft_agent.consensus.types import (
     VoteReply,
 )
 from tests.unit.consensus.harness import Cluster
-from tests.unit.consensus.server import MIN_TIMEOUT_US, Server, sends
+from tests.unit.consensus.server import MIN_TIMEOUT_US, Server, of, sends
 
 
 def pre_candidate(size: int = 3) -> tuple[Server, int]:
@@ -102,7 +105,7 @@ def test_an_earlier_save_on_disk_is_not_yet_the_own_vote() -> None:
     server.saves = False
     server.receive(9, AppendReply(5, 1, 1, True, 0, 0, 0))
     earlier = server.node.state.vote_seq
-    server.tick()
+    server.receive(9, TimeoutNow(5, 2))
     assert server.node.role is Role.CANDIDATE
     server.step(VotePersisted(earlier))
     assert server.node.role is Role.CANDIDATE
@@ -129,3 +132,13 @@ def test_a_candidate_follows_whoever_won_its_term() -> None:
     server.receive(3, AppendEntries(2, 1, 1, 1, 1, 0, ()))
     assert server.node.role is Role.FOLLOWER
     assert server.node.leader_id == 3
+
+
+def test_a_deposed_leader_refuses_no_tag_for_a_followers_question() -> None:
+    """The number of a follower's question is none of this node's tags."""
+    cluster = Cluster()
+    node = cluster.elect(1)
+    effects = cluster[1].receive(2, ReadIndex(node.current_term, 77))
+    effects += cluster[1].receive(3, Heartbeat(9, 1, 1, 0))
+    assert not of(Refused, effects)
+    assert [m.request_id for m in sends(ReadIndexReply, effects, to=2)] == [77]

@@ -82,3 +82,23 @@ def test_patience_ends() -> None:
     reader.barriers.refused(reader.asked[0], FAILURE, may_pass=True)
     reader.loop.close()
     assert reader.told == [("one", FAILURE)]
+
+
+def test_when_the_node_gives_up_every_read_is_answered(reader: Reader) -> None:
+    reader.read("ready")
+    reader.barriers.ready(ReadReady(reader.asked[0], 8))
+    reader.read("asked")
+    reader.read("retried")
+    reader.asked_again.clear()
+    reader.barriers.refused(reader.asked[2], FAILURE, may_pass=True)
+    gone = Failure(ErrorCode.STORAGE_FAILED, "the disk failed")
+    reader.barriers.give_up(gone)
+    reader.read("late")
+
+    async def until_all_are_told() -> None:
+        while len(reader.told) < 4:
+            await asyncio.sleep(0)
+
+    reader.loop.run_until_complete(asyncio.wait_for(until_all_are_told(), 5))
+    assert sorted(name for name, _ in reader.told) == ["asked", "late", "ready", "retried"]
+    assert all(failure is gone for _, failure in reader.told)
