@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.sim.planted.fault import Edit, Fault
-from tests.sim.planted.focus import first_start, restarts
+from tests.sim.planted.focus import restarts
 
 _ELECTION = "raft_agent.consensus.election"
 _STATE = "raft_agent.consensus.state"
@@ -28,6 +28,7 @@ FAULTS = (
         "a voter remembers its vote but does not have it written",
         (Edit(_ELECTION, "state.save_vote(message.term, sender)", "state.voted_for = sender"),),
         ("a vote left before it was on disk",),
+        seed=3,
     ),
     Fault(
         "vote_forgotten_at_restart",
@@ -41,6 +42,7 @@ FAULTS = (
         ),
         ("two votes in one term", "a vote left before it was on disk", "two leaders in one term"),
         focus=restarts,
+        seed=6,
     ),
     Fault(
         "term_forgotten_at_restart",
@@ -83,6 +85,7 @@ FAULTS = (
             "a leader voted for itself and knows itself",
             "a vote left before it was on disk",
         ),
+        seed=13,
     ),
     Fault(
         "pre_votes_count_as_votes",
@@ -109,6 +112,7 @@ FAULTS = (
             ),
         ),
         ("two leaders in one term", "a term has one leader", "leader completeness"),
+        seed=3,
     ),
     Fault(
         "votes_for_any_log",
@@ -127,6 +131,7 @@ FAULTS = (
             ),
         ),
         ("leader completeness", "an entry is cut that is committed elsewhere"),
+        seed=52,
     ),
     Fault(
         "half_is_a_majority",
@@ -147,6 +152,7 @@ FAULTS = (
             ),
         ),
         ("no progress after healing", "no fresh write after healing"),
+        unit_test="test_partitions:test_a_rejoining_node_with_an_inflated_term_costs_one_election_at_most",
     ),
     Fault(
         "deposed_leader_is_not_told",
@@ -159,6 +165,7 @@ FAULTS = (
             ),
         ),
         ("no progress after healing", "no fresh write after healing"),
+        unit_test="test_partitions:test_a_rejoining_node_with_an_inflated_term_costs_one_election_at_most",
     ),
     Fault(
         "damaged_end_forgotten_when_voting",
@@ -171,6 +178,7 @@ FAULTS = (
             ),
         ),
         ("leader completeness", "an entry is cut that is committed elsewhere"),
+        seed=43,
     ),
     Fault(
         "damaged_end_stands",
@@ -183,6 +191,7 @@ FAULTS = (
             ),
         ),
         ("leader completeness", "two different entries", "an entry is cut"),
+        seed=78,
     ),
     Fault(
         "two_founders",
@@ -208,6 +217,6 @@ FAULTS = (
             ),
         ),
         ("two clusters came out of one first start", "no progress after healing"),
-        focus=first_start,
+        unit_test="test_first_start:test_a_question_from_another_id_makes_the_tokens_before_it_void",
     ),
 )

@@ -20,6 +20,7 @@ FAULTS = (
             ),
         ),
         ("linearizable",),
+        seed=6,
     ),
     Fault(
         "read_without_a_round",
@@ -34,6 +35,7 @@ FAULTS = (
         ),
         ("linearizable",),
         focus=stale_leaders,
+        seed=3,
     ),
     Fault(
         "answers_from_before_the_read_count",
@@ -59,7 +61,7 @@ FAULTS = (
             ),
         ),
         ("linearizable",),
-        focus=stale_leaders,
+        unit_test="test_read_index:test_a_minority_leader_never_answers",
     ),
     Fault(
         "follower_reads_for_itself",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.sim.planted.fault import Edit, Fault
-from tests.sim.planted.focus import hand_overs, late_messages, slow_disks
+from tests.sim.planted.focus import hand_overs, slow_disks
 
 _APPENDS = "raft_agent.consensus.appends"
 _REPLICATION = "raft_agent.consensus.replication"
@@ -36,6 +36,7 @@ FAULTS = (
             ),
         ),
         ("a committed entry is cut", "a committed entry is never cut"),
+        seed=2,
     ),
     Fault(
         "acknowledged_before_fsync",
@@ -60,6 +61,7 @@ FAULTS = (
             ),
         ),
         ("committed, but not on the disks of a majority",),
+        seed=1,
     ),
     Fault(
         "match_index_moved_by_a_stale_reply",
@@ -77,7 +79,7 @@ FAULTS = (
             "no progress after healing",
             "no fresh write after healing",
         ),
-        focus=late_messages,
+        unit_test="test_replication_flow:test_a_reply_from_before_a_reconnect_cannot_move_match_index",
     ),
     Fault(
         "every_success_means_everything",
@@ -105,6 +107,7 @@ FAULTS = (
             "a match index is beyond what is on the peer's disk",
             "acknowledged before it was on disk",
         ),
+        seed=2,
     ),
     Fault(
         "no_look_at_the_entry_before",
@@ -117,6 +120,7 @@ FAULTS = (
             ),
         ),
         ("log matching", "terms that fall", "can't follow", "beyond what is on the peer's disk"),
+        seed=34,
     ),
     Fault(
         "commit_beyond_the_request",
@@ -129,6 +133,7 @@ FAULTS = (
             ),
         ),
         ("committed entries differ",),
+        seed=39,
     ),
     Fault(
         "heartbeat_commits_beyond_match",
@@ -142,6 +147,7 @@ FAULTS = (
             ),
         ),
         ("committed entries differ",),
+        seed=18,
     ),
     Fault(
         "commit_quorum_off_by_one",
@@ -154,6 +160,7 @@ FAULTS = (
             ),
         ),
         ("committed, but not on the disks of a majority",),
+        seed=1,
     ),
     Fault(
         "persisted_survives_a_cut",
@@ -166,6 +173,7 @@ FAULTS = (
             ),
         ),
         ("what is on disk is in the log", "acknowledged before it was on disk"),
+        seed=3,
     ),
     Fault(
         "old_writes_count_after_a_cut",
@@ -179,6 +187,7 @@ FAULTS = (
         ),
         ("what is on disk is in the log", "acknowledged before it was on disk"),
         focus=slow_disks,
+        seed=138,
     ),
     Fault(
         "never_sends_again",
@@ -191,6 +200,7 @@ FAULTS = (
             ),
         ),
         ("no progress after healing", "no fresh write after healing"),
+        seed=2,
     ),
     Fault(
         "back_off_stops_at_the_hint",
@@ -218,6 +228,7 @@ FAULTS = (
             ),
         ),
         ("was refused but is at index", "linearizable"),
+        seed=14,
     ),
     Fault(
         "hand_over_never_ends",
@@ -231,6 +242,7 @@ FAULTS = (
         ),
         ("no fresh write after healing", "no progress after healing"),
         focus=hand_overs,
+        seed=4,
     ),
     Fault(
         "applied_twice",
@@ -255,6 +267,7 @@ FAULTS = (
             ),
         ),
         ("applied before it was committed",),
+        seed=3,
     ),
     Fault(
         "check_quorum_left_out",
