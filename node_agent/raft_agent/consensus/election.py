@@ -185,5 +185,7 @@ class Election:
         if granted:
             if state.voted_for == 0:
                 state.save_vote(message.term, sender)
+            if state.role is Role.PRE_CANDIDATE:
+                state.role = Role.FOLLOWER
             state.reset_election_timer()
         state.send(sender, VoteReply(state.current_term, message.request_id, granted))

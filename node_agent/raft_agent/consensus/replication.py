@@ -221,6 +221,12 @@ class Replication:
             state.note("quorum_lost", term=state.current_term)
             state.become_follower(state.current_term, 0)
             return
+        if state.disk_stalls and state.commit_index > state.persisted_index:
+            # The others get on without this disk: one of them leads better. Where all are slow,
+            # moving the lead would not help.
+            state.note("disk_stalls", index=state.persisted_index)
+            state.become_follower(state.current_term, 0)
+            return
         self.send_heartbeats(leadership, state.next_request_id())
         for peer, progress in leadership.progress.items():
             if progress.is_overdue(state.now_us, settings.election_timeout_max_us):

@@ -36,6 +36,7 @@ from raft_agent.consensus.types import (
 
 _MASK_64 = (1 << 64) - 1
 _MAX_DOUBLINGS = 4
+_STALL_TIMEOUTS = 10
 
 
 class RandomBits:
@@ -106,6 +107,7 @@ class RaftState:
         self.log_seq = 0
         self.persisted_index = self.log.last_index
         self._pending_log: deque[tuple[int, int]] = deque()
+        self._write_progress_us = now_us
         self.vote_seq = 0
         self.vote_persisted_seq = 0
         self._vote_dirty = False
@@ -183,6 +185,8 @@ class RaftState:
                 self.membership.append(batch)
                 self.configuration_changed()
         self.log_seq += 1
+        if not self._pending_log:
+            self._write_progress_us = self.now_us
         self._pending_log.append((self.log_seq, self.log.last_index))
         self.effects.append(AppendLog(self.log_seq, truncate_from, tuple(batches)))
         return self.log_seq
@@ -205,6 +209,7 @@ class RaftState:
             self.configuration_changed()
 
     def log_persisted(self, seq: int) -> None:
+        self._write_progress_us = self.now_us
         pending = self._pending_log
         while pending and pending[0][0] <= seq:
             self.persisted_index = pending.popleft()[1]
@@ -265,8 +270,19 @@ class RaftState:
 
     @property
     def can_stand(self) -> bool:
-        """Whether this node may be a candidate: a voter whose log's end is not damaged."""
-        return is_voter(self.configuration, self.member_id) and self.vote_floor == (0, 0)
+        """Whether this node may be a candidate: a voter with a disk that works, and whose log's
+        end is not damaged."""
+        return (
+            is_voter(self.configuration, self.member_id)
+            and self.vote_floor == (0, 0)
+            and not self.disk_stalls
+        )
+
+    @property
+    def disk_stalls(self) -> bool:
+        """Whether a log write hangs: nothing has become durable for ten election timeouts."""
+        patience_us = _STALL_TIMEOUTS * self.settings.election_timeout_max_us
+        return bool(self._pending_log) and self.now_us - self._write_progress_us > patience_us
 
     def has_quorum(self, agreeing: set[int]) -> bool:
         configuration = self.configuration

@@ -49,6 +49,7 @@ log = logging.getLogger("raft.runtime")
 
 _NO_LEADER_HINT = "Wait for the election, or see which members are alive: raftctl health"
 _TRANSFER_TAGS = 1 << 62
+_WARNINGS = frozenset({"warning", "storage_failed", "disk_stalls"})
 
 
 class Agent:
@@ -208,7 +209,7 @@ class Agent:
         # Effects come after the step: what the core is by now is what the line should say.
         self._context.role, self._context.term = str(self.node.role), self.node.current_term
         event = self._events.add(kind, self.node.current_term, facts)
-        level = logging.WARNING if kind in ("warning", "storage_failed") else logging.INFO
+        level = logging.WARNING if kind in _WARNINGS else logging.INFO
         log.log(level, "%s", event.text)
 
     # --- transport

@@ -27,6 +27,7 @@ _TEXTS = {
     "leader_lost": "has not heard from {leader} any more",
     "stepped_down": "leads no more",
     "quorum_lost": "no quorum answers: steps down",
+    "disk_stalls": "its disk has hung since index {index}: steps down",
     "transfer_started": "hands leadership over to {target}",
     "transfer_failed": "{target} did not take over in time: leads on",
     "log_truncated": "dropped the uncommitted entries {from_index} to {last_index}, "

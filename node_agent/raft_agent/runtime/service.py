@@ -35,29 +35,30 @@ async def run(config: Config, context: LogContext) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, end)
     loop.add_signal_handler(signal.SIGHUP, _reload, config)
-    agent = Agent(config, context)
-    while True:
-        try:
-            await agent.start()
-            _quiet_garbage_collector()
-            await asyncio.wait([stop, agent.ended], return_when=asyncio.FIRST_COMPLETED)
-            if not stop.done() and agent.disk_full:
-                await _room(agent, stop)
-        finally:
-            await agent.stop()
-        if agent.ended.done():
-            agent.ended.result()
-        if stop.done():
-            return 0
-        log.info("there is room on the disk again: starting anew from what it holds")
-        # All keys of the former node go before they are read anew; they were frozen.
-        del agent
+    agent: Agent | None = Agent(config, context)
+    while agent is not None:
+        await _serve(agent, stop)
+        # A disk that was full: all keys of the former node, which are frozen, go before they are
+        # read anew.
+        agent = None
         gc.unfreeze()
         gc.collect()
-        again = await _open_again(config, context, stop)
-        if again is None:
-            return 0
-        agent = again
+        agent = await _open_again(config, context, stop)
+    return 0
+
+
+async def _serve(agent: Agent, stop: asyncio.Future[None]) -> None:
+    """Run one node until `stop`, or until a full disk has room again. Raises what ended it."""
+    try:
+        await agent.start()
+        _quiet_garbage_collector()
+        await asyncio.wait([stop, agent.ended], return_when=asyncio.FIRST_COMPLETED)
+        if not stop.done() and agent.disk_full:
+            await _room(agent, stop)
+    finally:
+        await agent.stop()
+    if agent.ended.done():
+        agent.ended.result()
 
 
 async def _open_again(
@@ -66,6 +67,7 @@ async def _open_again(
     """A new agent on the same data, as soon as the disk has room for its start; None at `stop`."""
     while not stop.done():
         try:
+            log.info("there is room on the disk again: starting anew from what it holds")
             return Agent(config, context)
         except StorageError as error:
             if error.__cause__ is None or not is_disk_full(error.__cause__):

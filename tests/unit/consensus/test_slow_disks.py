@@ -14,12 +14,15 @@ from raft_agent.consensus.types import (
     Apply,
     Event,
     LogPersisted,
+    PreVote,
+    PreVoteReply,
     Propose,
     ReadIndex,
     ReadIndexReply,
     Received,
     RefusalReason,
     Refused,
+    RequestVote,
     Role,
     SaveVote,
     Send,
@@ -27,9 +30,10 @@ from raft_agent.consensus.types import (
     TimerExpired,
     Vote,
     VotePersisted,
+    VoteReply,
 )
 from tests.unit.consensus.harness import Cluster
-from tests.unit.consensus.server import Server, image_of, log_of, of, sends
+from tests.unit.consensus.server import Server, image_of, log_of, notes, of, sends
 
 NETWORK_US = 1_000
 LOG_WRITE_US = 2_000
@@ -163,3 +167,40 @@ def test_a_read_index_asked_for_in_an_older_term_is_answered_at_once() -> None:
     effects = cluster[1].receive(2, ReadIndex(leader.current_term - 1, 7))
     (reply,) = sends(ReadIndexReply, effects, to=2)
     assert (reply.term, reply.request_id, reply.index) == (leader.current_term, 7, 0)
+
+
+def test_a_leader_whose_disk_hangs_steps_down_where_the_others_get_on_without_it() -> None:
+    cluster = Cluster()
+    node = cluster.elect(1)
+    cluster.settle()
+    cluster[1].writes = False
+    cluster.step(1, Propose(1, 1, b"x"))
+    cluster.settle()
+    cluster.run_for(11 * node.state.settings.election_timeout_max_us)
+    assert node.role is not Role.LEADER
+    assert node.state.disk_stalls
+    assert cluster.leaders, "one of the others leads"
+    assert "disk_stalls" in notes(cluster[1].history)
+
+
+def test_a_leader_stays_where_nobody_gets_on_without_its_disk() -> None:
+    cluster = Cluster()
+    node = cluster.elect(1)
+    cluster.settle()
+    for server in cluster.servers.values():
+        server.writes = False
+    cluster.step(1, Propose(1, 1, b"x"))
+    cluster.settle()
+    cluster.run_for(20 * node.state.settings.election_timeout_max_us)
+    assert node.role is Role.LEADER
+
+
+def test_a_pre_candidate_that_votes_for_another_gives_its_own_ballot_up() -> None:
+    server = Server()
+    server.tick()
+    assert server.node.role is Role.PRE_CANDIDATE
+    (ballot, *_) = sends(PreVote, server.history)
+    granted = sends(VoteReply, server.receive(2, RequestVote(1, 9, 1, 1, False)))
+    assert granted[0].granted
+    server.receive(3, PreVoteReply(2, ballot.request_id, True))
+    assert server.node.role is Role.FOLLOWER
