@@ -293,3 +293,15 @@ def test_an_interval_that_ends_before_it_starts_is_a_mistake_of_the_caller() -> 
         Operation("k", ("get",), None, 5, 4)
     with pytest.raises(ValueError, match="UNKNOWN"):
         Operation("k", ("put", "a"), None, 1, None)
+
+
+def test_an_unknown_write_that_nobody_saw_does_not_lead_the_search_astray() -> None:
+    history = [
+        op(1, 2, "put", "first"),
+        Operation("k", ("cas", "first", "unseen"), UNKNOWN, 3, None, 9),
+        Operation("k", ("cas", "first", "seen"), UNKNOWN, 4, None, 9),
+        *(Operation("k", ("get",), "seen", 10 + n, 100 + n, 11) for n in range(12)),
+        *(Operation("k", ("put", n), None, 30 + n, 120 + n, 12 + n) for n in range(12)),
+    ]
+    result = check(history, max_steps=len(history) * 4)
+    assert result, str(result)
