@@ -15,11 +15,11 @@ from dataclasses import dataclass
 
 from raft_agent.consensus.batch import Batch
 from raft_agent.consensus.types import LogImage, Vote
+from raft_agent.storage.format import group_buffers
+from raft_agent.storage.judge import SECTOR_BYTES
 from tests.sim import recovery
 from tests.sim.clock import Clock
 from tests.sim.options import DiskOptions
-
-SECTOR_BYTES = 512
 
 Told = Callable[..., None]
 
@@ -71,11 +71,7 @@ class LogWrite:
 
 
 class Disk:
-    """`damaged`: a batch that was lost to a flipped bit and is not there again yet.
-
-    `may_look_damaged`: the next crash may leave an unfinished write that the agent takes for
-    damage, because sectors within it are missing. A majority of such disks can't elect anybody.
-    """
+    """`damaged`: batches that were lost to a flipped bit and are not all there again yet."""
 
     def __init__(
         self, clock: Clock, rng: random.Random, options: DiskOptions, seen: Counter[str]
@@ -88,11 +84,11 @@ class Disk:
         self.cluster_id = ""
         self.durable = LogFile()
         self.vote = Vote()
-        self.damaged: Batch | None = None
+        self.damaged: list[Batch] = []
+        self._group_starts: list[int] = []
         self.slow_until_us = 0
         self.fsync_fails = False
         self.is_full = False
-        self.may_look_damaged = False
         self._begin()
 
     def _begin(self) -> None:
@@ -125,21 +121,22 @@ class Disk:
 
     def crash(self, *, kill: bool = False, damage: bool = False) -> None:
         """The process ends, and with it what it had not written. `kill`: the machine lives on, and
-        so does what was written; otherwise any part of what no fsync had confirmed survives.
-        `damage`: a bit of the last batch turns. Raises StorageError when the agent would not start
+        so does what was written; otherwise any sectors survive of what no fsync had confirmed.
+        `damage`: a bit of the last group turns. Raises StorageError when the agent would not start
         from what is left.
         """
         if self._vote_group and (kill or self._rng.random() < 0.5):
             self.vote = self._vote_group[-1][1]
         elif self._vote_group:
             self._seen["unsynced_vote_lost"] += 1
-        torn = self._remains_of_group(kill=kill)
-        self._recover(torn, damage=damage)
-        self.may_look_damaged = False
+        remains = self._remains_of_group(kill=kill)
+        self._recover(b"" if damage else remains, damage=damage)
         self._begin()
 
     def _remains_of_group(self, *, kill: bool) -> bytes:
-        """Take over what survives in full; the bytes that stand behind it."""
+        """The bytes behind the log that a power failure leaves of the unfinished group. What the
+        end of a process leaves is taken over as it is.
+        """
         rng = self._rng
         group = self._group
         if not group:
@@ -147,64 +144,81 @@ class Disk:
         # A cut is on the medium before anything is written over it.
         if group[0].truncate_from and (kill or rng.random() < 0.7):
             self.durable.write(group[0].truncate_from, ())
+            self._note_group(group[0].truncate_from)
         elif group[0].truncate_from:
             self._seen["unsynced_cut_lost"] += 1
             return b""
-        if kill:
-            for write in group:
-                self.durable.write(0, write.batches)
+        batches = [batch for write in group for batch in write.batches]
+        if batches:
+            self._note_group(batches[0].first_index)
+        if kill or not batches:
+            self.durable.write(0, batches)
             return b""
         self._seen["unsynced_write_lost"] += 1
-        batches = [batch for write in group for batch in write.batches]
-        data = b"".join(batch.record for batch in batches)
+        start = len(self._file())
+        data = b"".join(group_buffers(batches, start))
         length = rng.randint(0, len(data)) if rng.random() < self._options.tear else 0
-        if length < len(data):
-            data = data[:length]
-        for batch in batches:
-            if len(batch.record) > len(data):
-                break
-            self.durable.write(0, (batch,))
-            data = data[len(batch.record) :]
-        return self._with_holes(data)
+        left = self._with_holes(data if rng.random() < 0.5 else data[:length], start)
+        return self._spare(data, left, batches)
 
-    def _with_holes(self, data: bytes) -> bytes:
+    def _spare(self, data: bytes, left: bytes, batches: list[Batch]) -> bytes:
+        """A batch that misses a single bit is taken for damage, and the tears of one power failure
+        must not do that to a majority: such a batch is there in full.
+        """
+        left = left.ljust(len(data), b"\0")
+        end = len(data) - sum(len(batch.record) for batch in batches)
+        for batch in batches:
+            begin, end = end, end + len(batch.record)
+            missing = int.from_bytes(batch.record) ^ int.from_bytes(left[begin:end])
+            if missing.bit_count() == 1:
+                self._seen["ambiguous_tear_spared"] += 1
+                return left[:begin] + batch.record + left[end:]
+        return left
+
+    def _with_holes(self, data: bytes, start: int) -> bytes:
         """Sectors of one unfinished write reach the medium in any order."""
-        if not self.may_look_damaged or len(data) <= SECTOR_BYTES or self._rng.random() < 0.5:
-            return data
-        self._seen["torn_with_holes"] += 1
-        start = sum(len(batch.record) for batch in self.durable.batches)
+        lost = self._rng.choice((0, 0.1, 0.5))
         holed = bytearray(data)
         for sector in range(-(start % SECTOR_BYTES), len(data), SECTOR_BYTES):
-            if self._rng.random() < 0.3:
+            if self._rng.random() < lost:
                 begin, end = max(sector, 0), min(sector + SECTOR_BYTES, len(data))
                 holed[begin:end] = bytes(end - begin)
+        if holed.rstrip(b"\0") != data[: len(holed.rstrip(b"\0"))]:
+            self._seen["torn_with_holes"] += 1
         return bytes(holed)
+
+    def _file(self) -> bytearray:
+        """The log's file as the storage would have written it, without the space behind."""
+        return recovery.log_file(self.durable.batches, self._group_starts, self.cluster_id)
+
+    def _note_group(self, first_index: int) -> None:
+        """The log ends before `first_index`, and a group begins there."""
+        while self._group_starts and self._group_starts[-1] >= first_index:
+            self._group_starts.pop()
+        self._group_starts.append(first_index)
 
     def _recover(self, torn: bytes, *, damage: bool) -> None:
         """Let the agent's own code find out what is left."""
-        batches = self.durable.batches
-        data = bytearray(b"".join(batch.record for batch in batches))
-        victim = batches[-1] if damage and batches else None
-        if victim is not None:
-            bit = len(data) * 8 - 1 - self._rng.randrange(len(victim.record) * 8)
+        before = self.durable
+        data = self._file()
+        if damage and before.batches:
+            while self._group_starts[-1] > before.last_index:
+                self._group_starts.pop()
+            last_group = before.batches_from(self._group_starts[-1])
+            size = sum(len(batch.record) for batch in last_group)
+            bit = len(data) * 8 - 1 - self._rng.randrange(size * 8)
             data[bit // 8] ^= 1 << bit % 8
-            torn = b""
         found = recovery.recover(bytes(data) + torn, self.cluster_id, self.vote)
-        looks_damaged = found.vote.floor_index > self.vote.floor_index
-        if looks_damaged and victim is None and not self.may_look_damaged:
-            # Torn in such a place that it may also be a turned bit.
-            self._seen["ambiguous_tear_spared"] += 1
-            torn = b""
-            found = recovery.recover(bytes(data), self.cluster_id, self.vote)
-        if torn.strip(b"\0"):
+        self.durable = LogFile(found.batches)
+        if torn.strip(b"\0") and found.plan.cut is not None:
             self._seen["torn_tail"] += 1
         if found.vote.floor_index > self.vote.floor_index:
             self._seen["damaged_tail"] += 1
-        if victim is not None:
-            self.damaged = victim
+        if damage:
+            self.damaged = before.batches[len(found.batches) :]
         self.vote = found.vote
         self._recovered = found
-        self.durable = LogFile(found.batches)
+        self._note_group(self.durable.last_index + 1)
 
     # --- what the process asks for
 
@@ -233,11 +247,9 @@ class Disk:
         batch = self.durable.batch_at(index)
         if batch is not None and batch.term == term:
             return True
-        damaged = self.damaged
-        return (
-            damaged is not None
-            and damaged.first_index <= index <= damaged.last_index
-            and damaged.term == term
+        return any(
+            damaged.first_index <= index <= damaged.last_index and damaged.term == term
+            for damaged in self.damaged
         )
 
     # --- the disk's thread
@@ -262,6 +274,9 @@ class Disk:
         group, self._group = self._group, []
         for write in group:
             self.durable.write(write.truncate_from, write.batches)
+        batches = [batch for write in group for batch in write.batches]
+        if group[0].truncate_from or batches:
+            self._note_group(group[0].truncate_from or batches[0].first_index)
         self._forget_floor()
         self.synced_log_seq = group[-1].seq
         if self._log_queue:
@@ -269,9 +284,9 @@ class Disk:
         self._on_log_synced(self.synced_log_seq)
 
     def _forget_floor(self) -> None:
-        if self.damaged is not None and self.durable.last_index >= self.damaged.last_index:
+        if self.damaged and self.durable.last_index >= self.damaged[-1].last_index:
             self._seen["damaged_tail_refilled"] += 1
-            self.damaged = None
+            self.damaged = []
 
     def _write_votes(self) -> None:
         self._vote_group = list(self._vote_queue)

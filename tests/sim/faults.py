@@ -104,8 +104,6 @@ class Faults:
         options = self._cluster.options
         if kill is None:
             kill = self._rng.random() < options.disk.kill
-        if self._may_lose(process):
-            process.disk.may_look_damaged = True
         if self._cluster.tracer is not None:
             how = "is killed" if kill else "loses power"
             self._cluster.tracer.fault(f"{process.name} {how}{', a bit turns' if damage else ''}")
@@ -141,7 +139,7 @@ class Faults:
         """Whether one more disk may be lost or damaged so that the rest can still go on."""
         processes = self._cluster.processes
         damaged = sum(
-            p.disk.damaged is not None
+            bool(p.disk.damaged)
             or (p.disk.vote.floor_term, p.disk.vote.floor_index)
             > (p.disk.durable.last_term, p.disk.durable.last_index)
             for p in processes
@@ -310,13 +308,13 @@ class Faults:
 
     def _damage(self) -> None:
         process = self._victim()
-        if process is not None and process.disk.damaged is None and self._may_lose(process):
+        if process is not None and not process.disk.damaged and self._may_lose(process):
             self._tell("damage", process.name)
             self.crash(process, damage=True)
 
     def _wipe(self) -> None:
         process = self._victim()
-        if process is None or process.disk.damaged is not None or not self._may_lose(process):
+        if process is None or process.disk.damaged or not self._may_lose(process):
             return
         self._tell("wipe", process.name)
         self._lost_disks += 1

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import random
+from bisect import bisect_left
+from collections.abc import Sequence
 from functools import lru_cache
+from itertools import pairwise
 
 from raft_agent.consensus.batch import Batch
 from raft_agent.consensus.types import LogImage, Vote
@@ -12,6 +15,7 @@ from raft_agent.storage.format import (
     decode_vote,
     encode_segment_header,
     encode_vote,
+    group_buffers,
     segment_name,
 )
 from raft_agent.storage.plan import RecoveryPlan, plan_recovery
@@ -47,15 +51,28 @@ def _header(cluster_id: str) -> bytes:
     return encode_segment_header(_FIRST_INDEX, cluster_id)
 
 
-def recover(records: bytes, cluster_id: str, vote: Vote) -> Recovered:
-    """Start from a log file with these bytes behind its header, and zeros behind them.
+def log_file(batches: Sequence[Batch], group_starts: Sequence[int], cluster_id: str) -> bytearray:
+    """The bytes of a log of one segment that was written in groups: the first index of each is in
+    `group_starts`, which is sorted.
+    """
+    data = bytearray(_header(cluster_id))
+    starts = [batch.first_index for batch in batches]
+    bounds = [*(bisect_left(starts, first) for first in group_starts), len(batches)]
+    for begin, end in pairwise(bounds):
+        if begin < end:
+            data += b"".join(group_buffers(batches[begin:end], len(data)))
+    return data
+
+
+def recover(log: bytes, cluster_id: str, vote: Vote) -> Recovered:
+    """Start from a log file with these bytes and zeros behind them.
 
     Raises raft_agent.storage.errors.StorageError when the agent would refuse to start.
     """
     stored_vote = decode_vote(encode_vote(vote)).vote
     if not cluster_id:
         return Recovered(plan_recovery([], stored_vote), [])
-    data = b"".join((_header(cluster_id), records, _UNUSED_SPACE))
+    data = log + _UNUSED_SPACE
     plan = plan_recovery([(segment_name(_FIRST_INDEX), data)], stored_vote)
     end = plan.segments[-1].scan.end_offset if plan.segments else SEGMENT_HEADER_SIZE
     return Recovered(plan, batches_between(data, SEGMENT_HEADER_SIZE, end))

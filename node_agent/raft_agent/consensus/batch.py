@@ -6,11 +6,15 @@ the core reads the payload of configuration batches alone.
 
 Layout, little endian::
 
-    header   magic "RBAT" u32, version u8, kind u8, flags u16 (0), first_index u64, term u64,
+    header   magic "RBAT" u32, version u8, kind u8, flags u16, first_index u64, term u64,
              count u32, payload length u32, CRC32C of the payload u32,
              CRC32C of the 36 bytes before u32                                      40 bytes
     payload
     header   once more, so that a batch with one damaged header can still be named  40 bytes
+
+The flag ZERO_RUN says that ZERO_RUN_BYTES zeros or more follow each other somewhere in the payload.
+Without it a stretch of zeros in a stored batch is no part of it, so the log can tell sectors that
+were never written from a payload that looks like them.
 
 A leader never splits or joins a batch once it has an index, so two logs that hold an entry with the
 same index and term hold the same batch around it (the Log Matching Property, lifted to batches);
@@ -31,8 +35,11 @@ HEADER = struct.Struct("<IBBHQQIII")
 HEADER_SIZE = HEADER.size + 4
 OVERHEAD = 2 * HEADER_SIZE
 MAX_PAYLOAD_BYTES = 16 << 20
+ZERO_RUN = 1  # the one flag that is known
+ZERO_RUN_BYTES = 128
 
 _U32 = struct.Struct("<I")
+_ZERO_RUN = bytes(ZERO_RUN_BYTES)
 
 
 class BatchKind(enum.IntEnum):
@@ -52,6 +59,7 @@ class BatchHeader(msgspec.Struct, frozen=True, gc=False):
     count: int
     payload_length: int
     payload_crc: int
+    flags: int = 0
 
     @property
     def size(self) -> int:
@@ -97,7 +105,7 @@ def encode(kind: int, first_index: int, term: int, count: int, payload: bytes) -
         MAGIC,
         VERSION,
         kind,
-        0,
+        ZERO_RUN if _ZERO_RUN in payload else 0,
         first_index,
         term,
         count,
@@ -120,11 +128,11 @@ def decode_header(data: bytes | memoryview, offset: int = 0) -> BatchHeader:
     head = bytes(data[offset : offset + HEADER.size])
     if _U32.unpack_from(data, offset + HEADER.size)[0] != google_crc32c.value(head):
         raise BatchError("header checksum does not match")
-    if version != VERSION or flags:
+    if version != VERSION or flags & ~ZERO_RUN:
         raise BatchError(f"batch version {version} flags {flags} is not known to this program")
     if count < 1 or first_index < 1 or term < 1 or length > MAX_PAYLOAD_BYTES:
         raise BatchError(f"impossible header: index {first_index}, count {count}, length {length}")
-    return BatchHeader(kind, first_index, term, count, length, crc)
+    return BatchHeader(kind, first_index, term, count, length, crc, flags)
 
 
 def decode(data: bytes | memoryview, offset: int = 0) -> Batch:

@@ -1,4 +1,4 @@
-"""The bytes of the data directory: segment header, vote file, identity. Pure: no I/O.
+"""The bytes of the data directory: segment header, groups, vote file, identity. Pure: no I/O.
 
 Segment header and vote file hold one small record twice, in two blocks of 4096 bytes, so that one
 bad sector costs neither. All integers are little endian::
@@ -7,13 +7,22 @@ bad sector costs neither. All integers are little endian::
     block    the same once more                                                   4096 bytes
 
     segment  body = magic "RAFTSEG1", format version u16, cluster id length u16, zero u32,
-             first index u64, cluster id (UTF-8, zero padded) 64 bytes; batch records as
-             `consensus/batch.py` makes them follow back to back from SEGMENT_HEADER_SIZE on, then
-             zeros up to the end of the file (segments are written with zeros beforehand)
+             first index u64, cluster id (UTF-8, zero padded) 64 bytes; groups follow back to back
+             from SEGMENT_HEADER_SIZE on, then zeros up to the end of the file (segments are written
+             with zeros beforehand)
+    group    what is written and synced at once: a sync marker, then batch records back to back as
+             `consensus/batch.py` makes them
+    marker   magic "RSYN", last index before the group u64, the marker's own offset in the file
+             u64, CRC32C of the 20 bytes before u32                                 24 bytes
     last     the file `last-segment`: a copy of the header of the log's last segment, so that a log
              whose end is gone is noticed
     vote     body = magic "RAFTVOT1", format version u16, zero u16, zero u32, term u64,
              voted for u64, floor term u64, floor index u64
+
+A sync marker says that all entries up to that index were on the medium before the group was begun.
+It never says more than what stands in front of it, and a log is only ever cut at its end, so no
+marker of a log names an index behind the log's end. Its own offset keeps a marker within a payload
+(a backup of a log, say) from being taken for one of this log.
 
 The identity is a small text file, one `name = value` a line, the last one a CRC32C of all before.
 """
@@ -21,10 +30,13 @@ The identity is a small text file, one `name = value` a line, the last one a CRC
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 
 import google_crc32c
 import msgspec
 
+from raft_agent.consensus import batch as batches
+from raft_agent.consensus.batch import Batch
 from raft_agent.consensus.types import Vote
 
 FORMAT_VERSION = 1
@@ -32,12 +44,16 @@ BLOCK_BYTES = 4096
 SEGMENT_HEADER_SIZE = 2 * BLOCK_BYTES
 VOTE_FILE_SIZE = 2 * BLOCK_BYTES
 MAX_CLUSTER_ID_BYTES = 64
+SYNC_MAGIC = b"RSYN"
+SYNC_MARKER_SIZE = 24
 
 _SEGMENT_MAGIC = b"RAFTSEG1"
 _VOTE_MAGIC = b"RAFTVOT1"
 _SEGMENT = struct.Struct(f"<8sHHIQ{MAX_CLUSTER_ID_BYTES}s")
 _VOTE = struct.Struct("<8sHHIQQQQ")
+_SYNC = struct.Struct("<4sQQ")
 _U32 = struct.Struct("<I")
+_BATCH_MAGIC = batches.MAGIC.to_bytes(4, "little")
 _IDENTITY_TITLE = "raft-ebpf data directory: don't edit, don't copy to another machine"
 
 
@@ -89,6 +105,40 @@ def decode_segment_header(data: bytes) -> SegmentHeader:
     if id_length > MAX_CLUSTER_ID_BYTES or first_index < 1:
         raise FormatError(f"impossible header: index {first_index}, id of {id_length} bytes")
     return SegmentHeader(first_index, raw_id[:id_length].decode(), intact_copies)
+
+
+def encode_sync_marker(synced_index: int, offset: int) -> bytes:
+    """The SYNC_MARKER_SIZE bytes at byte `offset` of a segment, in front of the group that starts
+    with entry `synced_index` + 1.
+    """
+    body = _SYNC.pack(SYNC_MAGIC, synced_index, offset)
+    return body + _U32.pack(google_crc32c.value(body))
+
+
+def decode_sync_marker(data: bytes, offset: int) -> int | None:
+    """The index that the marker at byte `offset` of a segment says; None when there is none."""
+    end = offset + _SYNC.size
+    if len(data) < end + _U32.size:
+        return None
+    magic, synced_index, own_offset = _SYNC.unpack_from(data, offset)
+    crc = _U32.unpack_from(data, end)[0]
+    if magic != SYNC_MAGIC or own_offset != offset or crc != google_crc32c.value(data[offset:end]):
+        return None
+    return int(synced_index)
+
+
+def group_buffers(group: Sequence[Batch], offset: int) -> list[bytes]:
+    """What to write at byte `offset` of a segment in one go: a marker, then the batches."""
+    marker = encode_sync_marker(group[0].first_index - 1, offset)
+    return [marker, *(batch.record for batch in group)]
+
+
+def skip_marker(data: bytes, at: int) -> int:
+    """Where the batch starts that is next at or behind `at`, where the one before has ended.
+
+    What is there and is no batch is a marker, legible or not: a scan has found it good.
+    """
+    return at if data.startswith(_BATCH_MAGIC, at) else at + SYNC_MARKER_SIZE
 
 
 def encode_vote(vote: Vote) -> bytes:

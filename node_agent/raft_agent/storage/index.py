@@ -18,7 +18,8 @@ from raft_agent.storage.scan import MARK_SPACING_BYTES
 class Segment(msgspec.Struct):
     """One segment on disk: the entries `first_index` … `next_index` - 1, up to byte `end_offset`.
 
-    `mark_indexes` and `mark_offsets` as in ScanResult.
+    `mark_indexes` and `mark_offsets` as in ScanResult. A batch's place is where the one before
+    ends, so that a sync marker in front of it is found, read over and cut together with it.
     """
 
     path: str

@@ -13,7 +13,9 @@ from raft_agent.storage.files import replace_file, sync_directory, write_all
 from raft_agent.storage.format import (
     BLOCK_BYTES,
     SEGMENT_HEADER_SIZE,
+    SYNC_MARKER_SIZE,
     encode_segment_header,
+    group_buffers,
     segment_name,
 )
 from raft_agent.storage.index import LogIndex, Segment
@@ -77,15 +79,16 @@ class Log:
         self._cluster_id = cluster_id
 
     def append(self, batches: Sequence[Batch]) -> None:
-        """Write the batches behind the last one: one pwritev and one fdatasync while they fit into
-        the segment. Raises OSError, and ValueError when they don't follow the log.
+        """Write the batches behind the last one: as one group, with one pwritev and one fdatasync,
+        while they fit into the segment; what does not fit is a group of its own, begun when the one
+        before is on the medium. Raises OSError, and ValueError when they don't follow the log.
         """
         self._check(batches)
         start = 0
         while start < len(batches):
             last = self.index.last
             room = self._size_bytes - last.end_offset if last is not None and self._fd >= 0 else 0
-            stop = _fitting(batches, start, room)
+            stop = _fitting(batches, start, room - SYNC_MARKER_SIZE)
             if stop > start:
                 self._fill(batches[start:stop])
             else:
@@ -139,7 +142,7 @@ class Log:
     def _fill(self, batches: Sequence[Batch]) -> None:
         last = self.index.last
         assert last is not None  # noqa: S101 - for the type checker
-        write_all(self._fd, [batch.record for batch in batches], last.end_offset)
+        write_all(self._fd, group_buffers(batches, last.end_offset), last.end_offset)
         platform.sync_data(self._fd)
         self._note(batches)
 
@@ -150,14 +153,16 @@ class Log:
         before are by then: a segment in the log always starts with a batch that is there.
         """
         first = batches[start]
-        needed = SEGMENT_HEADER_SIZE + len(first.record)
+        needed = SEGMENT_HEADER_SIZE + SYNC_MARKER_SIZE + len(first.record)
         needed += -needed % BLOCK_BYTES
         prepared = self._preparer.take(needed, self._next_segment_bytes())
         self._close_segment()
         self._fd, self._size_bytes = prepared.fd, prepared.size_bytes
-        stop = _fitting(batches, start, prepared.size_bytes - SEGMENT_HEADER_SIZE)
+        room = prepared.size_bytes - SEGMENT_HEADER_SIZE - SYNC_MARKER_SIZE
+        stop = _fitting(batches, start, room)
         header = encode_segment_header(first.first_index, self._cluster_id)
-        write_all(self._fd, [header, *(batch.record for batch in batches[start:stop])], 0)
+        group = group_buffers(batches[start:stop], SEGMENT_HEADER_SIZE)
+        write_all(self._fd, [header, *group], 0)
         platform.sync_data(self._fd)
         path = self._directory / segment_name(first.first_index)
         prepared.path.replace(path)
@@ -177,8 +182,14 @@ class Log:
         return min(self._segment_bytes, max(_FIRST_SEGMENT_BYTES, _GROWTH * self._size_bytes))
 
     def _note(self, batches: Sequence[Batch]) -> None:
+        """The batches are there, as one group. Its marker counts as a part of the first one."""
+        sizes = [len(batch.record) for batch in batches]
+        sizes[0] += SYNC_MARKER_SIZE
         self.index.note(
-            [(batch.first_index, batch.last_index + 1, len(batch.record)) for batch in batches]
+            [
+                (batch.first_index, batch.last_index + 1, size)
+                for batch, size in zip(batches, sizes, strict=True)
+            ]
         )
 
     def _note_terms(self, batches: Sequence[Batch]) -> None:

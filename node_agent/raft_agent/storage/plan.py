@@ -25,7 +25,8 @@ from raft_agent.storage.format import (
     parse_segment_name,
     segment_name,
 )
-from raft_agent.storage.scan import ScanResult, Verdict, is_zero, scan_segment
+from raft_agent.storage.judge import Verdict, is_zero
+from raft_agent.storage.scan import ScanResult, scan_segment
 
 
 class PlannedSegment(msgspec.Struct):
@@ -118,6 +119,11 @@ class _Planner:
         scan = scan_segment(data, header.first_index, plan.last_term)
         if scan.verdict is Verdict.BROKEN:
             raise self._refusal(name, f"damaged: {scan.reason}", scan.trouble_offset)
+        for offset in scan.bad_markers:
+            self._warn(
+                f"{self._directory}/{name}, byte {offset}: a sync marker is damaged; no entry is "
+                "missing. Check the disk"
+            )
         segment = PlannedSegment(name, len(data), scan)
         if scan.verdict is not Verdict.CLEAN:
             self._trouble = segment

@@ -9,10 +9,12 @@ from raft_agent.consensus import batch as batches
 from raft_agent.consensus.batch import Batch, BatchError
 from raft_agent.storage.errors import START_ANEW, StorageError
 from raft_agent.storage.files import read_exactly
+from raft_agent.storage.format import SYNC_MARKER_SIZE, skip_marker
 from raft_agent.storage.index import LogIndex, Place
 from raft_agent.storage.scan import MARK_SPACING_BYTES
 
 _MAX_CHUNK_BYTES = 4 << 20
+_MAX_HEAD_BYTES = SYNC_MARKER_SIZE + batches.HEADER_SIZE
 
 
 def read_batches(index: LogIndex, from_index: int, max_bytes: int) -> tuple[Batch, ...]:
@@ -61,17 +63,19 @@ def _batches_at(place: Place, from_index: int, budget_bytes: int) -> Iterator[Ba
             data, base = b"", offset
             while offset < place.end_offset:
                 at = offset - base
-                if at + batches.HEADER_SIZE > len(data):
+                if at + _MAX_HEAD_BYTES > len(data):
                     data, base, at = read_exactly(fd, chunk, offset), offset, 0
-                header = batches.decode_header(data, at)
+                begin = skip_marker(data, at)
+                header = batches.decode_header(data, begin)
+                size = begin - at + header.size
                 if header.first_index != expected:
                     raise BatchError(f"index {header.first_index} is where {expected} should be")
                 if header.last_index >= from_index:
-                    if at + header.size > len(data):
-                        data = read_exactly(fd, max(chunk, header.size), offset)
-                        base, at = offset, 0
-                    yield batches.decode(data, at)
-                offset += header.size
+                    if at + size > len(data):
+                        data = read_exactly(fd, max(chunk, size), offset)
+                        base, begin = offset, begin - at
+                    yield batches.decode(data, begin)
+                offset += size
                 expected = header.last_index + 1
         finally:
             os.close(fd)
@@ -83,7 +87,8 @@ def _batches_at(place: Place, from_index: int, budget_bytes: int) -> Iterator[Ba
 
 
 def find_boundary(index: LogIndex, wanted: int) -> tuple[Place, int]:
-    """The segment and the byte at which the batch stands that starts with entry `wanted`.
+    """The segment and the byte at which the batch stands that starts with entry `wanted`, or the
+    marker in front of it: where the batch before ends.
 
     Raises ValueError when no batch starts there, StorageError when the way to it is damaged.
     """
@@ -95,10 +100,12 @@ def find_boundary(index: LogIndex, wanted: int) -> tuple[Place, int]:
         fd = os.open(place.path, os.O_RDONLY)
         try:
             while expected < wanted:
-                header = batches.decode_header(os.pread(fd, batches.HEADER_SIZE, offset))
+                data = os.pread(fd, _MAX_HEAD_BYTES, offset)
+                begin = skip_marker(data, 0)
+                header = batches.decode_header(data, begin)
                 if header.first_index != expected:
                     raise BatchError(f"index {header.first_index} is where {expected} should be")
-                offset += header.size
+                offset += begin + header.size
                 expected = header.last_index + 1
         finally:
             os.close(fd)

@@ -22,10 +22,11 @@ from raft_agent.storage.format import (
     parse_segment_name,
 )
 from raft_agent.storage.index import LogIndex, Segment
+from raft_agent.storage.judge import Verdict
 from raft_agent.storage.log import Log, cut_file
 from raft_agent.storage.plan import PlannedSegment, RecoveryPlan, plan_recovery
 from raft_agent.storage.prepare import TEMPORARY_NAMES
-from raft_agent.storage.scan import Verdict, batches_between
+from raft_agent.storage.scan import batches_between
 
 
 class OpenedLog(msgspec.Struct):
@@ -151,14 +152,13 @@ def _load_tail(
         finally:
             os.close(fd)
         found = batches_between(data, 0, len(data))
-        excess = len(data) - room
+        room -= sum(len(batch.record) for batch in found)
         dropped = 0
-        while excess > 0:
-            excess -= len(found[dropped].record)
+        while room < 0:
+            room += len(found[dropped].record)
             dropped += 1
         pieces.append(found[dropped:])
-        room -= scan.end_offset - SEGMENT_HEADER_SIZE
-        if room <= 0:
+        if dropped or start > SEGMENT_HEADER_SIZE:
             break
     return tuple(batch for piece in reversed(pieces) for batch in piece)
 

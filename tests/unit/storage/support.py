@@ -15,7 +15,12 @@ import pytest
 
 from raft_agent.consensus.batch import Batch, BatchKind, encode
 from raft_agent.consensus.types import AppendLog, Configuration, Member, SaveVote, Vote
-from raft_agent.storage.format import encode_segment_header, segment_name
+from raft_agent.storage.format import (
+    SEGMENT_HEADER_SIZE,
+    encode_segment_header,
+    group_buffers,
+    segment_name,
+)
 from raft_agent.storage.plan import RecoveryPlan, plan_recovery
 from raft_agent.storage.store import StorageFailure, Store
 
@@ -53,8 +58,21 @@ def records(log: Sequence[Batch]) -> bytes:
     return b"".join(batch.record for batch in log)
 
 
+def written(groups: Sequence[Sequence[Batch]], offset: int = SEGMENT_HEADER_SIZE) -> bytes:
+    """What stands from byte `offset` of a segment on when these groups were written there."""
+    data = b""
+    for group in groups:
+        data += b"".join(group_buffers(group, offset + len(data)))
+    return data
+
+
+def one_by_one(log: Sequence[Batch]) -> bytes:
+    """The same, each batch a group of its own."""
+    return written([[batch] for batch in log])
+
+
 def segment(log: Sequence[Batch], *, first_index: int = 1, behind: bytes = UNUSED) -> bytes:
-    return encode_segment_header(first_index, CLUSTER) + records(log) + behind
+    return encode_segment_header(first_index, CLUSTER) + one_by_one(log) + behind
 
 
 def plan_for(data: bytes, vote: Vote | None = None) -> RecoveryPlan:
@@ -243,7 +261,7 @@ class PowerFailures:
         return image
 
     def _torn(self, inode: int, written: bytes) -> bytes:
-        """A beginning of what was written since the last sync, in sectors."""
+        """Any sectors of what was written since the last sync, or a beginning of them."""
         durable = self._contents.get(inode, b"")
         if len(written) != len(durable):
             return self._rng.choice([durable, written])
@@ -253,6 +271,8 @@ class PowerFailures:
             if written[at : at + 512] != durable[at : at + 512]
         ]
         kept = changed[: self._rng.randint(0, len(changed))]
+        if self._rng.random() < 0.7:
+            kept = [at for at in changed if self._rng.random() < 0.7]
         data = bytearray(durable)
         for at in kept:
             data[at : at + 512] = written[at : at + 512]

@@ -10,13 +10,16 @@ from raft_agent.consensus.types import Vote
 from raft_agent.storage.format import (
     BLOCK_BYTES,
     SEGMENT_HEADER_SIZE,
+    SYNC_MARKER_SIZE,
     VOTE_FILE_SIZE,
     FormatError,
     decode_identity,
     decode_segment_header,
+    decode_sync_marker,
     decode_vote,
     encode_identity,
     encode_segment_header,
+    encode_sync_marker,
     encode_vote,
     parse_segment_name,
     segment_name,
@@ -83,6 +86,25 @@ def test_a_segment_header_comes_back_as_it_was_written(first_index: int, cluster
         cluster_id,
         2,
     )
+
+
+@settings(deadline=None)
+@given(u64, st.integers(0, 5000))
+def test_a_marker_comes_back_as_it_was_written_in_its_own_place_only(
+    synced_index: int, offset: int
+) -> None:
+    marker = encode_sync_marker(synced_index, offset)
+    assert len(marker) == SYNC_MARKER_SIZE
+    assert decode_sync_marker(bytes(offset) + marker, offset) == synced_index
+    assert decode_sync_marker(bytes(offset + 1) + marker, offset + 1) is None
+    assert decode_sync_marker((bytes(offset) + marker)[:-1], offset) is None
+
+
+def test_a_marker_with_a_flipped_bit_is_none() -> None:
+    for bit in range(SYNC_MARKER_SIZE * 8):
+        data = bytearray(encode_sync_marker(77, 0))
+        data[bit // 8] ^= 1 << bit % 8
+        assert decode_sync_marker(bytes(data), 0) is None
 
 
 def test_a_vote_file_is_no_segment() -> None:

@@ -21,9 +21,11 @@ from tests.unit.storage.support import (
     configuration_batch,
     make_batch,
     make_log,
+    one_by_one,
     plan_for,
     records,
     segment,
+    written,
 )
 
 OLD = [configuration_batch(1), *make_log([10, 200, 30], first_index=2)]
@@ -71,7 +73,7 @@ def test_the_segments_together_are_the_log() -> None:
 def test_a_torn_tail_is_cut_and_said_so() -> None:
     torn = make_batch(END, LAST.term, 1, b"y" * 900).record[:500]
     plan = plan_two(segment(OLD), segment(NEW, first_index=MIDDLE, behind=torn + UNUSED))
-    offset = SEGMENT_HEADER_SIZE + len(records(NEW))
+    offset = SEGMENT_HEADER_SIZE + len(one_by_one(NEW))
     assert plan.cut == Cut(segment_name(MIDDLE), offset)
     assert plan.last_index == END - 1
     assert plan.vote == Vote()
@@ -88,6 +90,24 @@ def test_damage_at_the_end_raises_the_vote_floor_before_it_is_cut() -> None:
     assert plan.cut is not None
     [warning] = plan.warnings
     assert "does not stand for election" in warning
+
+
+def test_damage_in_the_last_group_raises_the_vote_floor_to_its_end() -> None:
+    data = encode_segment_header(MIDDLE, CLUSTER) + written([NEW]) + UNUSED
+    plan = plan_two(segment(OLD), flipped(data, SEGMENT_HEADER_SIZE + 50), Vote(9, 4))
+    assert plan.vote == Vote(9, 4, LAST.term, LAST.last_index)
+    assert plan.last_index == MIDDLE - 1
+    assert plan.delete == [segment_name(MIDDLE)]
+
+
+def test_a_damaged_marker_only_warns() -> None:
+    offset = SEGMENT_HEADER_SIZE + len(one_by_one(OLD[:1]))
+    plan = plan_for(flipped(segment(OLD), offset + 9))
+    assert plan.last_index == MIDDLE - 1
+    assert plan.cut is None
+    [warning] = plan.warnings
+    assert f"byte {offset}" in warning
+    assert "marker" in warning
 
 
 def test_a_floor_is_never_lowered_by_new_damage() -> None:
@@ -133,7 +153,7 @@ def test_a_bad_end_of_an_earlier_segment_is_damage_in_the_middle(behind: bytes) 
     ]
     with pytest.raises(StorageError, match="in the middle of the log") as caught:
         plan_recovery(segments, Vote())
-    assert caught.value.offset == SEGMENT_HEADER_SIZE + len(records(OLD))
+    assert caught.value.offset == SEGMENT_HEADER_SIZE + len(one_by_one(OLD))
 
 
 def test_scratches_in_unused_space_of_an_earlier_segment_only_warn() -> None:
@@ -255,7 +275,7 @@ def test_a_prepared_segment_in_the_middle_is_refused() -> None:
 
 
 def test_damage_with_only_a_prepared_segment_behind_it_is_at_the_end() -> None:
-    data = flipped(segment(OLD), SEGMENT_HEADER_SIZE + len(records(OLD)) - 5)
+    data = flipped(segment(OLD), SEGMENT_HEADER_SIZE + len(one_by_one(OLD)) - 5)
     plan = plan_two(data, segment([], first_index=MIDDLE))
     assert plan.vote.floor_index == MIDDLE - 1
     assert plan.delete == [segment_name(MIDDLE)]

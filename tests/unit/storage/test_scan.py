@@ -11,12 +11,11 @@ from hypothesis import strategies as st
 
 from raft_agent.consensus.batch import HEADER_SIZE, Batch, BatchKind, encode
 from raft_agent.storage.format import SEGMENT_HEADER_SIZE
+from raft_agent.storage.judge import Verdict, is_zero
 from raft_agent.storage.scan import (
     MARK_SPACING_BYTES,
     ScanResult,
-    Verdict,
     batches_between,
-    is_zero,
     scan_segment,
 )
 from tests.unit.storage.support import (
@@ -26,6 +25,7 @@ from tests.unit.storage.support import (
     make_batch,
     make_log,
     records,
+    written,
 )
 
 GOOD = make_log([10, 0, 300])
@@ -177,9 +177,11 @@ def test_any_flipped_bit_of_the_last_batch_is_damage(size: int) -> None:
         assert result.trouble_offset == START
 
 
-def test_zeros_within_a_payload_that_is_there_to_its_end_are_damage() -> None:
+def test_zeros_within_a_payload_that_are_no_whole_sector_are_damage() -> None:
     record = follower(2_000).record
-    assert behind_good(cleared(record, 512, 1024)).verdict is Verdict.DAMAGED
+    aligned = -START % 512 + 512
+    assert behind_good(cleared(record, aligned + 1, aligned + 513)).verdict is Verdict.DAMAGED
+    assert behind_good(cleared(record, aligned, aligned + 512)).verdict is Verdict.TORN
 
 
 def test_a_zeroed_front_header_is_damage_when_the_trailer_tells_of_it() -> None:
@@ -217,37 +219,54 @@ def test_of_two_damaged_batches_at_the_end_the_last_one_counts() -> None:
     assert (result.damage_term, result.damage_index) == (second.term, second.last_index)
 
 
-def test_a_damaged_batch_with_a_torn_one_behind_it_is_damage_at_the_end() -> None:
-    batch = follower()
+def test_a_damaged_batch_of_a_torn_group_was_never_acknowledged() -> None:
     torn = follower(ahead=2).record[:200]
+    assert behind_good(with_flip(follower().record, 100) + torn).verdict is Verdict.TORN
+
+
+def test_a_damaged_batch_with_a_torn_group_behind_it_is_damage_at_the_end() -> None:
+    batch = follower()
+    torn = bytes(24) + follower(ahead=2).record[:200]
     result = behind_good(with_flip(batch.record, 100) + torn)
     assert result.verdict is Verdict.DAMAGED
     assert (result.damage_term, result.damage_index) == (batch.term, batch.last_index)
+
+
+@pytest.mark.parametrize("position", [2, 100, 700], ids=["front header", "payload", "trailer"])
+def test_damage_within_the_last_group_counts_to_the_end_of_the_group(position: int) -> None:
+    record, last = follower(size=640).record, follower(ahead=2, term=LAST_TERM + 1)
+    result = behind_good(with_flip(record, position) + last.record)
+    assert result.verdict is Verdict.DAMAGED
+    assert (result.damage_term, result.damage_index) == (last.term, last.last_index)
 
 
 # --- Broken: something good behind, or nobody can tell
 
 
 @pytest.mark.parametrize("position", [2, 100, 700], ids=["front header", "payload", "trailer"])
-def test_damage_with_a_good_batch_behind_it_is_broken(position: int) -> None:
+def test_damage_with_a_group_behind_it_is_broken(position: int) -> None:
     record = follower(size=640).record
-    result = behind_good(with_flip(record, position) + follower(ahead=2).record)
-    assert result.verdict is Verdict.BROKEN
-    assert result.trouble_offset == START
-    assert f"index {NEXT_INDEX}" in result.reason
+    behind = written([[follower(ahead=2)]], START + len(record))
+    for shown in (behind, behind[:24]):
+        result = behind_good(with_flip(record, position) + shown)
+        assert result.verdict is Verdict.BROKEN
+        assert result.trouble_offset == START
+        assert f"index {NEXT_INDEX}" in result.reason
+        assert f"byte {START + len(record)}" in result.reason
 
 
 @pytest.mark.parametrize("length", [0, 20, 300, 650])
-def test_a_hole_with_a_good_batch_behind_it_is_broken(length: int) -> None:
-    record = follower().record
-    data = cleared(record, length, len(record)) + follower(ahead=2).record
+def test_a_hole_with_a_group_behind_it_is_broken(length: int) -> None:
+    record = follower(2_000).record
+    data = cleared(record, length, len(record))
+    data += written([[follower(ahead=2)]], START + len(record))
     assert behind_good(data).verdict is Verdict.BROKEN
 
 
-def test_a_hole_with_a_damaged_but_complete_batch_behind_it_is_broken() -> None:
-    record = follower().record
-    data = cleared(record, 300, len(record)) + with_flip(follower(ahead=2).record, 100)
-    assert behind_good(data).verdict is Verdict.BROKEN
+def test_a_marker_within_a_payload_says_nothing() -> None:
+    log = written([[follower()], [make_batch(NEXT_INDEX + 2)]], START)
+    data = make_batch(NEXT_INDEX, LAST_TERM, 1, b"backup:" + log).record
+    assert behind_good(with_flip(data, 42)).verdict is Verdict.DAMAGED
 
 
 def test_two_equal_headers_without_a_right_checksum_are_broken() -> None:

@@ -14,7 +14,13 @@ import pytest
 from raft_agent.consensus.batch import Batch
 from raft_agent.consensus.types import AppendLog, SaveVote, Vote
 from raft_agent.storage.errors import StorageError
-from raft_agent.storage.format import BLOCK_BYTES, SEGMENT_HEADER_SIZE, segment_name
+from raft_agent.storage.format import (
+    BLOCK_BYTES,
+    SEGMENT_HEADER_SIZE,
+    SYNC_MARKER_SIZE,
+    decode_sync_marker,
+    segment_name,
+)
 from raft_agent.storage.store import Store
 from tests.unit.storage.support import (
     CLUSTER,
@@ -182,6 +188,57 @@ def test_everything_queued_goes_out_with_one_sync(
             answers.append(driver.logs.get(timeout=60))
         assert len(syncs) == 2
         assert answers == [2, last]
+
+
+def markers(path: Path) -> list[int]:
+    """What the markers in a segment say."""
+    data = path.read_bytes()
+    found = (decode_sync_marker(data, at) for at in range(len(data)))
+    return [synced_index for synced_index in found if synced_index is not None]
+
+
+def test_each_group_has_a_marker_that_names_the_entry_before_it(tmp_path: Path) -> None:
+    log = make_log([100] * 6)
+    with opened(tmp_path) as driver:
+        driver.append(*log[:2])
+        driver.append(log[2])
+    with opened(tmp_path) as driver:
+        driver.append(*log[3:])
+    assert markers(tmp_path / "log" / segment_name(1)) == [
+        0,
+        log[1].last_index,
+        log[2].last_index,
+    ]
+
+
+def test_no_marker_of_a_cut_log_names_an_entry_that_was_cut(tmp_path: Path) -> None:
+    old = make_log([100] * 10)
+    cut_at = old[5].first_index
+    new = make_log([100] * 3, first_index=cut_at, term=50)
+    with opened(tmp_path) as driver:
+        for batch in old:
+            driver.append(batch)
+        driver.append(truncate_from=cut_at)
+        paths = sorted((tmp_path / "log").glob("*.seg"))
+        assert max(markers(paths[-1])) == old[3].last_index
+        driver.append(*new)
+    *_, last = sorted((tmp_path / "log").glob("*.seg"))
+    assert markers(last) == [cut_at - 1]
+    assert recovered_log(tmp_path) == (*old[:5], *new)
+
+
+def test_a_batch_is_read_although_the_marker_before_it_is_damaged(tmp_path: Path) -> None:
+    log = make_log([100] * 6)
+    with opened(tmp_path) as driver:
+        for batch in log:
+            driver.append(batch)
+    change(tmp_path / "log" / segment_name(1), SEGMENT_HEADER_SIZE + 3)
+    with opened(tmp_path) as driver:
+        [warning] = driver.store.recovered.warnings
+        assert "marker" in warning
+        assert driver.store.read(1, 1 << 20) == tuple(log)
+        driver.append(truncate_from=log[1].first_index)
+    assert recovered_log(tmp_path) == (log[0],)
 
 
 def test_only_the_end_of_the_log_is_kept_in_memory(tmp_path: Path) -> None:
@@ -406,7 +463,7 @@ def test_a_batch_that_went_bad_later_is_not_given_out(
     tmp_path: Path, long_log: list[Batch]
 ) -> None:
     with opened(tmp_path) as driver:
-        change(tmp_path / "log" / segment_name(1), SEGMENT_HEADER_SIZE + 60)
+        change(tmp_path / "log" / segment_name(1), SEGMENT_HEADER_SIZE + 90)
         with pytest.raises(StorageError, match="checksum") as caught:
             driver.store.read(1, 1)
         assert caught.value.path.endswith(segment_name(1))
@@ -511,7 +568,7 @@ def test_readers_see_old_or_new_batches_while_the_log_is_cut(tmp_path: Path) -> 
 
 
 def damage_last_batch(data_dir: Path, log: list[Batch]) -> None:
-    offset = SEGMENT_HEADER_SIZE + sum(len(batch.record) for batch in log)
+    offset = SEGMENT_HEADER_SIZE + SYNC_MARKER_SIZE + sum(len(batch.record) for batch in log)
     change(data_dir / "log" / segment_name(1), offset - 60)
 
 
