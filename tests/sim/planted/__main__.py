@@ -1,7 +1,8 @@
-"""Plant faults and see how soon the simulator complains.
+"""Plant faults and see how soon they are noticed.
 
-`python -m tests.sim.planted` runs every fault from seed 0 on until it is caught and prints the
-table of docs/testing.md; `--fault NAME` one of them; `--rate` all of the first `--seeds` runs.
+`python -m tests.sim.planted` runs every fault from seed 0 on until it is caught, and prints the
+table of docs/testing.md. `--rate` makes all of the `--seeds` runs and counts; `--fault NAME`
+takes one fault only. A fault with a test of the core to catch it is given to that one.
 """
 
 from __future__ import annotations
@@ -12,11 +13,13 @@ import sys
 from collections import Counter
 
 from tests.sim.planted.catalogue import FAULTS
-from tests.sim.planted.fault import Fault, complaint
+from tests.sim.planted.fault import Fault, complaint, fails_unit_test
+
+HEADER = ("fault", "what it does", "runs", "caught in run", "caught by")
 
 
-def _hunt(fault: Fault, seeds: int, *, every: bool) -> tuple[int, int, Counter[str]]:
-    """(first seed that caught it or -1, runs that did, what they said)."""
+def _in_runs(fault: Fault, seeds: int, *, every: bool) -> tuple[int, tuple[str, ...]]:
+    """(first seed that caught it or -1, cells of the table)."""
     first, caught = -1, 0
     said: Counter[str] = Counter()
     for seed in range(seeds):
@@ -25,11 +28,19 @@ def _hunt(fault: Fault, seeds: int, *, every: bool) -> tuple[int, int, Counter[s
         if told:
             caught += 1
             said[told] += 1
-            if first < 0:
-                first = seed
+            first = seed if first < 0 else first
             if not every:
                 break
-    return first, caught, said
+    runs = str(first + 1) if first >= 0 else f"none of {seeds}"
+    if every and caught:
+        runs += f" ({caught} of {seeds})"
+    return first, (fault.focus.__name__, runs, "; ".join(rule for rule, _ in said.most_common(3)))
+
+
+def _in_unit_test(fault: Fault) -> tuple[int, tuple[str, ...]]:
+    module, _, function = fault.unit_test.partition(":")
+    noticed = fails_unit_test(fault)
+    return (0, ("-", "-", f"{module}.py: {function}")) if noticed else (-1, ("-", "-", "nothing"))
 
 
 def main() -> int:
@@ -42,15 +53,16 @@ def main() -> int:
     if not chosen:
         print(f"no fault is called {arguments.fault}", file=sys.stderr)
         return 2
-    missed = 0
     gc.disable()
+    missed = 0
+    print(f"| {' | '.join(HEADER)} |\n|{'---|' * len(HEADER)}")
     for fault in chosen:
-        first, caught, said = _hunt(fault, arguments.seeds, every=arguments.rate)
+        if fault.unit_test:
+            first, cells = _in_unit_test(fault)
+        else:
+            first, cells = _in_runs(fault, arguments.seeds, every=arguments.rate)
         missed += first < 0
-        runs = f"run {first + 1}" if first >= 0 else f"not in {arguments.seeds} runs"
-        share = f", {caught} of {arguments.seeds}" if arguments.rate else ""
-        told = "; ".join(f"{rule} ({n})" for rule, n in said.most_common(4))
-        print(f"| {fault.name} | {runs}{share} | {told} |", flush=True)
+        print(f"| {' | '.join((f'`{fault.name}`', fault.wrong, *cells))} |", flush=True)
     return 1 if missed else 0
 
 

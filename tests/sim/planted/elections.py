@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.sim.planted.fault import Edit, Fault
-from tests.sim.planted.focus import restarts
+from tests.sim.planted.focus import damaged_logs, diverging_logs, restarts
 
 _ELECTION = "raft_agent.consensus.election"
 _STATE = "raft_agent.consensus.state"
@@ -85,7 +85,6 @@ FAULTS = (
             "a leader voted for itself and knows itself",
             "a vote left before it was on disk",
         ),
-        seed=13,
     ),
     Fault(
         "pre_votes_count_as_votes",
@@ -131,7 +130,7 @@ FAULTS = (
             ),
         ),
         ("leader completeness", "an entry is cut that is committed elsewhere"),
-        seed=52,
+        focus=diverging_logs,
     ),
     Fault(
         "half_is_a_majority",
@@ -178,7 +177,6 @@ FAULTS = (
             ),
         ),
         ("leader completeness", "an entry is cut that is committed elsewhere"),
-        seed=43,
     ),
     Fault(
         "damaged_end_stands",
@@ -186,12 +184,12 @@ FAULTS = (
         (
             Edit(
                 _STATE,
-                "return is_voter(self.configuration, self.member_id) and self.vote_floor == (0, 0)",
-                "return is_voter(self.configuration, self.member_id)",
+                "            and self.vote_floor == (0, 0)\n",
+                "",
             ),
         ),
         ("leader completeness", "two different entries", "an entry is cut"),
-        seed=78,
+        focus=damaged_logs,
     ),
     Fault(
         "two_founders",
@@ -204,7 +202,11 @@ FAULTS = (
                 "self._state.role is Role.FRESH and bool(self._names)",
             ),
         ),
-        ("two clusters came out of one first start",),
+        (
+            "two clusters came out of one first start",
+            "state machine safety",
+            "have other logs",
+        ),
     ),
     Fault(
         "any_token_opens",

@@ -84,6 +84,38 @@ def late_messages(options: Options) -> Options:
     )
 
 
+def diverging_logs(options: Options) -> Options:
+    """Leaders are cut off while clients write to them, so that logs grow apart and are cut."""
+    return replace(
+        options,
+        nodes=5,
+        skew_ppm=(0, 0, 0, 0, 0),
+        calm_start=True,
+        faults=("isolate_leader", "partition", "crash", "burst"),
+        fault_interval_us=150_000,
+        settings=structs.replace(
+            options.settings,
+            max_append_bytes=1,
+            max_inflight_messages=2,
+            max_uncommitted_bytes=64 << 20,
+        ),
+        clients=replace(options.clients, clients=8, think_us=3_000, weights=(1, 8, 0, 0, 1)),
+    )
+
+
+def damaged_logs(options: Options) -> Options:
+    """The last batches of logs are damaged, often soon after they were acknowledged."""
+    return replace(
+        options,
+        nodes=3,
+        skew_ppm=(0, 0, 0),
+        calm_start=True,
+        faults=("damage", "crash", "isolate_leader"),
+        fault_interval_us=60_000,
+        clients=replace(options.clients, clients=8, think_us=3_000, weights=(1, 8, 0, 0, 1)),
+    )
+
+
 def slow_disks(options: Options) -> Options:
     """Logs are cut while what is to be cut is still being written."""
     return replace(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.sim.planted.fault import Edit, Fault
+from tests.sim.planted.focus import damaged_logs, diverging_logs
 
 _PROCESS = "tests.sim.process"
 _DISK = "tests.sim.disk"
@@ -22,6 +23,7 @@ FAULTS = (
             ),
         ),
         ("leader completeness", "an entry is cut", "two different entries"),
+        focus=damaged_logs,
     ),
     Fault(
         "checksum_not_looked_at",
@@ -43,6 +45,7 @@ FAULTS = (
             "acknowledged before it was on disk",
             "a vote left before it was on disk",
             "a message of a term that is not on disk",
+            "installs a first entry that is not on disk",
         ),
     ),
     Fault(
@@ -103,6 +106,13 @@ FAULTS = (
                 "if results is not None:",
             ),
         ),
-        ("linearizable", "was answered with", "was promised", "is to one client"),
+        (
+            "linearizable",
+            "was answered with",
+            "was promised",
+            "is to one client",
+            "to one client",
+        ),
+        focus=diverging_logs,
     ),
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.sim.planted.fault import Edit, Fault
-from tests.sim.planted.focus import hand_overs, slow_disks
+from tests.sim.planted.focus import diverging_logs, hand_overs, slow_disks
 
 _APPENDS = "raft_agent.consensus.appends"
 _REPLICATION = "raft_agent.consensus.replication"
@@ -22,7 +22,11 @@ FAULTS = (
                 "if index <= state.commit_index:",
             ),
         ),
-        ("a leader commits by an entry of an older term",),
+        (
+            "a leader commits by an entry of an older term",
+            "state machine safety",
+            "committed, but not on the disks of a majority",
+        ),
     ),
     Fault(
         "truncation_by_an_old_append",
@@ -35,7 +39,11 @@ FAULTS = (
                 "",
             ),
         ),
-        ("a committed entry is cut", "a committed entry is never cut"),
+        (
+            "a committed entry is cut",
+            "a committed entry is never cut",
+            "state machine safety",
+        ),
         seed=2,
     ),
     Fault(
@@ -106,6 +114,8 @@ FAULTS = (
         (
             "a match index is beyond what is on the peer's disk",
             "acknowledged before it was on disk",
+            "no fresh write after healing",
+            "no progress after healing",
         ),
         seed=2,
     ),
@@ -119,8 +129,16 @@ FAULTS = (
                 "if message.prev_index > state.log.last_index:",
             ),
         ),
-        ("log matching", "terms that fall", "can't follow", "beyond what is on the peer's disk"),
-        seed=34,
+        (
+            "log matching",
+            "terms that fall",
+            "can't follow",
+            "beyond what is on the peer's disk",
+            "committed entries differ",
+            "state machine safety",
+            "would split a batch",
+        ),
+        focus=diverging_logs,
     ),
     Fault(
         "commit_beyond_the_request",
@@ -132,8 +150,11 @@ FAULTS = (
                 "self.committed(min(message.commit_index, state.log.last_index))",
             ),
         ),
-        ("committed entries differ",),
-        seed=39,
+        (
+            "committed entries differ",
+            "state machine safety",
+        ),
+        focus=diverging_logs,
     ),
     Fault(
         "heartbeat_commits_beyond_match",
@@ -146,8 +167,11 @@ FAULTS = (
                 "            known = state.commit_index\n            progress.commit_sent",
             ),
         ),
-        ("committed entries differ",),
-        seed=18,
+        (
+            "committed entries differ",
+            "state machine safety",
+        ),
+        focus=diverging_logs,
     ),
     Fault(
         "commit_quorum_off_by_one",
@@ -172,7 +196,11 @@ FAULTS = (
                 "pass",
             ),
         ),
-        ("what is on disk is in the log", "acknowledged before it was on disk"),
+        (
+            "what is on disk is in the log",
+            "acknowledged before it was on disk",
+            "a match index is beyond what is on the peer's disk",
+        ),
         seed=3,
     ),
     Fault(
@@ -266,7 +294,10 @@ FAULTS = (
                 "event.batches",
             ),
         ),
-        ("applied before it was committed",),
+        (
+            "applied before it was committed",
+            "applied <= committed <= last",
+        ),
         seed=3,
     ),
     Fault(
