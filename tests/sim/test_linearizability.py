@@ -301,7 +301,11 @@ def test_an_unknown_write_that_nobody_saw_does_not_lead_the_search_astray() -> N
         Operation("k", ("cas", "first", "unseen"), UNKNOWN, 3, None, 9),
         Operation("k", ("cas", "first", "seen"), UNKNOWN, 4, None, 9),
         *(Operation("k", ("get",), "seen", 10 + n, 100 + n, 11) for n in range(12)),
-        *(Operation("k", ("put", n), None, 30 + n, 120 + n, 12 + n) for n in range(12)),
+        *(Operation("k", ("put", n), None, 30 + n, 120 + n, 20 + 2 * n) for n in range(12)),
+        *(
+            Operation("k", ("cas", "first", -n), False, 60 + n, 140 + n, 13 + 2 * n)
+            for n in range(12)
+        ),
     ]
     result = check(history, max_steps=len(history) * 4)
     assert result, str(result)
