@@ -142,3 +142,18 @@ def test_a_deposed_leader_refuses_no_tag_for_a_followers_question() -> None:
     effects += cluster[1].receive(3, Heartbeat(9, 1, 1, 0))
     assert not of(Refused, effects)
     assert [m.request_id for m in sends(ReadIndexReply, effects, to=2)] == [77]
+
+
+def test_no_ballot_is_opened_while_a_vote_is_being_written() -> None:
+    """It would only queue behind that one; the timer runs anew."""
+    server = Server()
+    server.saves = False
+    server.receive(9, AppendReply(5, 1, 1, True, 0, 0, 0))
+    effects = server.tick()
+    assert not sends(PreVote, effects)
+    assert server.node.role is Role.FOLLOWER
+    due_us = server.node.next_deadline_us
+    assert due_us is not None
+    assert due_us >= server.now_us + MIN_TIMEOUT_US
+    server.save_vote()
+    assert sends(PreVote, server.tick())

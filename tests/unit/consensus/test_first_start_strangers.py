@@ -19,7 +19,15 @@ from raft_agent.consensus.types import (
     Vote,
 )
 from tests.unit.consensus.first_start import FOUNDER, SECOND, THIRD, fresh_cluster, is_ask
-from tests.unit.consensus.server import SETTINGS, Server, configuration_of, of, sends
+from tests.unit.consensus.server import (
+    MAX_TIMEOUT_US,
+    MIN_TIMEOUT_US,
+    SETTINGS,
+    Server,
+    configuration_of,
+    of,
+    sends,
+)
 
 NAMES = ("n1", "n2", "n3")
 # How many askers a fresh node remembers.
@@ -158,13 +166,25 @@ def test_an_adopter_brings_others_in_once_its_own_disk_has_the_first_entry() -> 
     assert [send.to for send in server.outbox if isinstance(send.message, BootstrapInstall)] == [2]
 
 
-def test_a_term_that_the_disk_knows_stays_when_a_first_entry_is_adopted() -> None:
-    server = fresh("n3", vote=Vote(3, 0))
+@pytest.mark.parametrize("term", [1, 3])
+def test_a_term_that_the_disk_knows_stays_when_a_first_entry_is_adopted(term: int) -> None:
+    server = fresh("n3", vote=Vote(term, 0))
     token = answer_of(server, 1).token
     effects = server.receive(1, BootstrapInstall(1, 1, token, first_entry(configuration_of(3))))
     assert server.node.role is Role.FOLLOWER
-    assert server.node.current_term == 3
+    assert server.node.current_term == term
     assert not of(SaveVote, effects)
+
+
+def test_whoever_adopts_a_first_entry_has_voted_for_nobody_and_waits_a_whole_timeout() -> None:
+    server = fresh("n3")
+    token = answer_of(server, 1).token
+    server.now_us = 10 * MAX_TIMEOUT_US
+    effects = server.receive(1, BootstrapInstall(1, 1, token, first_entry(configuration_of(3))))
+    assert [(save.term, save.voted_for) for save in of(SaveVote, effects)] == [(1, 0)]
+    due_us = server.node.next_deadline_us
+    assert due_us is not None
+    assert due_us >= server.now_us + MIN_TIMEOUT_US
 
 
 def test_a_node_founds_a_cluster_of_its_own_only_when_told_to() -> None:
