@@ -119,6 +119,9 @@ class _Planner:
         scan = scan_segment(data, header.first_index, plan.last_term)
         if scan.verdict is Verdict.BROKEN:
             raise self._refusal(name, f"damaged: {scan.reason}", scan.trouble_offset)
+        if plan.segments and scan.verdict is Verdict.CLEAN and not scan.mark_indexes:
+            # A segment gets its name only once its first batch is on the medium.
+            raise self._refusal(name, "holds no entry: what it held is gone", SEGMENT_HEADER_SIZE)
         for offset in scan.bad_markers:
             self._warn(
                 f"{self._directory}/{name}, byte {offset}: a sync marker is damaged; no entry is "

@@ -257,10 +257,10 @@ def test_a_prepared_segment_without_a_header_is_removed(unused: bytes) -> None:
     assert plan.delete == [segment_name(MIDDLE)]
 
 
-def test_a_prepared_segment_with_a_header_is_no_error() -> None:
-    plan = plan_two(segment(OLD), segment([], first_index=MIDDLE))
-    assert plan.last_index == MIDDLE - 1
-    assert plan.warnings == []
+def test_a_last_segment_that_holds_nothing_has_lost_it() -> None:
+    # It gets its name only once its first batch is on the medium.
+    with pytest.raises(StorageError, match="holds no entry"):
+        plan_two(segment(OLD), segment([], first_index=MIDDLE))
 
 
 def test_a_prepared_segment_in_the_middle_is_refused() -> None:
