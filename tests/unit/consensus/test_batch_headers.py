@@ -79,3 +79,22 @@ def test_a_payload_of_exactly_the_largest_size_is_taken_and_one_byte_more_is_not
     assert decode(batch.record) == batch
     with pytest.raises(ValueError, match="payload of 16777217 bytes is over 16777216"):
         encode(BatchKind.COMMANDS, 1, 1, 1, bytes(MAX_PAYLOAD_BYTES + 1))
+
+
+@pytest.mark.parametrize(
+    ("payload", "flags"),
+    [
+        (b"x" + bytes(127) + b"x", 0),
+        (b"x" + bytes(128) + b"x", 1),
+        (bytes(128), 1),
+        (bytes(300), 1),
+        (b"", 0),
+    ],
+)
+def test_a_run_of_128_zeros_in_the_payload_is_marked_in_the_header(
+    payload: bytes, flags: int
+) -> None:
+    """Recovery asks of no other batch whether zeros in it were ever written."""
+    record = encode(BatchKind.COMMANDS, 1, 1, 1, payload).record
+    assert int.from_bytes(record[6:8], "little") == flags
+    assert decode(record).payload == payload
