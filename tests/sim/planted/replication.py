@@ -18,8 +18,9 @@ FAULTS = (
         (
             Edit(
                 _REPLICATION,
-                "if index <= state.commit_index or state.log.term_at(index) != state.current_term:",
-                "if index <= state.commit_index:",
+                "if index > state.commit_index and "
+                "state.log.term_at(index) == state.current_term:",
+                "if index > state.commit_index:",
             ),
         ),
         (
