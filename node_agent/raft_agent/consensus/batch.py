@@ -105,7 +105,7 @@ def encode(kind: int, first_index: int, term: int, count: int, payload: bytes) -
         MAGIC,
         VERSION,
         kind,
-        ZERO_RUN if _ZERO_RUN in payload else 0,
+        ZERO_RUN if payload.find(_ZERO_RUN) >= 0 else 0,
         first_index,
         term,
         count,

@@ -11,6 +11,8 @@ from raft_agent.consensus.batch import (
     MAGIC,
     MAX_PAYLOAD_BYTES,
     OVERHEAD,
+    ZERO_RUN,
+    ZERO_RUN_BYTES,
     Batch,
     BatchError,
     BatchKind,
@@ -82,6 +84,15 @@ def test_a_damaged_stretch_is_detected(batch: Batch, data: st.DataObject) -> Non
     if damaged != batch.record:
         with pytest.raises(BatchError):
             decode(damaged)
+
+
+@pytest.mark.parametrize("before", [0, 1, 500])
+def test_a_header_says_whether_the_payload_holds_a_run_of_zeros(before: int) -> None:
+    for length, flags in ((ZERO_RUN_BYTES - 1, 0), (ZERO_RUN_BYTES, ZERO_RUN), (5_000, ZERO_RUN)):
+        payload = b"x" * before + bytes(length) + b"x" + bytes(ZERO_RUN_BYTES - 1)
+        batch = encode(BatchKind.COMMANDS, 1, 1, 1, payload)
+        assert decode_header(batch.record).flags == flags
+        assert decode(batch.record) == batch
 
 
 def test_the_second_header_names_a_batch_whose_first_one_is_damaged() -> None:

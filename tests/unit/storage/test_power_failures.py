@@ -268,6 +268,18 @@ def test_a_missing_sector_is_seen_in_a_group_whose_first_bad_batch_hides_it() ->
     assert (plan.vote, found) == (Vote(), [])
 
 
+def test_a_missing_sector_is_seen_in_the_marker_of_a_batch_that_hides_another() -> None:
+    zeros = make_batch(2, 1, 1, b"x" * 600 + bytes(1_500) + b"x" * 600)
+    size = 500 - SYNC_MARKER_SIZE - len(make_batch(1, payload=b"").record)
+    whole, offsets = file_of([[make_batch(1, payload=b"f" * size)], [zeros]])
+    assert offsets[1] % SECTOR_BYTES == 500
+    only_zeros = without_sectors(whole, offsets[1], {3})
+    plan, _ = recover(only_zeros[:-700] + b"!" + only_zeros[-699:])
+    assert plan.vote.floor_index == 2
+    plan, _ = recover(without_sectors(only_zeros, offsets[1], {0})[:-700] + b"!" + whole[-699:])
+    assert (plan.vote, plan.last_index) == (Vote(), 1)
+
+
 def test_a_zeroed_front_header_that_is_no_sector_is_damage() -> None:
     batch = make_batch(1, 1, 2, b"x" * 900)
     whole, offsets = file_of([[batch]])

@@ -212,6 +212,14 @@ def test_a_bad_payload_with_a_part_of_its_trailer_is_damage() -> None:
     assert behind_good(cleared(record, len(record) - 10, len(record))).verdict is Verdict.DAMAGED
 
 
+def test_a_zeroed_trailer_with_a_batch_behind_it_is_no_write_that_stopped() -> None:
+    record, last = follower().record, follower(ahead=2)
+    data = cleared(record, len(record) - HEADER_SIZE, len(record)) + last.record
+    result = behind_good(data)
+    assert result.verdict is Verdict.DAMAGED
+    assert result.damage_index == last.last_index
+
+
 def test_of_two_damaged_batches_at_the_end_the_last_one_counts() -> None:
     first, second = follower(), follower(ahead=2, term=LAST_TERM + 3)
     result = behind_good(with_flip(first.record, 100) + with_flip(second.record, 100))
