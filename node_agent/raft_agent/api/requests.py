@@ -171,7 +171,16 @@ class RequestHandlers:
         request: protocol.Put | protocol.Delete | protocol.Send | protocol.LeaderTransfer,
     ) -> None:
         leader = self._leader_elsewhere()
-        if leader is None:
+        if leader is None and not self._host.member_list().cluster_id:
+            caller.fail(
+                request.id,
+                Error(
+                    "This node belongs to no cluster yet",
+                    ErrorCode.NOT_IN_CLUSTER,
+                    "raftctl status says what it waits for",
+                ),
+            )
+        elif leader is None:
             caller.fail(
                 request.id,
                 Error(

@@ -34,8 +34,16 @@ class Applying:
         if state.read_for_apply != event.from_index:
             return
         state.read_for_apply = 0
-        committed = tuple(b for b in event.batches if b.last_index <= state.commit_index)
-        self._hand_over(committed)
+        # What was read beyond the commit index of that time may have been cut since, and others
+        # committed in its place; what is committed and missing here is read anew.
+        committed = tuple(
+            batch
+            for batch in event.batches
+            if batch.last_index <= state.commit_index
+            and state.log.holds(batch.last_index, batch.term)
+        )
+        if committed:
+            self._hand_over(committed)
 
     def _hand_over(self, batches: tuple[Batch, ...]) -> None:
         state = self._state

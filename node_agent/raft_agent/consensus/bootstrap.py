@@ -46,7 +46,7 @@ class Bootstrap:
         self._tokens: dict[int, int] = {}
         self._connected: dict[str, int] = {}
         self._answers: dict[str, tuple[int, BootstrapAnswer]] = {}
-        self._told = ""
+        self._told: set[str] = set()
         self.ask_due_us = state.now_us
 
     @property
@@ -74,8 +74,7 @@ class Bootstrap:
         self._connected[name] = peer
         # Whoever it was before may have gone, and its token with it.
         self._answers.pop(name, None)
-        if self.asks:
-            self._ask(peer)
+        self._ask(peer)
 
     def peer_lost(self, peer: int) -> None:
         for name in [name for name, known in self._connected.items() if known == peer]:
@@ -83,6 +82,7 @@ class Bootstrap:
             self._answers.pop(name, None)
 
     def _ask(self, peer: int) -> None:
+        """Ask for a token; who does not found asks only who is there, and lists no names."""
         state = self._state
         state.send(
             peer,
@@ -91,15 +91,18 @@ class Bootstrap:
                 state.next_request_id(),
                 self._name,
                 self._address,
-                self._names,
+                self._names if self.asks else (),
             ),
         )
 
     # --- the asked one
 
     def asked(self, sender: int, message: BootstrapAsk) -> None:
-        """Somebody wants to write a first entry: whoever wanted to before may not any more."""
-        self._tokens = {asker: token for asker, token in self._tokens.items() if asker == sender}
+        """Somebody wants to know who is there; with names, to write a first entry: whoever wanted
+        to before may not any more."""
+        if message.names:
+            mine = self._tokens.get(sender)
+            self._tokens = {} if mine is None else {sender: mine}
         self.answer(sender, message.request_id)
 
     def answer(self, sender: int, request_id: int = 0) -> None:
@@ -147,15 +150,17 @@ class Bootstrap:
             if message.fresh:
                 self._bring_in(sender, message.token)
             return
-        if not self.asks or self._connected.get(message.name) != sender:
-            # Not asked, or a late word of somebody whose place another one has taken.
+        if self._connected.get(message.name) != sender:
+            # A late word of somebody whose place another one has taken.
             return
         problem = self._problem(message)
         if problem:
             self._answers.clear()
-            if problem != self._told:
-                self._told = problem
+            if problem not in self._told:
+                self._told.add(problem)
                 state.note("bootstrap_waits", reason=problem)
+            return
+        if not self.asks:
             return
         self._answers[message.name] = (sender, message)
         if len(self._answers) == len(self._names) - 1:

@@ -175,7 +175,8 @@ class ReadIndexReply(msgspec.Struct, frozen=True, gc=False):
 class BootstrapAsk(msgspec.Struct, frozen=True):
     """First start: a fresh node with peers asks another one who it is.
 
-    `names` are all the names that the asker's configuration file lists, its own included, sorted.
+    `names` are all the names that the asker's configuration file lists, its own included, sorted;
+    none when it is not the one to write the first entry.
     """
 
     term: int

@@ -42,7 +42,8 @@ from raft_agent.runtime.engine import Engine, now_us
 from raft_agent.runtime.events import EventLog
 from raft_agent.runtime.proposals import Proposals
 from raft_agent.runtime.views import Views
-from raft_agent.storage.store import StorageFailure, Store
+from raft_agent.storage.errors import StorageError
+from raft_agent.storage.store import Recovered, StorageFailure, Store
 from raft_agent.transport.transport import PeerTarget, Transport, TransportHandlers
 
 log = logging.getLogger("raft.runtime")
@@ -78,6 +79,7 @@ class Agent:
     def _build(self, config: Config) -> None:
         loop = self._loop
         recovered = self._store.recovered
+        self._check_owner(recovered)
         timing = config.timing
         address = config.advertise_address()
         peers = tuple(peer.id for peer in config.peers)
@@ -145,6 +147,18 @@ class Agent:
             self, socket_path=Path(config.ipc_socket), group=config.server.ipc_group
         )
 
+    def _check_owner(self, recovered: Recovered) -> None:
+        """Directories that were swapped, copied or renamed would vote under another's id."""
+        configurations = recovered.log.configurations
+        members = configurations[-1][1].members if configurations else ()
+        owner = next((m.name for m in members if m.id == recovered.member_id), self.node_name)
+        if owner != self.node_name:
+            raise StorageError(
+                f"{self._config.server.data_dir}: holds the data of the member {owner!r} (id "
+                f"{recovered.member_id:016x}), but server.node_id is {self.node_name!r}. Put the "
+                "right directory in its place, or correct server.node_id or server.data_dir"
+            )
+
     # --- life
 
     async def start(self) -> None:
@@ -189,20 +203,19 @@ class Agent:
         self._barriers.give_up(failure)
 
     def _say_what_is_awaited(self) -> None:
-        if self.node.role is not Role.FRESH:
+        if self.node.role is not Role.FRESH or self._config.cluster.bootstrap:
             return
-        others = [peer.id for peer in self._config.peers]
-        if self._config.cluster.bootstrap:
+        peers = [peer.id for peer in self._config.peers]
+        if peers:
+            founder = min(*peers, self.node_name)
+            others = ", ".join(peers)
+            self._event("first_start", founder=founder, others=others)
             return
-        if not others:
-            reason = (
-                "no peers, no bootstrap and no join in the configuration; at the leader run: "
-                f"raftctl join {self.node_name} {self._config.advertise_address()}"
-            )
-        else:
-            founder = min(*others, self.node_name)
-            reason = f"first start: {founder} forms the cluster once all of it answer"
-        self._views.note = reason
+        reason = (
+            "no peers, no bootstrap and no join in the configuration; at the leader run: "
+            f"raftctl join {self.node_name} {self._config.advertise_address()}"
+        )
+        self._views.note = f"waiting to be joined: {reason}"
         self._event("waits_to_be_joined", reason=reason)
 
     def _event(self, kind: str, **facts: int | str) -> None:

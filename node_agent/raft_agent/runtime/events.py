@@ -17,6 +17,8 @@ _TEXTS = {
     "cluster_founded": "founded the cluster {cluster_id} with {members} members",
     "cluster_adopted": "joined the cluster {cluster_id}",
     "bootstrap_waits": "waiting to be joined: {reason}",
+    "first_start": "first start: {founder} forms the cluster once {others} and this node have "
+    "found each other",
     "waits_to_be_joined": "waiting to be joined: {reason}",
     "pre_vote_started": "asking whether an election for term {next_term} has a chance",
     "election_started": "standing for election",

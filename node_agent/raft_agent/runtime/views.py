@@ -102,8 +102,27 @@ class Views:
             version=__version__,
             ebpf=self._ebpf,
             progress=self._progress(),
-            note=node.state.failed or self.note,
+            note=self._note(),
         )
+
+    def _note(self) -> str:
+        """What people should know at once, the gravest first."""
+        state = self._node.state
+        if state.failed:
+            return state.failed
+        if state.vote_floor != (0, 0):
+            return (
+                "the end of its log is damaged: does not stand for election until a leader has "
+                f"refilled it up to index {state.vote_floor[1]}"
+            )
+        if self.note or self._node.role is not Role.FRESH or not self._configured_peers:
+            return self.note
+        reached = {peer.name for peer in self._transport.stats().values() if peer.connected}
+        missing = [name for name in self._configured_peers if name not in reached]
+        if missing:
+            return f"first start: waits for {', '.join(missing)}"
+        founder = min(*self._configured_peers, self._name)
+        return f"first start: waits for {founder} to form the cluster"
 
     def _progress(self) -> dict[str, ProgressInfo] | None:
         node = self._node

@@ -62,7 +62,7 @@ def kinds(server: Server) -> Iterable[str]:
 
 
 def is_ask(packet: Packet) -> bool:
-    return isinstance(packet.message, BootstrapAsk)
+    return isinstance(packet.message, BootstrapAsk) and bool(packet.message.names)
 
 
 def is_answer(packet: Packet) -> bool:

@@ -215,7 +215,7 @@ def test_a_token_of_zero_opens_nobody() -> None:
 def test_a_first_entry_without_this_nodes_id_is_not_adopted() -> None:
     cluster = fresh_cluster(2)
     cluster.connect_all()
-    (ask,) = [packet.message for packet in cluster.wire]
+    (ask,) = [packet.message for packet in cluster.wire if is_ask(packet)]
     cluster.settle(lambda packet: not is_install(packet))
     (packet,) = cluster.drop(is_install)
     stranger = Server(7, log=[], name="n2", peer_names=("n1", "n2"))
