@@ -42,8 +42,7 @@ class Applying:
             if batch.last_index <= state.commit_index
             and state.log.holds(batch.last_index, batch.term)
         )
-        if committed:
-            self._hand_over(committed)
+        self._hand_over(committed)
 
     def _hand_over(self, batches: tuple[Batch, ...]) -> None:
         state = self._state
