@@ -65,25 +65,6 @@ def stale_leaders(options: Options) -> Options:
     )
 
 
-def late_messages(options: Options) -> Options:
-    """Nothing arrives in the order in which it was sent, and much of it twice, while nodes crash
-    and their last batches are damaged."""
-    return replace(
-        options,
-        faults=("damage", "crash", "crash_while_writing"),
-        calm_start=True,
-        network=replace(
-            options.network,
-            loss=0.0,
-            duplication=0.4,
-            reordering=0.2,
-            latency_us=500,
-            jitter_us=1_000,
-            ordered=False,
-        ),
-    )
-
-
 def diverging_logs(options: Options) -> Options:
     """Leaders are cut off while clients write to them, so that logs grow apart and are cut."""
     return replace(
@@ -117,13 +98,12 @@ def damaged_logs(options: Options) -> Options:
 
 
 def slow_disks(options: Options) -> Options:
-    """Logs are cut while what is to be cut is still being written."""
+    """As `diverging_logs`; and what is to be cut is still being written."""
     return replace(
-        options,
-        calm_start=True,
-        faults=("isolate_leader", "partition", "slow_disk"),
-        fault_interval_us=150_000,
-        clients=replace(options.clients, clients=8, think_us=3_000, weights=(1, 8, 0, 0, 1)),
+        diverging_logs(options),
+        faults=("isolate_leader", "slow_disk", "burst"),
+        fault_interval_us=100_000,
+        disk=replace(options.disk, fsync_us=3_000, jitter_us=60_000),
     )
 
 
@@ -136,23 +116,17 @@ def restarts(options: Options) -> Options:
     )
 
 
-def first_start(options: Options) -> Options:
-    """Everything goes wrong while the cluster is not there yet."""
+def logs_on_disk(options: Options) -> Options:
+    """As `diverging_logs`; and hardly anything stays in memory, while disks take their time."""
+    diverging = diverging_logs(options)
     return replace(
-        options,
-        calm_start=False,
-        faults=("wipe", "crash", "pause"),
-        fault_interval_us=30_000,
-        events=600,
-        network=replace(options.network, loss=0.0, duplication=0.4, reordering=0.4, ordered=False),
-    )
-
-
-def hand_overs(options: Options) -> Options:
-    """Leaders are asked to hand over, to anybody, while nodes are cut off or die."""
-    return replace(
-        options,
-        calm_start=True,
-        faults=("transfer", "crash", "isolate_leader", "partition", "pause"),
-        fault_interval_us=150_000,
+        diverging,
+        settings=structs.replace(
+            diverging.settings,
+            resident_bytes=0,
+            max_append_bytes=4_000,
+            max_inflight_messages=8,
+            max_apply_bytes=1 << 20,
+        ),
+        disk=replace(options.disk, fsync_us=3_000, jitter_us=60_000),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.sim.planted.fault import Edit, Fault
-from tests.sim.planted.focus import diverging_logs, hand_overs, slow_disks
+from tests.sim.planted.focus import diverging_logs, logs_on_disk, slow_disks
 
 _APPENDS = "raft_agent.consensus.appends"
 _REPLICATION = "raft_agent.consensus.replication"
@@ -18,8 +18,7 @@ FAULTS = (
         (
             Edit(
                 _REPLICATION,
-                "if index > state.commit_index and "
-                "state.log.term_at(index) == state.current_term:",
+                "if index > state.commit_index and state.log.term_at(index) == state.current_term:",
                 "if index > state.commit_index:",
             ),
         ),
@@ -270,8 +269,7 @@ FAULTS = (
             ),
         ),
         ("no fresh write after healing", "no progress after healing"),
-        focus=hand_overs,
-        seed=4,
+        unit_test="test_terms_and_timers:test_a_hand_over_ends_at_its_deadline_and_not_before",
     ),
     Fault(
         "applied_twice",
@@ -291,8 +289,8 @@ FAULTS = (
         (
             Edit(
                 _APPLYING,
-                "tuple(b for b in event.batches if b.last_index <= state.commit_index)",
-                "event.batches",
+                "if batch.last_index <= state.commit_index\n            and state.log.holds",
+                "if state.log.holds",
             ),
         ),
         (
@@ -300,6 +298,19 @@ FAULTS = (
             "applied <= committed <= last",
         ),
         seed=3,
+    ),
+    Fault(
+        "applies_what_was_read_before_a_cut",
+        "batches that the log has lost while they were read from disk are applied all the same",
+        (
+            Edit(
+                _APPLYING,
+                "            and state.log.holds(batch.last_index, batch.term)\n",
+                "",
+            ),
+        ),
+        ("state machine safety", "applied before it was committed"),
+        focus=logs_on_disk,
     ),
     Fault(
         "check_quorum_left_out",
