@@ -41,6 +41,7 @@ from raft_agent.runtime.barriers import Barriers
 from raft_agent.runtime.engine import Engine, now_us
 from raft_agent.runtime.events import EventLog
 from raft_agent.runtime.proposals import Proposals
+from raft_agent.runtime.refusals import NO_LEADER_HINT, failure_of
 from raft_agent.runtime.views import Views
 from raft_agent.storage.errors import StorageError
 from raft_agent.storage.store import Recovered, StorageFailure, Store
@@ -48,7 +49,6 @@ from raft_agent.transport.transport import PeerTarget, Transport, TransportHandl
 
 log = logging.getLogger("raft.runtime")
 
-_NO_LEADER_HINT = "Wait for the election, or see which members are alive: raftctl health"
 _TRANSFER_TAGS = 1 << 62
 _WARNINGS = frozenset({"warning", "storage_failed", "disk_stalls"})
 
@@ -311,7 +311,7 @@ class Agent:
     def forward(self, request: protocol.Request, done: Callable[[bytes | Failure], None]) -> None:
         leader = self.node.leader_id
         if leader in (0, self.node.state.member_id):
-            done(Failure(ErrorCode.NO_LEADER, "There is no leader", _NO_LEADER_HINT))
+            done(Failure(ErrorCode.NO_LEADER, "There is no leader", NO_LEADER_HINT))
             return
 
         def on_reply(body: bytes | None, sent: bool) -> None:
@@ -326,7 +326,7 @@ class Agent:
                     )
                 )
             else:
-                done(Failure(ErrorCode.NO_LEADER, "The leader can't be reached", _NO_LEADER_HINT))
+                done(Failure(ErrorCode.NO_LEADER, "The leader can't be reached", NO_LEADER_HINT))
 
         self._transport.forward(leader, protocol.ENCODER.encode(request), on_reply)
 
@@ -370,49 +370,4 @@ class Agent:
 
     def _failure(self, answer: Refused) -> Failure:
         leader = self._views.member_name(answer.leader) if answer.leader else ""
-        code, error, hint = _REFUSALS[answer.reason]
-        if answer.reason is RefusalReason.NOT_LEADER and leader:
-            hint = f"Send from leader node: {leader}"
-        if answer.reason is RefusalReason.STORAGE_FAILED:
-            error = self.node.state.failed
-        return Failure(code, error, hint, leader)
-
-
-_REFUSALS = {
-    RefusalReason.NOT_LEADER: (
-        ErrorCode.NOT_LEADER,
-        "Not leader - send to leader node",
-        "Ask again in a moment: raftctl status names the leader",
-    ),
-    RefusalReason.NO_LEADER: (ErrorCode.NO_LEADER, "There is no leader", _NO_LEADER_HINT),
-    RefusalReason.BUSY: (
-        ErrorCode.BUSY,
-        "Too much is waiting to be replicated",
-        "Send more slowly, or see whether a member lags: raftctl health",
-    ),
-    RefusalReason.TRANSFERRING: (
-        ErrorCode.BUSY,
-        "Leadership is just being handed over",
-        "Try again in a moment",
-    ),
-    RefusalReason.UNKNOWN_TARGET: (
-        ErrorCode.NO_SUCH_MEMBER,
-        "There is no other voter to hand over to by that name",
-        "See the members: raftctl member list",
-    ),
-    RefusalReason.TIMED_OUT: (
-        ErrorCode.TIMED_OUT,
-        "The target did not take over in time; this node leads on",
-        "See whether it lags: raftctl health",
-    ),
-    RefusalReason.FRESH: (
-        ErrorCode.NOT_IN_CLUSTER,
-        "This node belongs to no cluster yet",
-        "raftctl status says what it waits for",
-    ),
-    RefusalReason.STORAGE_FAILED: (
-        ErrorCode.STORAGE_FAILED,
-        "This node's disk failed",
-        "See its log, and use another member meanwhile",
-    ),
-}
+        return failure_of(answer.reason, leader, self.node.state.failed)

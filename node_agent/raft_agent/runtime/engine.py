@@ -50,6 +50,8 @@ log = logging.getLogger("raft.consensus")
 _LONG_APPLY_BYTES = 256 << 10
 # A tick that is later than this was not the loop's usual jitter: the process stood still.
 _STALL_US = 20_000
+# A busy machine makes shorter ones often, and nobody notices.
+_LONG_STALL_US = 100_000
 
 
 class Observer(Protocol):
@@ -282,7 +284,8 @@ class Engine:
             self._arm()
             return
         if late_us > _STALL_US:
-            log.info("a timer fired %d ms late: this process stood still", late_us // 1000)
+            level = logging.INFO if late_us >= _LONG_STALL_US else logging.DEBUG
+            log.log(level, "a timer fired %d ms late: this process stood still", late_us // 1000)
         node = self.node
         silence_us = None
         if node.leader_id and node.role is not Role.LEADER:

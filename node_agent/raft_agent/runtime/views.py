@@ -166,13 +166,17 @@ class Views:
             contact_ms, match_index = _contact_ms(progress), progress.match_index
             lag = node.log.last_index - match_index
             if now_us() - progress.last_contact_us > self._silence_limit_us:
-                state, detail = "unreachable", f"silent for {contact_ms} ms"
+                why = self._transport.problem(member_id)
+                state = "unreachable"
+                detail = f"silent for {contact_ms} ms" + (f": {why}" if why else "")
             elif lag > _LAGGING_ENTRIES:
                 state, detail = "lagging", f"{lag} entries behind"
         else:
             peer = self._transport.stats().get(member_id)
             if peer is None or not peer.connected:
-                state, detail = "unreachable", f"not connected to {self._name}"
+                why = self._transport.problem(member_id)
+                state = "unreachable"
+                detail = f"not connected to {self._name}" + (f": {why}" if why else "")
         return HealthMember(
             info.name,
             info.id,
