@@ -9,6 +9,7 @@ Nothing else is sent before the reply has come.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Annotated
 
 import msgspec
@@ -41,12 +42,14 @@ _DECODER = msgspec.msgpack.Decoder(Hello)
 
 class Refused(Exception):  # noqa: N818  (a decision, not a fault of this program)
     """The other side is not welcome; `reason` is a short stable word for counters: "protocol",
-    "cluster", "self", "identity", "name", "duplicate", "superseded", "refused".
+    "cluster", "self", "identity", "name", "duplicate", "superseded", "refused". `short`: the same
+    for a reader who knows which peer is meant.
     """
 
-    def __init__(self, reason: str, text: str) -> None:
+    def __init__(self, reason: str, text: str, short: str = "") -> None:
         super().__init__(text)
         self.reason = reason
+        self.short = short or text
 
 
 def encode_hello(frame_type: FrameType, hello: Hello) -> bytes:
@@ -79,7 +82,7 @@ def check_hello(own: Hello, other: Hello) -> None:
             "run versions of raft-agent that go together",
         )
     if other.member_id == own.member_id:
-        raise Refused("self", f"the address leads back to {own.name!r} itself")
+        raise Refused("self", _own_id_elsewhere(own, other))
     if own.cluster_id and other.cluster_id and own.cluster_id != other.cluster_id:
         raise Refused(
             "cluster",
@@ -88,8 +91,43 @@ def check_hello(own: Hello, other: Hello) -> None:
         )
 
 
+def _own_id_elsewhere(own: Hello, other: Hello) -> str:
+    if other.name != own.name:
+        return said_by_another(own.member_id, own.name, other.name)
+    if other.address != own.address:
+        return (
+            f"another {other.name!r} at {other.address} has this node's id: one data directory is "
+            "a copy of the other, so end that agent and remove its copy"
+        )
+    return f"the address leads back to {own.name!r} itself"
+
+
+def said_by_another(member_id: int, name: str, other_name: str) -> str:
+    """An id of the configuration comes under a name that isn't its own."""
+    return f"id {member_id:016x} is {name}, but {other_name!r} says it"
+
+
+def check_known(names: Mapping[int, str], own: Hello, other: Hello) -> None:
+    """What the configuration knows of whoever dials. `names`: the members' names by id, empty
+    while ids are not known. A member's name under a new id is welcome: its disk was lost, and it
+    has to hear that its cluster exists.
+
+    Raises Refused.
+    """
+    name = names.get(other.member_id, other.name)
+    if name != other.name:
+        raise Refused("identity", said_by_another(other.member_id, name, other.name))
+    if names and other.name == own.name:
+        raise Refused(
+            "name",
+            f"{other.name!r} is this node's own name, but {other.member_id:016x} says it: "
+            "correct server.node_id there",
+        )
+
+
 def check_expected(member_id: int, name: str, other: Hello) -> None:
-    """What a dialler expects of the one it meant: the id, or the name while it knows no id (0).
+    """What a dialler expects of the one it meant: id and name, or the name while it knows no id
+    (0).
 
     Raises Refused.
     """
@@ -98,6 +136,13 @@ def check_expected(member_id: int, name: str, other: Hello) -> None:
             "identity",
             f"member {other.member_id:016x} ({other.name!r}) answers where "
             f"{member_id:016x} ({name!r}) should",
+            "another member answers there (its data directory is new?)"
+            if other.name == name
+            else f"{other.name} answers there",
         )
-    if not member_id and other.name != name:
-        raise Refused("name", f"{other.name!r} answers where {name!r} should")
+    if other.name != name:
+        if member_id:
+            raise Refused("identity", said_by_another(member_id, name, other.name))
+        raise Refused(
+            "name", f"{other.name!r} answers where {name!r} should", f"{other.name} answers there"
+        )

@@ -33,7 +33,9 @@ class InboundOwner(Protocol):
     """Rising numbers for connections in the order in which they were accepted."""
 
     def inbound_stands(self, connection: InboundConnection, hello: Hello) -> PeerStats:
-        """Raises Refused when a newer connection of the same member stands."""
+        """Raises Refused when a newer connection of the same member stands, or when the
+        configuration contradicts what it says.
+        """
 
     def inbound_lost(self, connection: InboundConnection) -> None: ...
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
+import os
 import random
 import time
 from collections.abc import Callable
@@ -36,6 +38,12 @@ FIRST_BACK_OFF_S = 0.05
 _HEARING_S = 0.05
 
 _FRAMES = REPLY_FRAMES | {FrameType.FORWARD_REPLY}
+
+# What `Transport.problem` says, where the line of the log has more.
+_SHORT = {
+    "handshake_timeout": "it takes connections, but does not answer",
+    "silence": "it does not answer",
+}
 
 OnReply = Callable[[bytes | None, bool], None]
 
@@ -102,10 +110,17 @@ class OutboundConnection(Connection):
             self.stands = False
             why = f": {exc}" if exc else ""
             self.dialer.log("lost the connection to %s%s", self.describe(), why)
+            self.dialer.problem = self.dialer.problem or f"lost the connection{why}"
             self._owner.outbound_lost(self)
+        elif not self.is_closing_by_us:
+            self.dialer.problem = "it closed the connection before the handshake was done"
         forwards, self._forwards = self._forwards, {}
         for on_reply in forwards.values():
             on_reply(None, True)
+
+    def reject(self, reason: str, text: str) -> None:
+        self.dialer.problem = _SHORT.get(reason, text)
+        super().reject(reason, text)
 
     def reject_host(self) -> str:
         return self.dialer.target.address
@@ -153,6 +168,8 @@ class OutboundConnection(Connection):
             stats = self._owner.outbound_stands(self, hello)
         except (FrameError, Refused) as error:
             self.reject(error.reason, str(error))
+            if isinstance(error, Refused):
+                self.dialer.problem = error.short
             return
         self.handshake_done(hello, stats, _FRAMES)
         self.stands = True
@@ -180,6 +197,15 @@ class OutboundConnection(Connection):
             self.reject("silence", f"nothing was heard for {silent_s:.1f} s where a reply was due")
 
 
+def _in_words(error: OSError | ValueError) -> str:
+    """Without numbers and without the address, which the reader sees beside it."""
+    text = str(error)
+    if isinstance(error, OSError) and error.errno is not None:
+        known = error.errno in errno.errorcode  # those of name servers are other numbers
+        text = os.strerror(error.errno) if known else error.strerror or text
+    return text[:1].lower() + text[1:]
+
+
 class Dialer:
     """Keeps one connection to one peer standing."""
 
@@ -190,6 +216,8 @@ class Dialer:
         self.has_stood = False
         self.is_mute = False
         """The peer takes connections but did not answer on the last one."""
+        self.problem = ""
+        """Why no connection stands, in a few words; "" while one does and before the first try."""
         self._connection: OutboundConnection | None = None
         self._stopped = False
         self._learned_id = target.member_id
@@ -224,6 +252,7 @@ class Dialer:
         self.has_stood = True
         self._learned_id = member_id
         self._reported = ""
+        self.problem = ""
 
     def heard(self) -> None:
         """The peer answered a call."""
@@ -276,8 +305,10 @@ class Dialer:
                     lambda: OutboundConnection(self._local, self._owner, self), host, port
                 )
         except TimeoutError:
-            self._report(f"no answer from {address} within {CONNECT_TIMEOUT_S:.0f} s")
+            self.problem = f"no answer from {address} within {CONNECT_TIMEOUT_S:.0f} s"
+            self._report(self.problem)
         except (OSError, ValueError) as error:
+            self.problem = _in_words(error)
             self._report(str(error))
         else:
             return connection

@@ -22,7 +22,7 @@ from raft_agent.platform import tcp_silence_us
 from raft_agent.transport import codec
 from raft_agent.transport.address import parse_address
 from raft_agent.transport.connection import Connection, Local, PeerStats, TransportHandlers
-from raft_agent.transport.handshake import Hello, Refused
+from raft_agent.transport.handshake import Hello, Refused, check_known, said_by_another
 from raft_agent.transport.inbound import InboundConnection
 from raft_agent.transport.outbound import Dialer, OnReply, OutboundConnection, PeerTarget
 from raft_agent.transport.rejects import RejectLog
@@ -77,6 +77,7 @@ class Transport:
         self._inbound: dict[int, InboundConnection] = {}
         self._outbound: dict[int, OutboundConnection] = {}
         self._stats: dict[int, PeerStats] = {}
+        self._names: dict[int, str] = {}
         self.strangers = 0
         self.serials: Iterator[int] = itertools.count(1)
 
@@ -118,7 +119,10 @@ class Transport:
     def set_peers(self, peers: Sequence[PeerTarget]) -> None:
         """Dial these members and no others, after `start`. Connections that lead to one of them at
         the same address stay. This node itself may be among them and is left out.
+
+        A member id that is known is welcome under its own name only, in either direction.
         """
+        self._names = {target.member_id: target.name for target in peers if target.member_id}
         kept: list[Dialer] = []
         new: list[PeerTarget] = []
         others = list(self._dialers)
@@ -138,6 +142,11 @@ class Transport:
                 del self._outbound[dialer.member_id]
         made = [Dialer(target, self._local, self, self._rng) for target in new]
         self._dialers = kept + made
+        for connection in (*self._inbound.values(), *self._outbound.values()):
+            name = self._names.get(connection.member_id, connection.name)
+            if name != connection.name:
+                text = said_by_another(connection.member_id, name, connection.name)
+                connection.reject("identity", text)
         self._forget_strangers()
 
     def send(self, to: int, message: types.Message) -> None:
@@ -198,6 +207,14 @@ class Transport:
             )
         return copies
 
+    def problem(self, member_id: int) -> str:
+        """Why no connection to this peer stands, in a few words for people, as in "connection
+        refused"; "" when one does, before the first try and for ids that are not dialled.
+        """
+        if member_id in self._outbound:
+            return ""
+        return next((d.problem for d in self._dialers if d.member_id == member_id), "")
+
     async def close(self) -> None:
         """Stop listening and dialling, let what is queued go out for a moment, close everything."""
         self._local.closing = True
@@ -219,11 +236,12 @@ class Transport:
 
     def inbound_stands(self, connection: InboundConnection, hello: Hello) -> PeerStats:
         """A peer's connection to us has finished its handshake. Raises Refused when a newer one
-        stands.
+        stands or when the configuration contradicts what it says.
 
         The one that the peer dialled last counts: it dials anew only when it has given the old one
         up. After a pause of this process several may be read in any order.
         """
+        check_known(self._names, self._local.hello(), hello)
         older = self._inbound.get(hello.member_id)
         if older is not None:
             if older.serial > connection.serial:

@@ -102,7 +102,8 @@ FIRST_WORDS = {
     ),
     "another wire protocol": (hello_frame(STRANGER, protocol=2), "protocol", "protocol 2"),
     "another cluster": (hello_frame(STRANGER, cluster_id=OTHER_CLUSTER), "cluster", OTHER_CLUSTER),
-    "our own id": (hello_frame(STRANGER, member_id=1), "self", "'node-01' itself"),
+    "our own id": (hello_frame(STRANGER, member_id=1), "self", "but 'node-02' says it"),
+    "ourselves": (hello_frame(Node(1), address="127.0.0.1:0"), "self", "'node-01' itself"),
 }
 
 
