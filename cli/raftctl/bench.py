@@ -15,6 +15,7 @@ from raftctl.context import Context, current
 from raftctl.errors import EXIT_FAILED, NOT_REACHABLE, CommandError
 from raftctl.framework import RaftGroup
 from raftctl.output import Output
+from raftctl.quantities import Seconds, Whole
 from raftctl.sockets import find_socket, nodes_at_hand
 
 if TYPE_CHECKING:
@@ -44,25 +45,27 @@ def bench() -> None:
 
 
 def _load_options(command: Callable[..., None]) -> Callable[..., None]:
-    positive = click.IntRange(min=1)
-    size = click.IntRange(min=1, max=1 << 20)
+    size = Whole(high=1 << 20)
     options: list[tuple[str, dict[str, Any]]] = [
-        ("--clients", {"type": positive, "default": 16, "help": "Connections."}),
+        ("--clients", {"type": Whole(high=1_000_000), "default": 16, "help": "Connections."}),
         (
             "--pipeline",
             {
-                "type": click.IntRange(1, 16_384),
+                "type": Whole(high=16_384),
                 "default": 1,
                 "help": "Requests in flight on each connection.",
             },
         ),
-        ("--key-size", {"type": click.IntRange(8, 4096), "default": 16, "help": "Bytes."}),
+        ("--key-size", {"type": Whole(8, 4096), "default": 16, "help": "Bytes."}),
         ("--value-size", {"type": size, "default": 256, "help": "Bytes."}),
-        ("--keys", {"type": positive, "default": 10_000, "help": "How many different keys."}),
+        (
+            "--keys",
+            {"type": Whole(high=10_000_000), "default": 10_000, "help": "How many different keys."},
+        ),
         (
             "--duration",
             {
-                "type": click.FloatRange(min=0, min_open=True),
+                "type": Seconds(),
                 "default": 10.0,
                 "help": "Measured seconds.",
             },
@@ -70,14 +73,14 @@ def _load_options(command: Callable[..., None]) -> Callable[..., None]:
         (
             "--warmup",
             {
-                "type": click.FloatRange(min=0),
+                "type": Seconds(zero=True),
                 "default": 2.0,
                 "help": "Seconds before the measured ones.",
             },
         ),
         (
             "--processes",
-            {"type": positive, "default": 1, "help": "Processes that share the clients."},
+            {"type": Whole(high=1024), "default": 1, "help": "Processes that share the clients."},
         ),
     ]
     for name, settings in reversed(options):
@@ -252,7 +255,7 @@ def _preload(context: Context, path: Path, plan: Plan) -> None:
     value = b"v" * plan.value_size
     context.out.note(f"Storing {plan.keys} keys to be read...")
     at = replace(context, socket=path)
-    with at.client() as client, agent_errors(context.node, writes=True):
+    with at.client() as client, agent_errors(at.agent, writes=True):
         batch = max(1, min(_PRELOAD_BATCH, _PRELOAD_BATCH_BYTES // plan.value_size))
         for first in range(0, plan.keys, batch):
             numbers = range(first, min(first + batch, plan.keys))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -26,7 +27,7 @@ T = TypeVar("T")
 
 @dataclass
 class Context:
-    """The global options of this call."""
+    """The global options of this call. `has_written`: the agent has confirmed a change."""
 
     node: str = DEFAULT_NODE
     socket: Path | None = None
@@ -37,6 +38,7 @@ class Context:
     color: bool = True
     node_was_given: bool = False
     by_flag: set[str] = field(default_factory=set)
+    has_written: bool = False
 
     def set(self, name: str, value: object, by_flag: bool) -> None:
         """A global option that was given, on the command line or in the environment. A node that
@@ -60,8 +62,13 @@ class Context:
     def call(self) -> str:
         """How people call raftctl to reach the same agent."""
         if self.socket is not None:
-            return f"raftctl --socket {self.socket}"
-        return f"raftctl --node {self.node}"
+            return f"raftctl --socket {shlex.quote(str(self.socket))}"
+        return f"raftctl --node {shlex.quote(self.node)}"
+
+    @property
+    def agent(self) -> str:
+        """What errors call the agent. Behind a socket that was given may be any node."""
+        return "the agent" if self.socket is not None else f"agent {self.node}"
 
     def socket_path(self) -> Path:
         """The agent's socket. Raises CommandError when there is none to trust."""
@@ -73,22 +80,41 @@ class Context:
     def client(self) -> Iterator[SyncClient]:
         """A connection to the agent. Raises CommandError when nobody answers."""
         path = self.socket_path()
-        from raft_agent.api.sync_client import SyncClient  # noqa: PLC0415  # not for --help
+        from raft_agent.api.sync_client import (  # noqa: PLC0415  # not for --help
+            AgentNotReachable,
+            SyncClient,
+        )
 
-        with agent_errors(self.node, writes=False):
-            client = SyncClient(str(path), self.timeout_s)
+        with agent_errors(self.agent, writes=False):
+            try:
+                client = SyncClient(str(path), self.timeout_s)
+            except AgentNotReachable:
+                self._refuse_socket(path)
+                raise
         with client:
             yield client
 
+    def _refuse_socket(self, path: Path) -> None:
+        """Raises CommandError when it is not the agent but the socket's file that is the reason."""
+        from raftctl import reach  # noqa: PLC0415
+
+        if found := reach.not_a_socket(path):
+            hint = "Give the agent's socket: --socket PATH, or its name: --node NAME"
+            raise CommandError(found, NOT_REACHABLE, hint)
+        if found := reach.denied(path):
+            raise CommandError(found, NOT_REACHABLE, reach.denied_hint(self.call))
+
     def ask(self, request: protocol.Request, result: type[T]) -> T:
         """The agent's answer to a request that changes nothing."""
-        with self.client() as client, agent_errors(self.node, writes=False):
+        with self.client() as client, agent_errors(self.agent, writes=False):
             return _of_type(client.request(request), result)
 
     def write(self, request: protocol.Request, result: type[T]) -> T:
         """The agent's answer to a request that changes something: no answer means not knowing."""
-        with self.client() as client, agent_errors(self.node, writes=True):
-            return _of_type(client.request(request), result)
+        with self.client() as client, agent_errors(self.agent, writes=True):
+            answer = _of_type(client.request(request), result)
+        self.has_written = True
+        return answer
 
 
 def _of_type(answer: object, result: type[T]) -> T:
@@ -101,8 +127,12 @@ def _of_type(answer: object, result: type[T]) -> T:
     return answer
 
 
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
 @contextmanager
-def agent_errors(node: str, *, writes: bool) -> Iterator[None]:
+def agent_errors(agent: str, *, writes: bool) -> Iterator[None]:
     """Turns the client's exceptions into CommandError. `writes`: losing the answer leaves the
     outcome open; a lost answer to a question only means that the agent can't be reached.
     """
@@ -114,7 +144,7 @@ def agent_errors(node: str, *, writes: bool) -> Iterator[None]:
         yield
     except sync_client.AgentNotReachable as gone:
         raise CommandError(
-            f"Agent {node} is not reachable: {gone}",
+            f"{_capital(agent)} is not reachable: {gone}",
             NOT_REACHABLE,
             "Is it running? raftctl doctor looks for the reason",
         ) from gone
@@ -125,12 +155,14 @@ def agent_errors(node: str, *, writes: bool) -> Iterator[None]:
                 "unknown_outcome",
                 "It may still happen: look before you repeat it",
             ) from unknown
-        raise CommandError(f"Agent {node} does not answer: {unknown}", NOT_REACHABLE) from unknown
+        raise CommandError(
+            f"{_capital(agent)} does not answer: {unknown}", NOT_REACHABLE
+        ) from unknown
     except sync_client.RequestFailed as refused:
         raise _refusal(refused) from refused
     except msgspec.MsgspecError as other_version:
         raise CommandError(
-            f"The answer of agent {node} can't be read: {other_version}",
+            f"The answer of {agent} can't be read: {other_version}",
             "internal",
             "Is the agent of another version? raftctl --version, raft-agent --version",
         ) from other_version

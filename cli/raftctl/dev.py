@@ -11,6 +11,7 @@ from raftctl.context import current
 from raftctl.errors import CommandError, not_in_this_version
 from raftctl.framework import RaftGroup
 from raftctl.output import table
+from raftctl.quantities import Whole
 
 if TYPE_CHECKING:
     from raft_agent.api.protocol import StatusResult
@@ -45,9 +46,7 @@ def _cluster(folder: str | None) -> DevCluster:
     sudo raftctl dev up --isolated
     """,
 )
-@click.option(
-    "--nodes", type=click.IntRange(1, 99), metavar="N", help="How many (default 3, or as before)."
-)
+@click.option("--nodes", type=Whole(1, 99), metavar="N", help="How many (default 3, or as before).")
 @click.option("--dir", "folder", type=click.Path(), metavar="DIR", help=_DIR_HELP)
 @click.option(
     "--isolated", is_flag=True, help="A network namespace and address for every node (root)."

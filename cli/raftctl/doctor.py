@@ -65,5 +65,5 @@ def _examine(context: Context) -> list[Finding]:
         findings.append(checks.Finding("fail", "socket", missing.error, missing.hint))
         return findings
     findings += checks.agent(context, path)
-    findings += checks.disk(path)
+    findings += checks.disk(context, path)
     return findings

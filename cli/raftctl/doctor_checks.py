@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from raft_agent import __version__
-from raftctl import dev_process
+from raftctl import dev_process, reach
 from raftctl.context import Context
 from raftctl.errors import CommandError
 
@@ -102,11 +102,18 @@ def agent(context: Context, path: Path) -> Iterator[Finding]:
         text = f"{path}: {failure.strerror}"
         yield Finding("fail", "socket", text, "raft-agent --config raft.toml")
         return
+    if found := reach.not_a_socket(path):
+        yield Finding("fail", "socket", found, "raft-agent --config raft.toml")
+        return
+    if found := reach.denied(path):
+        text = f"{found} (server.ipc_group in raft.toml lets a group in)"
+        yield Finding("fail", "socket", text, f"sudo {context.call} doctor")
+        return
     yield Finding("ok", "socket", f"{path}, mode {info.st_mode & 0o777:04o}, owner {info.st_uid}")
     try:
         status = context.ask(protocol.Status(id=1), protocol.StatusResult)
     except CommandError as failure:
-        yield Finding("fail", "agent", failure.error, _how_to_reach(path))
+        yield Finding("fail", "agent", failure.error, _how_to_reach(context, path))
         return
     yield _version(status)
     yield from _membership(context, status)
@@ -119,15 +126,13 @@ def agent(context: Context, path: Path) -> Iterator[Finding]:
     yield from _quorum(context, health)
 
 
-def _how_to_reach(path: Path) -> str:
+def _how_to_reach(context: Context, path: Path) -> str:
     try:
         if dev_process.listener_pid(path) is None:
             return "raft-agent --config raft.toml"
     except OSError:
         pass
-    if not os.access(path, os.W_OK):
-        return f"sudo raftctl --socket {path} doctor"
-    return "raftctl --timeout 30 doctor"
+    return f"{context.call} --timeout 30 doctor"
 
 
 def _version(status: StatusResult) -> Finding:
@@ -144,6 +149,8 @@ def _membership(context: Context, status: StatusResult) -> Iterator[Finding]:
             text += f": {status.note}"
         yield Finding("fail", "cluster", text, f"{context.call} status")
         return
+    if status.note:
+        yield Finding("warn", "note", status.note, f"{context.call} events --limit 20")
     yield Finding("ok", "cluster", f"{len(status.members)} members, cluster {status.cluster_id}")
     if status.leader:
         yield Finding("ok", "leader", f"{status.leader}, term {status.term}")
@@ -180,7 +187,7 @@ def _quorum(context: Context, health: HealthResult) -> Iterator[Finding]:
 # --- Its disk -------------------------------------------------------------------------------------
 
 
-def disk(path: Path) -> Iterator[Finding]:
+def disk(context: Context, path: Path) -> Iterator[Finding]:
     """The data directory of the agent at the socket, as far as this user may see it."""
     from raft_agent.config import ConfigError  # noqa: PLC0415
 
@@ -194,11 +201,11 @@ def disk(path: Path) -> Iterator[Finding]:
         return
     except OSError as failure:
         text = f"The agent's configuration can't be read: {failure.strerror}"
-        yield Finding("warn", "config", text, f"sudo raftctl --socket {path} doctor")
+        yield Finding("warn", "config", text, f"sudo {context.call} doctor")
         return
     if config is None:
         text = "The agent's configuration can't be seen from here, so its disk was not looked at"
-        yield Finding("ok", "config", text)
+        yield Finding("warn", "config", text, f"sudo {context.call} doctor" if os.geteuid() else "")
         return
     for note in config.notes:
         yield Finding("warn", "config", note)

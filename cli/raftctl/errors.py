@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 EXIT_DONE = 0
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -9,11 +11,18 @@ EXIT_UNKNOWN = 3
 EXIT_NOT_FOUND = 4
 EXIT_NOT_REACHABLE = 5
 EXIT_NO_LEADER = 6
+EXIT_INTERRUPTED = 130  # what shells make of Ctrl+C: 128 + SIGINT
 
 # Codes that raftctl adds to those of the protocol, because no agent was there to answer.
 NOT_REACHABLE = "not_reachable"
 FAILED = "failed"
 NOT_IN_THIS_VERSION = "not_in_this_version"
+
+# Commands that talk to an agent and, in a hint, mean the agent that was just asked.
+_ASKING = "status|health|send|messages|watch|propose|member|leader|events|doctor|bench"
+_BARE_CALL = re.compile(
+    rf"\braftctl (?=(?:--timeout \S+ |--forward |(?:-o|--output) \S+ )*(?:{_ASKING})\b)"
+)
 
 _STATUS_OF_CODE = {
     "unknown_outcome": EXIT_UNKNOWN,
@@ -42,6 +51,13 @@ class CommandError(Exception):
     @property
     def exit_status(self) -> int:
         return _STATUS_OF_CODE.get(self.code, EXIT_FAILED)
+
+
+def paste_ready(hint: str, call: str) -> str:
+    """`hint` with `call` ("raftctl --node NAME") where it says raftctl without saying which agent:
+    pasted as it was, it would ask another one.
+    """
+    return _BARE_CALL.sub(lambda _match: f"{call} ", hint)
 
 
 def not_in_this_version(what: str) -> CommandError:

@@ -10,6 +10,7 @@ import click
 from raftctl.context import current
 from raftctl.framework import RaftCommand
 from raftctl.output import local_time_of_day, printable
+from raftctl.quantities import Whole
 
 if TYPE_CHECKING:
     from raft_agent.api.protocol import EventItem
@@ -30,9 +31,7 @@ def event_line(item: EventItem) -> str:
     raftctl --node node-01 -o json events --follow
     """,
 )
-@click.option(
-    "--limit", type=click.IntRange(min=1), default=100, show_default=True, help="How many at most."
-)
+@click.option("--limit", type=Whole(), default=100, show_default=True, help="How many at most.")
 @click.option("-f", "--follow", is_flag=True, help="Go on with new events until Ctrl+C.")
 def events(limit: int, follow: bool) -> None:
     """Show what happened at a node, oldest first: elections, membership, kernel."""

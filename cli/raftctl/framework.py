@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import importlib
 import os
 from typing import Any
@@ -9,8 +11,9 @@ from typing import Any
 import click
 
 from raftctl.context import Context
-from raftctl.errors import CommandError
+from raftctl.errors import CommandError, paste_ready
 from raftctl.options import global_options
+from raftctl.output import ResultNotWrittenError
 
 
 class RaftCommand(click.Command):
@@ -29,13 +32,47 @@ class RaftCommand(click.Command):
         format_examples(self.examples, formatter)
         super().format_epilog(ctx, formatter)
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as unknown:
+            if not any(isinstance(param, click.Argument) for param in self.params):
+                raise
+            # click 8.1 ends its sentence without a full stop.
+            raise click.UsageError(
+                f"{unknown.format_message().rstrip('.')}. A text that starts with - is taken as it"
+                f" is with -- in front of it: {ctx.command_path} -- …",
+                ctx,
+            ) from unknown
+
     def invoke(self, ctx: click.Context) -> Any:
         context = ctx.ensure_object(Context)
         try:
             return super().invoke(ctx)
         except CommandError as failure:
+            status = self._report(context, failure)
+        except ResultNotWrittenError as lost:
+            if lost.reason.errno == errno.EPIPE and not context.has_written:
+                raise lost.reason from lost  # the reader has seen enough: click ends quietly
+            status = self._report(context, _unseen(context, lost))
+        return ctx.exit(status)
+
+    def _report(self, context: Context, failure: CommandError) -> int:
+        """Shows the failure; the exit status."""
+        failure.hint = paste_ready(failure.hint, context.call)
+        with contextlib.suppress(
+            ResultNotWrittenError
+        ):  # its prose on standard error is all there is
             context.out.error(self.action, failure)
-            ctx.exit(failure.exit_status)
+        return failure.exit_status
+
+
+def _unseen(context: Context, lost: ResultNotWrittenError) -> CommandError:
+    """A result that can't be shown. Exit status 1 would say of a write that nothing changed."""
+    error = f"Can't write the result: {lost.reason.strerror}"
+    if not context.has_written:
+        return CommandError(error)
+    return CommandError(error, "unknown_outcome", "It is done; only its result was not written")
 
 
 def format_examples(examples: str, formatter: click.HelpFormatter) -> None:

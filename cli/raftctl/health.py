@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from raftctl.context import current
+from raftctl.context import Context, current
 from raftctl.errors import EXIT_NO_LEADER
 from raftctl.framework import RaftCommand
 from raftctl.output import Output, printable, table
@@ -51,6 +51,23 @@ def health_text(result: HealthResult, out: Output) -> str:
     return "\n".join([head, *colored, verdict])
 
 
+def _show_why_alone(context: Context, result: HealthResult) -> None:
+    """A node in no cluster has no members to show, but knows what it waits for."""
+    import msgspec  # noqa: PLC0415
+
+    from raft_agent.api import protocol  # noqa: PLC0415
+
+    status = context.ask(protocol.Status(id=1), protocol.StatusResult)
+    text = f"{status.node_id} belongs to no cluster yet"
+    if status.note:
+        text += f": {status.note}"
+    out = context.out
+    out.result(
+        f"{out.mark(False)} {printable(text)}",
+        {**msgspec.to_builtins(result), "note": status.note},
+    )
+
+
 @click.command(
     cls=RaftCommand,
     action="read the health",
@@ -66,6 +83,9 @@ def health() -> None:
     context = current()
     result = context.ask(protocol.Health(id=1), protocol.HealthResult)
     out = context.out
-    out.result(health_text(result, out), result)
+    if result.members:
+        out.result(health_text(result, out), result)
+    else:
+        _show_why_alone(context, result)
     if not result.quorum:
         click.get_current_context().exit(EXIT_NO_LEADER)

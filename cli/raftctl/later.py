@@ -18,7 +18,7 @@ def later_command(path: str, summary: str, example: str) -> RaftCommand:
         path.rpartition(" ")[2],
         callback=refuse,
         params=[click.Argument(["arguments"], nargs=-1, expose_value=False)],
-        action=path,
+        action=f"run {path}",
         help=f"{summary} (not in this version)",
         short_help=f"{summary} (not in this version)",
         examples=f"raftctl {example}",
@@ -28,7 +28,8 @@ def later_command(path: str, summary: str, example: str) -> RaftCommand:
 
 def _group(name: str, summary: str, commands: dict[str, tuple[str, str]]) -> RaftGroup:
     text = f"{summary} (not in this version)"
-    group = RaftGroup(name, help=text, short_help=text)
+    examples = "\n".join(f"raftctl {name} {example}" for _line, example in commands.values())
+    group = RaftGroup(name, help=text, short_help=text, examples=examples)
     for command, (line, example) in commands.items():
         group.add_command(later_command(f"{name} {command}", line, f"{name} {example}"))
     return group

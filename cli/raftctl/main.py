@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 
 import click
 
+from raftctl.errors import EXIT_FAILED
 from raftctl.framework import LazyGroup
 from raftctl.options import global_options
+from raftctl.output import Output, give_up_stdout
 
 _LATER = "(not in this version)"
+_OUTPUT_FAILS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG, errno.EBADF})
 
 COMMANDS: dict[str, tuple[str, str, str]] = {
     "status": ("raftctl.status", "status", "Show a node's role, term, log and peers."),
@@ -96,9 +100,19 @@ cli = LazyGroup(
 def main() -> None:
     """Runs raftctl with the process's arguments; ends the process with its exit status."""
     for stream in (sys.stdout, sys.stderr):
-        # A terminal that can't show ✓ must not turn a done write into a traceback.
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    cli.main(prog_name="raftctl")
+        # A terminal that can't show ✓ must not turn a done write into a traceback. A stream that
+        # was closed before the start is None.
+        if stream is not None:
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    try:
+        cli.main(prog_name="raftctl")
+    except OSError as failure:
+        # --help and the like are written by click.
+        if failure.errno not in _OUTPUT_FAILS:
+            raise
+        give_up_stdout()
+        Output().note(f"✗ Can't write to standard output: {failure.strerror}")
+        sys.exit(EXIT_FAILED)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from raftctl.context import current
+from raftctl.errors import CommandError
 from raftctl.framework import RaftGroup, Utf8
 from raftctl.later import later_command
 from raftctl.output import printable, table
@@ -74,6 +75,12 @@ def transfer(name: str) -> None:
 
     context = current()
     request = protocol.LeaderTransfer(id=1, target=name, forward=context.forward)
-    result = context.write(request, protocol.TransferResult)
+    try:
+        result = context.write(request, protocol.TransferResult)
+    except CommandError as refused:
+        if not name and refused.code == protocol.ErrorCode.NO_SUCH_MEMBER:
+            # The agent's words speak of a name, as it was asked for none.
+            refused.error = "There is no other voter to hand over to"
+        raise
     out = context.out
     out.result(f"{out.mark(True)} Leadership handed over to {printable(result.leader)}", result)

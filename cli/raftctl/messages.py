@@ -9,6 +9,7 @@ import click
 from raftctl.context import Context, current
 from raftctl.framework import RaftCommand, Utf8
 from raftctl.output import local_time_of_day, printable
+from raftctl.quantities import MAX_INTERVAL_MS, Whole
 
 if TYPE_CHECKING:
     from raft_agent.api.protocol import MessageItem, MessagesResult, WriteResult
@@ -64,9 +65,7 @@ def send(text: str) -> None:
     raftctl --node node-01 -o json messages | jq -r .text
     """,
 )
-@click.option(
-    "--limit", type=click.IntRange(min=1), default=10, show_default=True, help="How many at most."
-)
+@click.option("--limit", type=Whole(), default=10, show_default=True, help="How many at most.")
 def messages(limit: int) -> None:
     """Show the newest messages, newest first, as this node has applied them."""
     from raft_agent.api import protocol  # noqa: PLC0415
@@ -101,7 +100,7 @@ def _node_label(context: Context) -> str:
 @click.option(
     "--interval",
     "interval_ms",
-    type=click.IntRange(min=1),
+    type=Whole(high=MAX_INTERVAL_MS),
     default=500,
     show_default=True,
     metavar="MS",

@@ -10,6 +10,7 @@ import click
 
 from raftctl.context import Context
 from raftctl.output import FORMATS
+from raftctl.quantities import Seconds, Switch
 from raftctl.sockets import nodes_at_hand
 
 if TYPE_CHECKING:
@@ -56,10 +57,10 @@ def _store(attribute: str, convert: Callable[[Any], Any] = lambda value: value) 
     return callback
 
 
-def _positive_timeout(value: float) -> float:
-    if not value > 0:
-        raise click.BadParameter("a timeout is more than 0 seconds")
-    return value
+def _socket_path(value: str) -> Path:
+    if not value:
+        raise click.BadParameter("the path is empty")
+    return Path(value)
 
 
 def _agent_options() -> list[_Spec]:
@@ -75,8 +76,8 @@ def _agent_options() -> list[_Spec]:
         _Spec(
             ("--socket",),
             "The agent's Unix socket, wherever it is.",
-            _store("socket", Path),
-            {"metavar": "PATH", "type": click.Path()},
+            _store("socket", _socket_path),
+            {"metavar": "PATH"},
         ),
         _Spec(
             ("--endpoint",),
@@ -102,14 +103,14 @@ def _call_options() -> list[_Spec]:
         _Spec(
             ("--timeout",),
             "How long to wait for an answer (default 5).",
-            _store("timeout_s", _positive_timeout),
-            {"metavar": "SECONDS", "type": float},
+            _store("timeout_s"),
+            {"metavar": "SECONDS", "type": Seconds()},
         ),
         _Spec(
             ("--forward",),
             "A follower passes a write on to the leader instead of refusing it.",
             _store("forward"),
-            {"is_flag": True},
+            {"is_flag": True, "type": Switch()},
         ),
         _Spec(
             ("-o", "--output"),

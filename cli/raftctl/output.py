@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import os
 import re
 import sys
@@ -62,6 +63,22 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     )
 
 
+class ResultNotWrittenError(Exception):
+    """Standard output takes no more; `reason` is the system's error."""
+
+    def __init__(self, reason: OSError) -> None:
+        super().__init__(reason.strerror)
+        self.reason = reason
+
+
+def give_up_stdout() -> None:
+    """What is still in the buffer goes nowhere: Python would fail with it again at its end."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
 class Output:
     """Writes in the format that was asked for. `form` is one of FORMATS; `color` False: never."""
 
@@ -75,29 +92,36 @@ class Output:
 
     def prose(self, text: str) -> None:
         """Progress and notes: standard output in text form, else standard error."""
-        click.echo(text, err=not self.is_text, color=self._color())
+        if self.is_text:
+            self._write(text)
+        else:
+            self.note(text)
 
     def note(self, text: str) -> None:
-        """What must never mix with results."""
-        click.echo(text, err=True, color=self._color())
+        """What must never mix with results. Where nobody can read it, it is left out."""
+        with contextlib.suppress(OSError):
+            click.echo(text, err=True, color=self._color())
 
     def result(self, text: str, data: object) -> None:
         """`text` for people, or `data` (plain data or msgspec structs) as one object."""
         if self.is_text:
-            click.echo(text, color=self._color())
+            self._write(text)
         elif self.form == "json":
-            click.echo(to_json(data))
+            self._write(to_json(data))
         else:
             import msgspec  # noqa: PLC0415
 
             from raftctl import yaml  # noqa: PLC0415
 
-            click.echo(yaml.dump(msgspec.to_builtins(data)), nl=False)
+            self._write(yaml.dump(msgspec.to_builtins(data)), newline=False)
 
     def item(self, text: str, data: object) -> None:
         """One of many: a line of text, or one JSON object on a line in both machine formats."""
-        click.echo(text if self.is_text else to_json(data), color=self._color())
-        sys.stdout.flush()
+        self._write(text if self.is_text else to_json(data))
+
+    def raw(self, data: bytes) -> None:
+        """Bytes as they are, to standard output."""
+        self._write(data, newline=False)
 
     def mark(self, good: bool) -> str:
         """✓ or ✗, coloured on a terminal."""
@@ -111,7 +135,7 @@ class Output:
         lines = [f"{self.mark(False)} Failed to {action}: {printable(failure.error)}"]
         if failure.hint:
             lines.append(f"  Hint: {printable(failure.hint)}")
-        click.echo("\n".join(lines), err=True, color=self._color())
+        self.note("\n".join(lines))
         if not self.is_text:
             data = {
                 "error": failure.error,
@@ -120,6 +144,14 @@ class Output:
                 "leader": failure.leader or None,
             }
             self.result("", data)
+
+    def _write(self, text: str | bytes, newline: bool = True) -> None:
+        """To standard output, at once. Raises ResultNotWrittenError."""
+        try:
+            click.echo(text, nl=newline, color=self._color())
+        except OSError as failure:
+            give_up_stdout()
+            raise ResultNotWrittenError(failure) from failure
 
     def _color(self) -> bool | None:
         return None if self.color else False

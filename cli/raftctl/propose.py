@@ -15,6 +15,7 @@ from raftctl.framework import Key, RaftGroup, Utf8
 from raftctl.later import later_command
 from raftctl.messages import write_data
 from raftctl.output import printable, printable_bytes, value_fields
+from raftctl.quantities import MAX_INTERVAL_MS, MAX_REVISION, Whole
 
 if TYPE_CHECKING:
     from raft_agent.api.protocol import KeyEvent, KeyValue
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 _CONSISTENCIES = ("linearizable", "lease", "stale")
 # One answer must fit a frame whatever the values' sizes; the agent may also stop earlier.
 _PAGE_KEYS = 1000
+_AT = "a value that itself starts with @ is written with two: @@…"
 
 
 @click.group(
@@ -46,7 +48,8 @@ def _consistency_option(command: Any) -> Any:
 
 
 def read_value(argument: str, stdin: Any = None) -> bytes:
-    """VALUE as given, or the content of the file in @FILE, or standard input for "-".
+    """VALUE as given, or the content of the file in @FILE, or standard input for "-"; "@@…" is a
+    value that starts with @.
 
     Raises CommandError when the file can't be read or is larger than a value may be.
     """
@@ -56,13 +59,20 @@ def read_value(argument: str, stdin: Any = None) -> bytes:
     if argument == "-":
         source = "standard input"
         value = (stdin or sys.stdin.buffer).read(MAX_VALUE_BYTES + 1)
+    elif argument.startswith("@@"):
+        value = os.fsencode(argument[1:])
     elif argument.startswith("@"):
         source = argument[1:]
+        if not source:
+            raise click.UsageError(f"@ needs the name of a file; {_AT}")
         try:
             with Path(source).open("rb") as file:
                 value = file.read(MAX_VALUE_BYTES + 1)
         except OSError as failure:
-            raise CommandError(f"Can't read {source}: {failure.strerror}") from failure
+            reason = f"Can't read {source}: {failure.strerror}"
+            if isinstance(failure, IsADirectoryError):
+                reason = f"{source} is a directory, not a file with a value"
+            raise CommandError(reason, hint=_AT[:1].upper() + _AT[1:]) from failure
     else:
         value = os.fsencode(argument)
     if len(value) > MAX_VALUE_BYTES:
@@ -86,20 +96,26 @@ def _condition(if_revision: int | None, if_absent: bool) -> int:
     raftctl --node node-02 propose put config @config.json
     date | raftctl --node node-02 propose put now -
     raftctl --node node-02 propose put mykey first --if-absent
+    raftctl --node node-02 propose put -- number -5
+    raftctl --node node-02 propose put name @@alice
     """,
 )
 @click.argument("key", type=Key())
 @click.argument("value")
 @click.option(
     "--if-revision",
-    type=click.IntRange(min=1),
+    type=Whole(low=0, high=MAX_REVISION),
     metavar="N",
-    help="Only if the key's revision is still N.",
+    help="Only if the key's revision is still N (0: if there is no such key).",
 )
 @click.option("--if-absent", is_flag=True, help="Only if there is no such key.")
 @click.option("--lease", metavar="ID", help="Delete it with this lease (not in this version).")
 def put(key: str, value: str, if_revision: int | None, if_absent: bool, lease: str | None) -> None:
-    """Store VALUE under KEY; @FILE takes it from a file, - from standard input."""
+    """Store VALUE under KEY.
+
+    @FILE takes the value from a file, - from standard input. A value that itself starts with @ is
+    written @@…; behind -- come a key and a value that may start with -.
+    """
     from raft_agent.api import protocol  # noqa: PLC0415
 
     condition = _condition(if_revision, if_absent)
@@ -132,7 +148,7 @@ def put(key: str, value: str, if_revision: int | None, if_absent: bool, lease: s
 @click.argument("key", type=Key())
 @click.option(
     "--if-revision",
-    type=click.IntRange(min=1),
+    type=Whole(high=MAX_REVISION),
     metavar="N",
     help="Only if the key's revision is still N.",
 )
@@ -184,7 +200,7 @@ def get(key: str, consistency: str) -> None:
     item = context.ask(request, protocol.KeyValue)
     if context.out.is_text:
         # Bytes as they are: `get > file` gives back what `put @file` took, and a newline.
-        click.echo(item.value + b"\n", nl=False)
+        context.out.raw(item.value + b"\n")
     else:
         context.out.result("", key_data(item))
 
@@ -198,7 +214,7 @@ def get(key: str, consistency: str) -> None:
     """,
 )
 @click.argument("prefix", type=Utf8())
-@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most N keys (else all).")
+@click.option("--limit", type=Whole(), metavar="N", help="At most N keys (else all).")
 @click.option("--after", type=Utf8(), default="", metavar="KEY", help="Only keys after KEY.")
 @_consistency_option
 def list_(prefix: str, limit: int | None, after: str, consistency: str) -> None:
@@ -212,7 +228,7 @@ def list_(prefix: str, limit: int | None, after: str, consistency: str) -> None:
     out = context.out
     if out.is_text:
         for item in keys:
-            click.echo(f"{printable(item.key)}\t{printable_bytes(item.value)}")
+            out.result(f"{printable(item.key)}\t{printable_bytes(item.value)}", None)
         if more:
             out.note(f"There are more: --after {printable(keys[-1].key)}")
     else:
@@ -269,12 +285,15 @@ def event_line(event: KeyEvent) -> str:
 )
 @click.argument("key", metavar="KEY|PREFIX/", type=Utf8())
 @click.option(
-    "--from-revision", type=int, metavar="N", help="Also the changes since N (not in this version)."
+    "--from-revision",
+    type=Whole(high=MAX_REVISION),
+    metavar="N",
+    help="Also the changes since N (not in this version).",
 )
 @click.option(
     "--interval",
     "interval_ms",
-    type=click.IntRange(min=1),
+    type=Whole(high=MAX_INTERVAL_MS),
     default=500,
     show_default=True,
     metavar="MS",

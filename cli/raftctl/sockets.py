@@ -54,14 +54,15 @@ def _is_trusted(path: Path) -> bool:
         )
     if info.st_uid not in trusted_uids():
         raise CommandError(
-            f"{path} belongs to {_user_name(info.st_uid)}, not to root, you or {SERVICE_USER}",
+            f"{path} belongs to {user_name(info.st_uid)}, not to root, you or {SERVICE_USER}",
             NOT_REACHABLE,
             f"If you trust that user's agent, name the socket: --socket {path}",
         )
     return True
 
 
-def _user_name(uid: int) -> str:
+def user_name(uid: int) -> str:
+    """ "user alice", or "user 1000" when the system knows no name."""
     import pwd  # noqa: PLC0415
 
     try:

@@ -70,7 +70,7 @@ class Follower:
 
     def _one_connection(self) -> Iterator[object]:
         context = self._context
-        with context.client() as client, agent_errors(context.node, writes=False):
+        with context.client() as client, agent_errors(context.agent, writes=False):
             for item in client.stream(self._request()):
                 if self._is_lost:
                     context.out.note("Connected again")

@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from raft_agent.api import protocol
+from raft_agent.api.host import Failure
 from raft_agent.api.server import ApiServer
 from tests.unit.api.single_node import SingleNode
 
@@ -24,12 +25,32 @@ TIMEOUT_S = 20.0
 
 
 class Node(SingleNode):
-    """A node that can lose its quorum."""
+    """A node that can lose its quorum. `fresh_note`: it is in no cluster, and says so;
+    `member_note`: it has something to say as a member; `is_alone`: nobody is there to hand over to.
+    """
 
     has_quorum = True
+    fresh_note = ""
+    member_note = ""
+    is_alone = False
+
+    def status(self) -> protocol.StatusResult:
+        status = msgspec.structs.replace(super().status(), note=self.fresh_note or self.member_note)
+        if not self.fresh_note:
+            return status
+        return msgspec.structs.replace(status, cluster_id="", members=[], voters=[], leader=None)
 
     def health(self) -> protocol.HealthResult:
+        if self.fresh_note:
+            return protocol.HealthResult(False, None, 0, [])
         return msgspec.structs.replace(super().health(), quorum=self.has_quorum)
+
+    def transfer_leadership(self, target: str, done: Callable[[str | Failure], None]) -> None:
+        if self.is_alone:
+            text = "There is no other voter to hand over to by that name"
+            done(Failure(protocol.ErrorCode.NO_SUCH_MEMBER, text, "Members: raftctl member list"))
+        else:
+            super().transfer_leadership(target, done)
 
 
 class Served:
@@ -90,10 +111,18 @@ def clean_environment(**more: str) -> dict[str, str]:
 
 
 def raftctl(
-    *arguments: str, stdin: bytes = b"", soft_files: int | None = None, **environment: str
+    *arguments: str,
+    stdin: bytes = b"",
+    soft_files: int | None = None,
+    powerless: bool = False,
+    **environment: str,
 ) -> subprocess.CompletedProcess[bytes]:
-    """Runs the program to its end, with `soft_files` as its soft limit of open files."""
+    """Runs the program to its end, with `soft_files` as its soft limit of open files. `powerless`:
+    file modes hold even for root.
+    """
     limited = ["prlimit", f"--nofile={soft_files}:"] if soft_files else []
+    if powerless and os.geteuid() == 0:
+        limited += ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
     return subprocess.run(
         [*limited, *command(*arguments)],
         input=stdin,

@@ -1,0 +1,64 @@
+"""Numbers and switches on the command line: each has bounds, and says them in plain words."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import click
+
+# Far more than there can be, and small enough for whatever a number is handed to.
+MAX_COUNT = 1_000_000_000
+MAX_REVISION = (1 << 63) - 1
+MAX_SECONDS = 1_000_000.0
+MAX_INTERVAL_MS = 86_400_000
+
+
+class Whole(click.ParamType):  # type: ignore[type-arg]  # click 8.1 has no type argument
+    """A whole number from `low` to `high`."""
+
+    name = "number"
+
+    def __init__(self, low: int = 1, high: int = MAX_COUNT) -> None:
+        self.low = low
+        self.high = high
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        try:
+            number = int(value)
+        except ValueError:
+            self.fail(f"{value!r} is no whole number", param, ctx)
+        if not self.low <= number <= self.high:
+            self.fail(f"{value} is not from {self.low} to {self.high}", param, ctx)
+        return number
+
+
+class Seconds(click.ParamType):  # type: ignore[type-arg]
+    """A time in seconds: at most MAX_SECONDS, and more than 0 unless `zero` is allowed."""
+
+    name = "seconds"
+
+    def __init__(self, *, zero: bool = False) -> None:
+        self.zero = zero
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        try:
+            seconds = float(value)
+        except ValueError:
+            self.fail(f"{value!r} is no number of seconds", param, ctx)
+        if math.isnan(seconds) or not 0 <= seconds <= MAX_SECONDS or not (seconds or self.zero):
+            low = "0" if self.zero else "more than 0"
+            self.fail(f"{value} is not from {low} to {MAX_SECONDS:.0f} seconds", param, ctx)
+        return seconds
+
+
+class Switch(click.types.BoolParamType):
+    """A flag, which the environment may also set to a word."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter:
+            self.fail(f"{value!r} is neither true nor false", param, ctx)
