@@ -138,6 +138,13 @@ class JsonFormatter(logging.Formatter):
 
 FORMATTERS: dict[str, type[logging.Formatter]] = {"text": TextFormatter, "json": JsonFormatter}
 
+
+def check_format(text: str) -> None:
+    """Raises ValueError with a sentence when there is no such format."""
+    if text not in FORMATTERS:
+        raise ValueError(f'must be {" or ".join(FORMATTERS)}; "{text}" is neither')
+
+
 _on_top: dict[str, int] = {}
 
 
@@ -156,9 +163,7 @@ def setup(
     with a sentence, as `parse_levels` does, before anything is changed.
     """
     parse_levels(levels)
-    formatter = FORMATTERS.get(log_format)
-    if formatter is None:
-        raise ValueError(f'must be {" or ".join(FORMATTERS)}; "{log_format}" is neither')
+    check_format(log_format)
     wins = parse_levels(on_top) if on_top.strip() else {}
     _on_top.clear()
     _on_top.update(wins)
@@ -168,7 +173,7 @@ def setup(
         logging.logAsyncioTasks = False
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.addFilter(_ContextFilter(context))
-    handler.setFormatter(formatter())
+    handler.setFormatter(FORMATTERS[log_format]())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)  # other libraries: asyncio

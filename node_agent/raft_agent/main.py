@@ -42,16 +42,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"raft-agent: the configuration is refused\n{error}", file=sys.stderr)
         return EXIT_USAGE
     context = logs.LogContext(node=config.server.node_id)
-    try:
-        logs.setup(
-            config.server.log_level,
-            on_top=os.environ.get("RAFT_LOG", ""),
-            log_format=os.environ.get("RAFT_LOG_FORMAT") or config.server.log_format,
-            context=context,
-        )
-    except ValueError as error:
-        print(f"raft-agent: RAFT_LOG or RAFT_LOG_FORMAT {error}", file=sys.stderr)
-        return EXIT_USAGE
+    logs.setup(
+        config.server.log_level,
+        on_top=os.environ.get("RAFT_LOG", ""),
+        log_format=os.environ.get("RAFT_LOG_FORMAT", "").strip() or config.server.log_format,
+        context=context,
+    )
     return _run(config, context)
 
 
@@ -85,6 +81,11 @@ def _check(config: Config) -> int:
         + (f"peers {names}" if names else "no peers")
     )
     notes = list(config.notes)
+    if not (config.peers or config.cluster.bootstrap or config.cluster.join):
+        notes.append(
+            "an empty data directory would wait to be joined: there are no [[peers]], and neither "
+            "bootstrap nor join in [cluster]"
+        )
     try:
         notes.append(f"others are told to dial {config.advertise_address()}")
     except ConfigError as error:  # not the file's fault: it may be checked on another machine
@@ -112,12 +113,19 @@ def _run(config: Config, context: logs.LogContext) -> int:
     except KeyboardInterrupt:
         return 128 + 2  # as a shell reports SIGINT
     except (StorageError, ConfigError, OSError) as error:
-        log.error("the agent ends: %s", error, exc_info=log.isEnabledFor(logging.DEBUG))
+        log.error("the agent ends: %s", _said(error), exc_info=log.isEnabledFor(logging.DEBUG))
         return EXIT_FAILED
     except Exception:
         # A broken invariant among them: nothing this process holds can be trusted any more.
         log.critical("the agent ends: this is a bug, please report it", exc_info=True)
         return EXIT_FAILED
+
+
+def _said(error: Exception) -> str:
+    """Errors that this program words itself need no "[Errno …]" in front."""
+    if isinstance(error, OSError) and error.strerror and error.filename is None:
+        return error.strerror
+    return str(error)
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

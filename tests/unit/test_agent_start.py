@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -72,11 +73,58 @@ def test_a_wrong_command_line_ends_with_status_2(arguments: list[str]) -> None:
 @pytest.mark.parametrize(
     "environ", [{"RAFT_LOG": "loud"}, {"RAFT_LOG": "raft.sound=info"}, {"RAFT_LOG_FORMAT": "xml"}]
 )
-def test_a_wrong_log_filter_ends_with_status_2(file: Path, environ: dict[str, str]) -> None:
-    done = agent("--config", file, **environ)
-    assert done.returncode == 2
-    assert "RAFT_LOG" in done.stderr
-    assert "Traceback" not in done.stderr
+@pytest.mark.parametrize("check", [["--check"], []])
+def test_a_wrong_log_filter_ends_with_status_2(
+    file: Path, environ: dict[str, str], check: list[str]
+) -> None:
+    done = agent("--config", file, *check, **environ)
+    assert (done.returncode, done.stdout) == (2, "")
+    (variable,) = environ
+    first, second = done.stderr.splitlines()
+    assert first == "raft-agent: the configuration is refused"
+    assert second.startswith(f"{variable} in the environment: must ")
+
+
+def test_check_says_that_a_lone_node_would_wait(file: Path) -> None:
+    alone = agent("--config", file, "--check").stdout
+    assert "note: an empty data directory would wait to be joined: " in alone
+    for start in ("cluster.bootstrap=true", "peers=node-02=127.0.0.1:5556"):
+        assert "wait to be joined" not in agent("--config", file, "--check", "--set", start).stdout
+
+
+def test_a_port_in_use_is_said_once_and_what_to_do(file: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = agent(
+            "--config",
+            file,
+            "--set",
+            f"server.listen_addr=127.0.0.1:{port}",
+            "--set",
+            f"server.ipc_socket={file.parent}/socket",
+        )
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert last.endswith(
+        f"the agent ends: can't listen on 127.0.0.1:{port}: address already in use; end the "
+        "program that listens there, or set server.listen_addr"
+    )
+
+
+def test_an_address_of_another_machine_is_said_to_be_one(file: Path) -> None:
+    done = agent(
+        "--config",
+        file,
+        "--set",
+        "server.listen_addr=192.0.2.1:5555",
+        "--set",
+        f"server.ipc_socket={file.parent}/socket",
+    )
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].endswith(
+        "the agent ends: can't listen on 192.0.2.1:5555: this machine has no such address; set "
+        "server.listen_addr to one that it has, or to 0.0.0.0:5555"
+    )
 
 
 @pytest.mark.parametrize("option", [["--bpf-object", "x.o"], ["--enable-fault-injection"]])

@@ -10,6 +10,11 @@ from raft_agent.config import ConfigError, load
 from raft_agent.config.values import MAX_SOCKET_PATH_BYTES, split_address
 from tests.unit.config_files import PEERS, SERVER, read, refusal
 
+SERVER_KEYS = (
+    "[server] has node_id, listen_addr, advertise_addr, data_dir, log_level, log_format, "
+    "ipc_socket, ipc_group, http_addr"
+)
+
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
@@ -42,7 +47,7 @@ id = "b"
         "raft.toml:3: server.node_id must start with a letter or digit and hold only "
         'A-Z a-z 0-9 . _ -, but is "node 1"',
         "raft.toml:4: server.listen_adr is no key; did you mean server.listen_addr?",
-        "raft.toml:5: server.motto is no key",
+        f"raft.toml:5: server.motto is no key; {SERVER_KEYS}",
         "raft.toml:8: server.data_dir must be a string, but is 5",
         "raft.toml:11: timing.election_timeout_min_ms (150, the default) must be greater than "
         "timing.heartbeat_interval_ms (200), else followers stand for election under a living "
@@ -64,7 +69,7 @@ id = "b"
     ],
 )
 def test_the_line_is_found_in_every_style_of_toml(file: Path, text: str, line: int) -> None:
-    assert refusal(file, text) == f"raft.toml:{line}: server.colour is no key"
+    assert refusal(file, text) == f"raft.toml:{line}: server.colour is no key; {SERVER_KEYS}"
 
 
 def test_a_key_in_the_wrong_place_is_told_its_section(file: Path) -> None:
@@ -74,6 +79,64 @@ def test_a_key_in_the_wrong_place_is_told_its_section(file: Path) -> None:
         "raft.toml:6: cluster.heartbeat_interval_ms is no key; did you mean "
         "timing.heartbeat_interval_ms?",
     ]
+
+
+def test_a_key_like_no_other_is_told_which_there_are(file: Path) -> None:
+    sections = "the sections are server, timing, ebpf, cluster, peers"
+    said = refusal(file, "foo = 1\n" + SERVER, "server.nope=1", "no.such=1", "foo=1").splitlines()
+    assert said == [
+        f"raft.toml:1: foo is no key: keys are in sections, as in server.node_id; {sections}",
+        f"--set server.nope=1: server.nope is no key; {SERVER_KEYS}",
+        f"--set no.such=1: no.such is no key; {sections}",
+        f"--set foo=1: foo is no key: keys are in sections, as in server.node_id; {sections}",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a.b = 1\na.b = 2\n", 'raft.toml:2: is not valid TOML: "a.b" is there already'),
+        ("b = 1\nb = 2", 'raft.toml:2: is not valid TOML: "b" is there already'),
+        ("x = {b = 1, b = 2}\n", 'raft.toml:1: is not valid TOML: "b" is there already'),
+        (
+            "[server]\nnode_id = '1'\n[server]\n",
+            "raft.toml:3: is not valid TOML: [server] is there already",
+        ),
+        ("[peers]\n[[peers]]\n", "raft.toml:2: is not valid TOML: [[peers]] is there already"),
+    ],
+)
+def test_what_is_there_twice_is_named(file: Path, text: str, said: str) -> None:
+    assert refusal(file, text) == said
+
+
+def test_a_boolean_is_shown_as_toml_writes_it(file: Path) -> None:
+    text = "timing.heartbeat_interval_ms = true\nebpf.interface = false\n" + SERVER
+    assert refusal(file, text).splitlines() == [
+        "raft.toml:1: timing.heartbeat_interval_ms must be a whole number, but is true",
+        "raft.toml:2: ebpf.interface must be a string, but is false",
+    ]
+
+
+@pytest.mark.parametrize(
+    "wrong", ['id = "node-02"\naddress = "nowhere"\n', 'address = "10.0.0.2:5555"\n']
+)
+def test_a_wrong_peer_is_the_only_thing_wrong(file: Path, wrong: str) -> None:
+    own = '[[peers]]\nid = "node-01"\naddress = "10.0.0.1:5555"\n'
+    for peers in (f"{own}[[peers]]\n{wrong}", f"[[peers]]\n{wrong}{own}"):
+        assert len(refusal(file, SERVER + peers).splitlines()) == 1
+    said = refusal(file, SERVER, "peers=node-01=10.0.0.1:5555,node-02")
+    assert said.endswith('"node-02" has no "="')
+    assert len(said.splitlines()) == 1
+
+
+def test_the_log_filter_in_the_environment_is_checked_like_a_key(file: Path) -> None:
+    said = refusal(file, SERVER, RAFT_LOG="xx", RAFT_LOG_FORMAT="yy").splitlines()
+    assert said[0].startswith(
+        'RAFT_LOG in the environment: must hold levels like "info" or "info,raft.transport=debug"; '
+        '"xx" is none of'
+    )
+    assert said[1:] == ['RAFT_LOG_FORMAT in the environment: must be text or json; "yy" is neither']
+    assert read(file, SERVER, RAFT_LOG=" ", RAFT_LOG_FORMAT="json").server.log_format == "text"
 
 
 def test_a_syntax_error_has_its_line(file: Path) -> None:

@@ -55,8 +55,7 @@ def load(
 def _check_value(sources: Sources, label: str, field: Field, given: Value) -> Any:
     """The value to use; None when it is wrong, which is noted."""
     if not field.accepts(given.value):
-        shown = "true" if given.value is True else "false" if given.value is False else given.value
-        text = f"{label} must be {field.kind_name}, but is {_quoted(shown)}"
+        text = f"{label} must be {field.kind_name}, but is {_as_written(given.value)}"
         sources.problem(given, text)
         return None
     value = tuple(given.value) if field.kind is tuple else given.value
@@ -69,7 +68,9 @@ def _check_value(sources: Sources, label: str, field: Field, given: Value) -> An
         return None
 
 
-def _quoted(value: object) -> str:
+def _as_written(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
     return f'"{value}"' if isinstance(value, str) else f"{value}"
 
 
@@ -184,7 +185,7 @@ def _without_own_entry(sources: Sources, server: dict[str, Any], peers: list[Pee
         own = None
     others = []
     for peer in peers:
-        said = next(item for item in sources.peers if item["id"].value == peer.id)
+        said = next(item for item in sources.peers if "id" in item and item["id"].value == peer.id)
         if peer.id != name:
             others.append(peer)
             if own is not None and peer.address == own:
@@ -198,7 +199,7 @@ def _without_own_entry(sources: Sources, server: dict[str, Any], peers: list[Pee
                 f"instead of {own}: correct server.node_id, or this address"
             )
             sources.problem(said["address"], text)
-    if peers and not others:
+    if peers and not others and len(peers) == len(sources.peers):
         text = (
             "this node is the only peer; a cluster of one member is founded with bootstrap = true "
             "in [cluster] and no [[peers]]"

@@ -16,6 +16,9 @@ KeyPath = tuple[str | int, ...]
 
 _BARE_VALUE = re.compile(r"\s*([\w.-]+)\s*=\s*([^\s\"'\[{#][^\"'#]*?)\s*(?:#.*)?")
 
+_HEADER = re.compile(r"\s*(\[[^\]]*\]+)")
+_KEY = re.compile(r"\s*([\w.\"'-]+)\s*=")
+
 
 def find_lines(text: str) -> dict[KeyPath, int]:
     """The line (from 1) of each table, array element and key of `text`, a valid TOML document."""
@@ -36,13 +39,29 @@ def find_lines(text: str) -> dict[KeyPath, int]:
 def line_of_syntax_error(error: tomllib.TOMLDecodeError, text: str) -> tuple[int, str]:
     """The line that tomllib complains about, and its complaint without the position."""
     message = str(error)
+    lines = text.splitlines()
     match = re.search(r" \(at line (\d+), column (\d+)\)$", message)
+    line = max(1, len(lines)) if match is None else int(match[1])
+    statement = lines[line - 1] if lines else ""
+    if twice := _said_twice(message, statement):
+        return line, f"{twice} is there already"
     if match is None:
-        return max(1, len(text.splitlines())), message
-    line = int(match[1])
-    bare = _BARE_VALUE.fullmatch(text.splitlines()[line - 1])
+        return line, message
+    bare = _BARE_VALUE.fullmatch(statement)
     hint = f'; text needs quotes: {bare[1]} = "{bare[2]}"' if bare else ""
     return line, f"{message[: match.start()]} (column {match[2]}){hint}"
+
+
+def _said_twice(message: str, statement: str) -> str:
+    """The key or table that is there for the second time; "" when that isn't what is wrong."""
+    if inline := re.match(r"Duplicate inline table key '(.*)'", message):
+        return f'"{inline[1]}"'
+    if not re.match(r"Cannot (overwrite a value|declare .* twice)", message):
+        return ""
+    if header := _HEADER.match(statement):
+        return header[1]
+    key = _KEY.match(statement)
+    return f'"{key[1]}"' if key else ""
 
 
 def _paths(value: object, path: KeyPath) -> Iterator[KeyPath]:

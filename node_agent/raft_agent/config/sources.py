@@ -5,18 +5,22 @@ from __future__ import annotations
 import difflib
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from raft_agent import logs
 from raft_agent.config.errors import ConfigError, Problem
 from raft_agent.config.positions import KeyPath, find_lines, line_of_syntax_error
 from raft_agent.config.schema import FIELDS, PEER_FIELDS, PEERS, Field, environment_name
 
 # Read by the log set-up; they look like keys of a section but are none.
-_NOT_KEYS = frozenset({"RAFT_LOG", "RAFT_LOG_FORMAT"})
+_NOT_KEYS: Mapping[str, Callable[[str], object]] = {
+    "RAFT_LOG": logs.parse_levels,
+    "RAFT_LOG_FORMAT": logs.check_format,
+}
 
 
 class Value(msgspec.Struct, frozen=True):
@@ -124,10 +128,15 @@ class Sources:
             for name, field in fields.items():
                 known[environment_name(section, name)] = (section, field)
         for variable, text in environ.items():
-            if not variable.startswith("RAFT_") or not text or variable in _NOT_KEYS:
+            if not variable.startswith("RAFT_") or not text.strip():
                 continue
             where = f"{variable} in the environment"
-            if variable == "RAFT_PEERS":
+            if variable in _NOT_KEYS:
+                try:
+                    _NOT_KEYS[variable](text)
+                except ValueError as error:
+                    self._problems.append((where, (), str(error)))
+            elif variable == "RAFT_PEERS":
                 self._take_peer_list(text, where)
             elif variable in known:
                 section, field = known[variable]
@@ -174,6 +183,7 @@ class Sources:
             if not equals:
                 text = f'must be a list like "node-02=10.0.0.2:5555,…"; "{item}" has no "="'
                 self._problems.append((where, (), text))
+                self.peers.append({})
                 continue
             self.peers.append({"id": Value(name, where), "address": Value(address, where)})
 
@@ -186,7 +196,13 @@ def unknown_key(key: str) -> str:
     # Compared without the section: its letters would make everything in it look alike.
     names = difflib.get_close_matches(name, [full.partition(".")[2] for full in every], 1, 0.7)
     near = elsewhere or [full for full in every if full.partition(".")[2] in names]
-    return f"{key} is no key" + (f"; did you mean {near[0]}?" if near else "")
+    if near:
+        return f"{key} is no key; did you mean {near[0]}?"
+    section, dot, _ = key.partition(".")
+    if section in FIELDS and dot:
+        return f"{key} is no key; [{section}] has {', '.join(FIELDS[section])}"
+    how = "" if dot else ": keys are in sections, as in server.node_id"
+    return f"{key} is no key{how}; the sections are {', '.join([*FIELDS, PEERS])}"
 
 
 def _unknown_section(section: str, content: object) -> str:

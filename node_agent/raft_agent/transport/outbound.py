@@ -197,8 +197,8 @@ class OutboundConnection(Connection):
             self.reject("silence", f"nothing was heard for {silent_s:.1f} s where a reply was due")
 
 
-def _in_words(error: OSError | ValueError) -> str:
-    """Without numbers and without the address, which the reader sees beside it."""
+def in_words(error: OSError | ValueError) -> str:
+    """Without numbers and without the address, which stands beside it."""
     text = str(error)
     if isinstance(error, OSError) and error.errno is not None:
         known = error.errno in errno.errorcode  # those of name servers are other numbers
@@ -308,7 +308,7 @@ class Dialer:
             self.problem = f"no answer from {address} within {CONNECT_TIMEOUT_S:.0f} s"
             self._report(self.problem)
         except (OSError, ValueError) as error:
-            self.problem = _in_words(error)
+            self.problem = in_words(error)
             self._report(str(error))
         else:
             return connection

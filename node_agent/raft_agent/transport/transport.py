@@ -24,7 +24,13 @@ from raft_agent.transport.address import parse_address
 from raft_agent.transport.connection import Connection, Local, PeerStats, TransportHandlers
 from raft_agent.transport.handshake import Hello, Refused, check_known, said_by_another
 from raft_agent.transport.inbound import InboundConnection
-from raft_agent.transport.outbound import Dialer, OnReply, OutboundConnection, PeerTarget
+from raft_agent.transport.outbound import (
+    Dialer,
+    OnReply,
+    OutboundConnection,
+    PeerTarget,
+    in_words,
+)
 from raft_agent.transport.rejects import RejectLog
 
 __all__ = ["PeerStats", "PeerTarget", "Transport", "TransportHandlers"]
@@ -38,6 +44,19 @@ _ANSWERED_AT_ONCE = frozenset({types.PreVote, types.Heartbeat, types.BootstrapAs
 
 _BACKLOG = 512
 _CLOSE_TIMEOUT_S = 0.5
+
+
+def _why_not_listening(error: OSError, port: int) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return (
+            "address already in use; end the program that listens there, or set server.listen_addr"
+        )
+    if error.errno == errno.EADDRNOTAVAIL:
+        return (
+            "this machine has no such address; set server.listen_addr to one that it has, or to "
+            f"0.0.0.0:{port}"
+        )
+    return in_words(error)
 
 
 class Transport:
@@ -90,11 +109,10 @@ class Transport:
                 lambda: InboundConnection(self._local, self), host, port, backlog=_BACKLOG
             )
         except ValueError as error:
-            raise OSError(errno.EINVAL, f"cannot listen: {error}") from error
+            raise OSError(errno.EINVAL, f"can't listen: {error}") from error
         except OSError as error:
-            raise OSError(
-                error.errno, f"cannot listen on {self._listen_addr}: {error.strerror or error}"
-            ) from error
+            text = _why_not_listening(error, port)
+            raise OSError(error.errno, f"can't listen on {self._listen_addr}: {text}") from error
         logger.info("listening on %s, port %d", self._listen_addr, self.listen_port)
 
     @property
