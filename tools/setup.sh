@@ -94,7 +94,8 @@ esac
 say "setup: installing into .venv (once)"
 if ! .venv/bin/python -m pip --version > /dev/null 2>&1; then make_venv; fi
 rm -f .venv/*.fingerprint
-pip=(.venv/bin/python -m pip --disable-pip-version-check install --quiet)
+# Errors only: pip warns of settings of the machine that have no part in this.
+pip=(.venv/bin/python -m pip --disable-pip-version-check install --quiet --quiet)
 "${pip[@]}" --require-hashes -r "requirements/$wanted.txt" -r requirements/build.txt
 "${pip[@]}" --no-deps --no-build-isolation --editable .
 fingerprint "$wanted" > ".venv/$wanted.fingerprint"

@@ -78,6 +78,16 @@ def test_what_a_small_board_installs_is_small() -> None:
     }
 
 
+def test_what_is_installed_is_used() -> None:
+    """Every kilobyte is downloaded and kept by small boards."""
+    sources = "".join(
+        file.read_text() for tree in ("node_agent", "cli") for file in (ROOT / tree).rglob("*.py")
+    )
+    imported = set(re.findall(r"^ *(?:import|from) (\w+)", sources, re.MULTILINE))
+    needed = {Requirement(text).name.replace("-", "_") for text in PROJECT["dependencies"]}
+    assert needed - imported == set()
+
+
 def test_help_lists_every_target_of_the_makefile() -> None:
     makefile = (ROOT / "Makefile").read_text()
     targets = set(re.findall(r"^([a-z][a-z0-9-]*):(?!=)", makefile, re.MULTILINE))
