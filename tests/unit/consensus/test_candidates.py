@@ -157,3 +157,32 @@ def test_no_ballot_is_opened_while_a_vote_is_being_written() -> None:
     assert due_us >= server.now_us + MIN_TIMEOUT_US
     server.save_vote()
     assert sends(PreVote, server.tick())
+
+
+def test_the_time_for_an_answer_runs_from_when_the_question_could_leave() -> None:
+    server, _ = pre_candidate()
+    server.saves = False
+    server.receive(2, PreVoteReply(2, server.node.state.next_request_id() - 1, True))
+    assert server.node.role is Role.CANDIDATE
+    due_us = server.node.next_deadline_us
+    assert due_us is not None
+    server.now_us = due_us - 1
+    server.save_vote()
+    later_us = server.node.next_deadline_us
+    assert later_us is not None
+    assert later_us >= server.now_us + MIN_TIMEOUT_US
+
+
+@pytest.mark.parametrize("leader_known", [True, False])
+def test_an_old_write_of_a_vote_or_one_under_a_leader_moves_no_timer(leader_known: bool) -> None:
+    server = Server()
+    server.saves = False
+    server.receive(9, AppendReply(5, 1, 1, True, 0, 0, 0))
+    if leader_known:
+        server.receive(2, Heartbeat(5, 1, 1, 0))
+    else:
+        server.receive(9, AppendReply(6, 1, 1, True, 0, 0, 0))
+    due_us = server.node.next_deadline_us
+    server.now_us += 1000
+    server.step(VotePersisted(1))
+    assert server.node.next_deadline_us == due_us

@@ -11,10 +11,13 @@ from raft_agent.consensus.types import (
     AppendEntries,
     AppendReply,
     Applied,
+    Apply,
     Heartbeat,
     HeartbeatReply,
     LogRead,
     ReadLog,
+    Settings,
+    StorageFailed,
 )
 from tests.unit.consensus.harness import Cluster
 from tests.unit.consensus.server import Server, entry, log_of, of, sends
@@ -98,3 +101,12 @@ def test_the_numbers_of_the_format_are_these() -> None:
     assert record.startswith(head + bytes(3))
     assert record[40:-40] == b"payload"
     assert record[:40] == record[-40:]
+
+
+def test_a_node_whose_disk_failed_applies_nothing_more() -> None:
+    """What its memory holds may not be what the disk says."""
+    server = Server(log=log_of(1, 1, 1), settings=Settings(max_apply_bytes=1))
+    server.applies = False
+    assert of(Apply, server.receive(2, Heartbeat(1, 1, 1, 3)))
+    server.step(StorageFailed("EIO"))
+    assert not of(Apply, server.finish_apply())

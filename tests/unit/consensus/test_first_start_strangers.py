@@ -16,6 +16,7 @@ from raft_agent.consensus.types import (
     PeerConnected,
     Role,
     SaveVote,
+    TimerExpired,
     Vote,
 )
 from tests.unit.consensus.first_start import FOUNDER, SECOND, THIRD, fresh_cluster, is_ask
@@ -212,3 +213,11 @@ def test_a_question_is_answered_under_its_own_number() -> None:
         (answer,) = sends(BootstrapAnswer, cluster[member_id].receive(FOUNDER, message))
         assert answer.request_id == request_id
     assert answer_of(fresh("n3"), 1).request_id == 0
+
+
+def test_a_timer_moves_only_the_one_that_founds() -> None:
+    """A host may be late with one that was set before a restart."""
+    server = fresh("n2")
+    server.step(PeerConnected(1, "n1"))
+    server.step(PeerConnected(3, "n3"))
+    assert not server.step(TimerExpired())

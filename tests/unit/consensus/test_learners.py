@@ -15,12 +15,13 @@ from raft_agent.consensus.types import (
     PreVoteReply,
     RefusalReason,
     Refused,
+    RequestVote,
     Role,
     TimeoutNow,
     TransferLeadership,
     VoteReply,
 )
-from tests.unit.consensus.server import Server, configuration_of, entry, of, sends
+from tests.unit.consensus.server import MAX_TIMEOUT_US, Server, configuration_of, entry, of, sends
 
 LEARNER = 4
 
@@ -118,3 +119,12 @@ def test_an_entry_that_is_no_configuration_changes_no_role(member_id: int) -> No
     effects = server.receive(1, AppendEntries(1, 2, 1, 1, 1, 0, (entry(2, 1),)))
     assert not of(ConfigurationChanged, effects)
     assert server.node.role is role
+
+
+def test_a_learner_that_is_asked_for_its_vote_stays_a_learner() -> None:
+    """Its candidate may know a later configuration in which it is a voter."""
+    server = Server(LEARNER, log=[first_entry(with_learner())])
+    server.now_us = 10 * MAX_TIMEOUT_US
+    (reply,) = sends(VoteReply, server.receive(2, RequestVote(2, 7, 1, 1, False)))
+    assert reply.granted
+    assert server.node.role is Role.LEARNER

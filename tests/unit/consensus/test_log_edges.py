@@ -96,3 +96,12 @@ def test_a_log_that_does_not_start_at_1_holds_nothing_before() -> None:
         log.term_at(4)
     with pytest.raises(IndexError, match=r"7 is not in 5\.\.6"):
         log.term_at(7)
+
+
+@pytest.mark.parametrize("terms", [(1,), (1, 1, 1), (1, 4, 5), (1, 2, 2, 4, 4, 7), (1, 3, 5, 6)])
+def test_the_last_entry_of_at_most_a_term_is_the_last_such_entry(terms: tuple[int, ...]) -> None:
+    log = log_with(*terms)
+    for index in range(len(terms) + 3):
+        for term in range(9):
+            fitting = [i for i, t in enumerate(terms, 1) if i <= index and t <= term]
+            assert log.last_at_most(index, term) == max(fitting, default=0), (index, term)
