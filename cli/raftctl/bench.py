@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from raftctl.context import Context, current
-from raftctl.errors import EXIT_FAILED, NOT_REACHABLE, CommandError
+from raftctl.errors import EXIT_FAILED, EXIT_INTERRUPTED, NOT_REACHABLE, CommandError
 from raftctl.framework import RaftGroup
-from raftctl.output import Output
 from raftctl.quantities import Seconds, Whole
 from raftctl.sockets import find_socket, nodes_at_hand
 
@@ -40,7 +40,11 @@ def bench() -> None:
 
     Each client is a connection with a fixed number of requests in flight, on this machine. Latency
     counts from when a request could have been sent. Errors and unknown outcomes are counted over
-    the whole run, the rest after the warm-up.
+    the whole run, the rest after the warm-up. Ctrl+C ends the run early and shows what was
+    measured so far (exit status 130).
+
+    The keys it stores start with bench/. They stay, as do the messages it sends: bench deletes
+    nothing.
     """
 
 
@@ -123,7 +127,7 @@ def _plan(op: str, consistency: str, options: dict[str, Any]) -> Plan:
 )
 @_load_options
 def put(**options: Any) -> None:
-    """Store values under keys that start with bench/."""
+    """Store values under keys that start with bench/, and leave them there."""
     _bench(_plan("put", "linearizable", options), options["processes"])
 
 
@@ -143,7 +147,7 @@ def put(**options: Any) -> None:
     help="As in propose get.",
 )
 def get(consistency: str, **options: Any) -> None:
-    """Read keys that start with bench/; they are stored first."""
+    """Read keys that start with bench/; they are stored first, and left there."""
     _bench(_plan("get", consistency, options), options["processes"])
 
 
@@ -153,7 +157,7 @@ def get(consistency: str, **options: Any) -> None:
 )
 @_load_options
 def send(**options: Any) -> None:
-    """Send messages of --value-size letters."""
+    """Send messages of --value-size letters, and leave them there."""
     _bench(_plan("send", "linearizable", options), options["processes"])
 
 
@@ -168,8 +172,14 @@ def _bench(plan: Plan, processes: int) -> None:
         f" {plan.warmup_s:g} s warm-up, {plan.duration_s:g} s measured..."
     )
     tally = _run_alone(plan, path) if processes == 1 else _run_processes(plan, path, processes)
+    from raftctl.bench_result import result_data, result_text  # noqa: PLC0415
+
     data = result_data(plan, tally, node, processes)
     context.out.result(result_text(data, context.out), data)
+    if tally.interrupted:
+        what = "the figures are of a shorter time" if data["ops"] else "nothing was measured"
+        context.out.note(f"Interrupted: {what}")
+        click.get_current_context().exit(EXIT_INTERRUPTED)
     if not data["ops"]:
         click.get_current_context().exit(EXIT_FAILED)
 
@@ -300,18 +310,29 @@ def _run_processes(plan: Plan, path: Path, processes: int) -> Tally:
     for _pid, report in children:
         if os.read(report, 1) != b"r":
             failure = "connecting failed"
+    running = {pid for pid, _report in children}
+    # Ctrl+C goes to all of them, a signal from elsewhere to this process alone: the children must
+    # hear of it in any case, and report what they have.
+    before = signal.signal(signal.SIGINT, lambda *_: _interrupt(running))
     os.close(go_write)  # the start: every child sees the end of the pipe
     for pid, report in children:
         with os.fdopen(report, "rb") as pipe:
             answer = pipe.read()
+        running.discard(pid)  # before its number can become another process's
         os.waitpid(pid, 0)
         if answer[:1] == b"t":
             total.merge(Tally.decode(answer[1:]))
         else:
             failure = answer[1:].decode() or failure
+    signal.signal(signal.SIGINT, before)
     if failure:
         raise CommandError(f"A load process ended: {failure}", NOT_REACHABLE)
     return total
+
+
+def _interrupt(running: set[int]) -> None:
+    for pid in running:
+        os.kill(pid, signal.SIGINT)
 
 
 def _child(plan: Plan, path: str, go_fd: int, report_fd: int) -> None:
@@ -331,59 +352,3 @@ def _child(plan: Plan, path: str, go_fd: int, report_fd: int) -> None:
 def _write_all(fd: int, data: bytes) -> None:
     while data:
         data = data[os.write(fd, data) :]
-
-
-# --- Results --------------------------------------------------------------------------------------
-
-
-def result_data(plan: Plan, tally: Tally, node: str, processes: int) -> dict[str, Any]:
-    """The contract's fields and what one needs to judge them."""
-    latencies = tally.latencies
-    ops = latencies.count
-    p50, p99, p999, worst = latencies.percentiles_ms((0.5, 0.99, 0.999, 1.0))
-    return {
-        "op": plan.op,
-        "node": node,
-        "ops_per_s": round(ops / tally.window_s, 1) if tally.window_s else 0.0,
-        "p50_ms": p50,
-        "p99_ms": p99,
-        "p999_ms": p999,
-        "max_ms": worst,
-        "mean_ms": latencies.mean_ms(),
-        "ops": ops,
-        "errors": sum(tally.errors.values()),
-        "unknown": tally.unknown,
-        "error_codes": tally.errors,
-        "clients": plan.clients,
-        "pipeline": plan.pipeline,
-        "processes": processes,
-        "key_size": plan.key_size,
-        "value_size": plan.value_size,
-        "keys": plan.keys,
-        "duration_s": round(tally.window_s, 3),
-        "warmup_s": plan.warmup_s,
-        "forward": plan.forward,
-        "consistency": plan.consistency if plan.op == "get" else None,
-        "generator_cpu": round(tally.cpu_s / tally.window_s, 3) if tally.window_s else 0.0,
-    }
-
-
-def result_text(data: dict[str, Any], out: Output) -> str:
-    def ms(name: str) -> str:
-        return "-" if data[name] is None else f"{data[name]:,.3f} ms"
-
-    errors = str(data["errors"])
-    if data["error_codes"]:
-        codes = ", ".join(f"{code} {count}" for code, count in sorted(data["error_codes"].items()))
-        errors = out.colored(f"{errors} ({codes})", "red")
-    rows = [
-        ("Operations", f"{data['ops_per_s']:,.1f} per second ({data['ops']:,} in all)"),
-        ("Latency p50", ms("p50_ms")),
-        ("        p99", ms("p99_ms")),
-        ("        p99.9", ms("p999_ms")),
-        ("        worst", ms("max_ms")),
-        ("Errors", errors),
-        ("Unknown", str(data["unknown"])),
-        ("Generator", f"{data['generator_cpu'] * 100:.0f} % of one core"),
-    ]
-    return "\n".join(f"{name + ':':<15}{value}" for name, value in rows)

@@ -8,7 +8,9 @@ is part of it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
+import signal
 import socket
 import time
 from collections.abc import Callable
@@ -46,6 +48,7 @@ class Load:
         self.requests = Requests(plan, seed)
         self.tally = Tally()
         self.is_running = False
+        self.interrupted = asyncio.Event()
         self.clients: list[Client] = []
         self.reconnects: set[asyncio.Task[None]] = set()
 
@@ -106,8 +109,15 @@ class Load:
         self.reconnects.add(task)
         task.add_done_callback(self.reconnects.discard)
 
+    async def _pass(self, seconds: float) -> None:
+        """Returns after that time, or at once when the run is interrupted."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.interrupted.wait(), seconds)
+
     async def run(self, started: asyncio.Future[None]) -> Tally:
-        """Load after `started`: warm-up, then the measured time, then what is still in flight."""
+        """Load after `started`: warm-up, then the measured time, then what is still in flight. When
+        it is interrupted, the measured time ends there.
+        """
         loop = asyncio.get_running_loop()
         plan = self.plan
         await started
@@ -115,10 +125,11 @@ class Load:
         for client in self.clients:
             client.issue_all()
         sweeper = loop.create_task(self._sweep())
-        await asyncio.sleep(plan.warmup_s)
+        await self._pass(plan.warmup_s)
+        in_warm_up = self.interrupted.is_set()
         self.tally.latencies = Latencies()
         begin, cpu_begin = _clock(), time.process_time()
-        await asyncio.sleep(plan.duration_s)
+        await self._pass(plan.duration_s)
         measured = self.tally.latencies
         end, cpu_end = _clock(), time.process_time()
         self.tally.latencies = Latencies()  # answers that come later are not of the measured time
@@ -128,9 +139,13 @@ class Load:
             task.cancel()
         await asyncio.gather(sweeper, *self.reconnects, return_exceptions=True)
         tally = self.tally
-        tally.latencies = measured
-        tally.window_s = end - begin
-        tally.cpu_s = cpu_end - cpu_begin
+        tally.interrupted = self.interrupted.is_set()
+        if not in_warm_up:
+            tally.latencies = measured
+            tally.window_s = end - begin
+            tally.cpu_s = cpu_end - cpu_begin
+        else:
+            tally.latencies = Latencies()
         return tally
 
     async def _drain(self, deadline: float) -> None:
@@ -297,6 +312,7 @@ async def _run(
     load = Load(plan, path, seed)
     await load.connect_all()
     started: asyncio.Future[None] = loop.create_future()
+    loop.add_signal_handler(signal.SIGINT, load.interrupted.set)
     ready()
     if go_fd is None:
         started.set_result(None)
@@ -310,5 +326,6 @@ async def _run(
     finally:
         gc.enable()
         gc.unfreeze()
+        loop.remove_signal_handler(signal.SIGINT)
         if go_fd is not None:
             loop.remove_reader(go_fd)

@@ -78,6 +78,7 @@ class Tally:
     unknown: int = 0
     window_s: float = 0.0
     cpu_s: float = 0.0
+    interrupted: bool = False
 
     def merge(self, other: Tally) -> None:
         self.latencies.merge(other.latencies)
@@ -86,6 +87,7 @@ class Tally:
         self.unknown += other.unknown
         self.window_s = max(self.window_s, other.window_s)
         self.cpu_s += other.cpu_s
+        self.interrupted = self.interrupted or other.interrupted
 
     def encode(self) -> bytes:
         """For the way between processes; `decode` is its inverse."""
@@ -99,6 +101,7 @@ class Tally:
                 self.unknown,
                 self.window_s,
                 self.cpu_s,
+                self.interrupted,
             )
         )
 
@@ -106,10 +109,10 @@ class Tally:
     def decode(cls, data: bytes) -> Tally:
         import msgspec  # noqa: PLC0415
 
-        fine, coarse, errors, unknown, window_s, cpu_s = msgspec.msgpack.decode(
-            data, type=tuple[bytes, bytes, dict[str, int], int, float, float]
+        fine, coarse, errors, unknown, window_s, cpu_s, interrupted = msgspec.msgpack.decode(
+            data, type=tuple[bytes, bytes, dict[str, int], int, float, float, bool]
         )
         latencies = Latencies()
         latencies.fine = array("Q", fine)
         latencies.coarse = array("Q", coarse)
-        return cls(latencies, errors, unknown, window_s, cpu_s)
+        return cls(latencies, errors, unknown, window_s, cpu_s, interrupted)

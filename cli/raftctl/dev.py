@@ -59,12 +59,17 @@ def up(nodes: int | None, folder: str | None, isolated: bool, ebpf: bool) -> Non
     """
     if ebpf:
         raise not_in_this_version("dev up --ebpf")
+    from raftctl.dev_cluster import DEFAULT_NODES  # noqa: PLC0415
+
     cluster = _cluster(folder)
     context = current()
     if isolated:
         from raftctl import dev_isolated  # noqa: PLC0415
 
         dev_isolated.check_possible()
+    if not cluster.folder.exists():
+        # Before anything is made, so that a refusal leaves nothing behind.
+        cluster.refuse_foreign_sockets(cluster.nodes(nodes or DEFAULT_NODES))
     with cluster.locked():
         members, isolated = _members(cluster, nodes, isolated)
         statuses = _start(cluster, members, isolated)
@@ -179,13 +184,13 @@ def down(folder: str | None) -> None:
     out = current().out
     if not cluster.folder.is_dir():
         raise CommandError(f"There is no {cluster.folder}", hint="Start one: raftctl dev up")
+    form = cluster.form()
+    if form is None:
+        raise CommandError(
+            f"There is no cluster in {cluster.folder}", hint="Start one: raftctl dev up"
+        )
+    count, isolated = form
     with cluster.locked():
-        form = cluster.form()
-        if form is None:
-            raise CommandError(
-                f"There is no cluster in {cluster.folder}", hint="Start one: raftctl dev up"
-            )
-        count, isolated = form
         ended, killed = cluster.stop(cluster.nodes(count))
         if isolated:
             from raftctl import dev_isolated  # noqa: PLC0415

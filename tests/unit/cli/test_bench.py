@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import resource
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ from click.testing import CliRunner
 
 from raftctl import sockets
 from raftctl.main import cli
-from tests.unit.cli.served import Served, json_of, raftctl, serving
+from tests.unit.cli.served import TIMEOUT_S, Follower, Served, json_of, raftctl, serving
 
 SHORT = ("--duration", "0.3", "--warmup", "0.1", "--keys", "50")
 FIELDS = {
@@ -133,3 +135,46 @@ def test_without_a_node_writes_find_the_leader_among_the_agents_here(
         assert follower.host.machine.last_applied == 0
         assert leader.host.machine.last_applied > 0
     assert "node-01 is no leader: going to node-02" in done.stderr
+
+
+def test_what_a_run_leaves_behind_is_said(served: Served) -> None:
+    at = ("--socket", str(served.path))
+    put = raftctl(*at, "bench", "put", *SHORT).stdout.decode()
+    assert "Left there:    50 keys that start with bench/, which bench does not delete" in put
+    send = raftctl(*at, "bench", "send", "--clients", "1", *SHORT).stdout.decode()
+    assert "Left there:    the messages that were sent" in send
+    data = json_of(raftctl(*at, "-o", "json", "bench", "get", *SHORT))
+    assert data["key_prefix"] == "bench/"
+    shown = CliRunner().invoke(cli, ["bench", "--help"]).output
+    assert "bench/" in shown
+    assert "deletes nothing" in shown
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_an_interrupted_run_shows_what_was_measured_so_far(served: Served, processes: str) -> None:
+    options = ("--clients", "2", "--processes", processes, "--warmup", "0", "--duration", "1000")
+    with Follower("--socket", str(served.path), "-o", "json", "bench", "put", *options) as bench:
+        assert bench.note().startswith("put on node-01: 2 clients")
+        wait_until(lambda: served.host.machine.last_applied > 100)
+        assert bench.interrupt() == 130
+        data = json.loads(bench.line())
+        assert "Interrupted" in bench.note()
+    assert data["interrupted"]
+    assert data["ops"] > 0
+    assert 0 < data["duration_s"] < 1000
+
+
+def test_a_run_that_is_interrupted_in_its_warm_up_has_measured_nothing(served: Served) -> None:
+    options = ("--clients", "2", "--warmup", "1000", "--duration", "1000")
+    with Follower("--socket", str(served.path), "bench", "put", *options) as bench:
+        assert bench.note().startswith("put on node-01: 2 clients")
+        wait_until(lambda: served.host.machine.last_applied > 100)
+        assert bench.interrupt() == 130
+        assert "nothing was measured" in bench.note()
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + TIMEOUT_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)

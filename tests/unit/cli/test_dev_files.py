@@ -8,11 +8,13 @@ import time
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from raft_agent.config import load
-from raftctl import dev_process
+from raftctl import dev_process, sockets
 from raftctl.dev_cluster import DevCluster, default_dir
 from raftctl.errors import CommandError
+from raftctl.main import cli
 
 SLEEPER = "import signal, sys; print('up', flush=True); signal.pause()"
 STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); " + SLEEPER
@@ -146,3 +148,24 @@ def test_the_command_runs_the_agent_of_this_installation(tmp_path: Path) -> None
         [*command, "--version"], capture_output=True, text=True, check=True
     ).stdout
     assert version.startswith("raft-agent ")
+
+
+def test_a_refused_dev_leaves_no_directory_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places = ((tmp_path, "raft-", ".sock"),)
+    monkeypatch.setattr(sockets, "_PLACES", places)
+    with socket.socket(socket.AF_UNIX) as foreign:
+        foreign.bind(str(tmp_path / "raft-node-02.sock"))
+        foreign.listen()
+        done = CliRunner().invoke(cli, ["dev", "up", "--dir", str(tmp_path / "new" / "er")])
+    assert done.exit_code == 1
+    assert "raft-node-02.sock is in use" in done.stderr
+    assert not (tmp_path / "new").exists()
+
+
+def test_ending_what_is_no_cluster_leaves_nothing_in_the_directory(tmp_path: Path) -> None:
+    done = CliRunner().invoke(cli, ["dev", "down", "--dir", str(tmp_path)])
+    assert done.exit_code == 1
+    assert "no cluster" in done.stderr
+    assert list(tmp_path.iterdir()) == []
