@@ -307,23 +307,22 @@ def _run_processes(plan: Plan, path: Path, processes: int) -> Tally:
     os.close(go_read)
     total = Tally()
     failure = ""
-    for _pid, report in children:
-        if os.read(report, 1) != b"r":
-            failure = "connecting failed"
     running = {pid for pid, _report in children}
     # Ctrl+C goes to all of them, a signal from elsewhere to this process alone: the children must
     # hear of it in any case, and report what they have.
     before = signal.signal(signal.SIGINT, lambda *_: _interrupt(running))
+    # A child that could not connect gives its report at once, without the "r" of the others.
+    heads = [os.read(report, 1) for _pid, report in children]
     os.close(go_write)  # the start: every child sees the end of the pipe
-    for pid, report in children:
+    for (pid, report), head in zip(children, heads, strict=True):
         with os.fdopen(report, "rb") as pipe:
-            answer = pipe.read()
+            answer = head.replace(b"r", b"") + pipe.read()
         running.discard(pid)  # before its number can become another process's
         os.waitpid(pid, 0)
         if answer[:1] == b"t":
             total.merge(Tally.decode(answer[1:]))
         else:
-            failure = answer[1:].decode() or failure
+            failure = answer[1:].decode() or failure or "it gave no reason"
     signal.signal(signal.SIGINT, before)
     if failure:
         raise CommandError(f"A load process ended: {failure}", NOT_REACHABLE)
@@ -337,13 +336,17 @@ def _interrupt(running: set[int]) -> None:
 
 def _child(plan: Plan, path: str, go_fd: int, report_fd: int) -> None:
     """Never returns. Reports "r" when connected, then "t" and the tally or "e" and a reason."""
+    from raftctl.bench_stats import Tally  # noqa: PLC0415
+
     try:
         from raftctl.bench_load import run_load  # noqa: PLC0415
 
         tally = run_load(plan, path, os.getpid(), lambda: _write_all(report_fd, b"r"), go_fd)
         _write_all(report_fd, b"t" + tally.encode())
+    except KeyboardInterrupt:  # while it connected
+        _write_all(report_fd, b"t" + Tally(interrupted=True).encode())
     except BaseException as failure:  # whatever it is must reach the parent, not its stack
-        _write_all(report_fd, b"e" + str(failure or type(failure).__name__).encode())
+        _write_all(report_fd, b"e" + (str(failure) or type(failure).__name__).encode())
     finally:
         sys.stderr.flush()
         os._exit(0)

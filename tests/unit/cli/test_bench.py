@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
+import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -178,3 +179,16 @@ def wait_until(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.005)
+
+
+def test_an_interrupt_before_the_start_leaves_no_load_process_behind(tmp_path: Path) -> None:
+    """Whether they have connected by then or not."""
+    with serving(tmp_path / "node-01.sock") as served:
+        shape = ("--clients", "2", "--processes", "2", "--timeout", "60", "--duration", "1000")
+        with Follower("--socket", str(served.path), "bench", "put", *shape) as bench:
+            assert bench.note().startswith("put on node-01")
+            bench.process.send_signal(signal.SIGINT)
+            assert bench.process.wait(TIMEOUT_S) in (1, 130)  # 1: before there were any
+            # A child that goes on would hold the pipe open.
+            assert bench.process.stderr is not None
+            bench.process.stderr.read()
