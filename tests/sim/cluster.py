@@ -85,7 +85,7 @@ class Cluster:
         self.oracle.has_stopped = True
         self.faults.end()
         timeouts_us = _HEALING_TIMEOUTS * self.options.settings.election_timeout_max_us
-        deadline_us = self.clock.now_us + _HEALING_US + timeouts_us
+        deadline_us = self.clock.now_us + _HEALING_US + timeouts_us + self._reading_us()
         look_us = self.clock.now_us
         while not (self.clock.now_us >= look_us and self._has_converged()):
             if self.clock.now_us >= look_us:
@@ -105,6 +105,13 @@ class Cluster:
             leader = self.leader()
             if self.oracle.last_was_refused and leader is not None:
                 self.oracle.write_last(leader)
+
+    def _reading_us(self) -> int:
+        """How long it takes to read the whole log batch by batch: some nodes keep nothing in
+        memory, apply one batch at a time, and have a slow disk."""
+        disk = self.options.disk
+        batches = max(len(process.disk.durable.batches) for process in self.processes)
+        return batches * (disk.fsync_us + disk.jitter_us)
 
     def members(self) -> list[Process]:
         """The processes whose ids stand in the configuration."""
