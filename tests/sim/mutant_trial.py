@@ -49,8 +49,8 @@ class Limits:
 
     seeds: Sequence[int]
     events: int = 2000
-    unit_cpu_s: int = 15
-    sim_cpu_s: int = 60
+    unit_cpu_s: int = 10
+    sim_cpu_s: int = 40
 
 
 @dataclass(frozen=True)

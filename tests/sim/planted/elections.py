@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.sim.planted.fault import Edit, Fault
-from tests.sim.planted.focus import damaged_logs, diverging_logs, restarts
+from tests.sim.planted.focus import damaged_logs, diverging_logs
 
 _ELECTION = "raft_agent.consensus.election"
 _STATE = "raft_agent.consensus.state"
@@ -41,8 +41,7 @@ FAULTS = (
             ),
         ),
         ("two votes in one term", "a vote left before it was on disk", "two leaders in one term"),
-        focus=restarts,
-        seed=6,
+        unit_test="test_figure2_state:test_voted_for_is_persistent",
     ),
     Fault(
         "term_forgotten_at_restart",
@@ -85,6 +84,7 @@ FAULTS = (
             "a leader voted for itself and knows itself",
             "a vote left before it was on disk",
         ),
+        seed=13,
     ),
     Fault(
         "pre_votes_count_as_votes",
@@ -111,13 +111,13 @@ FAULTS = (
             ),
         ),
         ("two leaders in one term", "a term has one leader", "leader completeness"),
-        seed=3,
     ),
     Fault(
         "votes_for_any_log",
         "a voter does not compare logs (§5.4.1)",
         (Edit(_STATE, "return (last_term, last_index) >= own", "return True"),),
         ("leader completeness",),
+        seed=2,
     ),
     Fault(
         "longer_log_wins",
@@ -131,12 +131,14 @@ FAULTS = (
         ),
         ("leader completeness", "an entry is cut that is committed elsewhere"),
         focus=diverging_logs,
+        seed=4,
     ),
     Fault(
         "half_is_a_majority",
         "half of the voters are enough to be elected",
         (Edit(_QUORUM, "> len(voters) // 2", ">= len(voters) // 2"),),
         ("two leaders in one term", "a term has one leader", "leader completeness"),
+        seed=6,
     ),
     Fault(
         "leader_ignores_later_terms",
@@ -177,6 +179,7 @@ FAULTS = (
             ),
         ),
         ("leader completeness", "an entry is cut that is committed elsewhere"),
+        seed=45,
     ),
     Fault(
         "damaged_end_stands",
@@ -190,6 +193,7 @@ FAULTS = (
         ),
         ("leader completeness", "two different entries", "an entry is cut"),
         focus=damaged_logs,
+        seed=1,
     ),
     Fault(
         "two_founders",

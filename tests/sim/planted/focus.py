@@ -107,15 +107,6 @@ def slow_disks(options: Options) -> Options:
     )
 
 
-def restarts(options: Options) -> Options:
-    """Nodes restart all the time, soon after they have voted."""
-    return replace(
-        options,
-        faults=("crash", "crash_mid_step", "crash_all", "isolate_leader"),
-        fault_interval_us=60_000,
-    )
-
-
 def logs_on_disk(options: Options) -> Options:
     """As `diverging_logs`; and hardly anything stays in memory, while disks take their time."""
     diverging = diverging_logs(options)

@@ -24,12 +24,14 @@ FAULTS = (
         ),
         ("leader completeness", "an entry is cut", "two different entries"),
         focus=damaged_logs,
+        seed=1,
     ),
     Fault(
         "checksum_not_looked_at",
         "recovery takes a batch whose payload does not match its checksum",
         (Edit(_SCAN, "            or crc32c(data[body:tail]) != crc\n", ""),),
         ("log matching", "state machine safety", "have other logs", "Decode", "Error"),
+        seed=15,
     ),
     Fault(
         "host_sends_before_fsync",
@@ -66,6 +68,7 @@ FAULTS = (
             ),
         ),
         ("acknowledged before it was on disk", "not on the disks of a majority", "not on disk"),
+        seed=2,
     ),
     Fault(
         "vote_file_not_synced",
@@ -90,6 +93,7 @@ FAULTS = (
             ),
         ),
         ("linearizable",),
+        seed=1,
     ),
     Fault(
         "answered_for_somebody_else",
@@ -114,5 +118,6 @@ FAULTS = (
             "to one client",
         ),
         focus=diverging_logs,
+        seed=27,
     ),
 )

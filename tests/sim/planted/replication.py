@@ -117,7 +117,7 @@ FAULTS = (
             "no fresh write after healing",
             "no progress after healing",
         ),
-        seed=2,
+        seed=3,
     ),
     Fault(
         "no_look_at_the_entry_before",
@@ -139,6 +139,7 @@ FAULTS = (
             "would split a batch",
         ),
         focus=diverging_logs,
+        seed=4,
     ),
     Fault(
         "commit_beyond_the_request",
@@ -155,6 +156,7 @@ FAULTS = (
             "state machine safety",
         ),
         focus=diverging_logs,
+        seed=4,
     ),
     Fault(
         "heartbeat_commits_beyond_match",
@@ -172,6 +174,7 @@ FAULTS = (
             "state machine safety",
         ),
         focus=diverging_logs,
+        seed=4,
     ),
     Fault(
         "commit_quorum_off_by_one",
@@ -215,7 +218,7 @@ FAULTS = (
         ),
         ("what is on disk is in the log", "acknowledged before it was on disk"),
         focus=slow_disks,
-        seed=138,
+        seed=2,
     ),
     Fault(
         "never_sends_again",
@@ -297,7 +300,7 @@ FAULTS = (
             "applied before it was committed",
             "applied <= committed <= last",
         ),
-        seed=3,
+        seed=2,
     ),
     Fault(
         "applies_what_was_read_before_a_cut",
@@ -311,6 +314,7 @@ FAULTS = (
         ),
         ("state machine safety", "applied before it was committed"),
         focus=logs_on_disk,
+        seed=21,
     ),
     Fault(
         "check_quorum_left_out",
