@@ -6,10 +6,12 @@ import pytest
 
 from raft_agent.consensus.leadership import Leadership
 from raft_agent.consensus.node import Node
+from raft_agent.consensus.progress import ReplicationState
 from raft_agent.consensus.types import (
     AppendEntries,
     AppendReply,
     Heartbeat,
+    HeartbeatReply,
     PeerConnected,
     ReadLog,
     Role,
@@ -148,3 +150,45 @@ def test_what_a_peer_has_acknowledged_meanwhile_is_not_sent_from_disk(match_inde
     assert not [m for m in sends(AppendEntries, effects, to=3) if m.batches]
     assert node.progress[3].next_index == match_index + 1
     assert [asked.from_index for asked in of(ReadLog, effects)] == [match_index + 1]
+
+
+def test_a_refusal_of_what_is_in_flight_makes_the_leader_probe_at_once() -> None:
+    """The follower lost its log's end; to wait for the time-out would cost an election timeout."""
+    server, node, _ = leader()
+    (request,) = sends(AppendEntries, server.propose(), to=2)
+    progress = node.progress[2]
+    assert progress.state is ReplicationState.REPLICATE
+    refusal = AppendReply(2, request.request_id, progress.session, False, 0, 1, 1)
+    assert [m.prev_index for m in sends(AppendEntries, server.receive(2, refusal), to=2)] == [2]
+    assert node.progress[2].state is ReplicationState.PROBE
+
+
+def test_a_refusal_of_something_else_is_of_yesterday() -> None:
+    server, node, _ = leader()
+    (request,) = sends(AppendEntries, server.propose(), to=2)
+    refusal = AppendReply(2, request.request_id + 1000, node.progress[2].session, False, 0, 1, 1)
+    assert not sends(AppendEntries, server.receive(2, refusal), to=2)
+    assert node.progress[2].state is ReplicationState.REPLICATE
+
+
+def test_patience_begins_with_the_first_message_that_is_not_acknowledged() -> None:
+    """However long nothing was sent before, and however much is sent behind it."""
+    server, node, _ = leader()
+    for _ in range(40):
+        server.now_us += HEARTBEAT_US
+        for peer, progress in node.progress.items():
+            server.receive(peer, HeartbeatReply(2, 1, progress.session))
+    server.propose()
+    sent_us = server.now_us
+    progress = node.progress[2]
+    assert not progress.is_overdue(server.now_us, MAX_TIMEOUT_US)
+    server.now_us = sent_us + MAX_TIMEOUT_US
+    server.propose()
+    assert not progress.is_overdue(server.now_us, MAX_TIMEOUT_US)
+    assert progress.is_overdue(server.now_us + 1, MAX_TIMEOUT_US)
+
+
+def test_an_answer_of_an_older_term_gets_no_answer() -> None:
+    server, _, _ = leader()
+    for stale in (AppendReply(1, 1, 1, True, 1, 0, 0), HeartbeatReply(1, 1, 1)):
+        assert not server.receive(2, stale)

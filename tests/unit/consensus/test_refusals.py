@@ -21,7 +21,7 @@ from raft_agent.consensus.types import (
     Settings,
 )
 from tests.unit.consensus.harness import Cluster
-from tests.unit.consensus.server import Server, entry, log_of, of, sends
+from tests.unit.consensus.server import MIN_TIMEOUT_US, Server, entry, log_of, of, sends
 
 
 def follower(*terms: int) -> Server:
@@ -116,3 +116,13 @@ def test_sessions_are_positive_numbers() -> None:
     cluster = Cluster()
     node = cluster.elect(1)
     assert sorted(progress.session for progress in node.progress.values()) == [1, 2]
+
+
+def test_a_lost_question_is_asked_again_at_a_heartbeat_too() -> None:
+    server = follower(1)
+    first = question(server, 7)
+    server.now_us += MIN_TIMEOUT_US
+    assert not sends(ReadIndex, server.receive(2, Heartbeat(1, 2, 1, 0)))
+    server.now_us += 1
+    (again,) = sends(ReadIndex, server.receive(2, Heartbeat(1, 3, 1, 0)))
+    assert again.request_id != first
