@@ -43,6 +43,13 @@ def test_a_term_that_falls_and_a_second_vote_stop_the_node(term: int, candidate:
         state.save_vote(term, candidate)
 
 
+def test_a_term_that_falls_stops_a_node_that_has_not_voted_too() -> None:
+    state = Server().node.state
+    state.save_vote(5, 0)
+    with pytest.raises(BrokenInvariantError, match="terms never fall"):
+        state.save_vote(4, 0)
+
+
 def test_a_vote_in_the_term_that_is_known_already_is_allowed_once() -> None:
     state = Server().node.state
     state.save_vote(5, 0)
@@ -77,6 +84,13 @@ def test_a_write_from_before_a_cut_counts_up_to_the_cut() -> None:
     assert server.node.state.persisted_index == 3
     server.step(LogPersisted(2))
     assert server.node.state.persisted_index == 4
+
+
+def test_what_is_on_disk_before_a_cut_stays_there() -> None:
+    server = Server(log=log_of(1, 1, 1, 1))
+    server.writes = False
+    server.receive(3, AppendEntries(2, 1, 1, 3, 1, 0, (entry(4, 2),)))
+    assert server.node.state.persisted_index == 3
 
 
 def test_every_change_of_role_term_and_leader_is_told_once() -> None:
