@@ -1,0 +1,108 @@
+"""When a disk counts as hanging, to the microsecond, and what a leader does then."""
+
+from __future__ import annotations
+
+from raft_agent.consensus.types import (
+    AppendEntries,
+    AppendReply,
+    Effect,
+    Heartbeat,
+    HeartbeatReply,
+    LogPersisted,
+    Role,
+    TimerExpired,
+)
+from tests.unit.consensus.harness import Cluster
+from tests.unit.consensus.server import MAX_TIMEOUT_US, Server, entry, log_of, sends
+
+PATIENCE_US = 10 * MAX_TIMEOUT_US
+
+
+def writer() -> Server:
+    """A follower with one write under way since now."""
+    server = Server(log=log_of(1), now_us=10 * MAX_TIMEOUT_US)
+    server.writes = False
+    server.receive(2, AppendEntries(1, 1, 1, 1, 1, 0, (entry(2, 1),)))
+    return server
+
+
+def stalls(server: Server, after_us: int) -> bool:
+    server.now_us += after_us
+    server.node.step(TimerExpired(), server.now_us)
+    return server.node.state.disk_stalls
+
+
+def test_a_disk_hangs_once_a_write_has_taken_longer_than_the_patience() -> None:
+    server = writer()
+    assert not stalls(server, PATIENCE_US)
+    assert stalls(server, 1)
+
+
+def test_a_disk_with_nothing_to_write_does_not_hang() -> None:
+    server = writer()
+    server.step(LogPersisted(1))
+    assert not stalls(server, 10 * PATIENCE_US)
+
+
+def test_a_disk_that_gets_on_does_not_hang() -> None:
+    """Two writes, each of which takes nearly as long as it may."""
+    server = writer()
+    server.receive(2, AppendEntries(1, 2, 1, 2, 1, 0, (entry(3, 1),)))
+    assert not stalls(server, PATIENCE_US - 1)
+    server.step(LogPersisted(1))
+    assert not stalls(server, PATIENCE_US)
+    assert stalls(server, 1)
+
+
+def test_the_patience_begins_with_the_write_and_not_with_the_one_before() -> None:
+    server = writer()
+    server.step(LogPersisted(1))
+    server.now_us += 10 * PATIENCE_US
+    server.receive(2, AppendEntries(1, 2, 1, 2, 1, 0, (entry(3, 1),)))
+    assert not stalls(server, PATIENCE_US)
+    assert stalls(server, 1)
+
+
+def led_on(*, committed: bool) -> tuple[Server, list[Effect]]:
+    """A leader whose write takes longer than the patience, still heard by all; and what its timer
+    makes it do. `committed`: the others have the entry."""
+    cluster = Cluster()
+    node = cluster.elect(1)
+    server = cluster[1]
+    server.writes = False
+    server.propose()
+    server.now_us += PATIENCE_US + 1
+    for peer in (2, 3):
+        session = node.progress[peer].session
+        server.receive(peer, HeartbeatReply(2, 1, session))
+        if committed:
+            server.receive(peer, AppendReply(2, 1, session, True, 3, 0, 0))
+    return server, server.step(TimerExpired())
+
+
+def test_a_leader_whose_disk_hangs_makes_room_where_the_others_get_on() -> None:
+    server, effects = led_on(committed=True)
+    assert server.node.role is Role.FOLLOWER
+    assert server.node.leader_id == 0
+    assert not sends(Heartbeat, effects)
+
+
+def test_a_leader_whose_disk_hangs_leads_on_where_nobody_gets_on() -> None:
+    server, effects = led_on(committed=False)
+    assert server.node.role is Role.LEADER
+    assert sends(Heartbeat, effects)
+
+
+def test_a_leader_leads_on_while_its_disk_is_slow_and_does_not_hang() -> None:
+    cluster = Cluster()
+    node = cluster.elect(1)
+    server = cluster[1]
+    server.writes = False
+    server.propose()
+    server.now_us += PATIENCE_US
+    for peer in (2, 3):
+        session = node.progress[peer].session
+        server.receive(peer, AppendReply(2, 1, session, True, 3, 0, 0))
+    assert node.commit_index > node.state.persisted_index
+    server.step(TimerExpired())
+    assert node.role is Role.LEADER
