@@ -91,6 +91,7 @@ def test_a_candidate_knows_no_leader() -> None:
 
 def test_a_candidate_that_lost_stays_one_until_its_timer_fires() -> None:
     server, ballot = candidate()
+    assert server.node.state.fruitless_elections == 1
     for voter in (2, 3):
         server.receive(voter, VoteReply(2, ballot, False))
     assert server.node.role is Role.CANDIDATE

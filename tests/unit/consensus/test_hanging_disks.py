@@ -9,6 +9,7 @@ from raft_agent.consensus.types import (
     Heartbeat,
     HeartbeatReply,
     LogPersisted,
+    PreVote,
     Role,
     TimerExpired,
 )
@@ -106,3 +107,11 @@ def test_a_leader_leads_on_while_its_disk_is_slow_and_does_not_hang() -> None:
     assert node.commit_index > node.state.persisted_index
     server.step(TimerExpired())
     assert node.role is Role.LEADER
+
+
+def test_a_node_whose_disk_hangs_does_not_stand_and_one_whose_disk_is_slow_does() -> None:
+    """It could not vote for itself on that disk, let alone commit by it."""
+    for waited_us, stands in ((PATIENCE_US, True), (PATIENCE_US + 1, False)):
+        server = writer()
+        server.now_us += waited_us
+        assert bool(sends(PreVote, server.step(TimerExpired()))) is stands

@@ -22,6 +22,7 @@ from tests.unit.consensus.harness import Cluster
 from tests.unit.consensus.server import (
     HEARTBEAT_US,
     MAX_TIMEOUT_US,
+    MIN_TIMEOUT_US,
     Server,
     log_of,
     of,
@@ -84,6 +85,9 @@ def test_a_leader_that_steps_down_sends_no_more_heartbeats() -> None:
     assert node.role is Role.FOLLOWER
     assert not sends(Heartbeat, effects)
     assert not sends(AppendEntries, effects)
+    due_us = node.next_deadline_us
+    assert due_us is not None
+    assert due_us >= server.now_us + MIN_TIMEOUT_US
 
 
 def test_a_peer_that_connects_anew_is_probed_at_the_end_of_the_log() -> None:

@@ -118,11 +118,16 @@ def test_sessions_are_positive_numbers() -> None:
     assert sorted(progress.session for progress in node.progress.values()) == [1, 2]
 
 
-def test_a_lost_question_is_asked_again_at_a_heartbeat_too() -> None:
+@pytest.mark.parametrize(
+    "word", [Heartbeat(1, 2, 1, 0), AppendEntries(1, 2, 1, 1, 1, 0, ())], ids=["beat", "append"]
+)
+def test_a_lost_question_is_asked_again_whatever_the_leader_says(
+    word: Heartbeat | AppendEntries,
+) -> None:
     server = follower(1)
     first = question(server, 7)
     server.now_us += MIN_TIMEOUT_US
-    assert not sends(ReadIndex, server.receive(2, Heartbeat(1, 2, 1, 0)))
+    assert not sends(ReadIndex, server.receive(2, word))
     server.now_us += 1
-    (again,) = sends(ReadIndex, server.receive(2, Heartbeat(1, 3, 1, 0)))
+    (again,) = sends(ReadIndex, server.receive(2, word))
     assert again.request_id != first
