@@ -76,7 +76,7 @@ class Appends:
         state = self._state
         self._heard_leader(sender)
         if message.request_id:
-            reply = HeartbeatReply(state.current_term, message.request_id, message.session)
+            reply = HeartbeatReply(state.current_term, message.request_id, message.session, 0)
             state.send(sender, reply)
         self.committed(min(message.commit_index, state.log.last_index))
 
@@ -85,7 +85,7 @@ class Appends:
         from hearing of the newer one by the votes that are refused while it lives.
         """
         state = self._state
-        reply = HeartbeatReply(state.current_term, message.request_id, message.session)
+        reply = HeartbeatReply(state.current_term, message.request_id, message.session, 0)
         state.send(sender, reply)
 
     def _heard_leader(self, sender: int) -> None:

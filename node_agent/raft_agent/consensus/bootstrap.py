@@ -191,7 +191,9 @@ class Bootstrap:
         for sender, answer in self._answers.values():
             state.send(
                 sender,
-                BootstrapInstall(state.current_term, state.next_request_id(), answer.token, batch),
+                BootstrapInstall(
+                    state.current_term, state.next_request_id(), answer.token, batch, False
+                ),
                 after_log=after_log,
             )
         self._answers.clear()
@@ -214,6 +216,6 @@ class Bootstrap:
         if first is None or first[0] != FIRST_INDEX or peer not in first[1].voters:
             return
         install = BootstrapInstall(
-            state.current_term, state.next_request_id(), token, first_entry(first[1])
+            state.current_term, state.next_request_id(), token, first_entry(first[1]), False
         )
         state.send(peer, install, after_log=state.write_that_holds(FIRST_INDEX))

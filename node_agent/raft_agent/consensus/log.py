@@ -26,7 +26,7 @@ class RaftLog:
     )
 
     def __init__(self, image: LogImage) -> None:
-        self.first_index = image.first_index
+        self.first_index = image.base_index + 1
         self.last_index = image.last_index
         self._run_starts = [start for start, _ in image.term_runs]
         self._run_terms = [term for _, term in image.term_runs]

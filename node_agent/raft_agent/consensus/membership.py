@@ -57,6 +57,11 @@ class Membership:
         return self._history[-1][1] if self._history else None
 
     @property
+    def index(self) -> int:
+        """Where the configuration in force stands in the log; 0 when there is none."""
+        return self._history[-1][0] if self._history else 0
+
+    @property
     def first(self) -> tuple[int, Configuration] | None:
         return self._history[0] if self._history else None
 

@@ -118,7 +118,7 @@ class Reads:
         self._asked_request_id = state.next_request_id()
         self._asked_at_us = state.now_us
         self._asked_term = state.current_term
-        state.send(state.leader_id, ReadIndex(state.current_term, self._asked_request_id))
+        state.send(state.leader_id, ReadIndex(state.current_term, self._asked_request_id, False))
 
     def read_index_reply(self, _sender: int, message: ReadIndexReply) -> None:
         if not self._asked or message.request_id != self._asked_request_id:

@@ -208,7 +208,10 @@ class Replication:
             known = min(state.commit_index, progress.match_index)
             if known > progress.commit_sent:
                 progress.commit_sent = known
-                state.send(peer, Heartbeat(state.current_term, 0, progress.session, known))
+                state.send(
+                    peer,
+                    Heartbeat(state.current_term, 0, progress.session, known, state.commit_index),
+                )
 
     # --- time
 
@@ -238,7 +241,12 @@ class Replication:
         for peer, progress in leadership.progress.items():
             known = min(state.commit_index, progress.match_index)
             progress.commit_sent = max(progress.commit_sent, known)
-            state.send(peer, Heartbeat(state.current_term, request_id, progress.session, known))
+            state.send(
+                peer,
+                Heartbeat(
+                    state.current_term, request_id, progress.session, known, state.commit_index
+                ),
+            )
 
     def _quorum_answers(self, leadership: Leadership) -> bool:
         """§6.2 of the thesis: a leader steps down after an election timeout without a quorum."""

@@ -258,7 +258,7 @@ class RaftState:
 
     def configuration_changed(self) -> None:
         if self.configuration is not None:
-            self.effects.append(ConfigurationChanged(self.configuration))
+            self.effects.append(ConfigurationChanged(self.configuration, self.membership.index))
         if self.leadership is None and self.role in (Role.FOLLOWER, Role.LEARNER):
             self.role = self._resting_role()
 
