@@ -5,6 +5,7 @@ from __future__ import annotations
 from raft_agent.consensus.batch import Batch, BatchKind
 from raft_agent.consensus.invariants import require
 from raft_agent.consensus.membership import read_configuration
+from raft_agent.consensus.snapshots import SnapshotReceiver
 from raft_agent.consensus.state import RaftState
 from raft_agent.consensus.types import (
     AppendEntries,
@@ -12,18 +13,22 @@ from raft_agent.consensus.types import (
     Heartbeat,
     HeartbeatReply,
     Role,
+    SnapshotChunk,
 )
 
 
 class Appends:
     """Takes what the leader sends into the log and says so once it is on disk."""
 
-    def __init__(self, state: RaftState) -> None:
+    def __init__(self, state: RaftState, receiver: SnapshotReceiver) -> None:
         self._state = state
+        self._receiver = receiver
 
     def append_entries(self, sender: int, message: AppendEntries) -> None:
         state = self._state
         self._heard_leader(sender)
+        if state.installing:
+            return  # what is appended now would be forgotten with the log
         if not state.log.holds(message.prev_index, message.prev_term):
             self._refuse(sender, message)
             return
@@ -76,11 +81,22 @@ class Appends:
         state = self._state
         self._heard_leader(sender)
         if message.request_id:
-            reply = HeartbeatReply(state.current_term, message.request_id, message.session, 0)
+            reply = HeartbeatReply(
+                state.current_term,
+                message.request_id,
+                message.session,
+                state.settings.election_timeout_min_us,
+            )
             state.send(sender, reply)
         self.committed(min(message.commit_index, state.log.last_index))
+        state.leader_commit = max(state.leader_commit, message.leader_commit)
+        state.leader_commit_us = state.now_us
 
-    def refuse_stale(self, sender: int, message: AppendEntries | Heartbeat) -> None:
+    def snapshot_chunk(self, sender: int, message: SnapshotChunk) -> None:
+        self._heard_leader(sender)
+        self._receiver.chunk(sender, message)
+
+    def refuse_stale(self, sender: int, message: AppendEntries | Heartbeat | SnapshotChunk) -> None:
         """A leader of an older term learns of ours, or it would never step down: it may be kept
         from hearing of the newer one by the votes that are refused while it lives.
         """

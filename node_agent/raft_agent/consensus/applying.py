@@ -18,7 +18,12 @@ class Applying:
 
     def pump(self) -> None:
         state = self._state
-        if state.applying_to or state.read_for_apply or state.applied_index >= state.commit_index:
+        if (
+            state.installing
+            or state.applying_to
+            or state.read_for_apply
+            or state.applied_index >= state.commit_index
+        ):
             return
         next_index = state.applied_index + 1
         max_bytes = state.settings.max_apply_bytes

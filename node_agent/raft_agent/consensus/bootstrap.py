@@ -14,6 +14,8 @@ first entry if its id stands in it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from raft_agent.consensus.batch import Batch, BatchKind
 from raft_agent.consensus.membership import FIRST_INDEX, first_entry, read_configuration
 from raft_agent.consensus.state import RaftState
@@ -25,6 +27,7 @@ from raft_agent.consensus.types import (
     FoundCluster,
     Member,
     Role,
+    SnapshotChunk,
 )
 
 _ASK_INTERVAL_US = 200_000
@@ -34,12 +37,21 @@ _MAX_TOKENS = 64
 
 class Bootstrap:
     """`names`: everybody whom the configuration file lists, this node included; empty when this
-    node waits to be joined. `alone`: a new cluster of this one member."""
+    node waits to be joined. `alone`: a new cluster of this one member. `on_latecomer(peer, token)`
+    is called at a leader whose log has no beginning any more for a fresh peer to start with."""
 
     def __init__(
-        self, state: RaftState, *, name: str, address: str, names: tuple[str, ...], alone: bool
+        self,
+        state: RaftState,
+        on_latecomer: Callable[[int, int], None],
+        *,
+        name: str,
+        address: str,
+        names: tuple[str, ...],
+        alone: bool,
     ) -> None:
         self._state = state
+        self._on_latecomer = on_latecomer
         self._name = name
         self._address = address
         self._names = (name,) if alone else names
@@ -137,10 +149,22 @@ class Bootstrap:
         if batch.kind != BatchKind.CONFIGURATION or batch.first_index != FIRST_INDEX:
             return
         configuration = read_configuration(batch)
-        if configuration is None or state.member_id not in configuration.voters:
+        if configuration is None or (
+            state.member_id not in configuration.voters and not message.joins
+        ):
             return
         state.note("cluster_adopted", cluster_id=configuration.cluster_id, sender=sender)
         self._adopt(configuration, batch)
+
+    def takes_snapshot(self, sender: int, message: SnapshotChunk) -> bool:
+        """Whether a fresh node may take a member's snapshot in place of a first entry: it comes
+        with this node's own token. The term is the leader's from then on."""
+        state = self._state
+        if message.token == 0 or message.token != self._tokens.get(sender):
+            return False
+        if message.term > state.current_term:
+            state.save_vote(message.term, 0)
+        return True
 
     # --- the asker
 
@@ -210,12 +234,29 @@ class Bootstrap:
     # --- a member
 
     def _bring_in(self, peer: int, token: int) -> None:
-        """`peer` is fresh; give it the first entry if it was meant to have it."""
+        """`peer` is fresh; give it the log's beginning if it was meant to have it: as a founding
+        member that was never there, or as a learner, which is nobody's majority.
+
+        Any other voter has had entries that count, and has lost them: it may not come back as if
+        nothing had happened, and neither may one that this leader knows to have had entries.
+        """
         state = self._state
-        first = state.membership.first
-        if first is None or first[0] != FIRST_INDEX or peer not in first[1].voters:
+        configuration, first = state.configuration, state.membership.first
+        if configuration is None or first is None:
             return
-        install = BootstrapInstall(
-            state.current_term, state.next_request_id(), token, first_entry(first[1]), False
-        )
-        state.send(peer, install, after_log=state.write_that_holds(FIRST_INDEX))
+        is_learner = peer in configuration.learners
+        is_founder = state.log.base_index == 0 and peer in first[1].voters
+        progress = state.leadership.progress.get(peer) if state.leadership else None
+        if progress is not None and (progress.match_index > 0 or not (is_learner or is_founder)):
+            state.note("log_lost", sender=peer)
+        elif is_founder or (is_learner and state.log.base_index == 0):
+            install = BootstrapInstall(
+                state.current_term,
+                state.next_request_id(),
+                token,
+                first_entry(first[1]),
+                not is_founder,
+            )
+            state.send(peer, install, after_log=state.write_that_holds(FIRST_INDEX))
+        elif is_learner:
+            self._on_latecomer(peer, token)

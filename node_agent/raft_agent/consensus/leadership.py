@@ -6,23 +6,39 @@ from collections import deque
 
 import msgspec
 
+from raft_agent.consensus.lease import Lease
 from raft_agent.consensus.progress import Progress
 
 
 class Transfer(msgspec.Struct, frozen=True, gc=False):
-    """A hand-over under way: new proposals wait until it is done or `deadline_us` has passed."""
+    """A hand-over under way: new proposals wait until it is done or `deadline_us` has passed.
+    `tag`: of who asked for it; None: the leader itself."""
 
-    tag: int
+    tag: int | None
     target: int
     deadline_us: int
 
 
+class CatchUp:
+    """How a learner that is to become a voter gets on: in this round it gets what was in the log up
+    to `target_index` when the round began."""
+
+    __slots__ = ("began_us", "is_done", "round", "target_index")
+
+    def __init__(self, target_index: int, now_us: int) -> None:
+        self.round = 1
+        self.target_index = target_index
+        self.began_us = now_us
+        self.is_done = False
+
+
 class ReadRequest(msgspec.Struct, frozen=True, gc=False):
     """Somebody who waits for a read index: this node (`peer` 0, `number` a tag) or a peer
-    (`number` is its request id)."""
+    (`number` is its request id). `lease`: the lease is proof enough."""
 
     peer: int
     number: int
+    lease: bool = False
 
 
 class PendingReads:
@@ -48,13 +64,25 @@ class PendingReads:
 
 class Leadership:
     """`first_index`: the no-op that opened the term; before it is committed, this leader does not
-    know what is (§5.4.2, §8)."""
+    know what is (§5.4.2, §8).
+
+    `change_tag`: of the membership change that somebody waits for. `settled_index`: the last
+    configuration of which all that follows from its commit was done. `departed`: who has gone and
+    was not told yet. `announced`: where members say they are, by id.
+    """
 
     __slots__ = (
+        "announced",
+        "catching_up",
+        "change_tag",
+        "departed",
         "first_index",
         "heartbeat_due_us",
+        "lease",
         "progress",
         "reads",
+        "settled_index",
+        "stall_retry_us",
         "transfer",
         "uncommitted",
         "uncommitted_bytes",
@@ -66,5 +94,12 @@ class Leadership:
         self.heartbeat_due_us = 0
         self.transfer: Transfer | None = None
         self.reads = PendingReads()
+        self.lease = Lease()
+        self.change_tag: int | None = None
+        self.settled_index = 0
+        self.departed: set[int] = set()
+        self.announced: dict[int, str] = {}
+        self.catching_up: dict[int, CatchUp] = {}
+        self.stall_retry_us = 0
         self.uncommitted: deque[tuple[int, int]] = deque()  # last index, bytes
         self.uncommitted_bytes = 0

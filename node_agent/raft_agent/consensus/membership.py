@@ -61,6 +61,18 @@ class Membership:
         """Where the configuration in force stands in the log; 0 when there is none."""
         return self._history[-1][0] if self._history else 0
 
+    def in_force_at(self, index: int) -> tuple[int, Configuration] | None:
+        """The configuration in force at the entry `index`, and where it stands; None when the log
+        does not go back so far."""
+        return next((known for known in reversed(self._history) if known[0] <= index), None)
+
+    def is_removed(self, member_id: int, commit_index: int) -> bool:
+        """Whether it is committed that this member is none any more."""
+        if not self._history or not self._history[-1][1].removed:
+            return False
+        committed = self.in_force_at(commit_index)
+        return committed is not None and member_id in committed[1].removed
+
     @property
     def first(self) -> tuple[int, Configuration] | None:
         return self._history[0] if self._history else None
@@ -77,6 +89,15 @@ class Membership:
         while self._history and self._history[-1][0] >= from_index:
             self._history.pop()
         return len(self._history) != before
+
+    def compact(self, base_index: int) -> None:
+        """Forget what was in force only before `base_index`."""
+        while len(self._history) > 1 and self._history[1][0] <= base_index:
+            self._history.pop(0)
+
+    def reset(self, index: int, configuration: Configuration) -> None:
+        """The log begins anew, and this is in force."""
+        self._history = [(index, configuration)]
 
     def member(self, member_id: int) -> Member | None:
         if self.current is None:

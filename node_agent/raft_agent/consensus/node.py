@@ -10,23 +10,30 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from raft_agent.consensus import quorum
 from raft_agent.consensus.appends import Appends
 from raft_agent.consensus.applying import PURPOSE, Applying
 from raft_agent.consensus.bootstrap import Bootstrap
 from raft_agent.consensus.election import Election
+from raft_agent.consensus.leadership import Leadership
 from raft_agent.consensus.log import RaftLog
+from raft_agent.consensus.presence import Presence
 from raft_agent.consensus.progress import Progress
 from raft_agent.consensus.reads import Reads
+from raft_agent.consensus.reconfiguration import Reconfiguration
 from raft_agent.consensus.replication import Replication
+from raft_agent.consensus.snapshots import SnapshotReceiver
 from raft_agent.consensus.state import RaftState
 from raft_agent.consensus.transfer import Handover
 from raft_agent.consensus.types import (
+    Announce,
     AppendEntries,
     AppendReply,
     Applied,
     BootstrapAnswer,
     BootstrapAsk,
     BootstrapInstall,
+    ChangeMembership,
     Configuration,
     Effect,
     Event,
@@ -45,9 +52,17 @@ from raft_agent.consensus.types import (
     ReadIndexReply,
     Received,
     RefusalReason,
+    Removed,
     RequestVote,
     Role,
     Settings,
+    SnapshotChunk,
+    SnapshotInstalled,
+    SnapshotMeta,
+    SnapshotRead,
+    SnapshotReply,
+    SnapshotTaken,
+    SnapshotWritten,
     StorageFailed,
     TimeoutNow,
     TimerExpired,
@@ -58,12 +73,14 @@ from raft_agent.consensus.types import (
 )
 
 _BOOTSTRAP_MESSAGES = (BootstrapAsk, BootstrapAnswer, BootstrapInstall)
+_CALLS = (PreVote, RequestVote, AppendEntries, Heartbeat, ReadIndex, SnapshotChunk, Announce)
 
 
 class Node:
     """One Raft server.
 
-    `member_id`, `vote` and `log` are what the data directory holds. `peer_names` are the names of
+    `member_id`, `vote`, `log` and `snapshot` (the newest durable one, whose state the state machine
+    has at this moment) are what the data directory holds. `peer_names` are the names of
     all members of a first start, this one's included, sorted, or empty for a node that waits to be
     joined; `bootstrap` makes a new cluster of this one member. `seed` must be new at each start.
     """
@@ -81,16 +98,31 @@ class Node:
         seed: int,
         now_us: int,
         bootstrap: bool = False,
+        snapshot: SnapshotMeta | None = None,
     ) -> None:
         self.state = state = RaftState(
-            member_id=member_id, vote=vote, log=log, settings=settings, seed=seed, now_us=now_us
-        )
-        self._bootstrap = Bootstrap(
-            state, name=name, address=address, names=peer_names, alone=bootstrap
+            member_id=member_id,
+            vote=vote,
+            log=log,
+            snapshot=snapshot,
+            settings=settings,
+            seed=seed,
+            now_us=now_us,
         )
         self._replication = Replication(state)
+        self._bootstrap = Bootstrap(
+            state,
+            self._replication.bring_in,
+            name=name,
+            address=address,
+            names=peer_names,
+            alone=bootstrap,
+        )
+        self._reconfiguration = Reconfiguration(state, self._replication.append)
+        self._presence = Presence(state, address)
         self._election = Election(state, self._replication.lead)
-        self._appends = Appends(state)
+        self._receiver = SnapshotReceiver(state)
+        self._appends = Appends(state, self._receiver)
         self._reads = Reads(state, self._replication)
         self._handover = Handover(state)
         self._applying = Applying(state)
@@ -106,6 +138,11 @@ class Node:
             PeerConnected: self._peer_connected,
             PeerLost: self._peer_lost,
             TransferLeadership: self._handover.begin,
+            ChangeMembership: self._reconfiguration.change,
+            SnapshotTaken: self._receiver.taken,
+            SnapshotRead: self._replication.snapshot_read,
+            SnapshotWritten: self._receiver.written,
+            SnapshotInstalled: self._receiver.installed,
             StorageFailed: self._storage_failed,
         }
         self._on_message: dict[type, Callable[[int, Any], None]] = {
@@ -120,6 +157,8 @@ class Node:
             TimeoutNow: self._election.timeout_now,
             ReadIndex: self._reads.read_index,
             ReadIndexReply: self._reads.read_index_reply,
+            SnapshotChunk: self._snapshot_chunk,
+            SnapshotReply: self._replication.snapshot_reply,
         }
 
     # --- the way in
@@ -157,17 +196,24 @@ class Node:
     def _step_aside(self, event: Event) -> None:
         """A node that failed takes no part; a fresh one only in the first start."""
         state = self.state
-        if isinstance(event, Propose | Read | TransferLeadership):
+        if isinstance(event, Propose | Read | TransferLeadership | ChangeMembership):
             reason = RefusalReason.STORAGE_FAILED if state.failed else RefusalReason.FRESH
             state.refuse(event.tag, reason)
         elif state.failed:
             return
         elif isinstance(event, Received):
-            self._bootstrap_message(event.sender, event.message)
+            if isinstance(event.message, SnapshotChunk) and self._bootstrap.takes_snapshot(
+                event.sender, event.message
+            ):
+                self._receiver.chunk(event.sender, event.message)
+            else:
+                self._bootstrap_message(event.sender, event.message)
         elif isinstance(event, TimerExpired):
             if self._bootstrap.asks:
                 self._bootstrap.tick()
-        elif isinstance(event, PeerConnected | PeerLost | StorageFailed):
+        elif isinstance(
+            event, PeerConnected | PeerLost | StorageFailed | SnapshotWritten | SnapshotInstalled
+        ):
             self._on_event[type(event)](event)
 
     def _follow_up(self) -> None:
@@ -177,8 +223,13 @@ class Node:
         if leadership is not None:
             self._reads.serve(leadership)
             self._replication.announce_commit(leadership)
+            self._reconfiguration.advance(leadership)
         self._reads.ask()
+        self._receiver.pump()
         self._applying.pump()
+        self._presence.pump()
+        if state.leader_commit_us and state.applied_index >= state.leader_commit:
+            state.current_as_of_us = state.leader_commit_us
         state.log.trim_resident(
             min(state.applied_index, state.persisted_index), state.settings.resident_bytes
         )
@@ -189,9 +240,22 @@ class Node:
         if leadership is None:
             if state.now_us >= state.election_due_us:
                 self._election.timer_expired(event)
+                if state.leader_id == 0:
+                    self._presence.nobody_is_heard()
         elif state.now_us >= leadership.heartbeat_due_us:
             self._handover.tick(leadership)
             self._replication.tick(leadership)
+            if state.leadership is leadership:
+                self._lead_well(leadership)
+
+    def _lead_well(self, leadership: Leadership) -> None:
+        """What a leader sees to from time to time, besides heartbeats."""
+        state = self.state
+        if state.disk_stalls:
+            self._handover.leave_stalled_disk(leadership)
+        own_address = self._presence.own_move()
+        if own_address:
+            leadership.announced[state.member_id] = own_address
 
     def _log_persisted(self, event: LogPersisted) -> None:
         self.state.log_persisted(event.seq)
@@ -211,6 +275,8 @@ class Node:
     def _peer_connected(self, event: PeerConnected) -> None:
         self._bootstrap.peer_connected(event.peer, event.name)
         self._replication.peer_connected(event.peer)
+        if self.state.role is not Role.FRESH:
+            self._presence.peer_connected(event.peer)
 
     def _peer_lost(self, event: PeerLost) -> None:
         self._bootstrap.peer_lost(event.peer)
@@ -227,9 +293,17 @@ class Node:
     # --- messages
 
     def _received(self, event: Received) -> None:
+        state = self.state
         sender, message = event.sender, event.message
-        if isinstance(message, _BOOTSTRAP_MESSAGES):
+        if state.membership.is_removed(sender, state.commit_index):
+            if isinstance(message, _CALLS):
+                state.send(sender, Removed(state.current_term, message.request_id))
+        elif isinstance(message, _BOOTSTRAP_MESSAGES):
             self._bootstrap_message(sender, message)
+        elif isinstance(message, Announce):
+            self._reconfiguration.announced(sender, message)
+        elif isinstance(message, Removed):
+            self._presence.removed(sender, message)
         elif self._is_of_this_term(sender, message):
             self._on_message[type(message)](sender, message)
 
@@ -255,7 +329,7 @@ class Node:
         if message.term < current:
             if isinstance(message, RequestVote):
                 self._election.refuse_vote(sender, message)
-            elif isinstance(message, AppendEntries | Heartbeat):
+            elif isinstance(message, AppendEntries | Heartbeat | SnapshotChunk):
                 self._appends.refuse_stale(sender, message)
             elif isinstance(message, ReadIndex):
                 self._reads.refuse_stale(sender, message)
@@ -279,12 +353,18 @@ class Node:
     def _heartbeat(self, sender: int, message: Heartbeat) -> None:
         self._appends.heartbeat(sender, message)
         self._reads.heard_leader()
+        self._presence.heard_leader(sender)
+
+    def _snapshot_chunk(self, sender: int, message: SnapshotChunk) -> None:
+        self._appends.snapshot_chunk(sender, message)
+        self._reads.heard_leader()
 
     def _append_reply(self, sender: int, message: AppendReply) -> None:
         self._replication.append_reply(sender, message)
         leadership = self.state.leadership
-        if leadership is not None and message.success:
+        if leadership is not None and message.success and sender in leadership.progress:
             self._handover.advance(leadership, sender)
+            self._reconfiguration.heard_of(leadership, sender)
 
     # --- what hosts and tests read
 
@@ -315,6 +395,36 @@ class Node:
     @property
     def configuration(self) -> Configuration | None:
         return self.state.configuration
+
+    @property
+    def configuration_index(self) -> int:
+        """The entry of the configuration in force; 0 when there is none."""
+        return self.state.membership.index
+
+    def configuration_at(self, index: int) -> tuple[int, Configuration] | None:
+        """(its entry, the configuration) in force at the entry `index`; None before the first."""
+        return self.state.membership.in_force_at(index)
+
+    def has_lease(self, now_us: int) -> bool:
+        """Whether this node leads and no other can have been elected by `now_us`."""
+        leadership, configuration = self.state.leadership, self.state.configuration
+        return (
+            leadership is not None
+            and configuration is not None
+            and leadership.lease.holds(configuration, self.state.member_id, now_us)
+        )
+
+    def stale_age_us(self, now_us: int) -> int | None:
+        """How long ago this node's applied state was known to be all that was committed: when the
+        leader was heard, or as a leader, when a quorum was. None when that was never known.
+        """
+        state = self.state
+        leadership, configuration = state.leadership, state.configuration
+        if leadership is not None and configuration is not None:
+            heard_us = {peer: p.last_contact_us for peer, p in leadership.progress.items()}
+            heard_us[state.member_id] = now_us
+            return max(now_us - quorum.reached_by_quorum(configuration, heard_us), 0)
+        return max(now_us - state.current_as_of_us, 0) if state.current_as_of_us else None
 
     @property
     def log(self) -> RaftLog:

@@ -6,16 +6,35 @@ from __future__ import annotations
 import enum
 from collections import deque
 
-from raft_agent.consensus.types import Settings
+from raft_agent.consensus.types import Settings, SnapshotMeta
 
 
 class ReplicationState(enum.Enum):
     """PROBE: one small message at a time until the logs are known to agree. REPLICATE: many in
-    flight, `next_index` runs ahead of what is acknowledged.
+    flight, `next_index` runs ahead of what is acknowledged. SNAPSHOT: what the peer needs is not in
+    the log any more, so it gets a snapshot first.
     """
 
     PROBE = "probe"
     REPLICATE = "replicate"
+    SNAPSHOT = "snapshot"
+
+
+class Transmission:
+    """A snapshot on its way to one peer, one chunk at a time. `request_id`: the chunk that was sent
+    last; `read_offset`: where the host was asked to read, -1 when it was not. `sent_us`: when
+    something was last asked for or sent.
+    """
+
+    __slots__ = ("offset", "read_offset", "request_id", "sent_us", "snapshot", "token")
+
+    def __init__(self, snapshot: SnapshotMeta, token: int, now_us: int) -> None:
+        self.snapshot = snapshot
+        self.token = token
+        self.request_id = 0
+        self.offset = 0
+        self.read_offset = -1
+        self.sent_us = now_us
 
 
 class Progress:
@@ -38,6 +57,7 @@ class Progress:
         "reading_from",
         "session",
         "state",
+        "transmission",
     )
 
     def __init__(self, session: int, next_index: int, now_us: int) -> None:
@@ -62,9 +82,16 @@ class Progress:
         self.probe_request_id = 0
         self.probe_sent_us = 0
         self.reading_from = 0
+        self.transmission: Transmission | None = None
+
+    def send_snapshot(self, transmission: Transmission) -> None:
+        """From now on the peer gets a snapshot, and nothing of the log."""
+        self.probe(self.next_index)
+        self.state = ReplicationState.SNAPSHOT
+        self.transmission = transmission
 
     def may_send(self, settings: Settings) -> bool:
-        if self.reading_from:
+        if self.reading_from or self.state is ReplicationState.SNAPSHOT:
             return False
         if self.state is ReplicationState.PROBE:
             return self.probe_request_id == 0
@@ -88,8 +115,9 @@ class Progress:
         """The peer's log agrees with ours up to `match_index`, and that part is on its disk."""
         self.last_ack_us = now_us
         self.match_index = max(self.match_index, match_index)
-        if self.state is ReplicationState.PROBE:
+        if self.state is not ReplicationState.REPLICATE:
             self.state = ReplicationState.REPLICATE
+            self.transmission = None
             self.next_index = self.match_index + 1
             self.probe_request_id = 0
         self.next_index = max(self.next_index, self.match_index + 1)
@@ -98,12 +126,16 @@ class Progress:
 
     def awaits(self, request_id: int) -> bool:
         """Whether a refusal of this request says something about what is in flight now."""
+        if self.state is ReplicationState.SNAPSHOT:
+            return False
         if self.state is ReplicationState.PROBE:
             return request_id == self.probe_request_id
         return any(entry[0] == request_id for entry in self.inflight)
 
     def is_overdue(self, now_us: int, patience_us: int) -> bool:
         """Whether what was sent must be taken for lost."""
+        if self.transmission is not None:
+            return now_us - self.transmission.sent_us > patience_us
         if self.state is ReplicationState.PROBE:
             return self.probe_request_id != 0 and now_us - self.probe_sent_us > patience_us
         return bool(self.inflight) and now_us - self.last_ack_us > patience_us

@@ -1,7 +1,8 @@
 """Linearizable reads without a log entry: ReadIndex (§6.4 of the thesis).
 
 The leader notes its commit index, makes sure by a round of heartbeats that it still leads, and the
-read may be answered by whoever has applied that index. Followers ask the leader.
+read may be answered by whoever has applied that index. Followers ask the leader. For a read that is
+content with the leader's lease the round is left out while the lease holds (§6.4.1).
 """
 
 from __future__ import annotations
@@ -29,15 +30,16 @@ class Reads:
         self._asked_request_id = 0
         self._asked_at_us = 0
         self._asked_term = 0
+        self._asked_lease = False
         self._asked: list[int] = []
-        self._waiting: list[int] = []
+        self._waiting: list[Read] = []
 
     def read(self, event: Read) -> None:
         state = self._state
         if state.leadership is not None:
-            state.leadership.reads.waiting.append(ReadRequest(0, event.tag))
+            state.leadership.reads.waiting.append(ReadRequest(0, event.tag, event.lease))
         elif state.leader_id:
-            self._waiting.append(event.tag)
+            self._waiting.append(event)
         else:
             state.refuse(event.tag, RefusalReason.NO_LEADER)
 
@@ -48,7 +50,9 @@ class Reads:
         if state.leadership is None:
             state.send(sender, ReadIndexReply(state.current_term, message.request_id, 0))
         else:
-            state.leadership.reads.waiting.append(ReadRequest(sender, message.request_id))
+            state.leadership.reads.waiting.append(
+                ReadRequest(sender, message.request_id, message.lease)
+            )
 
     def refuse_stale(self, sender: int, message: ReadIndex) -> None:
         """Whoever asks in an older term learns of ours at once, and can ask its new leader."""
@@ -62,6 +66,9 @@ class Reads:
         if leadership is None or progress is None or message.session != progress.session:
             return
         progress.last_contact_us = state.now_us
+        leadership.lease.promised(
+            sender, message.request_id, message.withheld_us, state.settings.clock_drift_ppm
+        )
         reads = leadership.reads
         if reads.round and message.request_id >= reads.round_request_id:
             reads.acks.add(sender)
@@ -70,6 +77,7 @@ class Reads:
         """Close the round that a quorum has confirmed, and open the next one."""
         state = self._state
         reads = leadership.reads
+        self._answer_by_lease(leadership)
         while True:
             if reads.round:
                 if not state.has_quorum(reads.acks):
@@ -84,6 +92,30 @@ class Reads:
             reads.round_request_id = state.next_request_id()
             reads.acks = {state.member_id}
             self._replication.send_heartbeats(leadership, reads.round_request_id)
+
+    def _answer_by_lease(self, leadership: Leadership) -> None:
+        """Those who are content with the lease need no round while it holds."""
+        state = self._state
+        reads = leadership.reads
+        if (
+            not any(read.lease for read in reads.waiting)
+            or state.commit_index < leadership.first_index
+            or not self.has_lease(leadership)
+        ):
+            return
+        waiting, reads.waiting = reads.waiting, []
+        for read in waiting:
+            if read.lease:
+                self._answer(read, state.commit_index)
+            else:
+                reads.waiting.append(read)
+
+    def has_lease(self, leadership: Leadership) -> bool:
+        state = self._state
+        configuration = state.configuration
+        return configuration is not None and leadership.lease.holds(
+            configuration, state.member_id, state.now_us
+        )
 
     def _answer(self, read: ReadRequest, index: int) -> None:
         state = self._state
@@ -101,10 +133,13 @@ class Reads:
             self._give_up(self._asked)
             self._asked = []
         if state.leader_id == 0 or state.leadership is not None:
-            self._give_up(self._waiting)
+            self._give_up([read.tag for read in self._waiting])
             self._waiting = []
         elif self._waiting and not self._asked:
-            self._asked, self._waiting = self._waiting, []
+            # A read that wants the lease takes a round as well; not the other way round.
+            self._asked_lease = all(read.lease for read in self._waiting)
+            self._asked = [read.tag for read in self._waiting]
+            self._waiting = []
             self._send_question()
 
     def heard_leader(self) -> None:
@@ -118,7 +153,10 @@ class Reads:
         self._asked_request_id = state.next_request_id()
         self._asked_at_us = state.now_us
         self._asked_term = state.current_term
-        state.send(state.leader_id, ReadIndex(state.current_term, self._asked_request_id, False))
+        state.send(
+            state.leader_id,
+            ReadIndex(state.current_term, self._asked_request_id, self._asked_lease),
+        )
 
     def read_index_reply(self, _sender: int, message: ReadIndexReply) -> None:
         if not self._asked or message.request_id != self._asked_request_id:

@@ -8,6 +8,7 @@ from raft_agent.consensus.invariants import require
 from raft_agent.consensus.leadership import Leadership
 from raft_agent.consensus.membership import replicated_to
 from raft_agent.consensus.progress import Progress, ReplicationState
+from raft_agent.consensus.snapshots import SnapshotSender
 from raft_agent.consensus.state import RaftState
 from raft_agent.consensus.types import (
     AppendEntries,
@@ -19,6 +20,8 @@ from raft_agent.consensus.types import (
     ReadLog,
     RefusalReason,
     Role,
+    SnapshotRead,
+    SnapshotReply,
 )
 
 
@@ -27,6 +30,7 @@ class Replication:
 
     def __init__(self, state: RaftState) -> None:
         self._state = state
+        self._snapshots = SnapshotSender(state)
         self._session = 0
 
     def lead(self) -> None:
@@ -41,7 +45,7 @@ class Replication:
         self.follow_configuration(leadership)
         leadership.heartbeat_due_us = state.now_us + state.settings.heartbeat_interval_us
         state.note("leader_elected", last_index=state.log.last_index)
-        self._append(leadership, BatchKind.NOOP, 1, b"")
+        self.append(leadership, BatchKind.NOOP, 1, b"")
 
     def follow_configuration(self, leadership: Leadership) -> None:
         """Replicate to everybody who is in the configuration in force, and to nobody else."""
@@ -51,8 +55,9 @@ class Replication:
         if configuration is None:
             return
         peers = [peer for peer in replicated_to(configuration) if peer != state.member_id]
-        for gone in set(leadership.progress) - set(peers):
+        for gone in sorted(set(leadership.progress) - set(peers)):
             del leadership.progress[gone]
+            leadership.departed.add(gone)
         for peer in peers:
             if peer not in leadership.progress:
                 leadership.progress[peer] = Progress(
@@ -81,13 +86,17 @@ class Replication:
             state.refuse(event.tag, RefusalReason.BUSY)
         else:
             first_index = state.log.last_index + 1
-            self._append(leadership, BatchKind.COMMANDS, event.count, event.payload)
+            self.append(leadership, BatchKind.COMMANDS, event.count, event.payload)
             state.effects.append(Proposed(event.tag, first_index, state.current_term))
 
-    def _append(self, leadership: Leadership, kind: int, count: int, payload: bytes) -> None:
+    def append(self, leadership: Leadership, kind: int, count: int, payload: bytes) -> None:
+        """Put one batch into the log and send it to everybody who is in the configuration, which
+        is another one as soon as it is appended."""
         state = self._state
         batch = encode(kind, state.log.last_index + 1, state.current_term, count, payload)
         state.append([batch])
+        if kind == BatchKind.CONFIGURATION:
+            self.follow_configuration(leadership)
         leadership.uncommitted.append((batch.last_index, len(batch.record)))
         leadership.uncommitted_bytes += len(batch.record)
         for peer, progress in leadership.progress.items():
@@ -101,6 +110,9 @@ class Replication:
         settings = state.settings
         log = state.log
         while progress.may_send(settings):
+            if progress.next_index <= log.base_index:
+                self._snapshots.begin(peer, progress)
+                return
             if progress.next_index > log.last_index:
                 if progress.state is ReplicationState.PROBE:
                     self._send_append(peer, progress, ())
@@ -148,9 +160,11 @@ class Replication:
         batches = event.batches
         # A slow disk may answer a question from before this node was deposed and elected again,
         # with entries that its log has lost in between.
-        current = all(self._state.log.holds(batch.last_index, batch.term) for batch in batches)
-        if batches and current and batches[0].first_index > progress.match_index:
-            progress.next_index = batches[0].first_index
+        log = self._state.log
+        current = all(log.holds(batch.last_index, batch.term) for batch in batches)
+        first_index = batches[0].first_index if batches else 0
+        if current and first_index > max(progress.match_index, log.base_index):
+            progress.next_index = first_index
             self._send_append(event.purpose, progress, batches)
         self._replicate(event.purpose, progress)
 
@@ -182,6 +196,28 @@ class Replication:
             agreed = state.log.last_at_most(message.hint_index, message.hint_term)
             progress.probe(agreed + 1)
         self._replicate(sender, progress)
+
+    def snapshot_reply(self, sender: int, message: SnapshotReply) -> None:
+        state = self._state
+        leadership = state.leadership
+        progress = leadership.progress.get(sender) if leadership else None
+        if leadership is None or progress is None or message.session != progress.session:
+            return
+        progress.last_contact_us = state.now_us
+        if self._snapshots.reply(sender, progress, message):
+            progress.acknowledged(message.index, state.now_us)
+            self.advance_commit(leadership)
+            self._replicate(sender, progress)
+
+    def snapshot_read(self, event: SnapshotRead) -> None:
+        self._snapshots.read(event)
+
+    def bring_in(self, peer: int, token: int) -> None:
+        """A member that has no log yet gets a snapshot, because the log has no beginning."""
+        leadership = self._state.leadership
+        progress = leadership.progress.get(peer) if leadership else None
+        if progress is not None:
+            self._snapshots.begin(peer, progress, token)
 
     def advance_commit(self, leadership: Leadership) -> None:
         """§5.4.2: an entry is committed by counting replicas only if it is of the own term; all
@@ -224,20 +260,17 @@ class Replication:
             state.note("quorum_lost", term=state.current_term)
             state.become_follower(state.current_term, 0)
             return
-        if state.disk_stalls and state.commit_index > state.persisted_index:
-            # The others get on without this disk: one of them leads better. Where all are slow,
-            # moving the lead would not help.
-            state.note("disk_stalls", index=state.persisted_index)
-            state.become_follower(state.current_term, 0)
-            return
         self.send_heartbeats(leadership, state.next_request_id())
         for peer, progress in leadership.progress.items():
-            if progress.is_overdue(state.now_us, settings.election_timeout_max_us):
+            if progress.transmission is not None:
+                self._snapshots.tick(peer, progress)
+            elif progress.is_overdue(state.now_us, settings.election_timeout_max_us):
                 progress.probe(progress.match_index + 1)
                 self._replicate(peer, progress)
 
     def send_heartbeats(self, leadership: Leadership, request_id: int) -> None:
         state = self._state
+        leadership.lease.sent(request_id, state.now_us, 2 * state.settings.election_timeout_max_us)
         for peer, progress in leadership.progress.items():
             known = min(state.commit_index, progress.match_index)
             progress.commit_sent = max(progress.commit_sent, known)

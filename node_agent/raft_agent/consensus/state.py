@@ -30,13 +30,13 @@ from raft_agent.consensus.types import (
     SaveVote,
     Send,
     Settings,
+    SnapshotMeta,
     TransferDone,
     Vote,
 )
 
 _MASK_64 = (1 << 64) - 1
 _MAX_DOUBLINGS = 4
-_STALL_TIMEOUTS = 10
 
 
 class RandomBits:
@@ -68,6 +68,7 @@ class RaftState:
         member_id: int,
         vote: Vote,
         log: LogImage,
+        snapshot: SnapshotMeta | None,
         settings: Settings,
         seed: int,
         now_us: int,
@@ -87,19 +88,26 @@ class RaftState:
         if (self.log.last_term, self.log.last_index) >= self.vote_floor:
             self.vote_floor = (0, 0)
 
-        self.role = self._resting_role()
+        self.role = self.resting_role()
         self.leader_id = 0
         self.leadership: Leadership | None = None
-        self.commit_index = 0
-        self.applied_index = 0
+        # The newest durable one; `installing`: a leader's is about to take the place of the log.
+        self.snapshot = snapshot
+        self.installing = False
+        self.commit_index = snapshot.index if snapshot else 0
+        self.applied_index = self.commit_index
         self.applying_to = 0
         self.read_for_apply = 0
 
         self.election_due_us = 0
-        self.leader_heard_us = now_us
         # §4.2.3 of the thesis: a server that restarted may have promised a leader not to vote
-        # for a minimum election timeout, and has forgotten.
-        self.votes_withheld_until_us = now_us + settings.election_timeout_min_us
+        # for a minimum election timeout, and has forgotten; so it begins as if it had just heard.
+        self.leader_heard_us = now_us
+        # What the leader had committed when it was heard last, and the last moment at which this
+        # node is known to have applied as much as that (0: never).
+        self.leader_commit = 0
+        self.leader_commit_us = 0
+        self.current_as_of_us = 0
         self.silence_excused = False
         # Elections that this node stood for since it last knew a leader.
         self.fruitless_elections = 0
@@ -108,11 +116,13 @@ class RaftState:
         self.persisted_index = self.log.last_index
         self._pending_log: deque[tuple[int, int]] = deque()
         self._write_progress_us = now_us
+        self.shuns_leading_until_us = 0
         self.vote_seq = 0
         self.vote_persisted_seq = 0
         self._vote_dirty = False
         self._request_id = self.random.u64() >> 2
         self._transfer_tag: int | None = None
+        self.told_removed = False
         self._told = (self.role, self.current_term, self.leader_id)
         self.reset_election_timer()
 
@@ -159,6 +169,8 @@ class RaftState:
 
     def refuse(self, tag: int, reason: RefusalReason) -> None:
         leader = self.leader_id if self.leader_id != self.member_id else 0
+        if reason is RefusalReason.NO_LEADER and self.was_removed:
+            reason = RefusalReason.REMOVED
         self.effects.append(Refused(tag, reason, leader))
 
     def save_vote(self, term: int, voted_for: int) -> None:
@@ -208,7 +220,20 @@ class RaftState:
         if self.membership.truncate(from_index):
             self.configuration_changed()
 
+    def log_was_reset(self, index: int) -> None:
+        """A snapshot up to `index` has taken the place of the whole log."""
+        require(not self._pending_log, "nothing is being written when the log is forgotten")
+        self.persisted_index = index
+        if (self.log.base_term, index) >= self.vote_floor:
+            self.vote_floor = (0, 0)
+        if self.role is Role.FRESH:
+            self.role = self.resting_role()
+            self.reset_election_timer()
+
     def log_persisted(self, seq: int) -> None:
+        if self.disk_stalls:
+            # It may hang again at once: let others lead for a while.
+            self.shuns_leading_until_us = self.now_us + self.settings.disk_stall_us
         self._write_progress_us = self.now_us
         pending = self._pending_log
         while pending and pending[0][0] <= seq:
@@ -233,7 +258,7 @@ class RaftState:
         if leadership is not None:
             self.note("stepped_down", leader=leader_id)
         if self.role is not Role.FRESH:
-            self.role = self._resting_role()
+            self.role = self.resting_role()
         self.leader_id = leader_id
         self.reset_election_timer()
         if leadership is not None:
@@ -246,6 +271,8 @@ class RaftState:
             self.send(peer, ReadIndexReply(self.current_term, request_id, 0))
         if leadership.transfer is not None:
             self._transfer_tag = leadership.transfer.tag
+        if leadership.change_tag is not None:
+            self.refuse(leadership.change_tag, RefusalReason.LEADERSHIP_LOST)
 
     def reset_election_timer(self) -> None:
         """Draw a timeout anew. Votes that take longer to write than a timeout lasts would never
@@ -253,6 +280,8 @@ class RaftState:
         timeout_us = self.random.between(
             self.settings.election_timeout_min_us, self.settings.election_timeout_max_us
         )
+        if self.now_us < self.shuns_leading_until_us:
+            timeout_us += 2 * self.settings.election_timeout_max_us
         doublings = min(max(self.fruitless_elections - 2, 0), _MAX_DOUBLINGS)
         self.election_due_us = self.now_us + (timeout_us << doublings)
 
@@ -260,7 +289,7 @@ class RaftState:
         if self.configuration is not None:
             self.effects.append(ConfigurationChanged(self.configuration, self.membership.index))
         if self.leadership is None and self.role in (Role.FOLLOWER, Role.LEARNER):
-            self.role = self._resting_role()
+            self.role = self.resting_role()
 
     # --- questions
 
@@ -270,30 +299,44 @@ class RaftState:
 
     @property
     def can_stand(self) -> bool:
-        """Whether this node may be a candidate: a voter with a disk that works, and whose log's
-        end is not damaged."""
+        """Whether this node may be a candidate: a voter with a disk that works, whose log is not
+        about to be forgotten, and its end not damaged."""
         return (
             is_voter(self.configuration, self.member_id)
+            and not self.told_removed
             and self.vote_floor == (0, 0)
+            and not self.installing
             and not self.disk_stalls
         )
 
     @property
     def disk_stalls(self) -> bool:
-        """Whether a log write hangs: nothing has become durable for ten election timeouts."""
-        patience_us = _STALL_TIMEOUTS * self.settings.election_timeout_max_us
-        return bool(self._pending_log) and self.now_us - self._write_progress_us > patience_us
+        """Whether a log write hangs: nothing has become durable for too long."""
+        stalled_us = self.now_us - self._write_progress_us
+        return bool(self._pending_log) and stalled_us > self.settings.disk_stall_us
+
+    @property
+    def stalled_index(self) -> int:
+        """The end of the write that hangs; only while `disk_stalls`."""
+        return self._pending_log[0][1]
+
+    @property
+    def was_removed(self) -> bool:
+        """Whether it is known to be committed that this node is no member any more."""
+        return self.told_removed or self.membership.is_removed(self.member_id, self.commit_index)
 
     def has_quorum(self, agreeing: set[int]) -> bool:
         configuration = self.configuration
         return configuration is not None and quorum.has_quorum(configuration, agreeing)
 
     def leader_is_alive(self) -> bool:
-        """Whether votes are refused because a leader is, or may be, at work (§4.2.3)."""
-        if self.role is Role.LEADER or self.now_us < self.votes_withheld_until_us:
-            return True
+        """Whether votes are refused because a leader is, or may be, at work (§4.2.3).
+
+        Whoever was told so by a heartbeat reply counts on it for its lease, so what else this node
+        has heard since changes nothing: not a later term, not that the leader is gone.
+        """
         heard_ago_us = self.now_us - self.leader_heard_us
-        return self.leader_id != 0 and heard_ago_us < self.settings.election_timeout_min_us
+        return self.role is Role.LEADER or heard_ago_us < self.settings.election_timeout_min_us
 
     def is_up_to_date(self, last_term: int, last_index: int) -> bool:
         """§5.4.1: whether a log that ends so is at least as complete as this one; a damaged end
@@ -302,7 +345,7 @@ class RaftState:
         own = max((self.log.last_term, self.log.last_index), self.vote_floor)
         return (last_term, last_index) >= own
 
-    def _resting_role(self) -> Role:
+    def resting_role(self) -> Role:
         if self.membership.current is None:
             return Role.FRESH
         if is_voter(self.membership.current, self.member_id):

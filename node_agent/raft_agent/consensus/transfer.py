@@ -1,7 +1,9 @@
 """Handing leadership over (§3.10 of the thesis): stop taking proposals, bring the target up to
-date, tell it to stand at once."""
+date, tell it to stand at once. Because somebody asked for it, or because the own disk hangs."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 from raft_agent.consensus.leadership import Leadership, Transfer
 from raft_agent.consensus.membership import is_voter
@@ -27,7 +29,7 @@ class Handover:
             known = RefusalReason.NOT_LEADER if state.leader_id else RefusalReason.NO_LEADER
             state.refuse(event.tag, known)
             return
-        target = event.target or self._furthest(leadership)
+        target = event.target or self._furthest(leadership, leadership.progress)
         if target == state.member_id:
             state.effects.append(TransferDone(event.tag, target))
         elif leadership.transfer is not None:
@@ -35,13 +37,38 @@ class Handover:
         elif target not in leadership.progress or not is_voter(state.configuration, target):
             state.refuse(event.tag, RefusalReason.UNKNOWN_TARGET)
         else:
-            deadline_us = state.now_us + state.settings.election_timeout_max_us
-            leadership.transfer = Transfer(event.tag, target, deadline_us)
-            state.note("transfer_started", target=target)
-            self.advance(leadership, target)
+            self._start(leadership, event.tag, target)
 
-    def _furthest(self, leadership: Leadership) -> int:
-        voters = [p for p in leadership.progress if is_voter(self._state.configuration, p)]
+    def _start(self, leadership: Leadership, tag: int | None, target: int) -> None:
+        state = self._state
+        deadline_us = state.now_us + state.settings.election_timeout_max_us
+        leadership.transfer = Transfer(tag, target, deadline_us)
+        state.note("transfer_started", target=target)
+        self.advance(leadership, target)
+
+    def leave_stalled_disk(self, leadership: Leadership) -> None:
+        """Hand over to a voter whose disk has what the own one hangs on. Without one this node
+        leads on: where all disks are slow, moving the lead would not help."""
+        state = self._state
+        if leadership.transfer is not None or state.now_us < leadership.stall_retry_us:
+            return
+        heard_since_us = state.now_us - state.settings.election_timeout_min_us
+        ahead = [
+            peer
+            for peer, progress in leadership.progress.items()
+            if progress.match_index >= state.stalled_index
+            and progress.last_contact_us >= heard_since_us
+        ]
+        target = self._furthest(leadership, ahead)
+        if target:
+            leadership.stall_retry_us = state.now_us + state.settings.disk_stall_us
+            state.note("disk_stalls", index=state.persisted_index)
+            self._start(leadership, None, target)
+
+    def _furthest(self, leadership: Leadership, peers: Iterable[int]) -> int:
+        """Of these peers the voter, and one that stays one, whose log is furthest; 0: none."""
+        configuration = self._state.configuration
+        voters = [peer for peer in peers if configuration and peer in configuration.voters]
         return max(
             voters,
             key=lambda peer: (
@@ -59,6 +86,7 @@ class Handover:
         if transfer is None or transfer.target != peer:
             return
         if leadership.progress[peer].match_index == state.log.last_index:
+            leadership.lease.is_void = True
             state.send(peer, TimeoutNow(state.current_term, state.next_request_id()))
 
     def tick(self, leadership: Leadership) -> None:
@@ -67,4 +95,5 @@ class Handover:
         if transfer is not None and self._state.now_us >= transfer.deadline_us:
             leadership.transfer = None
             self._state.note("transfer_failed", target=transfer.target)
-            self._state.refuse(transfer.tag, RefusalReason.TIMED_OUT)
+            if transfer.tag is not None:
+                self._state.refuse(transfer.tag, RefusalReason.TIMED_OUT)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 
 from raft_agent.consensus.batch import BatchKind, encode
-from raft_agent.consensus.membership import encode_configuration
+from raft_agent.consensus.membership import encode_configuration, first_entry
 from raft_agent.consensus.types import (
     BootstrapAnswer,
     BootstrapInstall,
     Configuration,
+    Member,
     PeerLost,
     Propose,
     Read,
@@ -33,7 +34,7 @@ from tests.unit.consensus.first_start import (
     roles,
 )
 from tests.unit.consensus.harness import Cluster
-from tests.unit.consensus.server import Server, log_of, notes, of, sends
+from tests.unit.consensus.server import Server, notes, of, sends
 
 
 @pytest.mark.parametrize("size", [2, 3, 5, 7])
@@ -151,7 +152,10 @@ def test_a_node_that_waits_to_be_joined_is_no_founding_member() -> None:
 
 def test_a_founder_waits_to_be_joined_when_one_of_the_others_belongs_to_a_cluster() -> None:
     cluster = fresh_cluster()
-    cluster.servers[THIRD] = Server(THIRD, log=log_of(1), name="n3", peer_names=("n1", "n2", "n3"))
+    alone = Configuration("c1", (Member(THIRD, "n3", "n3:5555"),), (THIRD,))
+    cluster.servers[THIRD] = Server(
+        THIRD, log=[first_entry(alone)], name="n3", peer_names=("n1", "n2", "n3")
+    )
     for pair in ((FOUNDER, SECOND), (FOUNDER, THIRD)):
         cluster.connect(*pair)
     cluster.settle()
@@ -174,7 +178,7 @@ def test_a_question_from_another_id_makes_the_tokens_before_it_void() -> None:
     assert cluster.node(1).role is Role.FRESH
     (second,) = sends(BootstrapAnswer, cluster[1].receive(2, ask.message))
     assert second.token != first.token
-    cluster[1].receive(2, BootstrapInstall(1, 1, second.token, install.batch))
+    cluster[1].receive(2, BootstrapInstall(1, 1, second.token, install.batch, False))
     assert cluster.node(1).role is Role.FOLLOWER
 
 
@@ -208,7 +212,7 @@ def test_a_token_of_zero_opens_nobody() -> None:
     (packet,) = cluster.drop(is_install)
     install = packet.message
     never_asked = Server(1, log=[], name="n2", peer_names=("n1", "n2"))
-    never_asked.receive(2, BootstrapInstall(1, 1, 0, install.batch))
+    never_asked.receive(2, BootstrapInstall(1, 1, 0, install.batch, False))
     assert never_asked.node.role is Role.FRESH
 
 
@@ -220,7 +224,7 @@ def test_a_first_entry_without_this_nodes_id_is_not_adopted() -> None:
     (packet,) = cluster.drop(is_install)
     stranger = Server(7, log=[], name="n2", peer_names=("n1", "n2"))
     (answer,) = sends(BootstrapAnswer, stranger.receive(2, ask))
-    stranger.receive(2, BootstrapInstall(1, 1, answer.token, packet.message.batch))
+    stranger.receive(2, BootstrapInstall(1, 1, answer.token, packet.message.batch, False))
     assert stranger.node.role is Role.FRESH
 
 
@@ -236,7 +240,7 @@ def test_a_first_entry_that_can_not_be_read_is_not_adopted(payload: bytes) -> No
     (ask,) = cluster.drop(is_ask)
     (answer,) = sends(BootstrapAnswer, cluster[1].receive(2, ask.message))
     batch = encode(BatchKind.CONFIGURATION, 1, 1, 1, payload)
-    cluster[1].receive(2, BootstrapInstall(1, 1, answer.token, batch))
+    cluster[1].receive(2, BootstrapInstall(1, 1, answer.token, batch, False))
     assert cluster.node(1).role is Role.FRESH
 
 

@@ -41,7 +41,7 @@ def fresh(name: str, *, vote: Vote | None = None) -> Server:
 
 def answer_of(server: Server, sender: int) -> BootstrapAnswer:
     """What a fresh node says when a member's message reaches it."""
-    (answer,) = sends(BootstrapAnswer, server.receive(sender, Heartbeat(1, 0, 1, 0)), to=sender)
+    (answer,) = sends(BootstrapAnswer, server.receive(sender, Heartbeat(1, 0, 1, 0, 0)), to=sender)
     return answer
 
 
@@ -113,7 +113,7 @@ def test_two_members_can_bring_a_fresh_node_in_at_the_same_time() -> None:
     first, second = answer_of(server, 1), answer_of(server, 2)
     assert first.token != second.token
     batch = first_entry(configuration_of(3))
-    server.receive(1, BootstrapInstall(1, 1, first.token, batch))
+    server.receive(1, BootstrapInstall(1, 1, first.token, batch, False))
     assert server.node.role is Role.FOLLOWER
 
 
@@ -125,7 +125,7 @@ def test_a_fresh_node_remembers_so_many_askers_and_no_more(others: int) -> None:
     for stranger in range(100, 100 + others):
         answer_of(server, stranger)
     batch = first_entry(configuration_of(3))
-    server.receive(1, BootstrapInstall(1, 1, token, batch))
+    server.receive(1, BootstrapInstall(1, 1, token, batch, False))
     assert (server.node.role is Role.FOLLOWER) == (others < MAX_TOKENS)
 
 
@@ -134,7 +134,7 @@ def test_only_a_configuration_at_index_1_is_a_first_entry(kind: BatchKind, index
     server = fresh("n3")
     token = answer_of(server, 1).token
     batch = encode(kind, index, 1, 1, encode_configuration(configuration_of(3)))
-    server.receive(1, BootstrapInstall(1, 1, token, batch))
+    server.receive(1, BootstrapInstall(1, 1, token, batch, False))
     assert server.node.role is Role.FRESH
     assert not server.disk
 
@@ -160,7 +160,7 @@ def test_an_adopter_brings_others_in_once_its_own_disk_has_the_first_entry() -> 
     token = answer_of(server, 1).token
     server.writes = False
     batch = first_entry(configuration_of(3))
-    server.receive(1, BootstrapInstall(1, 1, token, batch))
+    server.receive(1, BootstrapInstall(1, 1, token, batch, False))
     server.receive(2, yes("n2"))
     assert not [send for send in server.outbox if isinstance(send.message, BootstrapInstall)]
     server.write_log()
@@ -171,7 +171,9 @@ def test_an_adopter_brings_others_in_once_its_own_disk_has_the_first_entry() -> 
 def test_a_term_that_the_disk_knows_stays_when_a_first_entry_is_adopted(term: int) -> None:
     server = fresh("n3", vote=Vote(term, 0))
     token = answer_of(server, 1).token
-    effects = server.receive(1, BootstrapInstall(1, 1, token, first_entry(configuration_of(3))))
+    effects = server.receive(
+        1, BootstrapInstall(1, 1, token, first_entry(configuration_of(3)), False)
+    )
     assert server.node.role is Role.FOLLOWER
     assert server.node.current_term == term
     assert not of(SaveVote, effects)
@@ -181,7 +183,9 @@ def test_whoever_adopts_a_first_entry_has_voted_for_nobody_and_waits_a_whole_tim
     server = fresh("n3")
     token = answer_of(server, 1).token
     server.now_us = 10 * MAX_TIMEOUT_US
-    effects = server.receive(1, BootstrapInstall(1, 1, token, first_entry(configuration_of(3))))
+    effects = server.receive(
+        1, BootstrapInstall(1, 1, token, first_entry(configuration_of(3)), False)
+    )
     assert [(save.term, save.voted_for) for save in of(SaveVote, effects)] == [(1, 0)]
     due_us = server.node.next_deadline_us
     assert due_us is not None

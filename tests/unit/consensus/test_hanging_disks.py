@@ -11,12 +11,23 @@ from raft_agent.consensus.types import (
     LogPersisted,
     PreVote,
     Role,
+    TimeoutNow,
     TimerExpired,
 )
 from tests.unit.consensus.harness import Cluster
-from tests.unit.consensus.server import MAX_TIMEOUT_US, Server, entry, log_of, sends
+from tests.unit.consensus.server import (
+    HEARTBEAT_US,
+    MAX_TIMEOUT_US,
+    MIN_TIMEOUT_US,
+    SETTINGS,
+    Server,
+    entry,
+    log_of,
+    notes,
+    sends,
+)
 
-PATIENCE_US = 10 * MAX_TIMEOUT_US
+PATIENCE_US = SETTINGS.disk_stall_us
 
 
 def writer() -> Server:
@@ -75,23 +86,47 @@ def led_on(*, committed: bool) -> tuple[Server, list[Effect]]:
     server.now_us += PATIENCE_US + 1
     for peer in (2, 3):
         session = node.progress[peer].session
-        server.receive(peer, HeartbeatReply(2, 1, session))
+        server.receive(peer, HeartbeatReply(2, 1, session, 0))
         if committed:
             server.receive(peer, AppendReply(2, 1, session, True, 3, 0, 0))
     return server, server.step(TimerExpired())
 
 
 def test_a_leader_whose_disk_hangs_makes_room_where_the_others_get_on() -> None:
-    server, effects = led_on(committed=True)
-    assert server.node.role is Role.FOLLOWER
-    assert server.node.leader_id == 0
-    assert not sends(Heartbeat, effects)
+    """It hands over to one whose disk has what its own hangs on: nobody waits for a time-out."""
+    _, effects = led_on(committed=True)
+    assert [note for note in notes(effects) if note != "transfer_started"] == ["disk_stalls"]
+    assert len(sends(TimeoutNow, effects)) == 1
 
 
 def test_a_leader_whose_disk_hangs_leads_on_where_nobody_gets_on() -> None:
     server, effects = led_on(committed=False)
     assert server.node.role is Role.LEADER
     assert sends(Heartbeat, effects)
+    assert not sends(TimeoutNow, effects)
+
+
+def test_a_hand_over_off_a_hanging_disk_that_fails_is_not_tried_again_at_once() -> None:
+    server, _ = led_on(committed=True)
+    tried = 0
+    for _ in range(PATIENCE_US // HEARTBEAT_US - 1):
+        server.now_us += HEARTBEAT_US
+        for peer in (2, 3):
+            session = server.node.progress[peer].session
+            server.receive(peer, HeartbeatReply(2, 1, session, 0))
+        tried += len(sends(TimeoutNow, server.step(TimerExpired())))
+    assert server.node.role is Role.LEADER
+    assert tried == 0
+
+
+def test_a_disk_that_hung_makes_its_node_leave_the_next_elections_to_others() -> None:
+    server, _ = led_on(committed=True)
+    server.writes = True
+    server.write_log()
+    server.receive(2, HeartbeatReply(9, 1, 1, 0))
+    due_us = server.node.next_deadline_us
+    assert due_us is not None
+    assert due_us >= server.now_us + MIN_TIMEOUT_US + 2 * MAX_TIMEOUT_US
 
 
 def test_a_leader_leads_on_while_its_disk_is_slow_and_does_not_hang() -> None:

@@ -181,7 +181,7 @@ def test_patience_begins_with_the_first_message_that_is_not_acknowledged() -> No
     for _ in range(40):
         server.now_us += HEARTBEAT_US
         for peer, progress in node.progress.items():
-            server.receive(peer, HeartbeatReply(2, 1, progress.session))
+            server.receive(peer, HeartbeatReply(2, 1, progress.session, 0))
     server.propose()
     sent_us = server.now_us
     progress = node.progress[2]
@@ -194,5 +194,5 @@ def test_patience_begins_with_the_first_message_that_is_not_acknowledged() -> No
 
 def test_an_answer_of_an_older_term_gets_no_answer() -> None:
     server, _, _ = leader()
-    for stale in (AppendReply(1, 1, 1, True, 1, 0, 0), HeartbeatReply(1, 1, 1)):
+    for stale in (AppendReply(1, 1, 1, True, 1, 0, 0), HeartbeatReply(1, 1, 1, 0)):
         assert not server.receive(2, stale)

@@ -84,17 +84,17 @@ def test_memory_keeps_what_it_may_keep() -> None:
 
 
 def test_a_log_that_does_not_start_at_1_holds_nothing_before() -> None:
-    """As it will be once there are snapshots."""
-    log = RaftLog(LogImage(first_index=5, last_index=6, term_runs=((5, 2), (6, 3))))
+    log = RaftLog(LogImage(base_index=4, base_term=1, last_index=6, term_runs=((5, 2), (6, 3))))
+    assert not log.holds(3, 1)
+    assert not log.holds(0, 0)
     assert not log.holds(4, 2)
-    assert not log.holds(4, 0)
+    assert log.holds(4, 1)
     assert log.holds(5, 2)
     assert log.holds(6, 3)
     assert not log.holds(7, 3)
-    assert log.holds(0, 0)
-    with pytest.raises(IndexError, match=r"4 is not in 5\.\.6"):
-        log.term_at(4)
-    with pytest.raises(IndexError, match=r"7 is not in 5\.\.6"):
+    with pytest.raises(IndexError, match=r"3 is not in 4\.\.6"):
+        log.term_at(3)
+    with pytest.raises(IndexError, match=r"7 is not in 4\.\.6"):
         log.term_at(7)
 
 

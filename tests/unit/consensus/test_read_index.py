@@ -157,7 +157,7 @@ def test_a_deposed_leader_refuses_what_waits() -> None:
     cluster.step(1, Read(7))
     cluster.drop()
     cluster.step(1, Read(8))
-    effects = cluster.run(1, lambda server: server.receive(2, Heartbeat(9, 1, 1, 0)))
+    effects = cluster.run(1, lambda server: server.receive(2, Heartbeat(9, 1, 1, 0, 0)))
     assert {(r.tag, r.reason) for r in of(Refused, effects)} == {
         (7, RefusalReason.NOT_LEADER),
         (8, RefusalReason.NOT_LEADER),
@@ -261,13 +261,13 @@ def test_a_deposed_leader_tells_its_followers_that_it_can_not_confirm() -> None:
     cluster.step(2, Read(7))
     cluster.deliver(is_question)
     cluster.drop()
-    effects = cluster.run(1, lambda server: server.receive(3, HeartbeatReply(9, 1, 1)))
+    effects = cluster.run(1, lambda server: server.receive(3, HeartbeatReply(9, 1, 1, 0)))
     assert [m.index for m in sends(ReadIndexReply, effects, to=2)] == [0]
 
 
 def test_a_node_that_does_not_lead_answers_a_question_with_no_index() -> None:
     cluster = led()
-    effects = cluster[2].receive(3, ReadIndex(2, 5))
+    effects = cluster[2].receive(3, ReadIndex(2, 5, False))
     assert sends(ReadIndexReply, effects, to=3) == [ReadIndexReply(2, 5, 0)]
 
 

@@ -164,7 +164,7 @@ def test_a_read_index_asked_for_in_an_older_term_is_answered_at_once() -> None:
     cluster = Cluster()
     leader = cluster.elect(1)
     cluster.settle()
-    effects = cluster[1].receive(2, ReadIndex(leader.current_term - 1, 7))
+    effects = cluster[1].receive(2, ReadIndex(leader.current_term - 1, 7, False))
     (reply,) = sends(ReadIndexReply, effects, to=2)
     assert (reply.term, reply.request_id, reply.index) == (leader.current_term, 7, 0)
 

@@ -240,7 +240,7 @@ def test_a_transfer_is_answered_when_the_leader_is_deposed_and_no_other_comes() 
     cluster.elect(1)
     cluster.part([1], [2], [3])
     transfer(cluster, 2)
-    cluster.run(1, lambda server: server.receive(3, HeartbeatReply(9, 1, 1)))
+    cluster.run(1, lambda server: server.receive(3, HeartbeatReply(9, 1, 1, 0)))
     cluster.run_for(4 * MAX_TIMEOUT_US)
     assert cluster.leaders == []
     assert len(answers(cluster)) == 1
@@ -251,7 +251,7 @@ def test_a_leader_that_is_elected_again_has_not_handed_over() -> None:
     cluster.elect(1)
     cluster.cut = {(1, 2), (1, 3)}
     transfer(cluster, 2)
-    cluster.run(1, lambda server: server.receive(3, HeartbeatReply(9, 1, 1)))
+    cluster.run(1, lambda server: server.receive(3, HeartbeatReply(9, 1, 1, 0)))
     cluster.heal()
     cluster.elect(1)
     assert answers(cluster) == [Refused(TAG, RefusalReason.TIMED_OUT, 0)]

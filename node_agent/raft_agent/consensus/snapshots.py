@@ -1,0 +1,314 @@
+"""Snapshots (§7 of the paper): what a leader sends to whom it can't bring up with its log, and what
+a follower does with it.
+
+A snapshot goes over in chunks, one at a time. An offer without data comes first, and again whenever
+an answer is overdue; the answer says how much of this snapshot is there already, so a transmission
+goes on where it was after a reconnect, and under another leader that offers the same file.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from raft_agent.consensus.invariants import require
+from raft_agent.consensus.progress import Progress, Transmission
+from raft_agent.consensus.state import RaftState
+from raft_agent.consensus.types import (
+    CompactLog,
+    FoundCluster,
+    InstallSnapshot,
+    ReadSnapshot,
+    Role,
+    SnapshotChunk,
+    SnapshotInstalled,
+    SnapshotMeta,
+    SnapshotRead,
+    SnapshotReply,
+    SnapshotTaken,
+    SnapshotWritten,
+    WriteSnapshot,
+)
+
+# A chunk waits for the peer's disk and for a slow link; an offer too many only costs a few bytes.
+_PATIENCE_TIMEOUTS = 4
+
+
+class SnapshotSender:
+    """The leader's side."""
+
+    def __init__(self, state: RaftState) -> None:
+        self._state = state
+
+    def begin(self, peer: int, progress: Progress, token: int = 0) -> None:
+        """Send the newest snapshot. `token`: a fresh peer's."""
+        state = self._state
+        snapshot = state.snapshot
+        require(snapshot is not None, "a log that was compacted has a snapshot")
+        if snapshot is None:
+            return
+        state.note("snapshot_offered", target=peer, index=snapshot.index)
+        progress.send_snapshot(Transmission(snapshot, token, state.now_us))
+        self._send(peer, progress, b"")
+
+    def tick(self, peer: int, progress: Progress) -> None:
+        """Offer it again when nothing was heard for long."""
+        patience_us = _PATIENCE_TIMEOUTS * self._state.settings.election_timeout_max_us
+        if progress.is_overdue(self._state.now_us, patience_us):
+            self._send(peer, progress, b"")
+
+    def _send(self, peer: int, progress: Progress, data: bytes) -> None:
+        state = self._state
+        transmission = progress.transmission
+        if transmission is None:
+            return
+        snapshot = transmission.snapshot
+        transmission.request_id = state.next_request_id()
+        transmission.read_offset = -1
+        transmission.sent_us = state.now_us
+        chunk = SnapshotChunk(
+            state.current_term,
+            transmission.request_id,
+            progress.session,
+            transmission.token,
+            snapshot.index,
+            snapshot.term,
+            snapshot.size_bytes,
+            snapshot.checksum,
+            transmission.offset if data else 0,
+            data,
+        )
+        state.send(peer, chunk)
+
+    def reply(self, sender: int, progress: Progress, message: SnapshotReply) -> bool:
+        """Whether the peer is through with it."""
+        state = self._state
+        transmission = progress.transmission
+        if transmission is None or message.index != transmission.snapshot.index:
+            return False
+        if message.done:
+            state.note("snapshot_sent", target=sender, index=message.index)
+            return True
+        if message.request_id != transmission.request_id or transmission.read_offset >= 0:
+            return False
+        transmission.sent_us = state.now_us
+        if message.offset < transmission.snapshot.size_bytes:
+            transmission.offset = transmission.read_offset = message.offset
+            chunk_bytes = state.settings.snapshot_chunk_bytes
+            read = ReadSnapshot(sender, message.index, message.offset, chunk_bytes)
+            state.effects.append(read)
+        return False
+
+    def read(self, event: SnapshotRead) -> None:
+        leadership = self._state.leadership
+        progress = leadership.progress.get(event.peer) if leadership else None
+        transmission = progress.transmission if progress is not None else None
+        if progress is None or transmission is None:
+            return
+        expected = (transmission.snapshot.index, transmission.read_offset)
+        if (event.index, event.offset) != expected:
+            return
+        if event.data:
+            self._send(event.peer, progress, event.data)
+        else:
+            # That file is gone: there is a newer one.
+            self.begin(event.peer, progress, transmission.token)
+
+
+class _Incoming(msgspec.Struct):
+    """A snapshot that comes in. `sender`, `request_id`, `session` and `term` are of the chunk that
+    was taken last: whom to answer when it is done."""
+
+    index: int
+    index_term: int
+    size_bytes: int
+    checksum: int
+    offset: int = 0
+    is_writing: bool = False
+    is_installing: bool = False
+    sender: int = 0
+    request_id: int = 0
+    session: int = 0
+    term: int = 0
+
+    def is_of(self, message: SnapshotChunk) -> bool:
+        return (self.index, self.index_term, self.size_bytes, self.checksum) == (
+            message.index,
+            message.index_term,
+            message.size_bytes,
+            message.checksum,
+        )
+
+
+class SnapshotReceiver:
+    """The follower's side, and what every node does with its own snapshots."""
+
+    def __init__(self, state: RaftState) -> None:
+        self._state = state
+        self._incoming: _Incoming | None = None
+
+    # --- own ones
+
+    def taken(self, event: SnapshotTaken) -> None:
+        """The log may lose what an older snapshot stands for as well."""
+        state = self._state
+        require(
+            event.snapshot.index <= state.applied_index,
+            "a snapshot holds what was applied",
+            snapshot=event.snapshot.index,
+            applied=state.applied_index,
+        )
+        if state.installing or (state.snapshot and event.snapshot.index <= state.snapshot.index):
+            return
+        state.snapshot = event.snapshot
+        upto_index = min(event.compact_to, state.persisted_index)
+        if upto_index > state.log.base_index:
+            state.log.compact(upto_index)
+            state.membership.compact(upto_index)
+            state.effects.append(CompactLog(upto_index))
+
+    # --- those of a leader
+
+    def chunk(self, sender: int, message: SnapshotChunk) -> None:
+        """Take in an offer or a piece; the caller has made sure that `sender` leads."""
+        state = self._state
+        incoming = self._incoming
+        if not state.installing and self._is_behind_us(message):
+            self._incoming = None
+            self._reply_done(sender, message)
+            return
+        if incoming is None or not incoming.is_of(message):
+            if state.installing or (incoming is not None and incoming.is_writing):
+                return  # the leader offers it again
+            incoming = self._incoming = _Incoming(
+                message.index, message.index_term, message.size_bytes, message.checksum
+            )
+            state.note("snapshot_arrives", sender=sender, index=message.index)
+        incoming.sender, incoming.request_id = sender, message.request_id
+        incoming.session, incoming.term = message.session, state.current_term
+        if incoming.is_writing:
+            return  # answered when that is done
+        fits = message.offset == incoming.offset and message.data
+        if fits and incoming.offset + len(message.data) <= incoming.size_bytes:
+            incoming.is_writing = True
+            state.effects.append(
+                WriteSnapshot(
+                    message.index,
+                    message.index_term,
+                    message.size_bytes,
+                    message.checksum,
+                    message.offset,
+                    message.data,
+                )
+            )
+        else:
+            self._answer(incoming)
+
+    def _is_behind_us(self, message: SnapshotChunk) -> bool:
+        """Whether this node has all that the snapshot stands for."""
+        state = self._state
+        if state.role is Role.FRESH:
+            return False
+        if message.index <= state.commit_index:
+            return True
+        return state.log.holds(message.index, message.index_term)
+
+    def _reply_done(self, sender: int, message: SnapshotChunk) -> None:
+        state = self._state
+        state.commit_index = max(state.commit_index, message.index)
+        reply = SnapshotReply(
+            state.current_term,
+            message.request_id,
+            message.session,
+            message.index,
+            message.size_bytes,
+            True,
+        )
+        state.send(sender, reply, after_log=state.write_that_holds(message.index))
+
+    def _answer(self, incoming: _Incoming, *, done: bool = False) -> None:
+        state = self._state
+        if incoming.term != state.current_term:
+            return  # whoever asked leads no more
+        reply = SnapshotReply(
+            state.current_term,
+            incoming.request_id,
+            incoming.session,
+            incoming.index,
+            incoming.offset,
+            done,
+        )
+        state.send(incoming.sender, reply)
+
+    def written(self, event: SnapshotWritten) -> None:
+        incoming = self._incoming
+        if incoming is None or event.index != incoming.index or not incoming.is_writing:
+            return
+        incoming.is_writing = False
+        incoming.offset = event.offset
+        self._answer(incoming)
+        self.pump()
+
+    def pump(self) -> None:
+        """Install a snapshot that is complete, as soon as nothing is being applied."""
+        state = self._state
+        incoming = self._incoming
+        if incoming is None or incoming.is_writing or incoming.is_installing:
+            return
+        if incoming.offset < incoming.size_bytes or state.applying_to or state.read_for_apply:
+            return
+        if state.leadership is not None or self._has_caught_up(incoming):
+            self._incoming = None
+            return
+        incoming.is_installing = state.installing = True
+        state.effects.append(
+            InstallSnapshot(
+                incoming.index, incoming.index_term, incoming.size_bytes, incoming.checksum
+            )
+        )
+
+    def _has_caught_up(self, incoming: _Incoming) -> bool:
+        """Whether the log came in the meantime: to forget it would take back what was promised."""
+        state = self._state
+        if state.role is Role.FRESH:
+            return False
+        return incoming.index <= state.commit_index or state.log.holds(
+            incoming.index, incoming.index_term
+        )
+
+    def installed(self, event: SnapshotInstalled) -> None:
+        state = self._state
+        incoming, self._incoming = self._incoming, None
+        require(
+            state.installing and incoming is not None and incoming.index == event.index,
+            "what was installed is what was to be",
+            index=event.index,
+        )
+        state.installing = False
+        if incoming is None:
+            return
+        snapshot = event.snapshot
+        if snapshot is None:
+            state.note("snapshot_damaged", sender=incoming.sender, index=event.index)
+            return  # the leader offers it again, from the beginning
+        was_fresh = state.role is Role.FRESH
+        self._take_over(snapshot)
+        if was_fresh:
+            state.effects.append(FoundCluster(snapshot.configuration.cluster_id))
+            state.note("cluster_joined", cluster_id=snapshot.configuration.cluster_id)
+        self._answer(incoming, done=True)
+
+    def _take_over(self, snapshot: SnapshotMeta) -> None:
+        state = self._state
+        require(
+            snapshot.index > state.commit_index,
+            "a snapshot takes nothing back that is committed",
+            snapshot=snapshot.index,
+            committed=state.commit_index,
+        )
+        state.snapshot = snapshot
+        state.log.reset(snapshot.index, snapshot.term)
+        state.membership.reset(snapshot.configuration_index, snapshot.configuration)
+        state.log_was_reset(snapshot.index)
+        state.commit_index = state.applied_index = snapshot.index
+        state.note("snapshot_installed", index=snapshot.index, term=snapshot.term)
+        state.configuration_changed()
