@@ -45,8 +45,6 @@ lease = _group(
     },
 )
 lock = later_command("lock", "Hold a lock while a command runs.", "lock backup -- ./backup.sh")
-join = later_command("join", "Add a member.", "join node-04 192.168.105.14:5555")
-leave = later_command("leave", "Remove a member.", "leave node-04")
 snapshot = _group(
     "snapshot",
     "Save and restore backups.",
@@ -62,7 +60,6 @@ snapshot = _group(
 recover = later_command(
     "recover", "Go on after the loss of a majority.", "recover --accept-data-loss --dry-run"
 )
-settings = later_command("settings", "Show and change replicated settings.", "settings")
 cert = _group(
     "cert",
     "Make certificates.",

@@ -9,22 +9,38 @@ import click
 from raftctl.context import current
 from raftctl.errors import CommandError
 from raftctl.framework import RaftGroup, Utf8
-from raftctl.later import later_command
+from raftctl.membership import (
+    Address,
+    change,
+    no_wait_option,
+    show_change,
+    wait_until_voter,
+)
 from raftctl.output import printable, table
 
 if TYPE_CHECKING:
     from raft_agent.api.protocol import MemberListResult
 
 
-@click.group(cls=RaftGroup, examples="raftctl --node node-01 member list")
+@click.group(
+    cls=RaftGroup,
+    examples="""
+    raftctl --node node-01 member list
+    raftctl --node node-01 member promote node-04
+    """,
+)
 def member() -> None:
-    """List the members."""
+    """List, promote and move the members."""
 
 
 def members_text(result: MemberListResult) -> str:
     rows = [("NAME", "ID", "ADDRESS", "ROLE")]
     for item in result.members:
-        role = f"{item.role} (leader)" if item.name == result.leader else item.role
+        role = item.role
+        if item.name == result.leader:
+            role += " (leader)"
+        elif item.state:
+            role += f" ({item.state})"
         rows.append((printable(item.name), item.id, printable(item.address), role))
     return table(rows)
 
@@ -46,14 +62,38 @@ def member_list() -> None:
     context.out.result(members_text(result), result)
 
 
-member.add_command(
-    later_command("member promote", "Make a learner a voter.", "member promote node-04")
+@member.command(
+    action="promote the member",
+    examples="""
+    raftctl --node node-01 member promote node-04
+    raftctl --node node-01 member promote node-04 --no-wait
+    """,
 )
-member.add_command(
-    later_command(
-        "member update", "Change a member's address.", "member update node-02 10.0.0.7:5555"
-    )
+@click.argument("name", type=Utf8())
+@no_wait_option
+def promote(name: str, no_wait: bool) -> None:
+    """Make the learner NAME a voter, as soon as it has caught up."""
+    from raft_agent.api import protocol  # noqa: PLC0415
+
+    context = current()
+    result = change(context, protocol.MemberPromote(id=1, name=name))
+    if not no_wait:
+        result = wait_until_voter(context, name, result)
+    show_change(context, result)
+
+
+@member.command(
+    action="update the member",
+    examples="raftctl --node node-01 member update node-02 10.0.0.7:5555",
 )
+@click.argument("name", type=Utf8())
+@click.argument("address", metavar="ADDR", type=Address())
+def update(name: str, address: str) -> None:
+    """Have the others dial NAME at ADDR from now on. Who it is does not change."""
+    from raft_agent.api import protocol  # noqa: PLC0415
+
+    context = current()
+    show_change(context, change(context, protocol.MemberUpdate(id=1, name=name, address=address)))
 
 
 @click.group(cls=RaftGroup, examples="raftctl --node node-02 leader transfer node-03")

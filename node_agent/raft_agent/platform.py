@@ -1,4 +1,4 @@
-"""What differs between Linux and macOS: syncing and reserving files, and what sockets know.
+"""What differs between Linux and macOS: syncing files, clocks, and what sockets know.
 
 This is the only module that asks which system it runs on.
 """
@@ -12,6 +12,7 @@ import os
 import socket
 import struct
 import sys
+import time
 from collections.abc import Sequence
 
 # struct tcp_info of <linux/tcp.h>: eight one-byte fields, then __u32 tcpi_rto, ato, snd_mss,
@@ -68,6 +69,15 @@ def forget_cached(fd: int) -> None:
     if sys.platform != "darwin":
         with contextlib.suppress(OSError):  # only advice; not every file system takes it
             os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def boot_time_ns() -> int:
+    """Nanoseconds on a clock that never goes back and counts suspended time too: CLOCK_BOOTTIME on
+    Linux; on macOS CLOCK_MONOTONIC does so.
+    """
+    if sys.platform == "linux":
+        return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    return time.clock_gettime_ns(time.CLOCK_MONOTONIC)
 
 
 def read_ahead(fd: int) -> None:

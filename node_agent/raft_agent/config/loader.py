@@ -10,14 +10,14 @@ from typing import Any
 import msgspec
 
 from raft_agent.config import values
-from raft_agent.config.model import Cluster, Config, Ebpf, Peer, Server, Timing
+from raft_agent.config.model import Cluster, Config, Ebpf, Peer, Server, Storage, Timing
 from raft_agent.config.schema import FIELDS, PEER_FIELDS, Field
 from raft_agent.config.sources import Sources, Value
 
 _NO_HTTP = "server.http_addr is set, but this version has no HTTP part: nothing listens there"
 _NO_KERNEL = "ebpf.enabled is set, but this version has no kernel part: nothing is attached"
-_NO_JOIN = (
-    "cluster.join is set, but in this version members can't be added: this node will only wait"
+_NO_TOKEN = (
+    "cluster.join is set without cluster.token: this node waits until somebody runs raftctl join"
 )
 
 
@@ -43,6 +43,7 @@ def load(
     config = Config(
         server=Server(**checked["server"]),
         timing=Timing(**checked["timing"]),
+        storage=Storage(**checked["storage"]),
         ebpf=Ebpf(**checked["ebpf"]),
         cluster=Cluster(**checked["cluster"]),
         peers=tuple(sorted(peers, key=lambda peer: peer.id)),
@@ -214,8 +215,8 @@ def _with_notes(config: Config, notes: list[str]) -> Config:
         notes.append(_NO_HTTP)
     if config.ebpf.enabled:
         notes.append(_NO_KERNEL)
-    if config.cluster.join:
-        notes.append(_NO_JOIN)
+    if config.cluster.join and config.cluster.token is None:
+        notes.append(_NO_TOKEN)
     timing = config.timing
     if timing.election_timeout_min_ms == timing.election_timeout_max_ms:
         notes.append(

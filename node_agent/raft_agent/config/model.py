@@ -110,6 +110,46 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True):
             values.milliseconds,
         ),
     ] = 300
+    disk_stall_ms: Annotated[
+        int | None,
+        Key(
+            "When a log write takes longer, the disk hangs: a leader hands over to a member whose "
+            "disk does not.",
+            values.milliseconds,
+            "the larger of 2000 and five longest election timeouts",
+        ),
+    ] = None
+    clock_drift_ppm: Annotated[
+        int,
+        Key(
+            "How much faster, in parts per million, one member's clock may run than another's. "
+            "Reads with `--consistency lease` count on it.",
+            values.drift_ppm,
+        ),
+    ] = 1000
+
+    @property
+    def disk_stall(self) -> int:
+        """`disk_stall_ms`, or its default."""
+        return self.disk_stall_ms or max(2000, 5 * self.election_timeout_max_ms)
+
+
+class Storage(msgspec.Struct, frozen=True, kw_only=True):
+    snapshot_entries: Annotated[
+        int,
+        Key(
+            "A snapshot is taken when the log has this many entries since the last one …",
+            values.count,
+        ),
+    ] = 1_000_000
+    snapshot_log_mib: Annotated[
+        int,
+        Key(
+            "… or has grown by this many MiB, and by as much as the last snapshot is large. The "
+            "two newest snapshots are kept, and the log from the older one on.",
+            values.count,
+        ),
+    ] = 64
 
 
 class Ebpf(msgspec.Struct, frozen=True, kw_only=True):
@@ -131,11 +171,20 @@ class Cluster(msgspec.Struct, frozen=True, kw_only=True):
     join: Annotated[
         tuple[str, ...],
         Key(
-            "Addresses of members to ask to be added. Not together with peers. This version can't "
-            "add members.",
+            "Addresses of members that a new node asks to be added. Without `token` it waits until "
+            "somebody runs `raftctl join`. Not together with peers.",
             values.dial_addresses,
         ),
     ] = ()
+    token: Annotated[
+        str | None,
+        Key(
+            "A secret that all members share: a new node that has it is added when it asks. It "
+            "never crosses the network. Better in the environment than in the file.",
+            values.secret,
+            "none: nodes are added by `raftctl join` only",
+        ),
+    ] = None
 
 
 class Peer(msgspec.Struct, frozen=True, kw_only=True):
@@ -155,6 +204,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
     server: Server
     timing: Timing
+    storage: Storage
     ebpf: Ebpf
     cluster: Cluster
     peers: tuple[Peer, ...] = ()

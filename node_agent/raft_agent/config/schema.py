@@ -8,11 +8,12 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from raft_agent.config.model import Cluster, Ebpf, Key, Peer, Server, Timing
+from raft_agent.config.model import Cluster, Ebpf, Key, Peer, Server, Storage, Timing
 
 SECTIONS: dict[str, type[msgspec.Struct]] = {
     "server": Server,
     "timing": Timing,
+    "storage": Storage,
     "ebpf": Ebpf,
     "cluster": Cluster,
 }

@@ -16,6 +16,9 @@ MAX_NAME_LENGTH = 63
 # sun_path of unix(7) is 108 bytes on Linux and 104 on macOS, the closing NUL included.
 MAX_SOCKET_PATH_BYTES = 103
 MAX_TIMEOUT_MS = 600_000
+MAX_DRIFT_PPM = 500_000
+MIN_SECRET_LENGTH = 16
+_MAX_COUNT = 1 << 40
 # IFNAMSIZ of netdevice(7) is 16, the closing NUL included.
 MAX_INTERFACE_LENGTH = 15
 
@@ -74,6 +77,22 @@ def join_address(host: str, port: int) -> str:
 def is_wildcard(address: str) -> bool:
     """Whether a checked address means every interface."""
     return split_address(address)[0] in _WILDCARDS
+
+
+def is_local(host: str) -> bool:
+    """Whether `host` names an address of this machine. Asks a name server when it is a name."""
+    try:
+        found = socket.getaddrinfo(host, 0, type=socket.SOCK_DGRAM)
+    except OSError:
+        return False
+    for family, kind, protocol, _, where in found:
+        try:
+            with socket.socket(family, kind, protocol) as probe:
+                probe.bind(where)
+                return True
+        except OSError:
+            continue
+    return False
 
 
 def listen_address(value: str) -> str:
@@ -160,6 +179,27 @@ def one_of(*words: str) -> Callable[[str], str]:
         return value
 
     return check
+
+
+def count(value: int) -> int:
+    if not 1 <= value <= _MAX_COUNT:
+        raise ValueError(f"must be from 1 to {_MAX_COUNT}, but is {value}")
+    return value
+
+
+def drift_ppm(value: int) -> int:
+    if not 0 <= value <= MAX_DRIFT_PPM:
+        raise ValueError(f"must be from 0 to {MAX_DRIFT_PPM} parts per million, but is {value}")
+    return value
+
+
+def secret(value: str) -> str:
+    if len(value) < MIN_SECRET_LENGTH:
+        raise ValueError(
+            f"must have at least {MIN_SECRET_LENGTH} characters, so that nobody guesses it; "
+            "openssl rand -hex 16 makes one"
+        )
+    return value
 
 
 def milliseconds(value: int) -> int:

@@ -17,11 +17,13 @@ from raft_agent.api.host import Failure, Outcome
 from raft_agent.api.protocol import ErrorCode
 from raft_agent.api.server import ApiServer
 from raft_agent.config import Config
+from raft_agent.config.values import is_local, split_address
 from raft_agent.consensus.batch import Batch
 from raft_agent.consensus.node import Node
 from raft_agent.consensus.types import (
     Configuration,
     ConfigurationChanged,
+    MembershipChanged,
     Note,
     PeerConnected,
     PeerLost,
@@ -32,16 +34,19 @@ from raft_agent.consensus.types import (
     Role,
     RoleChanged,
     Settings,
+    SnapshotMeta,
     TransferDone,
     TransferLeadership,
 )
 from raft_agent.logs import LogContext
 from raft_agent.machine.machine import Machine
 from raft_agent.runtime.barriers import Barriers
-from raft_agent.runtime.engine import Engine, now_us
+from raft_agent.runtime.engine import Answer, Engine, now_us
 from raft_agent.runtime.events import EventLog
+from raft_agent.runtime.memberships import Memberships, MembershipRequest, membership_result
 from raft_agent.runtime.proposals import Proposals
 from raft_agent.runtime.refusals import NO_LEADER_HINT, failure_of
+from raft_agent.runtime.snapshotter import Snapshotter
 from raft_agent.runtime.views import Views
 from raft_agent.storage.errors import StorageError
 from raft_agent.storage.store import Recovered, StorageFailure, Store
@@ -49,8 +54,21 @@ from raft_agent.transport.transport import PeerTarget, Transport, TransportHandl
 
 log = logging.getLogger("raft.runtime")
 
-_TRANSFER_TAGS = 1 << 62
-_WARNINGS = frozenset({"warning", "storage_failed", "disk_stalls"})
+# Hand-overs and changes of the members; proposals count from 1 on, reads downwards.
+_TAGS = 1 << 62
+_WARNINGS = frozenset(
+    {
+        "warning",
+        "storage_failed",
+        "disk_stalls",
+        "removed",
+        "log_lost",
+        "address_refused",
+        "join_refused",
+        "snapshot_failed",
+        "snapshot_damaged",
+    }
+)
 
 
 class Agent:
@@ -80,8 +98,11 @@ class Agent:
         loop = self._loop
         recovered = self._store.recovered
         self._check_owner(recovered)
+        if recovered.snapshot is not None:
+            blocks = self._store.snapshots.blocks(recovered.snapshot.index)
+            self.machine.adopt(Machine.restore(blocks))
         timing = config.timing
-        address = config.advertise_address()
+        address = self._own_address(recovered)
         peers = tuple(peer.id for peer in config.peers)
         node = Node(
             member_id=recovered.member_id,
@@ -94,7 +115,10 @@ class Agent:
                 heartbeat_interval_us=timing.heartbeat_interval_ms * 1000,
                 election_timeout_min_us=timing.election_timeout_min_ms * 1000,
                 election_timeout_max_us=timing.election_timeout_max_ms * 1000,
+                disk_stall_us=timing.disk_stall * 1000,
+                clock_drift_ppm=timing.clock_drift_ppm,
             ),
+            snapshot=recovered.snapshot,
             seed=secrets.randbits(64),
             now_us=now_us(),
             bootstrap=config.cluster.bootstrap,
@@ -142,7 +166,25 @@ class Agent:
             patience_s=max(1.0, 4 * timing.election_timeout_max_ms / 1000),
         )
         self._transfers: dict[int, Callable[[str | Failure], None]] = {}
-        self._transfer_tags = count(_TRANSFER_TAGS)
+        self._tags = count(_TAGS)
+        self._memberships = Memberships(
+            node=node,
+            transport=self._transport,
+            loop=loop,
+            feed=self.engine.feed,
+            next_tag=lambda: next(self._tags),
+            members=lambda: self._views.member_list().members,
+        )
+        self._snapshotter = Snapshotter(
+            node=node,
+            machine=self.machine,
+            store=self._store,
+            loop=loop,
+            feed=self.engine.feed,
+            tell=self._event,
+            due_bytes=config.storage.snapshot_log_mib << 20,
+            due_entries=config.storage.snapshot_entries,
+        )
         self._api = ApiServer(
             self, socket_path=Path(config.ipc_socket), group=config.server.ipc_group
         )
@@ -158,6 +200,21 @@ class Agent:
                 f"{recovered.member_id:016x}), but server.node_id is {self.node_name!r}. Put the "
                 "right directory in its place, or correct server.node_id or server.data_dir"
             )
+
+    def _own_address(self, recovered: Recovered) -> str:
+        """What others are to dial. The configuration's word stands as long as this machine answers
+        to it: people may have joined this node by a name, where it would say a number itself.
+        """
+        configurations = recovered.log.configurations
+        members = configurations[-1][1].members if configurations else ()
+        known = next((m.address for m in members if m.id == recovered.member_id), None)
+        config = self._config
+        if known is not None and config.server.advertise_addr is None:
+            port = split_address(config.server.listen_addr)[1]
+            host, known_port = split_address(known)
+            if known_port == port and is_local(host):
+                return known
+        return config.advertise_address()
 
     # --- life
 
@@ -178,6 +235,7 @@ class Agent:
         if self.node.role is Role.LEADER and self.node.progress and not self.ended.done():
             await self._hand_over()
         self.engine.close()
+        await self._snapshotter.stop()
         self._give_up(
             Failure(ErrorCode.SHUTTING_DOWN, "The agent is stopping", "Try another member")
         )
@@ -201,6 +259,7 @@ class Agent:
     def _give_up(self, failure: Failure) -> None:
         self._proposals.give_up(failure)
         self._barriers.give_up(failure)
+        self._memberships.give_up(failure)
 
     def _say_what_is_awaited(self) -> None:
         if self.node.role is not Role.FRESH or self._config.cluster.bootstrap:
@@ -248,17 +307,38 @@ class Agent:
 
     def on_apply(self, batch: Batch) -> None:
         self._proposals.applied(batch, self.machine.apply(batch))
+        self._snapshotter.applied(len(batch.record))
 
     def on_applied(self, index: int) -> None:
         self._barriers.applied(index)
 
-    def on_answer(self, answer: Proposed | Refused | ReadReady | TransferDone) -> None:
+    def on_snapshot_durable(self, snapshot: SnapshotMeta, restored: Callable[[], None]) -> None:
+        self._restoring = self._loop.create_task(self._restore(snapshot, restored))
+
+    async def _restore(self, snapshot: SnapshotMeta, restored: Callable[[], None]) -> None:
+        await self._snapshotter.stop()
+        blocks = self._store.snapshots.blocks(snapshot.index)
+        try:
+            machine = await self._loop.run_in_executor(None, Machine.restore, blocks)
+        except StorageError as error:
+            self.on_fatal(error)
+            return
+        self.machine.adopt(machine)
+        self._proposals.skipped(snapshot.index)
+        restored()
+        self._barriers.applied(snapshot.index)
+
+    def on_answer(self, answer: Answer) -> None:
         if isinstance(answer, Proposed):
             self._proposals.proposed(answer)
         elif isinstance(answer, ReadReady):
             self._barriers.ready(answer)
         elif isinstance(answer, TransferDone):
             self._transfers.pop(answer.tag)(self._views.member_name(answer.leader))
+        elif isinstance(answer, MembershipChanged):
+            self._memberships.changed(answer)
+        elif self._memberships.owns(answer.tag):
+            self._memberships.refused(answer, self._failure(answer))
         elif self._proposals.owns(answer.tag):
             self._proposals.refused(answer.tag, self._failure(answer))
         elif self._barriers.owns(answer.tag):
@@ -279,6 +359,9 @@ class Agent:
     def on_configuration(self, change: ConfigurationChanged) -> None:
         self._views.note = ""
         self._set_peers(change.configuration)
+        if change.index > 1:
+            names = ", ".join(sorted(m.name for m in change.configuration.members))
+            self._event("configuration_in_force", members=names)
 
     def on_note(self, note: Note) -> None:
         if note.kind == "bootstrap_waits":
@@ -305,8 +388,12 @@ class Agent:
     def propose(self, command: bytes, done: Callable[[Outcome], None]) -> None:
         self._proposals.add(command, done)
 
-    def read_barrier(self, done: Callable[[Failure | None], None]) -> None:
-        self._barriers.add(done)
+    def read_barrier(self, done: Callable[[Failure | None], None], *, lease: bool = False) -> None:
+        self._barriers.add(done, lease=lease)
+
+    def stale_age_ms(self) -> int | None:
+        age_us = self.node.stale_age_us(now_us())
+        return None if age_us is None else age_us // 1000
 
     def forward(self, request: protocol.Request, done: Callable[[bytes | Failure], None]) -> None:
         leader = self.node.leader_id
@@ -341,9 +428,39 @@ class Agent:
                 )
             )
             return
-        tag = next(self._transfer_tags)
+        tag = next(self._tags)
         self._transfers[tag] = done
         self.engine.feed(TransferLeadership(tag, ids.get(target, 0)))
+
+    def change_membership(
+        self,
+        request: MembershipRequest,
+        done: Callable[[protocol.MembershipResult | Failure], None],
+    ) -> None:
+        if isinstance(request, protocol.Leave) and request.name == self.node_name:
+            configuration = self.node.configuration
+            if not request.force and configuration and len(configuration.voters) > 1:
+                self._leave_as_leader(request, done)
+                return
+        self._memberships.change(request, done)
+
+    def _leave_as_leader(
+        self,
+        request: protocol.Leave,
+        done: Callable[[protocol.MembershipResult | Failure], None],
+    ) -> None:
+        """A leader that leaves hands over first; whoever leads then removes it."""
+
+        def handed_over(outcome: str | Failure) -> None:
+            if isinstance(outcome, Failure):
+                done(outcome)
+            else:
+                self.forward(request, answered)
+
+        def answered(outcome: bytes | Failure) -> None:
+            done(outcome if isinstance(outcome, Failure) else membership_result(outcome))
+
+        self.transfer_leadership("", handed_over)
 
     def is_leader(self) -> bool:
         return self.node.role is Role.LEADER

@@ -18,10 +18,12 @@ _RETRY_S = 0.02
 
 
 class _Wave(msgspec.Struct):
-    """Reads that share one read index; `give_up_at` is in loop time."""
+    """Reads that share one read index; `give_up_at` is in loop time. `lease`: the leader's lease is
+    proof enough."""
 
     dones: list[Done]
     give_up_at: float
+    lease: bool
 
 
 class Barriers:
@@ -40,20 +42,23 @@ class Barriers:
         self._feed = feed
         self._applied_index = applied_index
         self._patience_s = patience_s
-        self._gathered: list[Done] = []
+        self._gathered: tuple[list[Done], list[Done]] = ([], [])  # by a round, by the lease
         self._asked: dict[int, _Wave] = {}
         self._ready: list[tuple[int, int, list[Done]]] = []
         self._given_up: Failure | None = None
         self._tag = count(1)  # used negated: proposals count upwards
 
-    def add(self, done: Done) -> None:
-        if not self._gathered:
+    def add(self, done: Done, *, lease: bool = False) -> None:
+        if not any(self._gathered):
             self._loop.call_soon(self._flush)
-        self._gathered.append(done)
+        self._gathered[lease].append(done)
 
     def _flush(self) -> None:
-        gathered, self._gathered = self._gathered, []
-        self._ask(_Wave(gathered, self._loop.time() + self._patience_s))
+        gathered, self._gathered = self._gathered, ([], [])
+        give_up_at = self._loop.time() + self._patience_s
+        for lease, dones in enumerate(gathered):
+            if dones:
+                self._ask(_Wave(dones, give_up_at, bool(lease)))
 
     def _ask(self, wave: _Wave) -> None:
         if self._given_up is not None:
@@ -61,7 +66,7 @@ class Barriers:
             return
         tag = -next(self._tag)
         self._asked[tag] = wave
-        self._feed(Read(tag))
+        self._feed(Read(tag, wave.lease))
 
     def owns(self, tag: int) -> bool:
         return tag in self._asked

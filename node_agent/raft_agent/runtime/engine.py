@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 from raft_agent.consensus.batch import Batch
 from raft_agent.consensus.node import Node
@@ -19,32 +18,45 @@ from raft_agent.consensus.types import (
     AppendLog,
     Applied,
     Apply,
+    CompactLog,
     ConfigurationChanged,
     Effect,
     Event,
     FoundCluster,
+    InstallSnapshot,
     LogPersisted,
     LogRead,
+    MembershipChanged,
     Note,
     Proposed,
     ReadLog,
     ReadReady,
+    ReadSnapshot,
     Received,
     Refused,
     Role,
     RoleChanged,
     SaveVote,
     Send,
+    SnapshotInstalled,
+    SnapshotMeta,
+    SnapshotRead,
+    SnapshotWritten,
     StorageFailed,
     TimerExpired,
     TransferDone,
     VotePersisted,
+    WriteSnapshot,
 )
+from raft_agent.platform import boot_time_ns
 from raft_agent.storage.errors import StorageError
+from raft_agent.storage.files import is_disk_full
 from raft_agent.storage.store import StorageFailure, Store
 from raft_agent.transport.transport import Transport
 
 log = logging.getLogger("raft.consensus")
+
+_T = TypeVar("_T")
 
 # An apply of this many bytes gives the sockets a turn before the next one.
 _LONG_APPLY_BYTES = 256 << 10
@@ -54,6 +66,9 @@ _STALL_US = 20_000
 _LONG_STALL_US = 100_000
 
 
+Answer: TypeAlias = Proposed | Refused | ReadReady | TransferDone | MembershipChanged
+
+
 class Observer(Protocol):
     """What the engine tells to the rest of the runtime, in the loop."""
 
@@ -61,11 +76,15 @@ class Observer(Protocol):
 
     def on_applied(self, index: int) -> None: ...
 
-    def on_answer(self, answer: Proposed | Refused | ReadReady | TransferDone) -> None: ...
+    def on_answer(self, answer: Answer) -> None: ...
 
     def on_role(self, change: RoleChanged) -> None: ...
 
     def on_configuration(self, change: ConfigurationChanged) -> None: ...
+
+    def on_snapshot_durable(self, snapshot: SnapshotMeta, restored: Callable[[], None]) -> None:
+        """A leader's snapshot has taken the place of the log: have the state machine take its state
+        over, then call `restored`."""
 
     def on_note(self, note: Note) -> None: ...
 
@@ -115,6 +134,11 @@ class Engine:
             Refused: observer.on_answer,
             ReadReady: observer.on_answer,
             TransferDone: observer.on_answer,
+            MembershipChanged: observer.on_answer,
+            CompactLog: self._compact_log,
+            ReadSnapshot: self._read_snapshot,
+            WriteSnapshot: self._write_snapshot,
+            InstallSnapshot: store.install_snapshot,
             RoleChanged: observer.on_role,
             ConfigurationChanged: observer.on_configuration,
             FoundCluster: self._found_cluster,
@@ -126,6 +150,7 @@ class Engine:
             post=self._post,
             on_log_persisted=self._on_log_persisted,
             on_vote_persisted=self._on_vote_persisted,
+            on_snapshot_installed=self._on_snapshot_installed,
             on_failed=self._on_storage_failed,
         )
         self._arm()
@@ -199,22 +224,41 @@ class Engine:
             self._inbox.append(Applied(index))
 
     def _read_log(self, effect: ReadLog) -> None:
-        future = self._loop.run_in_executor(
-            None, self._store.read, effect.from_index, effect.max_bytes
+        self._in_thread(
+            lambda: self._store.read(effect.from_index, effect.max_bytes),
+            lambda batches: LogRead(effect.purpose, effect.from_index, batches),
         )
-        future.add_done_callback(lambda done: self._log_was_read(effect, done))
 
-    def _log_was_read(self, effect: ReadLog, done: asyncio.Future[tuple[Batch, ...]]) -> None:
+    def _compact_log(self, effect: CompactLog) -> None:
+        self._store.compact(effect.upto_index)
+
+    def _read_snapshot(self, effect: ReadSnapshot) -> None:
+        read = self._store.snapshots.read_chunk
+        self._in_thread(
+            lambda: read(effect.index, effect.offset, effect.max_bytes),
+            lambda data: SnapshotRead(effect.peer, effect.index, effect.offset, data),
+        )
+
+    def _write_snapshot(self, effect: WriteSnapshot) -> None:
+        written = SnapshotWritten(effect.index, effect.offset + len(effect.data))
+        self._in_thread(lambda: self._store.snapshots.write_chunk(effect), lambda _nothing: written)
+
+    def _in_thread(self, work: Callable[[], _T], event_of: Callable[[_T], Event]) -> None:
+        """Do disk work in a thread of the pool, and feed what came of it."""
+        future = self._loop.run_in_executor(None, work)
+        future.add_done_callback(lambda done: self._was_done(done, event_of))
+
+    def _was_done(self, done: asyncio.Future[_T], event_of: Callable[[_T], Event]) -> None:
         if self._closed or done.cancelled():
             return
         error = done.exception()
         if error is None:
-            self.feed(LogRead(effect.purpose, effect.from_index, done.result()))
+            self.feed(event_of(done.result()))
         elif isinstance(error, StorageError | OSError):
-            self._on_storage_failed(StorageFailure(str(error), disk_full=False))
+            self._on_storage_failed(StorageFailure(str(error), is_disk_full(error)))
         else:
             self.close()
-            self._observer.on_fatal(RuntimeError(f"reading the log failed: {error!r}"))
+            self._observer.on_fatal(RuntimeError(f"disk work failed: {error!r}"))
 
     def _found_cluster(self, effect: FoundCluster) -> None:
         self._store.found_cluster(effect.cluster_id)
@@ -238,6 +282,16 @@ class Engine:
         if self._held:
             self._release()
         self.feed(VotePersisted(seq))
+
+    def _on_snapshot_installed(self, index: int, snapshot: SnapshotMeta | None) -> None:
+        if self._closed or self.node.state.failed:
+            return
+        if snapshot is None:
+            self.feed(SnapshotInstalled(index, None))
+        else:
+            self._observer.on_snapshot_durable(
+                snapshot, lambda: self.feed(SnapshotInstalled(index, snapshot))
+            )
 
     def _on_storage_failed(self, failure: StorageFailure) -> None:
         if self._closed or self.node.state.failed:
@@ -298,5 +352,6 @@ class Engine:
 
 
 def now_us() -> int:
-    """The core's clock: monotonic, microseconds."""
-    return time.monotonic_ns() // 1000
+    """The core's clock in microseconds: it never goes back, and it goes on while the machine is
+    suspended, because a leader's lease does not wait for it."""
+    return boot_time_ns() // 1000

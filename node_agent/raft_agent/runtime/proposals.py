@@ -23,6 +23,12 @@ LOST = Failure(
     "Try again",
 )
 
+SKIPPED = Failure(
+    ErrorCode.UNKNOWN_OUTCOME,
+    "This node fell behind and got a snapshot; the write may have happened",
+    "Read the key back before you write it again",
+)
+
 
 class Proposals:
     """Commands of one turn of the loop become one batch (two, when they are large)."""
@@ -89,6 +95,13 @@ class Proposals:
                 _tell(dones, LOST)
         if self._led_before:
             self._drop_overwritten(batch.last_index)
+
+    def skipped(self, index: int) -> None:
+        """A snapshot took the place of the entries up to `index`: what became of those that this
+        node had proposed there can't be told any more."""
+        for first_index in [first for first in self._logged if first <= index]:
+            for _, dones in self._logged.pop(first_index):
+                _tell(dones, SKIPPED)
 
     def stepped_down(self) -> None:
         """From now on another leader's batches may stand where this node's were."""

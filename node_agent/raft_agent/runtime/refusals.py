@@ -57,4 +57,71 @@ _WORDS = {
         "This node's disk failed",
         "See its log, and use another member meanwhile",
     ),
+    RefusalReason.NOT_READY: (
+        ErrorCode.CHANGE_PENDING,
+        "The leader is new and does not know yet what is committed",
+        "Try again in a moment",
+    ),
+    RefusalReason.CHANGE_PENDING: (
+        ErrorCode.CHANGE_PENDING,
+        "Another change of the members is under way",
+        "Try again when it is through: raftctl member list",
+    ),
+    RefusalReason.CONFIGURATION_MOVED: (
+        ErrorCode.CONFLICT,
+        "The members have changed since",
+        "Look at them and decide anew: raftctl member list",
+    ),
+    RefusalReason.WOULD_LOSE_QUORUM: (
+        ErrorCode.QUORUM_AT_RISK,
+        "Of the voters that would be left, too few answer at the moment to be a majority",
+        "Bring the silent ones back, or remove those first: raftctl health; --force does it all "
+        "the same",
+    ),
+    RefusalReason.NO_VOTER_LEFT: (
+        ErrorCode.REFUSED,
+        "It is the only voter: without it there is no cluster",
+        "Stop the agent instead, or add another member first",
+    ),
+    RefusalReason.UNKNOWN_MEMBER: (
+        ErrorCode.NO_SUCH_MEMBER,
+        "There is no such member",
+        "See the members: raftctl member list",
+    ),
+    RefusalReason.NAME_TAKEN: (
+        ErrorCode.REFUSED,
+        "Another member has this name",
+        "See the members: raftctl member list",
+    ),
+    RefusalReason.ADDRESS_TAKEN: (
+        ErrorCode.REFUSED,
+        "Another member has this address",
+        "See the members: raftctl member list",
+    ),
+    RefusalReason.ID_REMOVED: (
+        ErrorCode.REFUSED,
+        "That id was a member once and was removed; ids are refused for ever",
+        "Empty the node's data directory, start it and ask again: it gets a new id",
+    ),
+    RefusalReason.ID_TAKEN: (
+        ErrorCode.REFUSED,
+        "That id is a member already",
+        "See the members: raftctl member list",
+    ),
+    RefusalReason.ALREADY_VOTER: (
+        ErrorCode.REFUSED,
+        "It is a voter already",
+        "See the members: raftctl member list",
+    ),
+    RefusalReason.LEADERSHIP_LOST: (
+        ErrorCode.UNKNOWN_OUTCOME,
+        "Leadership was lost before the change was committed; it may still come about",
+        "See what became of it: raftctl member list",
+    ),
+    RefusalReason.REMOVED: (
+        ErrorCode.REMOVED,
+        "This node is no member of the cluster any more",
+        "Use another member; to bring this node back, empty its data directory, start it, and "
+        "run raftctl join",
+    ),
 }

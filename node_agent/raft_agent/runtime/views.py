@@ -110,6 +110,13 @@ class Views:
         state = self._node.state
         if state.failed:
             return state.failed
+        if state.was_removed:
+            return (
+                "this node was removed from the cluster; to bring it back stop it, empty its data "
+                "directory, start it and run raftctl join at a member"
+            )
+        if state.installing:
+            return "is taking over a snapshot"
         if state.vote_floor != (0, 0):
             return (
                 "the end of its log is damaged: does not stand for election until a leader has "

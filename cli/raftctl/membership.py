@@ -1,0 +1,169 @@
+"""`raftctl join` and `raftctl leave`, and what changes of the members have in common."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from raftctl.context import Context, current
+from raftctl.errors import CommandError
+from raftctl.framework import RaftCommand, Utf8
+from raftctl.output import printable
+
+if TYPE_CHECKING:
+    from raft_agent.api.protocol import HealthMember, MembershipResult, Request
+
+_LOOK_EVERY_S = 0.1
+_TELL_EVERY_S = 1.0
+
+
+class Address(Utf8):
+    """Where a member can be dialled, as "host:port"."""
+
+    name = "address"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        from raft_agent.config.values import dial_address  # noqa: PLC0415
+
+        text = super().convert(value, param, ctx)
+        try:
+            return dial_address(text)
+        except ValueError as error:
+            self.fail(f"an address {error}", param, ctx)
+
+
+def no_wait_option(command: Any) -> Any:
+    return click.option(
+        "--no-wait", is_flag=True, help="Don't wait until it has caught up and is a voter."
+    )(command)
+
+
+def change(context: Context, request: Request) -> MembershipResult:
+    """Have the members changed; any node passes it on to the leader."""
+    from raft_agent.api import protocol  # noqa: PLC0415
+
+    return context.write(request, protocol.MembershipResult)
+
+
+def show_change(context: Context, result: MembershipResult) -> None:
+    out = context.out
+    text = f"{out.mark(True)} {printable(result.note)}"
+    if out.is_text:
+        for warning in result.warnings:
+            text += f"\n  {out.colored('Warning:', 'yellow')} {printable(warning)}"
+    else:
+        for warning in result.warnings:
+            out.note(f"Warning: {printable(warning)}")
+    out.result(text, result)
+
+
+def wait_until_voter(context: Context, name: str, result: MembershipResult) -> MembershipResult:
+    """Show how NAME catches up, until it is a voter; the result to show then.
+
+    Raises CommandError when it is no member any more.
+    """
+    import msgspec  # noqa: PLC0415
+
+    from raft_agent.api import protocol  # noqa: PLC0415
+
+    told_at = time.monotonic()
+    while True:
+        found = next((item for item in result.members if item.name == name), None)
+        if found is None:
+            raise CommandError(f"{name} is no member any more: somebody has removed it")
+        if found.role == "voter" and not result.pending:
+            note = result.note if "already" in result.note else f"{name} is a voter now"
+            return msgspec.structs.replace(result, note=note)
+        if found.role == "learner" and not found.state:
+            return result
+        if time.monotonic() - told_at >= _TELL_EVERY_S:
+            told_at = time.monotonic()
+            _tell_progress(context, name)
+        time.sleep(_LOOK_EVERY_S)
+        listed = context.ask(protocol.MemberList(id=1, forward=True), protocol.MemberListResult)
+        voters = sum(item.role == "voter" for item in listed.members)
+        result = msgspec.structs.replace(
+            result,
+            members=listed.members,
+            pending=listed.pending,
+            index=listed.configuration_index,
+            warnings=protocol.voter_warnings(voters),
+        )
+
+
+def _tell_progress(context: Context, name: str) -> None:
+    from raft_agent.api import protocol  # noqa: PLC0415
+
+    health = context.ask(protocol.Health(id=1), protocol.HealthResult)
+    found = next((item for item in health.members if item.name == name), None)
+    if found is not None:
+        context.out.note(_progress_line(found))
+
+
+def _progress_line(member: HealthMember) -> str:
+    name = printable(member.name)
+    if member.state == "unreachable":
+        return f"  {name} is {member.state}: {printable(member.detail)}"
+    if member.detail:
+        return f"  {name}: {printable(member.detail)}"
+    return f"  {name} has entries up to {member.match_index}, {member.lag} to go"
+
+
+@click.command(
+    cls=RaftCommand,
+    action="join",
+    examples="""
+    raftctl --node node-01 join node-04 192.168.105.14:5555
+    raftctl --node node-01 join node-05 192.168.105.15:5555 --replace node-02
+    raftctl --node node-01 join reader 192.168.105.16:5555 --learner
+    """,
+)
+@click.argument("name", type=Utf8())
+@click.argument("address", metavar="ADDR", type=Address())
+@click.option("--learner", is_flag=True, help="It stays a learner: gets the log, has no vote.")
+@click.option("--replace", metavar="NAME", default="", help="This member goes in the same step.")
+@no_wait_option
+def join(name: str, address: str, learner: bool, replace: str, no_wait: bool) -> None:
+    """Add the node NAME, whose agent runs at ADDR and waits to be joined.
+
+    The leader dials ADDR and adds it as a learner; once it has caught up it becomes a voter. Asking
+    again is harmless.
+    """
+    from raft_agent.api import protocol  # noqa: PLC0415
+
+    if learner and replace:
+        raise click.UsageError("--learner and --replace exclude each other")
+    context = current()
+    request = protocol.Join(id=1, name=name, address=address, learner=learner, replace=replace)
+    result = change(context, request)
+    if not (no_wait or learner):
+        result = wait_until_voter(context, name, result)
+    show_change(context, result)
+
+
+@click.command(
+    cls=RaftCommand,
+    action="leave",
+    examples="""
+    raftctl --node node-01 leave node-04
+    raftctl --node node-01 leave node-02 --force
+    """,
+)
+@click.argument("name", type=Utf8())
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Also when too few of the voters that are left answer at the moment.",
+)
+def leave(name: str, force: bool) -> None:
+    """Remove the member NAME, dead or alive. A leader that leaves hands over first.
+
+    Its id is refused for ever, its name is free again. To bring the node back, empty its data
+    directory, start it, and run raftctl join.
+    """
+    from raft_agent.api import protocol  # noqa: PLC0415
+
+    context = current()
+    show_change(context, change(context, protocol.Leave(id=1, name=name, force=force)))

@@ -1,0 +1,303 @@
+"""Joins, leaves and other changes of the members, as people ask for them: the leader's side.
+
+Before a member is added the leader dials its address, so that what becomes a member is known to be
+there, to bear the right name, and to belong to nobody yet.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TypeAlias
+
+import msgspec
+
+from raft_agent.api import protocol
+from raft_agent.api.host import Failure
+from raft_agent.api.protocol import ErrorCode
+from raft_agent.consensus.node import Node
+from raft_agent.consensus.types import (
+    ChangeMembership,
+    Configuration,
+    Event,
+    Joining,
+    Member,
+    MembershipChange,
+    MembershipChanged,
+    RefusalReason,
+    Refused,
+    Role,
+)
+from raft_agent.runtime.refusals import failure_of
+from raft_agent.transport.handshake import Hello
+from raft_agent.transport.transport import ProbeFailed, Transport
+
+MembershipRequest: TypeAlias = (
+    protocol.Join | protocol.Leave | protocol.MemberPromote | protocol.MemberUpdate
+)
+Done: TypeAlias = Callable[[protocol.MembershipResult | Failure], None]
+
+_REPLY = msgspec.msgpack.Decoder(protocol.Reply)
+_RESULT = msgspec.msgpack.Decoder(protocol.MembershipResult)
+
+_PROBE_TIMEOUT_S = 2.0
+_RETRY_S = 0.05
+# Another change, or a new leader's first entry, is through by then, or something is wrong.
+_PATIENCE_S = 5.0
+_PASSING = frozenset(
+    {RefusalReason.CHANGE_PENDING, RefusalReason.NOT_READY, RefusalReason.TRANSFERRING}
+)
+
+
+class _Wanted:
+    """A change that is tried until it is refused for good. `note`: what to say when it is done."""
+
+    def __init__(self, change: MembershipChange, done: Done, give_up_at: float) -> None:
+        self.change = change
+        self.done = done
+        self.give_up_at = give_up_at
+        self.force = False
+        self.note = ""
+
+
+class Memberships:
+    """`members`: as the API shows them. `tags` are shared with others who ask the core."""
+
+    def __init__(
+        self,
+        *,
+        node: Node,
+        transport: Transport,
+        loop: asyncio.AbstractEventLoop,
+        feed: Callable[[Event], None],
+        next_tag: Callable[[], int],
+        members: Callable[[], list[protocol.MemberInfo]],
+    ) -> None:
+        self._node = node
+        self._transport = transport
+        self._loop = loop
+        self._feed = feed
+        self._next_tag = next_tag
+        self._members = members
+        self._wanted: dict[int, _Wanted] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._given_up: Failure | None = None
+
+    # --- requests
+
+    def change(self, request: MembershipRequest, done: Done) -> None:
+        """Carry out `request`; this node leads."""
+        configuration = self._node.configuration
+        if self._given_up is not None or configuration is None:
+            done(self._given_up or failure_of(RefusalReason.FRESH, "", ""))
+        elif isinstance(request, protocol.Join):
+            task = self._loop.create_task(self._join(request, done))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        elif isinstance(request, protocol.Leave):
+            self._leave(configuration, request, done)
+        elif isinstance(request, protocol.MemberPromote):
+            self._promote(configuration, request, done)
+        else:
+            self._update(configuration, request, done)
+
+    async def _join(self, request: protocol.Join, done: Done) -> None:
+        try:
+            hello = await self._transport.probe(request.address, _PROBE_TIMEOUT_S)
+        except ProbeFailed as failed:
+            done(
+                Failure(
+                    ErrorCode.REFUSED,
+                    f"No agent answers at {request.address}: {failed}",
+                    f"Start the agent of {request.name} there, or correct the address",
+                )
+            )
+            return
+        configuration = self._node.configuration
+        if configuration is None or self._node.role is not Role.LEADER:
+            done(failure_of(RefusalReason.NOT_LEADER, "", ""))
+            return
+        problem = self._problem(configuration, request, hello)
+        if problem is not None:
+            done(problem)
+            return
+        known = _by_id(configuration, hello.member_id)
+        member = Member(hello.member_id, request.name, request.address)
+        if known is None:
+            replaced = _by_name(configuration, request.replace) if request.replace else None
+            joining = Joining(member.id, replaced.id if replaced else 0)
+            change = MembershipChange(add=(member,), joining=() if request.learner else (joining,))
+            self._want(change, done, note=f"{request.name} was added as a learner")
+        elif known.address != request.address:
+            change = MembershipChange(update=(member,))
+            self._want(change, done, note=f"{request.name} is a member already; its address moved")
+        else:
+            done(self._result(f"{request.name} is a member already"))
+
+    def _problem(
+        self, configuration: Configuration, request: protocol.Join, hello: Hello
+    ) -> Failure | None:
+        """Why whoever answered can't be added under that name."""
+        name, where = request.name, f"at {request.address}"
+        known = _by_id(configuration, hello.member_id)
+        namesake = _by_name(configuration, name)
+        if hello.name != name:
+            return Failure(
+                ErrorCode.REFUSED,
+                f"{hello.name} answers {where}, not {name}",
+                f"Give it the name it has: raftctl join {hello.name} {request.address}",
+            )
+        if hello.cluster_id not in ("", configuration.cluster_id):
+            return Failure(
+                ErrorCode.REFUSED,
+                f"{name} belongs to another cluster already: {hello.cluster_id}",
+                "A node's data directory is its membership: give it an empty one to join this",
+            )
+        if hello.member_id in configuration.removed:
+            return Failure(
+                ErrorCode.REFUSED,
+                f"The id of {name} was a member once and was removed; ids are refused for ever",
+                f"Stop it, empty its data directory, start it and ask again: it gets a new id",
+            )
+        if known is not None and not hello.cluster_id and hello.member_id in configuration.voters:
+            return Failure(
+                ErrorCode.REFUSED,
+                f"{name} is a voter of this cluster but has no log: what it promised is gone",
+                f"raftctl leave {name}; then empty its data directory, start it, and: "
+                f"raftctl join {name} {request.address}",
+            )
+        if known is None and hello.cluster_id:
+            return Failure(
+                ErrorCode.REFUSED,
+                f"{name} has a log of this cluster but is no member of it",
+                "Stop it, empty its data directory, start it and ask again",
+            )
+        if known is None and namesake is not None:
+            return Failure(
+                ErrorCode.REFUSED,
+                f"There is a member {name} already, with another id: the data directory {where} is "
+                "new",
+                f"If the old one is gone for good: raftctl leave {name}, then ask again",
+            )
+        if request.replace and _by_name(configuration, request.replace) is None:
+            return _no_such_member(configuration, request.replace)
+        return None
+
+    def _leave(self, configuration: Configuration, request: protocol.Leave, done: Done) -> None:
+        member = _by_name(configuration, request.name)
+        if member is None:
+            done(_no_such_member(configuration, request.name))
+            return
+        change = MembershipChange(remove=(member.id,))
+        note = f"{request.name} was removed; its id is refused from now on, its name is free"
+        self._want(change, done, force=request.force, note=note)
+
+    def _promote(
+        self, configuration: Configuration, request: protocol.MemberPromote, done: Done
+    ) -> None:
+        member = _by_name(configuration, request.name)
+        if member is None:
+            done(_no_such_member(configuration, request.name))
+        elif member.id in configuration.voters:
+            done(self._result(f"{request.name} is a voter already"))
+        else:
+            change = MembershipChange(joining=(Joining(member.id),))
+            note = f"{request.name} becomes a voter as soon as it has caught up"
+            self._want(change, done, note=note)
+
+    def _update(
+        self, configuration: Configuration, request: protocol.MemberUpdate, done: Done
+    ) -> None:
+        member = _by_name(configuration, request.name)
+        if member is None:
+            done(_no_such_member(configuration, request.name))
+            return
+        moved = Member(member.id, member.name, request.address)
+        note = f"{request.name} is dialled at {request.address} from now on"
+        self._want(MembershipChange(update=(moved,)), done, note=note)
+
+    # --- the core's answers
+
+    def _want(
+        self, change: MembershipChange, done: Done, *, note: str, force: bool = False
+    ) -> None:
+        wanted = _Wanted(change, done, self._loop.time() + _PATIENCE_S)
+        wanted.note, wanted.force = note, force
+        self._ask(wanted)
+
+    def _ask(self, wanted: _Wanted) -> None:
+        if self._given_up is not None:
+            wanted.done(self._given_up)
+            return
+        tag = self._next_tag()
+        self._wanted[tag] = wanted
+        self._feed(ChangeMembership(tag, wanted.change, force=wanted.force))
+
+    def owns(self, tag: int) -> bool:
+        return tag in self._wanted
+
+    def changed(self, answer: MembershipChanged) -> None:
+        wanted = self._wanted.pop(answer.tag)
+        wanted.done(self._result(wanted.note, answer.index))
+
+    def refused(self, answer: Refused, failure: Failure) -> None:
+        wanted = self._wanted.pop(answer.tag)
+        if answer.reason in _PASSING and self._loop.time() < wanted.give_up_at:
+            self._loop.call_later(_RETRY_S, self._ask, wanted)
+        else:
+            wanted.done(failure)
+
+    def _result(self, note: str, index: int = 0) -> protocol.MembershipResult:
+        configuration = self._node.configuration
+        voters = len(configuration.voters) if configuration else 0
+        warnings = []
+        if voters and voters % 2 == 0:
+            warnings.append(
+                f"{voters} voters bear the loss of {(voters - 1) // 2}, no more than {voters - 1} "
+                "would: add one more, or remove one"
+            )
+        return protocol.MembershipResult(
+            index=index or self._node.configuration_index,
+            warnings=warnings,
+            members=self._members(),
+            note=note,
+        )
+
+    def give_up(self, failure: Failure) -> None:
+        """The node ends or its disk failed; what is in the log may still come about."""
+        self._given_up = failure
+        for task in list(self._tasks):
+            task.cancel()
+        wanted, self._wanted = self._wanted, {}
+        unknown = Failure(
+            ErrorCode.UNKNOWN_OUTCOME,
+            f"{failure.error}; the change may still come about",
+            "See what became of it: raftctl member list",
+        )
+        for entry in wanted.values():
+            entry.done(unknown)
+
+
+def membership_result(reply: bytes) -> protocol.MembershipResult | Failure:
+    """What another member answered to such a request, from its encoded Reply."""
+    try:
+        answer = _REPLY.decode(reply)
+        if answer.error is None:
+            return _RESULT.decode(answer.result)
+    except msgspec.DecodeError as error:
+        return Failure(ErrorCode.UNKNOWN_OUTCOME, f"The leader's answer can't be read: {error}")
+    error = answer.error
+    return Failure(error.code, error.error, error.hint, error.leader)
+
+
+def _by_id(configuration: Configuration, member_id: int) -> Member | None:
+    return next((m for m in configuration.members if m.id == member_id), None)
+
+
+def _by_name(configuration: Configuration, name: str) -> Member | None:
+    return next((m for m in configuration.members if m.name == name), None)
+
+
+def _no_such_member(configuration: Configuration, name: str) -> Failure:
+    names = ", ".join(sorted(member.name for member in configuration.members))
+    return Failure(ErrorCode.NO_SUCH_MEMBER, f"{name} is no member", f"The members are: {names}")

@@ -1,0 +1,130 @@
+"""When a snapshot is taken, and how: piece by piece in the loop, written by a thread.
+
+The loop only picks entries, a slice a turn; they are encoded, checked and written elsewhere. While
+that goes on the state machine applies on: what a slice has not reached yet is remembered as it was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
+
+from raft_agent.consensus.node import Node
+from raft_agent.consensus.types import Event, SnapshotMeta, SnapshotTaken
+from raft_agent.machine.machine import Machine
+from raft_agent.machine.snapshot import encode_block
+from raft_agent.storage.errors import StorageError
+from raft_agent.storage.snapshots import SnapshotFile
+from raft_agent.storage.store import Store
+
+log = logging.getLogger("raft.runtime")
+
+_T = TypeVar("_T")
+
+_RETRY_S = 30.0
+
+
+class Snapshotter:
+    """`due_bytes` and `due_entries`: how much log makes a snapshot due; never less than the last
+    snapshot is large, so that writing snapshots costs no more than writing the log.
+    """
+
+    def __init__(
+        self,
+        *,
+        node: Node,
+        machine: Machine,
+        store: Store,
+        loop: asyncio.AbstractEventLoop,
+        feed: Callable[[Event], None],
+        tell: Callable[..., None],
+        due_bytes: int,
+        due_entries: int,
+    ) -> None:
+        self._node = node
+        self._machine = machine
+        self._store = store
+        self._loop = loop
+        self._feed = feed
+        self._tell = tell
+        self._due_bytes = due_bytes
+        self._due_entries = due_entries
+        self._bytes = 0
+        self._not_before = 0.0
+        self._task: asyncio.Task[None] | None = None
+
+    def applied(self, size_bytes: int) -> None:
+        """So much of the log was applied; a snapshot may be due."""
+        self._bytes += size_bytes
+        if self._task is None and self._is_due() and self._loop.time() >= self._not_before:
+            self.take()
+
+    def _is_due(self) -> bool:
+        snapshot = self._node.state.snapshot
+        last_index = snapshot.index if snapshot else 0
+        last_bytes = snapshot.size_bytes if snapshot else 0
+        if self._bytes >= max(self._due_bytes, last_bytes):
+            return True
+        entries = self._machine.last_applied - last_index
+        return entries >= max(self._due_entries, self._machine.key_count())
+
+    def take(self) -> None:
+        """Take one now, unless one is under way or there is nothing new."""
+        if self._task is None:
+            self._bytes = 0
+            self._task = self._loop.create_task(self._take())
+            self._task.add_done_callback(self._done)
+
+    async def stop(self) -> None:
+        """Give up the one that is under way."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._task = None
+        if task.cancelled():
+            return
+        error = task.exception()
+        if isinstance(error, StorageError | OSError):
+            # The log goes on without it: nothing is lost but room.
+            self._not_before = self._loop.time() + _RETRY_S
+            self._tell("snapshot_failed", reason=str(error))
+        elif error is not None:
+            self._loop.call_exception_handler({"message": "a snapshot failed", "exception": error})
+
+    async def _take(self) -> None:
+        machine = self._machine
+        index, term = machine.last_applied, machine.last_applied_term
+        configuration = self._node.configuration_at(index)
+        if configuration is None:
+            return
+        began = time.monotonic()
+        view = machine.begin_snapshot()
+        try:
+            file = await self._in_thread(
+                lambda: self._store.snapshots.create(index, term, *configuration)
+            )
+            try:
+                while (items := view.next_items()) is not None:
+                    await self._in_thread(partial(_write, file, items))
+                meta: SnapshotMeta = await self._in_thread(file.finish)
+            except BaseException:
+                await self._in_thread(file.abort)
+                raise
+        finally:
+            view.close()
+        took_ms = int((time.monotonic() - began) * 1000)
+        self._tell("snapshot_taken", index=index, size_bytes=meta.size_bytes, took_ms=took_ms)
+        self._feed(SnapshotTaken(meta, self._store.snapshots.older_index))
+
+    def _in_thread(self, work: Callable[[], _T]) -> asyncio.Future[_T]:
+        return self._loop.run_in_executor(None, work)
+
+
+def _write(file: SnapshotFile, items: Items) -> None:
+    file.write_block(encode_block(items))
