@@ -47,6 +47,10 @@ class FrameType(enum.IntEnum):
     BOOTSTRAP_ASK = 14
     BOOTSTRAP_ANSWER = 15
     BOOTSTRAP_INSTALL = 16
+    SNAPSHOT_CHUNK = 17
+    SNAPSHOT_REPLY = 18
+    ANNOUNCE = 19
+    REMOVED = 20
     CLIENT_REQUEST = 32
     CLIENT_REPLY = 33
     CLIENT_PUSH = 34
@@ -94,21 +98,25 @@ def encode(
     term: int = 0,
     request_id: int = 0,
     count: int = 0,
+    data: bytes = b"",
     batches: tuple[bytes, ...] = (),
 ) -> bytes:
-    """One frame as bytes. `batches` (AppendEntries only) follow `body` and have CRCs of their own.
+    """One frame as bytes. `data` follows `body` as if it were its end, without being copied twice;
+    then `batches` (AppendEntries only), which have CRCs of their own.
 
     Raises ValueError when the body is larger than MAX_BODY_BYTES.
     """
-    length = len(body) + sum(map(len, batches))
+    length = len(body) + len(data) + sum(map(len, batches))
     if length > MAX_BODY_BYTES:
         raise ValueError(f"frame body of {length} bytes is over {MAX_BODY_BYTES}")
     head = HEADER.pack(
         MAGIC, VERSION, frame_type, flags, length, 0, sender, term, request_id, count, 0
     )
     crc: int = google_crc32c.extend(google_crc32c.value(head), body)
+    if data:
+        crc = google_crc32c.extend(crc, data)
     checksum = crc.to_bytes(4, "little")
-    return b"".join((head[:_CHECKSUM_OFFSET], checksum, head[_CHECKSUM_END:], body, *batches))
+    return b"".join((head[:_CHECKSUM_OFFSET], checksum, head[_CHECKSUM_END:], body, data, *batches))
 
 
 class FrameReader:

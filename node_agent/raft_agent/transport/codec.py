@@ -16,15 +16,21 @@ APPEND_ENTRIES        prev_index u64, prev_term u64, commit_index u64, session u
                       then the batch records back to back (`consensus.batch`)
 APPEND_REPLY          session u64, match_index u64, hint_index u64, hint_term u64,  33
                       success u8
-HEARTBEAT             session u64, commit_index u64                                 16
-HEARTBEAT_REPLY       session u64                                                   8
+HEARTBEAT             session u64, commit_index u64, leader_commit u64              24
+HEARTBEAT_REPLY       session u64, withheld_us u64                                  16
 TIMEOUT_NOW           nothing                                                       0
-READ_INDEX            nothing                                                       0
+READ_INDEX            lease u8                                                      1
 READ_INDEX_REPLY      index u64                                                     8
 BOOTSTRAP_ASK         MessagePack [name, address, [names…]]                         any
 BOOTSTRAP_ANSWER      MessagePack [name, address, [names…], fresh, token,           any
                       cluster_id]
-BOOTSTRAP_INSTALL     MessagePack [token, batch record as bin]                      any
+BOOTSTRAP_INSTALL     MessagePack [token, batch record as bin, joins]               any
+SNAPSHOT_CHUNK        session u64, token u64, index u64, index_term u64,            56 + data
+                      size_bytes u64, offset u64, checksum u32, length u32, then
+                      `length` bytes of the snapshot's file
+SNAPSHOT_REPLY        session u64, index u64, offset u64, done u8                   25
+ANNOUNCE              MessagePack [address]                                         any
+REMOVED               nothing                                                       0
 ====================  ============================================================  ==============
 
 The frame's checksum covers header and body, of APPEND_ENTRIES the header and the first 32 bytes of
@@ -48,9 +54,12 @@ from raft_agent.wire import FrameError, FrameType
 _U64 = struct.Struct("<Q")
 _TWO_U64 = struct.Struct("<QQ")
 _TWO_U64_BOOL = struct.Struct("<QQB")
+_THREE_U64 = struct.Struct("<QQQ")
+_THREE_U64_BOOL = struct.Struct("<QQQB")
 _BOOL = struct.Struct("<B")
 _APPEND = struct.Struct("<QQQQ")
 _APPEND_REPLY = struct.Struct("<QQQQB")
+_CHUNK = struct.Struct("<QQQQQQII")
 
 _Unsigned = Annotated[int, msgspec.Meta(ge=0)]
 
@@ -73,12 +82,18 @@ class _AnswerBody(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_f
 class _InstallBody(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     token: _Unsigned
     record: bytes
+    joins: bool
+
+
+class _AnnounceBody(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    address: str
 
 
 _MSGPACK = msgspec.msgpack.Encoder()
 _ASK = msgspec.msgpack.Decoder(_AskBody)
 _ANSWER = msgspec.msgpack.Decoder(_AnswerBody)
 _INSTALL = msgspec.msgpack.Decoder(_InstallBody)
+_ANNOUNCE = msgspec.msgpack.Decoder(_AnnounceBody)
 
 _FRAME_TYPES: dict[type[Any], FrameType] = {
     types.PreVote: FrameType.PRE_VOTE,
@@ -95,6 +110,10 @@ _FRAME_TYPES: dict[type[Any], FrameType] = {
     types.BootstrapAsk: FrameType.BOOTSTRAP_ASK,
     types.BootstrapAnswer: FrameType.BOOTSTRAP_ANSWER,
     types.BootstrapInstall: FrameType.BOOTSTRAP_INSTALL,
+    types.SnapshotChunk: FrameType.SNAPSHOT_CHUNK,
+    types.SnapshotReply: FrameType.SNAPSHOT_REPLY,
+    types.Announce: FrameType.ANNOUNCE,
+    types.Removed: FrameType.REMOVED,
 }
 
 REPLIES: frozenset[type[Any]] = frozenset(
@@ -105,6 +124,8 @@ REPLIES: frozenset[type[Any]] = frozenset(
         types.HeartbeatReply,
         types.ReadIndexReply,
         types.BootstrapAnswer,
+        types.SnapshotReply,
+        types.Removed,
     }
 )
 """The messages that answer another one; all others are calls."""
@@ -119,12 +140,15 @@ def encode_message(sender: int, message: types.Message) -> bytes:
     Raises ValueError when the frame would be larger than wire.MAX_BODY_BYTES.
     """
     count = 0
+    data = b""
     records: tuple[bytes, ...] = ()
     if type(message) is types.AppendEntries:
         records = tuple([batch.record for batch in message.batches])
         count = sum([batch.count for batch in message.batches])
     elif type(message) is types.BootstrapInstall:
         count = message.batch.count
+    elif type(message) is types.SnapshotChunk:
+        data = message.data
     return wire.encode(
         _FRAME_TYPES[type(message)],
         _BODIES[type(message)](message),
@@ -132,6 +156,7 @@ def encode_message(sender: int, message: types.Message) -> bytes:
         term=message.term,
         request_id=message.request_id,
         count=count,
+        data=data,
         batches=records,
     )
 
@@ -165,6 +190,19 @@ def _answer_body(message: types.BootstrapAnswer) -> bytes:
     )
 
 
+def _chunk_fields(message: types.SnapshotChunk) -> bytes:
+    return _CHUNK.pack(
+        message.session,
+        message.token,
+        message.index,
+        message.index_term,
+        message.size_bytes,
+        message.offset,
+        message.checksum,
+        len(message.data),
+    )
+
+
 _BODIES: dict[type[Any], Callable[[Any], bytes]] = {
     types.PreVote: lambda m: _TWO_U64.pack(m.last_index, m.last_term),
     types.PreVoteReply: lambda m: _BOOL.pack(m.granted),
@@ -172,14 +210,20 @@ _BODIES: dict[type[Any], Callable[[Any], bytes]] = {
     types.VoteReply: lambda m: _BOOL.pack(m.granted),
     types.AppendEntries: _append_entries_body,
     types.AppendReply: _append_reply_body,
-    types.Heartbeat: lambda m: _TWO_U64.pack(m.session, m.commit_index),
-    types.HeartbeatReply: lambda m: _U64.pack(m.session),
+    types.Heartbeat: lambda m: _THREE_U64.pack(m.session, m.commit_index, m.leader_commit),
+    types.HeartbeatReply: lambda m: _TWO_U64.pack(m.session, m.withheld_us),
     types.TimeoutNow: lambda _: b"",
-    types.ReadIndex: lambda _: b"",
+    types.ReadIndex: lambda m: _BOOL.pack(m.lease),
     types.ReadIndexReply: lambda m: _U64.pack(m.index),
     types.BootstrapAsk: lambda m: _MSGPACK.encode(_AskBody(m.name, m.address, m.names)),
     types.BootstrapAnswer: _answer_body,
-    types.BootstrapInstall: lambda m: _MSGPACK.encode(_InstallBody(m.token, m.batch.record)),
+    types.BootstrapInstall: lambda m: _MSGPACK.encode(
+        _InstallBody(m.token, m.batch.record, m.joins)
+    ),
+    types.SnapshotChunk: _chunk_fields,
+    types.SnapshotReply: lambda m: _THREE_U64_BOOL.pack(m.session, m.index, m.offset, m.done),
+    types.Announce: lambda m: _MSGPACK.encode(_AnnounceBody(m.address)),
+    types.Removed: lambda _: b"",
 }
 
 
@@ -216,6 +260,11 @@ def _flag(frame: wire.Frame, value: int) -> bool:
     if value > 1:
         raise _malformed(frame, f"a boolean is {value}")
     return value == 1
+
+
+def _check_empty(frame: wire.Frame) -> None:
+    if frame.body:
+        raise _malformed(frame, "it should be empty")
 
 
 def _pre_vote(frame: wire.Frame) -> types.PreVote:
@@ -277,23 +326,21 @@ def _append_reply(frame: wire.Frame) -> types.AppendReply:
 
 
 def _heartbeat(frame: wire.Frame) -> types.Heartbeat:
-    return types.Heartbeat(frame.term, frame.request_id, *_TWO_U64.unpack(frame.body))
+    return types.Heartbeat(frame.term, frame.request_id, *_THREE_U64.unpack(frame.body))
 
 
 def _heartbeat_reply(frame: wire.Frame) -> types.HeartbeatReply:
-    return types.HeartbeatReply(frame.term, frame.request_id, *_U64.unpack(frame.body))
+    return types.HeartbeatReply(frame.term, frame.request_id, *_TWO_U64.unpack(frame.body))
 
 
 def _timeout_now(frame: wire.Frame) -> types.TimeoutNow:
-    if frame.body:
-        raise _malformed(frame, "it should be empty")
+    _check_empty(frame)
     return types.TimeoutNow(frame.term, frame.request_id)
 
 
 def _read_index(frame: wire.Frame) -> types.ReadIndex:
-    if frame.body:
-        raise _malformed(frame, "it should be empty")
-    return types.ReadIndex(frame.term, frame.request_id)
+    (lease,) = _BOOL.unpack(frame.body)
+    return types.ReadIndex(frame.term, frame.request_id, _flag(frame, lease))
 
 
 def _read_index_reply(frame: wire.Frame) -> types.ReadIndexReply:
@@ -324,7 +371,46 @@ def _bootstrap_install(frame: wire.Frame) -> types.BootstrapInstall:
     batch = batches.decode(body.record)
     if len(batch.record) != len(body.record) or batch.count != frame.count:
         raise _malformed(frame, f"it should hold one batch of {frame.count} entries")
-    return types.BootstrapInstall(frame.term, frame.request_id, body.token, batch)
+    return types.BootstrapInstall(frame.term, frame.request_id, body.token, batch, body.joins)
+
+
+def _snapshot_chunk(frame: wire.Frame) -> types.SnapshotChunk:
+    session, token, index, index_term, size_bytes, offset, checksum, length = _CHUNK.unpack_from(
+        frame.body
+    )
+    data = frame.body[_CHUNK.size :]
+    if len(data) != length:
+        raise _malformed(frame, f"it should hold {length} bytes of data and holds {len(data)}")
+    if offset + length > size_bytes:
+        raise _malformed(frame, f"{length} bytes at {offset} are beyond a file of {size_bytes}")
+    return types.SnapshotChunk(
+        frame.term,
+        frame.request_id,
+        session,
+        token,
+        index,
+        index_term,
+        size_bytes,
+        checksum,
+        offset,
+        data,
+    )
+
+
+def _snapshot_reply(frame: wire.Frame) -> types.SnapshotReply:
+    session, index, offset, done = _THREE_U64_BOOL.unpack(frame.body)
+    return types.SnapshotReply(
+        frame.term, frame.request_id, session, index, offset, _flag(frame, done)
+    )
+
+
+def _announce(frame: wire.Frame) -> types.Announce:
+    return types.Announce(frame.term, frame.request_id, _ANNOUNCE.decode(frame.body).address)
+
+
+def _removed(frame: wire.Frame) -> types.Removed:
+    _check_empty(frame)
+    return types.Removed(frame.term, frame.request_id)
 
 
 _DECODERS: dict[int, Callable[[wire.Frame], types.Message]] = {
@@ -342,4 +428,8 @@ _DECODERS: dict[int, Callable[[wire.Frame], types.Message]] = {
     FrameType.BOOTSTRAP_ASK: _bootstrap_ask,
     FrameType.BOOTSTRAP_ANSWER: _bootstrap_answer,
     FrameType.BOOTSTRAP_INSTALL: _bootstrap_install,
+    FrameType.SNAPSHOT_CHUNK: _snapshot_chunk,
+    FrameType.SNAPSHOT_REPLY: _snapshot_reply,
+    FrameType.ANNOUNCE: _announce,
+    FrameType.REMOVED: _removed,
 }

@@ -35,10 +35,10 @@ ONE_OF_EACH: tuple[types.Message, ...] = (
         hint_index=2,
         hint_term=1,
     ),
-    types.Heartbeat(term=4, request_id=14, session=5, commit_index=11),
-    types.HeartbeatReply(term=4, request_id=14, session=5),
+    types.Heartbeat(term=4, request_id=14, session=5, commit_index=11, leader_commit=13),
+    types.HeartbeatReply(term=4, request_id=14, session=5, withheld_us=150_000),
     types.TimeoutNow(term=4, request_id=15),
-    types.ReadIndex(term=4, request_id=16),
+    types.ReadIndex(term=4, request_id=16, lease=True),
     types.ReadIndexReply(term=4, request_id=16, index=11),
     types.BootstrapAsk(
         term=0, request_id=1, name="node-01", address="[::1]:5555", names=("node-01", "node-02")
@@ -53,7 +53,22 @@ ONE_OF_EACH: tuple[types.Message, ...] = (
         token=0xFFFFFFFFFFFFFFFF,
         cluster_id="",
     ),
-    types.BootstrapInstall(term=1, request_id=2, token=77, batch=_CONFIGURATION),
+    types.BootstrapInstall(term=1, request_id=2, token=77, batch=_CONFIGURATION, joins=True),
+    types.SnapshotChunk(
+        term=4,
+        request_id=17,
+        session=5,
+        token=77,
+        index=9,
+        index_term=3,
+        size_bytes=4_000,
+        checksum=0xFEDCBA98,
+        offset=3_000,
+        data=b"a piece of the file",
+    ),
+    types.SnapshotReply(term=4, request_id=17, session=5, index=9, offset=4_000, done=True),
+    types.Announce(term=4, request_id=18, address="[::1]:5555"),
+    types.Removed(term=4, request_id=18),
 )
 
 u64 = st.integers(0, 2**64 - 1)
@@ -93,7 +108,25 @@ def installs(draw: st.DrawFn) -> types.BootstrapInstall:
     batch = batches.encode(
         batches.BatchKind.CONFIGURATION, 1, 1, draw(st.integers(1, 5)), draw(st.binary())
     )
-    return types.BootstrapInstall(draw(u64), draw(u64), draw(u64), batch)
+    return types.BootstrapInstall(draw(u64), draw(u64), draw(u64), batch, draw(st.booleans()))
+
+
+@st.composite
+def chunks(draw: st.DrawFn) -> types.SnapshotChunk:
+    data = draw(st.binary(max_size=300))
+    offset = draw(st.integers(0, 2**64 - 1 - len(data)))
+    return types.SnapshotChunk(
+        term=draw(u64),
+        request_id=draw(u64),
+        session=draw(u64),
+        token=draw(u64),
+        index=draw(u64),
+        index_term=draw(u64),
+        size_bytes=draw(st.integers(offset + len(data), 2**64 - 1)),
+        checksum=draw(st.integers(0, 2**32 - 1)),
+        offset=offset,
+        data=data,
+    )
 
 
 any_message: st.SearchStrategy[types.Message] = st.one_of(
@@ -103,12 +136,16 @@ any_message: st.SearchStrategy[types.Message] = st.one_of(
     st.builds(types.VoteReply, u64, u64, st.booleans()),
     append_entries(),
     st.builds(types.AppendReply, u64, u64, u64, st.booleans(), u64, u64, u64),
-    st.builds(types.Heartbeat, u64, u64, u64, u64),
-    st.builds(types.HeartbeatReply, u64, u64, u64),
+    st.builds(types.Heartbeat, u64, u64, u64, u64, u64),
+    st.builds(types.HeartbeatReply, u64, u64, u64, u64),
     st.builds(types.TimeoutNow, u64, u64),
-    st.builds(types.ReadIndex, u64, u64),
+    st.builds(types.ReadIndex, u64, u64, st.booleans()),
     st.builds(types.ReadIndexReply, u64, u64, u64),
     st.builds(types.BootstrapAsk, u64, u64, names, names, name_lists),
     st.builds(types.BootstrapAnswer, u64, u64, names, names, name_lists, st.booleans(), u64, names),
     installs(),
+    chunks(),
+    st.builds(types.SnapshotReply, u64, u64, u64, u64, u64, st.booleans()),
+    st.builds(types.Announce, u64, u64, names),
+    st.builds(types.Removed, u64, u64),
 )

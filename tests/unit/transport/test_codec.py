@@ -60,10 +60,10 @@ BODIES: dict[type, tuple[FrameType, int, bytes]] = {
         0,
         struct.pack("<QQQQB", 0xFEDCBA9876543210, 11, 2, 1, 1),
     ),
-    types.Heartbeat: (FrameType.HEARTBEAT, 0, struct.pack("<QQ", 5, 11)),
-    types.HeartbeatReply: (FrameType.HEARTBEAT_REPLY, 0, struct.pack("<Q", 5)),
+    types.Heartbeat: (FrameType.HEARTBEAT, 0, struct.pack("<QQQ", 5, 11, 13)),
+    types.HeartbeatReply: (FrameType.HEARTBEAT_REPLY, 0, struct.pack("<QQ", 5, 150_000)),
     types.TimeoutNow: (FrameType.TIMEOUT_NOW, 0, b""),
-    types.ReadIndex: (FrameType.READ_INDEX, 0, b""),
+    types.ReadIndex: (FrameType.READ_INDEX, 0, b"\x01"),
     types.ReadIndexReply: (FrameType.READ_INDEX_REPLY, 0, struct.pack("<Q", 11)),
     types.BootstrapAsk: (
         FrameType.BOOTSTRAP_ASK,
@@ -80,8 +80,17 @@ BODIES: dict[type, tuple[FrameType, int, bytes]] = {
     types.BootstrapInstall: (
         FrameType.BOOTSTRAP_INSTALL,
         1,
-        msgspec.msgpack.encode([77, batches.encode(2, 1, 1, 1, b"who belongs to it").record]),
+        msgspec.msgpack.encode([77, batches.encode(2, 1, 1, 1, b"who belongs to it").record, True]),
     ),
+    types.SnapshotChunk: (
+        FrameType.SNAPSHOT_CHUNK,
+        0,
+        struct.pack("<QQQQQQII", 5, 77, 9, 3, 4_000, 3_000, 0xFEDCBA98, 19)
+        + b"a piece of the file",
+    ),
+    types.SnapshotReply: (FrameType.SNAPSHOT_REPLY, 0, struct.pack("<QQQB", 5, 9, 4_000, 1)),
+    types.Announce: (FrameType.ANNOUNCE, 0, msgspec.msgpack.encode(["[::1]:5555"])),
+    types.Removed: (FrameType.REMOVED, 0, b""),
 }
 
 
@@ -102,7 +111,8 @@ def test_calls_and_replies_are_two_kinds_of_frames() -> None:
     assert not codec.CALL_FRAMES & codec.REPLY_FRAMES
     assert len(codec.CALL_FRAMES | codec.REPLY_FRAMES) == len(ONE_OF_EACH)
     assert all(
-        FrameType(number).name.endswith(("REPLY", "ANSWER")) for number in codec.REPLY_FRAMES
+        FrameType(number).name.endswith(("REPLY", "ANSWER", "REMOVED"))
+        for number in codec.REPLY_FRAMES
     )
 
 
@@ -207,24 +217,32 @@ def test_unknown_flags_and_a_wrong_count_are_refused(message: types.Message) -> 
         (frame_of(append(BATCH_8), count=7), "it counts 7 entries and holds 2"),
         (
             frame_of(
-                types.BootstrapInstall(1, 1, 5, BATCH_8),
-                body=msgspec.msgpack.encode([5, BATCH_8.record + BATCH_10.record]),
+                types.BootstrapInstall(1, 1, 5, BATCH_8, False),
+                body=msgspec.msgpack.encode([5, BATCH_8.record + BATCH_10.record, False]),
             ),
             "one batch",
         ),
         (
             frame_of(
-                types.BootstrapInstall(1, 1, 5, BATCH_8),
-                body=msgspec.msgpack.encode([5, BATCH_8.record[:-1]]),
+                types.BootstrapInstall(1, 1, 5, BATCH_8, False),
+                body=msgspec.msgpack.encode([5, BATCH_8.record[:-1], False]),
             ),
             "cut short",
         ),
         (
             frame_of(
-                types.BootstrapInstall(1, 1, 5, BATCH_8),
-                body=msgspec.msgpack.encode([-1, BATCH_8.record]),
+                types.BootstrapInstall(1, 1, 5, BATCH_8, False),
+                body=msgspec.msgpack.encode([-1, BATCH_8.record, False]),
             ),
             ">= 0",
+        ),
+        (
+            frame_of(types.SnapshotChunk(1, 1, 1, 0, 9, 3, 10, 0, 8, b"123")),
+            "3 bytes at 8 are beyond a file of 10",
+        ),
+        (
+            frame_of(types.SnapshotChunk(1, 1, 1, 0, 9, 3, 10, 0, 11, b"")),
+            "0 bytes at 11 are beyond a file of 10",
         ),
     ],
 )

@@ -57,7 +57,7 @@ def test_messages_of_one_turn_go_out_in_order() -> None:
             for number in range(1, 101):
                 batch = batches.encode(batches.BatchKind.COMMANDS, number, 1, 1, payload)
                 sent.append(types.AppendEntries(1, number, 1, number - 1, 1, 0, (batch,)))
-                sent.append(types.Heartbeat(1, number, 1, 0))
+                sent.append(types.Heartbeat(1, number, 1, 0, 0))
             for message in sent:
                 a.transport.send(2, message)
             assert [(await b.until("message"))[2] for _ in sent] == sent
@@ -80,8 +80,8 @@ def test_calls_take_our_connection_and_replies_the_peers() -> None:
             await b.until("message", 1, HEARTBEAT)
             # b has not dialled a: it can answer, but not call.
             b.transport.send(1, types.TimeoutNow(3, 1))
-            b.transport.send(1, types.HeartbeatReply(3, 1, 2))
-            assert await a.told.get() == ("message", 2, types.HeartbeatReply(3, 1, 2))
+            b.transport.send(1, types.HeartbeatReply(3, 1, 2, 0))
+            assert await a.told.get() == ("message", 2, types.HeartbeatReply(3, 1, 2, 0))
             stats = b.transport.stats()[1]
             assert (stats.connected, stats.connected_inbound) == (False, True)
             assert stats.dropped_frames == 1

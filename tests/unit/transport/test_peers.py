@@ -115,10 +115,10 @@ def test_a_newer_connection_of_a_member_supersedes_the_older() -> None:
             older = await RawPeer.dial_as(a, b.hello())
             newer = await RawPeer.dial_as(a, b.hello())
             await older.closed()
-            a.transport.send(2, types.HeartbeatReply(3, 1, 2))
+            a.transport.send(2, types.HeartbeatReply(3, 1, 2, 0))
             frame = await newer.receive()
             assert frame is not None
-            assert codec.decode_message(frame) == types.HeartbeatReply(3, 1, 2)
+            assert codec.decode_message(frame) == types.HeartbeatReply(3, 1, 2, 0)
             assert sum(a.transport.reject_counts.values()) == 0
             newer.close()
             older.close()
@@ -139,7 +139,7 @@ def test_a_connection_accepted_earlier_does_not_supersede() -> None:
             assert frame is not None
             assert b"a newer connection" in frame.body
             await older.closed()
-            a.transport.send(2, types.HeartbeatReply(3, 1, 2))
+            a.transport.send(2, types.HeartbeatReply(3, 1, 2, 0))
             assert await newer.receive() is not None
             assert a.transport.reject_counts == {"superseded": 1}
             newer.close()
