@@ -23,7 +23,7 @@ from raft_agent.api.streams import (
     message_item,
 )
 from raft_agent.machine.commands import Delete, Put, SendMessage, encode_command
-from raft_agent.machine.machine import ConditionFailed, WriteDone
+from raft_agent.machine.results import ConditionFailed, WriteDone
 
 _log = logging.getLogger("raft.api")
 

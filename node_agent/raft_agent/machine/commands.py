@@ -46,7 +46,78 @@ class SendMessage(
     node: str
 
 
-Command: TypeAlias = Put | Delete | SendMessage
+StateCommand: TypeAlias = Put | Delete | SendMessage
+
+
+class OpenSession(
+    msgspec.Struct, frozen=True, array_like=True, tag=4, forbid_unknown_fields=True, gc=False
+):
+    """Begin a session that ends when it is not used for `ttl_ms` of the log's time."""
+
+    ttl_ms: int
+
+
+class KeepSession(
+    msgspec.Struct, frozen=True, array_like=True, tag=5, forbid_unknown_fields=True, gc=False
+):
+    """Use the session `session` for nothing else than that it lives on."""
+
+    session: int
+
+
+class CloseSession(
+    msgspec.Struct, frozen=True, array_like=True, tag=6, forbid_unknown_fields=True, gc=False
+):
+    """End the session `session` now; its results are forgotten."""
+
+    session: int
+
+
+class InSession(
+    msgspec.Struct, frozen=True, array_like=True, tag=7, forbid_unknown_fields=True, gc=False
+):
+    """Apply `command` unless the session has applied a command of this `sequence` before. The
+    client has the results of all sequences below `acked_below`; they may be forgotten.
+    """
+
+    session: int
+    sequence: int
+    acked_below: int
+    command: StateCommand
+
+
+class Once(
+    msgspec.Struct, frozen=True, array_like=True, tag=8, forbid_unknown_fields=True, gc=False
+):
+    """Apply `command` unless one of this `request_id` (16 bytes) was applied before, and only while
+    the log's time is not beyond `deadline_ms`.
+    """
+
+    request_id: bytes
+    deadline_ms: int
+    command: StateCommand
+
+
+class SetSetting(
+    msgspec.Struct, frozen=True, array_like=True, tag=9, forbid_unknown_fields=True, gc=False
+):
+    """Change a setting that all nodes share."""
+
+    name: str
+    value: int
+
+
+Command: TypeAlias = (
+    Put
+    | Delete
+    | SendMessage
+    | OpenSession
+    | KeepSession
+    | CloseSession
+    | InSession
+    | Once
+    | SetSetting
+)
 
 _DECODER = msgspec.msgpack.Decoder(Command)
 

@@ -36,6 +36,15 @@ class KeyIndex:
             self._buckets.insert(place + 1, upper)
             self._firsts.insert(place + 1, upper[0])
 
+    def append(self, key: str) -> None:
+        """`key` must be greater than all that are in the set."""
+        bucket = self._buckets[-1]
+        if len(bucket) < BUCKET_KEYS:
+            bucket.append(key)
+        else:
+            self._buckets.append([key])
+            self._firsts.append(key)
+
     def remove(self, key: str) -> None:
         """`key` must be in the set."""
         place = bisect_right(self._firsts, key) - 1

@@ -7,9 +7,8 @@ the same state on every node, and the same answers.
 from __future__ import annotations
 
 import hashlib
-from bisect import bisect_right
-from collections.abc import Callable
-from typing import TypeAlias
+from collections.abc import Callable, Iterable
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -18,51 +17,60 @@ from raft_agent.machine.commands import (
     COMMAND_ERRORS,
     LENGTH,
     TIME,
+    CloseSession,
     Delete,
+    InSession,
+    KeepSession,
+    Once,
+    OpenSession,
     Put,
     SendMessage,
+    SetSetting,
+    StateCommand,
     decode_command,
 )
+from raft_agent.machine.entry import Entry
 from raft_agent.machine.index import KeyIndex
+from raft_agent.machine.recent import History, RecentMessages
+from raft_agent.machine.results import (
+    BadCommand,
+    BadValue,
+    CommandResult,
+    ConditionFailed,
+    SettingDone,
+    StateResult,
+    WriteDone,
+)
+from raft_agent.machine.sessions import OneShots, Sessions
+from raft_agent.machine.settings import SharedSettings, problem_with
+from raft_agent.machine.snapshot import Header, Reader, SnapshotView, encode_block
 from raft_agent.machine.watches import KeyChange, Message, WatchRegistry
-
-
-class Entry(msgspec.Struct, frozen=True, gc=False):
-    """A key as it stands. `revision` is the store's at its last put, `create_revision` at its
-    first; `version` counts the puts since then, from 1.
-    """
-
-    key: str
-    value: bytes
-    revision: int
-    create_revision: int
-    version: int
-
-
-class WriteDone(msgspec.Struct, frozen=True, gc=False):
-    """`revision` is the store's after the command; `deleted` counts the keys it removed."""
-
-    revision: int
-    deleted: int = 0
-
-
-class ConditionFailed(msgspec.Struct, frozen=True, gc=False):
-    """Nothing was changed: the key is at `actual_revision` (0: it does not exist)."""
-
-    actual_revision: int
-
-
-class BadCommand(msgspec.Struct, frozen=True, gc=False):
-    """Nothing was changed: the log holds bytes here that are no command of this version."""
-
-
-CommandResult: TypeAlias = WriteDone | ConditionFailed | BadCommand
 
 # Inside the class `list` is the method, so its types need names from outside.
 Entries: TypeAlias = list[Entry]
 Messages: TypeAlias = list[Message]
+Changes: TypeAlias = list[KeyChange]
+Views: TypeAlias = list[SnapshotView]
 
 _BAD = BadCommand()
+
+# Later stamps are read as this one: deadlines behind it still fit 64 bits.
+_LAST_TIME_MS = 1 << 62
+
+# What `adopt` takes over: everything but the watches and the views.
+_STATE = (
+    "last_applied",
+    "last_applied_term",
+    "revision",
+    "time_ms",
+    "settings",
+    "_entries",
+    "_index",
+    "_message_log",
+    "_history",
+    "_sessions",
+    "_one_shots",
+)
 
 
 class MachineError(RuntimeError):
@@ -72,20 +80,31 @@ class MachineError(RuntimeError):
 class Machine:
     """Apply committed batches with `apply`, in order; read at any time in between."""
 
-    def __init__(self, *, messages_keep: int = 100_000) -> None:
+    def __init__(self, *, messages_keep: int = 100_000, history_keep: int = 10_000) -> None:
         self.last_applied = 0
         self.last_applied_term = 0
         self.revision = 0
         self.time_ms = 0
-        # The index of the newest message that was dropped to keep no more than messages_keep.
-        self.messages_dropped = 0
+        self.settings = SharedSettings(messages_keep, history_keep)
+        self._term = 0
         self.watches = WatchRegistry()
         self._entries: dict[str, Entry] = {}
         self._index = KeyIndex()
-        self._messages_keep = messages_keep
-        # Dropping one by one from the front of a list would move all the others each time.
-        self._messages_slack = max(1024, messages_keep // 8)
-        self._messages: list[Message] = []
+        self._message_log = RecentMessages(messages_keep)
+        self._history = History(history_keep)
+        self._sessions = Sessions()
+        self._one_shots = OneShots()
+        # Snapshots being taken, which want to know what a key was before it changes.
+        self._views: Views = []
+        self._others: dict[type, Callable[[Any, int], CommandResult]] = {
+            Once: self._once,
+            OpenSession: lambda command, index: self._sessions.open(
+                command.ttl_ms, index, self.time_ms
+            ),
+            KeepSession: lambda command, _: self._sessions.keep(command.session, self.time_ms),
+            CloseSession: lambda command, _: self._sessions.close(command.session, self.time_ms),
+            SetSetting: self._set,
+        }
 
     def apply(self, batch: Batch) -> list[CommandResult] | None:
         """One result per entry, in their order; None for a batch that holds no commands.
@@ -110,7 +129,12 @@ class Machine:
         if size < TIME.size:
             return [_BAD] * count
         # Clocks of different leaders differ; what people read must not go back.
-        self.time_ms = max(self.time_ms, TIME.unpack_from(payload)[0])
+        time_ms = min(TIME.unpack_from(payload)[0], _LAST_TIME_MS)
+        if time_ms > self.time_ms:
+            self.time_ms = time_ms
+            self._sessions.expire(time_ms)
+            self._one_shots.expire(time_ms)
+        self._term = batch.term
         results: list[CommandResult] = []
         add = results.append
         put = self._put
@@ -131,20 +155,54 @@ class Machine:
                 kind = type(command)
                 if kind is Put:
                     add(put(command, index))  # type: ignore[arg-type]
+                elif kind is InSession:
+                    add(self._in_session(command, index))  # type: ignore[arg-type]
                 elif kind is SendMessage:
                     add(self._send(command, index))  # type: ignore[arg-type]
-                else:
+                elif kind is Delete:
                     add(self._delete(command, index))  # type: ignore[arg-type]
+                else:
+                    add(self._others[kind](command, index))
             start = end + LENGTH.size
         return results
 
-    def _put(self, command: Put, index: int) -> CommandResult:
+    def _in_session(self, command: InSession, index: int) -> CommandResult:
+        return self._sessions.apply_once(
+            command, index, self._term, self.time_ms, self._apply_to_state
+        )
+
+    def _once(self, command: Once, index: int) -> CommandResult:
+        return self._one_shots.apply_once(
+            command, index, self._term, self.time_ms, self._apply_to_state
+        )
+
+    def _apply_to_state(self, command: StateCommand, index: int) -> StateResult:
+        if isinstance(command, Put):
+            return self._put(command, index)
+        if isinstance(command, Delete):
+            return self._delete(command, index)
+        return self._send(command, index)
+
+    def _set(self, command: SetSetting, _index: int) -> CommandResult:
+        name, value = command.name, command.value
+        problem = problem_with(name, value)
+        if problem:
+            return BadValue(problem)
+        before: int = getattr(self.settings, name)
+        self.settings = msgspec.structs.replace(self.settings, **{name: value})
+        self._message_log.set_keep(self.settings.messages_keep)
+        self._history.set_keep(self.settings.history_keep)
+        return SettingDone(before)
+
+    def _put(self, command: Put, index: int) -> StateResult:
         key = command.key
         old = self._entries.get(key)
         if command.if_revision >= 0:
             actual = 0 if old is None else old.revision
             if actual != command.if_revision:
                 return ConditionFailed(actual)
+        if self._views:
+            self._remember(key, old)
         revision = self.revision + 1
         self.revision = revision
         if old is None:
@@ -152,14 +210,17 @@ class Machine:
             self._entries[key] = Entry(key, command.value, revision, revision, 1)
         else:
             # The old key object lives on in dict and index; a second copy would cost memory.
+            key = old.key
             self._entries[key] = Entry(
-                old.key, command.value, revision, old.create_revision, old.version + 1
+                key, command.value, revision, old.create_revision, old.version + 1
             )
+        change = KeyChange(key, command.value, revision, index)
+        self._history.append(change)
         if self.watches.watches_keys:
-            self.watches.key_changed(KeyChange(key, command.value, revision, index))
+            self.watches.key_changed(change)
         return WriteDone(revision)
 
-    def _delete(self, command: Delete, index: int) -> CommandResult:
+    def _delete(self, command: Delete, index: int) -> StateResult:
         key = command.key
         old = self._entries.get(key)
         actual = 0 if old is None else old.revision
@@ -167,22 +228,24 @@ class Machine:
             return ConditionFailed(actual)
         if old is None:
             return WriteDone(self.revision)
+        if self._views:
+            self._remember(key, old)
         self.revision += 1
         del self._entries[key]
         self._index.remove(key)
+        change = KeyChange(old.key, None, self.revision, index)
+        self._history.append(change)
         if self.watches.watches_keys:
-            self.watches.key_changed(KeyChange(key, None, self.revision, index))
+            self.watches.key_changed(change)
         return WriteDone(self.revision, 1)
 
-    def _send(self, command: SendMessage, index: int) -> CommandResult:
+    def _remember(self, key: str, old: Entry | None) -> None:
+        for view in self._views:
+            view.remember(key, old)
+
+    def _send(self, command: SendMessage, index: int) -> StateResult:
         message = Message(index, self.time_ms, command.node, command.text)
-        messages = self._messages
-        messages.append(message)
-        surplus = len(messages) - self._messages_keep
-        if surplus > 0:
-            self.messages_dropped = messages[surplus - 1].index
-            if surplus > self._messages_slack:
-                del messages[:surplus]
+        self._message_log.append(message)
         if self.watches.watches_messages:
             self.watches.message_added(message)
         return WriteDone(self.revision)
@@ -212,43 +275,115 @@ class Machine:
             size += len(key) + len(entry.value)
         return entries, False
 
+    @property
+    def messages_dropped(self) -> int:
+        """The index of the newest message that was dropped to keep no more than messages_keep."""
+        return self._message_log.dropped
+
     def messages(self, limit: int) -> Messages:
         """The newest `limit` messages, newest first."""
-        kept = self._messages
-        first = max(len(kept) - min(limit, self._messages_keep), 0)
-        return kept[first:][::-1]
+        return self._message_log.newest(limit)
 
     def messages_after(self, index: int, limit: int = 1 << 62) -> Messages:
         """Messages with a log index greater than `index`, oldest first, at most `limit`."""
-        kept = self._messages
-        first = max(bisect_right(kept, index, key=_index_of), len(kept) - self._messages_keep, 0)
-        return kept[first : first + limit]
+        return self._message_log.after(index, limit)
+
+    @property
+    def compacted_revision(self) -> int:
+        """The history of keys begins behind this revision."""
+        return self._history.dropped
+
+    def changes_since(self, revision: int, limit: int = 1 << 62) -> Changes:
+        """Changes with this revision or a greater one, oldest first, at most `limit`. What is not
+        beyond `compacted_revision` is missing."""
+        return self._history.after(revision - 1, limit)
 
     def key_count(self) -> int:
         """How many keys there are."""
         return len(self._entries)
 
+    def session_count(self) -> int:
+        """How many sessions there are, those included that expired just now."""
+        return len(self._sessions)
+
+    def one_shot_count(self) -> int:
+        """How many one-shot commands are remembered."""
+        return len(self._one_shots)
+
+    # --- snapshots --------------------------------------------------------------------------------
+
+    def begin_snapshot(self) -> SnapshotView:
+        """The state of this moment, which can be read piece by piece while `apply` goes on. Close
+        the view, for every change costs a little more while it is open."""
+        view = self._view()
+        self._views.append(view)
+        return view
+
+    def _view(self) -> SnapshotView:
+        header = Header(
+            last_applied=self.last_applied,
+            last_applied_term=self.last_applied_term,
+            revision=self.revision,
+            time_ms=self.time_ms,
+            messages_dropped=self.messages_dropped,
+            compacted_revision=self.compacted_revision,
+            settings={
+                name: getattr(self.settings, name) for name in self.settings.__struct_fields__
+            },
+        )
+        return SnapshotView(
+            header,
+            entries=self._entries,
+            index=self._index,
+            messages=self._message_log.frozen(),
+            history=self._history.frozen(),
+            sessions=self._sessions.frozen(),
+            one_shots=self._one_shots.frozen(),
+            views=self._views,
+        )
+
+    @classmethod
+    def restore(cls, blocks: Iterable[bytes]) -> Machine:
+        """The machine whose snapshot these blocks are. May run in a thread of its own.
+
+        Raises SnapshotError when they are not all blocks of one snapshot, in their order.
+        """
+        reader = Reader(blocks)
+        header = reader.header
+        machine = cls(**header.settings)
+        machine.last_applied = header.last_applied
+        machine.last_applied_term = header.last_applied_term
+        machine.revision = header.revision
+        machine.time_ms = header.time_ms
+        machine._message_log = RecentMessages(
+            machine.settings.messages_keep, dropped_before=header.messages_dropped
+        )
+        # There may be more than history_keep, which takes effect little by little.
+        machine._history = History(1 << 62, dropped_before=header.compacted_revision)
+        reader.fill(
+            entries=machine._entries,
+            index=machine._index,
+            messages=machine._message_log,
+            history=machine._history,
+            sessions=machine._sessions,
+            one_shots=machine._one_shots,
+        )
+        machine._history.set_keep(machine.settings.history_keep)
+        return machine
+
+    def adopt(self, other: Machine) -> None:
+        """Become what `other` is, which must not be used any more. Watches stay and are told; views
+        stay as they are."""
+        revision = self.revision
+        for name in _STATE:
+            setattr(self, name, getattr(other, name))
+        self._views = []
+        self.watches.tell_jumped(revision)
+
     def digest(self) -> str:
         """32 hexadecimal digits over the whole state; equal exactly for equal states."""
-        encode = msgspec.msgpack.Encoder().encode
         state = hashlib.blake2b(digest_size=16)
-        state.update(
-            encode(
-                (
-                    self.last_applied,
-                    self.last_applied_term,
-                    self.revision,
-                    self.time_ms,
-                    self.messages_dropped,
-                    self._messages_keep,
-                )
-            )
-        )
-        for key in self._index.at_or_after(""):
-            state.update(encode(self._entries[key]))
-        for message in self.messages_after(-1):
-            state.update(encode(message))
+        view = self._view()
+        while (portion := view.next_items()) is not None:
+            state.update(encode_block(portion))
         return state.hexdigest()
-
-
-_index_of: Callable[[Message], int] = lambda message: message.index  # noqa: E731

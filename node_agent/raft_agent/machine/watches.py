@@ -14,6 +14,7 @@ import msgspec
 
 ItemT = TypeVar("ItemT")
 Cancel = Callable[[], None]
+Jumped = Callable[[int], None]
 
 
 class KeyChange(msgspec.Struct, frozen=True, gc=False):
@@ -43,7 +44,7 @@ class _Topic(Generic[ItemT]):
     __slots__ = ("callbacks", "pending")
 
     def __init__(self) -> None:
-        # Two watchers may share one function, so each has a number of its own.
+        # Two watchers may share one function, so each has a token of its own.
         self.callbacks: dict[object, Callable[[list[ItemT]], None]] = {}
         self.pending: list[ItemT] = []
 
@@ -56,7 +57,11 @@ class _Topic(Generic[ItemT]):
 
 class WatchRegistry:
     """Callbacks get a non-empty list that they must not change, once per applied batch. They may
-    add and cancel watches. A watch sees what is applied after it was added."""
+    add and cancel watches. A watch sees what is applied after it was added.
+
+    `jumped` is called when the state was replaced by a newer one, so that what happened in between
+    was not told: with the store's revision before it.
+    """
 
     def __init__(self) -> None:
         self._keys: dict[str, _Topic[KeyChange]] = {}
@@ -64,25 +69,41 @@ class WatchRegistry:
         self._prefix_lengths: dict[int, int] = {}
         self._messages: _Topic[Message] = _Topic()
         self._dirty: list[_Topic[KeyChange]] = []
+        self._jumped: dict[object, Jumped] = {}
         self.watches_keys = False
         self.watches_messages = False
 
-    def watch_key(self, key: str, callback: Callable[[list[KeyChange]], None]) -> Cancel:
+    def watch_key(
+        self,
+        key: str,
+        callback: Callable[[list[KeyChange]], None],
+        jumped: Jumped | None = None,
+    ) -> Cancel:
         """Every change of `key`, until the returned function is called."""
-        return self._watch(self._keys, key, callback)
+        return self._watch(self._keys, key, callback, jumped)
 
-    def watch_prefix(self, prefix: str, callback: Callable[[list[KeyChange]], None]) -> Cancel:
+    def watch_prefix(
+        self,
+        prefix: str,
+        callback: Callable[[list[KeyChange]], None],
+        jumped: Jumped | None = None,
+    ) -> Cancel:
         """Every change of a key that starts with `prefix` ("": every key)."""
-        return self._watch(self._prefixes, prefix, callback)
+        return self._watch(self._prefixes, prefix, callback, jumped)
 
-    def watch_messages(self, callback: Callable[[list[Message]], None]) -> Cancel:
+    def watch_messages(
+        self, callback: Callable[[list[Message]], None], jumped: Jumped | None = None
+    ) -> Cancel:
         """Every message, until the returned function is called."""
         token = object()
         self._messages.callbacks[token] = callback
+        if jumped is not None:
+            self._jumped[token] = jumped
         self.watches_messages = True
 
         def cancel() -> None:
             self._messages.callbacks.pop(token, None)
+            self._jumped.pop(token, None)
             self.watches_messages = bool(self._messages.callbacks)
 
         return cancel
@@ -112,6 +133,12 @@ class WatchRegistry:
         if self._messages.pending:
             self._messages.deliver()
 
+    def tell_jumped(self, revision: int) -> None:
+        """The state was replaced; the store's revision before was `revision`."""
+        for token, jumped in list(self._jumped.items()):
+            if token in self._jumped:
+                jumped(revision)
+
     def _note(self, topic: _Topic[KeyChange], change: KeyChange) -> None:
         if not topic.pending:
             self._dirty.append(topic)
@@ -122,6 +149,7 @@ class WatchRegistry:
         topics: dict[str, _Topic[KeyChange]],
         pattern: str,
         callback: Callable[[list[KeyChange]], None],
+        jumped: Jumped | None,
     ) -> Cancel:
         topic = topics.get(pattern)
         if topic is None:
@@ -131,9 +159,12 @@ class WatchRegistry:
                 self._prefix_lengths[length] = self._prefix_lengths.get(length, 0) + 1
         token = object()
         topic.callbacks[token] = callback
+        if jumped is not None:
+            self._jumped[token] = jumped
         self.watches_keys = True
 
         def cancel() -> None:
+            self._jumped.pop(token, None)
             if topic.callbacks.pop(token, None) is None or topic.callbacks:
                 return
             del topics[pattern]

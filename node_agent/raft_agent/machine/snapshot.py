@@ -1,0 +1,312 @@
+"""The whole state as a sequence of blocks, read piece by piece while the machine goes on.
+
+A block is the MessagePack array [section, [item, …]], each item an array. The first block holds the
+header, the last one says how many items there were; the sections between come in their order. Keys
+come in theirs, so that a machine is built anew without sorting.
+"""
+
+from __future__ import annotations
+
+import enum
+import heapq
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from typing import Any
+
+import msgspec
+
+from raft_agent.machine.entry import Entry
+from raft_agent.machine.index import KeyIndex
+from raft_agent.machine.recent import Recent
+from raft_agent.machine.results import Repeated, StateResult
+from raft_agent.machine.sessions import OneShot, OneShots, Session, Sessions
+from raft_agent.machine.settings import RANGES
+from raft_agent.machine.watches import KeyChange, Message
+
+VERSION = 1
+
+# A block holds about this much, or one item that is larger.
+BLOCK_BYTES = 128 << 10
+BLOCK_ITEMS = 1000
+
+
+class SnapshotError(ValueError):
+    """The blocks are no snapshot that this program can read; the text says why."""
+
+
+class Section(enum.IntEnum):
+    """What the items of a block are."""
+
+    HEADER = 0
+    KEYS = 1
+    MESSAGES = 2
+    HISTORY = 3
+    SESSIONS = 4
+    RESULTS = 5
+    ONE_SHOTS = 6
+    END = 7
+
+
+class Header(msgspec.Struct, frozen=True):
+    """What there is only once. `settings` by name, so that later versions may have others."""
+
+    last_applied: int
+    last_applied_term: int
+    revision: int
+    time_ms: int
+    messages_dropped: int
+    compacted_revision: int
+    settings: dict[str, int]
+    version: int = VERSION
+
+
+class Portion(msgspec.Struct, frozen=True):
+    """What becomes one block. The items are immutable and only referenced."""
+
+    section: Section
+    items: Sequence[Any]
+
+
+class SnapshotView:
+    """The state as it was when the view was made: `next_items` until that gives None, then `close`.
+
+    The keys alone are read from the living machine, which tells what they were before it changes
+    them (`remember`); everything else is shared and copied by whoever changes it.
+    """
+
+    def __init__(
+        self,
+        header: Header,
+        *,
+        entries: dict[str, Entry],
+        index: KeyIndex,
+        messages: Iterator[Message],
+        history: Iterator[KeyChange],
+        sessions: list[Session],
+        one_shots: Iterator[OneShot],
+        views: list[SnapshotView],
+    ) -> None:
+        self.header = header
+        self._entries = entries
+        self._index = index
+        self._views = views
+        # The last key that was read; those up to it may change as they like.
+        self._cursor: str | None = None
+        self._keys_done = False
+        # What keys that are still to be read were; None: they did not exist.
+        self._before: dict[str, Entry | None] = {}
+        self._before_index = KeyIndex()
+        self._counts = [0] * len(Section)
+        self._limit = BLOCK_ITEMS
+        self._portions = self._walk(messages, history, sessions, one_shots)
+
+    def remember(self, key: str, old: Entry | None) -> None:
+        """`key` is about to change and is `old` now (None: it does not exist)."""
+        if self._keys_done or key in self._before:
+            return
+        if self._cursor is None or key > self._cursor:
+            self._before[key] = old
+            if old is not None:
+                self._before_index.add(old.key)
+
+    def next_items(self, limit: int = BLOCK_ITEMS) -> Portion | None:
+        """The next items for `encode_block`, at most `limit`; None at the end."""
+        self._limit = limit
+        return next(self._portions, None)
+
+    def close(self) -> None:
+        """Nothing more will be read."""
+        if self in self._views:
+            self._views.remove(self)
+        self._keys_done = True
+        self._before.clear()
+        self._before_index = KeyIndex()
+        self._portions.close()
+
+    def _walk(
+        self,
+        messages: Iterator[Message],
+        history: Iterator[KeyChange],
+        sessions: list[Session],
+        one_shots: Iterator[OneShot],
+    ) -> Generator[Portion, None, None]:
+        yield Portion(Section.HEADER, [self.header])
+        while not self._keys_done:
+            yield self._counted(Section.KEYS, self._next_keys())
+        yield from self._cut(Section.MESSAGES, messages, lambda message: len(message.text))
+        yield from self._cut(Section.HISTORY, history, _change_bytes)
+        yield from self._cut(Section.SESSIONS, sessions, lambda _: 0)
+        results = (
+            (session.id, sequence, first)
+            for session in sessions
+            for sequence, first in session.results.items()
+        )
+        yield from self._cut(Section.RESULTS, results, lambda _: 0)
+        yield from self._cut(Section.ONE_SHOTS, one_shots, lambda _: 0)
+        yield Portion(Section.END, self._counts)
+
+    def _next_keys(self) -> list[Entry]:
+        """The keys of one block; fewer, when many were passed over that did not exist."""
+        cursor, before = self._cursor, self._before
+        keys = _behind(self._index, cursor)
+        if before:
+            keys = _merged(keys, _behind(self._before_index, cursor))
+        entries: list[Entry] = []
+        size = 0
+        for passed, key in enumerate(keys):
+            if passed >= self._limit or size >= BLOCK_BYTES:
+                return entries
+            self._cursor = key
+            entry = before[key] if key in before else self._entries[key]
+            if entry is not None:
+                entries.append(entry)
+                size += len(key) + len(entry.value)
+        self._keys_done = True
+        self._before = {}
+        self._before_index = KeyIndex()
+        return entries
+
+    def _cut(
+        self, section: Section, items: Iterable[Any], size_of: Callable[[Any], int]
+    ) -> Iterator[Portion]:
+        portion: list[Any] = []
+        size = 0
+        for item in items:
+            portion.append(item)
+            size += size_of(item)
+            if len(portion) >= self._limit or size >= BLOCK_BYTES:
+                yield self._counted(section, portion)
+                portion, size = [], 0
+        if portion:
+            yield self._counted(section, portion)
+
+    def _counted(self, section: Section, items: list[Any]) -> Portion:
+        self._counts[section] += len(items)
+        return Portion(section, items)
+
+
+def _behind(index: KeyIndex, cursor: str | None) -> Iterator[str]:
+    return index.at_or_after("") if cursor is None else index.after(cursor)
+
+
+def _merged(one: Iterator[str], other: Iterator[str]) -> Iterator[str]:
+    last: str | None = None
+    for key in heapq.merge(one, other):
+        if key != last:
+            yield key
+        last = key
+
+
+def _change_bytes(change: KeyChange) -> int:
+    return len(change.key) + len(change.value or b"")
+
+
+# --- blocks ---------------------------------------------------------------------------------------
+
+_encode = msgspec.msgpack.Encoder().encode
+
+# The items of each section as arrays; what is not here is one already.
+_TO_ARRAYS: dict[Section, Callable[[Any], object]] = {
+    Section.KEYS: lambda e: (e.key, e.value, e.revision, e.create_revision, e.version),
+    Section.MESSAGES: lambda m: (m.index, m.time_ms, m.node, m.text),
+    Section.HISTORY: lambda c: (c.key, c.value, c.revision, c.index),
+    Section.SESSIONS: lambda s: (s.id, s.ttl_ms, s.deadline_ms, s.acked_below),
+    Section.RESULTS: lambda r: (r[0], r[1], r[2].index, r[2].term, r[2].result),
+}
+
+_ITEMS: dict[Section, msgspec.msgpack.Decoder[list[Any]]] = {
+    section: msgspec.msgpack.Decoder(list[item])  # type: ignore[valid-type]
+    for section, item in {
+        Section.HEADER: Header,
+        Section.KEYS: tuple[str, bytes, int, int, int],
+        Section.MESSAGES: tuple[int, int, str, str],
+        Section.HISTORY: tuple[str, bytes | None, int, int],
+        Section.SESSIONS: tuple[int, int, int, int],
+        Section.RESULTS: tuple[int, int, int, int, StateResult],
+        Section.ONE_SHOTS: OneShot,
+        Section.END: int,
+    }.items()
+}
+_BLOCK = msgspec.msgpack.Decoder(tuple[Section, msgspec.Raw])
+
+
+def encode_block(portion: Portion) -> bytes:
+    """The bytes of one block. Needs nothing but the portion, so a thread may do it."""
+    to_array = _TO_ARRAYS.get(portion.section)
+    items = portion.items if to_array is None else [to_array(item) for item in portion.items]
+    return _encode((portion.section, items))
+
+
+def _decode_block(block: bytes) -> tuple[Section, list[Any]]:
+    try:
+        section, raw = _BLOCK.decode(block)
+        return section, _ITEMS[section].decode(raw)
+    except (ValueError, OverflowError, RecursionError) as error:
+        raise SnapshotError(f"a block of the snapshot can't be read: {error}") from error
+
+
+class Reader:
+    """Reads `header` at once, and everything else with `fill`. Both raise SnapshotError."""
+
+    def __init__(self, blocks: Iterable[bytes]) -> None:
+        self._blocks = iter(blocks)
+        section, items = _decode_block(next(self._blocks, b""))
+        if section is not Section.HEADER or len(items) != 1:
+            raise SnapshotError("the snapshot does not begin with its header")
+        self.header: Header = items[0]
+        if self.header.version != VERSION:
+            raise SnapshotError(
+                f"the snapshot has the version {self.header.version}, and this program knows "
+                f"{VERSION}: start the version that wrote it"
+            )
+        unknown = set(self.header.settings) - set(RANGES)
+        if unknown:
+            raise SnapshotError(f"the snapshot has settings that are not known: {unknown}")
+
+    def fill(
+        self,
+        *,
+        entries: dict[str, Entry],
+        index: KeyIndex,
+        messages: Recent[Message],
+        history: Recent[KeyChange],
+        sessions: Sessions,
+        one_shots: OneShots,
+    ) -> None:
+        """Put everything into these, which are empty."""
+
+        def add_key(item: tuple[str, bytes, int, int, int]) -> None:
+            entry = Entry(*item)
+            entries[entry.key] = entry
+            index.append(entry.key)
+
+        def add_result(item: tuple[int, int, int, int, StateResult]) -> None:
+            session_id, sequence, log_index, term, result = item
+            sessions.put_back_result(session_id, sequence, Repeated(log_index, term, result))
+
+        add: dict[Section, Callable[[Any], None]] = {
+            Section.KEYS: add_key,
+            Section.MESSAGES: lambda item: messages.append(Message(*item)),
+            Section.HISTORY: lambda item: history.append(KeyChange(*item)),
+            Section.SESSIONS: lambda item: sessions.put_back(Session(*item)),
+            Section.RESULTS: add_result,
+            Section.ONE_SHOTS: one_shots.put_back,
+        }
+        counts = [0] * len(Section)
+        for block in self._blocks:
+            section, items = _decode_block(block)
+            if section is Section.END:
+                self._check_end(counts, items)
+                return
+            if section not in add:
+                raise SnapshotError("the snapshot has two headers")
+            counts[section] += len(items)
+            add_one = add[section]
+            for item in items:
+                add_one(item)
+        raise SnapshotError("the snapshot ends before its last block")
+
+    def _check_end(self, counts: list[int], written: list[int]) -> None:
+        if counts != written:
+            raise SnapshotError(f"the snapshot should hold {written} items, but has {counts}")
+        if next(self._blocks, None) is not None:
+            raise SnapshotError("something follows the last block of the snapshot")
