@@ -47,6 +47,22 @@ def check(node: Node) -> None:
         last_term=log.last_term,
         current_term=state.current_term,
     )
+    require(
+        log.base_index <= state.applied_index,
+        "what the log has lost was applied",
+        base=log.base_index,
+        applied=state.applied_index,
+    )
+    require(
+        state.snapshot.index >= log.base_index if state.snapshot else log.base_index == 0,
+        "a snapshot stands for what the log has lost",
+        base=log.base_index,
+    )
+    require(
+        not state.installing or state.leadership is None,
+        "no leader forgets its log",
+        installing=state.installing,
+    )
     resident = log.resident_batches
     if resident:
         require(

@@ -68,7 +68,8 @@ class Leadership:
 
     `change_tag`: of the membership change that somebody waits for. `settled_index`: the last
     configuration of which all that follows from its commit was done. `departed`: who has gone and
-    was not told yet. `announced`: where members say they are, by id.
+    was not told yet. `announced`: where members say they are, by id; `refused_addresses`: which of
+    those could not be theirs.
     """
 
     __slots__ = (
@@ -81,6 +82,7 @@ class Leadership:
         "lease",
         "progress",
         "reads",
+        "refused_addresses",
         "settled_index",
         "stall_retry_us",
         "transfer",
@@ -99,6 +101,7 @@ class Leadership:
         self.settled_index = 0
         self.departed: set[int] = set()
         self.announced: dict[int, str] = {}
+        self.refused_addresses: dict[int, str] = {}
         self.catching_up: dict[int, CatchUp] = {}
         self.stall_retry_us = 0
         self.uncommitted: deque[tuple[int, int]] = deque()  # last index, bytes

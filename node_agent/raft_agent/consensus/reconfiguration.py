@@ -169,12 +169,13 @@ class Reconfiguration:
         announced, leadership.announced = leadership.announced, {}
         for member in configuration.members:
             address = announced.pop(member.id, member.address)
-            if address == member.address:
+            if address in (member.address, leadership.refused_addresses.get(member.id)):
                 continue
             moved = Member(member.id, member.name, address)
             try:
                 following = changes.change(configuration, MembershipChange(update=(moved,)))
             except ChangeRefusedError as refused:
+                leadership.refused_addresses[member.id] = address
                 reason = str(refused.reason)
                 self._state.note("address_refused", sender=member.id, reason=reason)
                 continue

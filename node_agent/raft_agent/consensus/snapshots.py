@@ -145,6 +145,7 @@ class SnapshotReceiver:
     def __init__(self, state: RaftState) -> None:
         self._state = state
         self._incoming: _Incoming | None = None
+        self._compact_to = 0
 
     # --- own ones
 
@@ -160,11 +161,32 @@ class SnapshotReceiver:
         if state.installing or (state.snapshot and event.snapshot.index <= state.snapshot.index):
             return
         state.snapshot = event.snapshot
-        upto_index = min(event.compact_to, state.persisted_index)
+        wanted = max(min(event.compact_to, self._needed_by_others()), self._compact_to)
+        self._compact_to = event.compact_to
+        upto_index = min(wanted, state.persisted_index)
         if upto_index > state.log.base_index:
             state.log.compact(upto_index)
             state.membership.compact(upto_index)
             state.effects.append(CompactLog(upto_index))
+
+    def _needed_by_others(self) -> int:
+        """Up to where those who are in contact have the log. For one snapshot's time they are waited
+        for: who is a little behind, or is just getting a snapshot, should not need another one.
+        """
+        state = self._state
+        if state.leadership is None:
+            return state.log.last_index
+        patience_us = _PATIENCE_TIMEOUTS * state.settings.election_timeout_max_us
+        return min(
+            (
+                progress.transmission.snapshot.index
+                if progress.transmission is not None
+                else progress.match_index
+                for progress in state.leadership.progress.values()
+                if state.now_us - progress.last_contact_us <= patience_us
+            ),
+            default=state.log.last_index,
+        )
 
     # --- those of a leader
 

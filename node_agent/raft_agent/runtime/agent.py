@@ -43,7 +43,7 @@ from raft_agent.machine.machine import Machine
 from raft_agent.runtime.barriers import Barriers
 from raft_agent.runtime.engine import Answer, Engine, now_us
 from raft_agent.runtime.events import EventLog
-from raft_agent.runtime.memberships import Memberships, MembershipRequest, membership_result
+from raft_agent.runtime.memberships import MembershipRequest, Memberships, membership_result
 from raft_agent.runtime.proposals import Proposals
 from raft_agent.runtime.refusals import NO_LEADER_HINT, failure_of
 from raft_agent.runtime.snapshotter import Snapshotter

@@ -157,7 +157,7 @@ class Memberships:
             return Failure(
                 ErrorCode.REFUSED,
                 f"The id of {name} was a member once and was removed; ids are refused for ever",
-                f"Stop it, empty its data directory, start it and ask again: it gets a new id",
+                "Stop it, empty its data directory, start it and ask again: it gets a new id",
             )
         if known is not None and not hello.cluster_id and hello.member_id in configuration.voters:
             return Failure(
