@@ -16,7 +16,7 @@ from raft_agent.config.sources import Sources, Value
 
 _NO_HTTP = "server.http_addr is set, but this version has no HTTP part: nothing listens there"
 _NO_KERNEL = "ebpf.enabled is set, but this version has no kernel part: nothing is attached"
-_NO_TOKEN = (
+_ONLY_WAITS = (
     "cluster.join is set without cluster.token: this node waits until somebody runs raftctl join"
 )
 
@@ -216,7 +216,7 @@ def _with_notes(config: Config, notes: list[str]) -> Config:
     if config.ebpf.enabled:
         notes.append(_NO_KERNEL)
     if config.cluster.join and config.cluster.token is None:
-        notes.append(_NO_TOKEN)
+        notes.append(_ONLY_WAITS)
     timing = config.timing
     if timing.election_timeout_min_ms == timing.election_timeout_max_ms:
         notes.append(

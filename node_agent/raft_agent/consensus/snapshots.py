@@ -170,8 +170,8 @@ class SnapshotReceiver:
             state.effects.append(CompactLog(upto_index))
 
     def _needed_by_others(self) -> int:
-        """Up to where those who are in contact have the log. For one snapshot's time they are waited
-        for: who is a little behind, or is just getting a snapshot, should not need another one.
+        """Up to where those who are in contact have the log. They are waited for until the next
+        snapshot: who is a little behind, or just gets one, should not need another one.
         """
         state = self._state
         if state.leadership is None:

@@ -43,6 +43,7 @@ from raft_agent.machine.machine import Machine
 from raft_agent.runtime.barriers import Barriers
 from raft_agent.runtime.engine import Answer, Engine, now_us
 from raft_agent.runtime.events import EventLog
+from raft_agent.runtime.joining import Applicant, Doorkeeper
 from raft_agent.runtime.memberships import MembershipRequest, Memberships, membership_result
 from raft_agent.runtime.proposals import Proposals
 from raft_agent.runtime.refusals import NO_LEADER_HINT, failure_of
@@ -175,6 +176,8 @@ class Agent:
             next_tag=lambda: next(self._tags),
             members=lambda: self._views.member_list().members,
         )
+        self._doorkeeper = Doorkeeper(config.cluster.token, loop.time)
+        self._applicant = self._make_applicant(address)
         self._snapshotter = Snapshotter(
             node=node,
             machine=self.machine,
@@ -200,6 +203,21 @@ class Agent:
                 f"{recovered.member_id:016x}), but server.node_id is {self.node_name!r}. Put the "
                 "right directory in its place, or correct server.node_id or server.data_dir"
             )
+
+    def _make_applicant(self, address: str) -> Applicant | None:
+        """Who asks for this node to be added; None when somebody else has to."""
+        cluster = self._config.cluster
+        if self.node.role is not Role.FRESH or not cluster.join or cluster.token is None:
+            return None
+        return Applicant(
+            token=cluster.token,
+            name=self.node_name,
+            address=address,
+            targets=cluster.join,
+            transport=self._transport,
+            is_fresh=lambda: self.node.role is Role.FRESH,
+            tell=self._event,
+        )
 
     def _own_address(self, recovered: Recovered) -> str:
         """What others are to dial. The configuration's word stands as long as this machine answers
@@ -227,6 +245,8 @@ class Agent:
         self._set_peers(self.node.configuration)
         await self._api.start()
         self.engine.start()
+        if self._applicant is not None:
+            self._applicant.start()
         self._say_what_is_awaited()
 
     async def stop(self) -> None:
@@ -234,6 +254,8 @@ class Agent:
         self._event("stopping")
         if self.node.role is Role.LEADER and self.node.progress and not self.ended.done():
             await self._hand_over()
+        if self._applicant is not None:
+            self._applicant.stop()
         self.engine.close()
         await self._snapshotter.stop()
         self._give_up(
@@ -270,9 +292,11 @@ class Agent:
             others = ", ".join(peers)
             self._event("first_start", founder=founder, others=others)
             return
+        if self._applicant is not None:
+            self._views.note = f"asks {', '.join(self._config.cluster.join)} to be added"
+            return
         reason = (
-            "no peers, no bootstrap and no join in the configuration; at the leader run: "
-            f"raftctl join {self.node_name} {self._config.advertise_address()}"
+            f"at a member run: raftctl join {self.node_name} {self._config.advertise_address()}"
         )
         self._views.note = f"waiting to be joined: {reason}"
         self._event("waits_to_be_joined", reason=reason)
@@ -437,12 +461,47 @@ class Agent:
         request: MembershipRequest,
         done: Callable[[protocol.MembershipResult | Failure], None],
     ) -> None:
-        if isinstance(request, protocol.Leave) and request.name == self.node_name:
-            configuration = self.node.configuration
-            if not request.force and configuration and len(configuration.voters) > 1:
-                self._leave_as_leader(request, done)
-                return
-        self._memberships.change(request, done)
+        if isinstance(request, protocol.JoinSelf):
+            self._let_in(request, done)
+        elif isinstance(request, protocol.Leave) and self._hands_over_before(request):
+            self._leave_as_leader(request, done)
+        else:
+            self._memberships.change(request, done)
+
+    def join_challenge(self) -> bytes:
+        return self._doorkeeper.challenge()
+
+    def _let_in(
+        self,
+        request: protocol.JoinSelf,
+        done: Callable[[protocol.MembershipResult | Failure], None],
+    ) -> None:
+        """Somebody asks for itself; whoever was asked checks that, and the leader adds it."""
+        problem = self._doorkeeper.problem(request)
+        join = protocol.Join(request.id, request.name, request.address)
+        if problem is not None:
+            done(problem)
+        elif self.is_leader():
+            self._memberships.change(join, done)
+        else:
+            self._forward_change(join, done)
+
+    def _forward_change(
+        self,
+        request: MembershipRequest,
+        done: Callable[[protocol.MembershipResult | Failure], None],
+    ) -> None:
+        self.forward(
+            request,
+            lambda outcome: done(
+                outcome if isinstance(outcome, Failure) else membership_result(outcome)
+            ),
+        )
+
+    def _hands_over_before(self, request: protocol.Leave) -> bool:
+        configuration = self.node.configuration
+        is_own = request.name == self.node_name and not request.force
+        return is_own and configuration is not None and len(configuration.voters) > 1
 
     def _leave_as_leader(
         self,
@@ -455,10 +514,7 @@ class Agent:
             if isinstance(outcome, Failure):
                 done(outcome)
             else:
-                self.forward(request, answered)
-
-        def answered(outcome: bytes | Failure) -> None:
-            done(outcome if isinstance(outcome, Failure) else membership_result(outcome))
+                self._forward_change(request, done)
 
         self.transfer_leadership("", handed_over)
 

@@ -16,7 +16,7 @@ from typing import TypeVar
 from raft_agent.consensus.node import Node
 from raft_agent.consensus.types import Event, SnapshotMeta, SnapshotTaken
 from raft_agent.machine.machine import Machine
-from raft_agent.machine.snapshot import encode_block
+from raft_agent.machine.snapshot import Portion, encode_block
 from raft_agent.storage.errors import StorageError
 from raft_agent.storage.snapshots import SnapshotFile
 from raft_agent.storage.store import Store
@@ -110,8 +110,8 @@ class Snapshotter:
                 lambda: self._store.snapshots.create(index, term, *configuration)
             )
             try:
-                while (items := view.next_items()) is not None:
-                    await self._in_thread(partial(_write, file, items))
+                while (portion := view.next_items()) is not None:
+                    await self._in_thread(partial(_write, file, portion))
                 meta: SnapshotMeta = await self._in_thread(file.finish)
             except BaseException:
                 await self._in_thread(file.abort)
@@ -126,5 +126,5 @@ class Snapshotter:
         return self._loop.run_in_executor(None, work)
 
 
-def _write(file: SnapshotFile, items: Items) -> None:
-    file.write_block(encode_block(items))
+def _write(file: SnapshotFile, portion: Portion) -> None:
+    file.write_block(encode_block(portion))
