@@ -14,8 +14,11 @@ from raft_agent.consensus.batch import Batch, BatchKind
 from raft_agent.consensus.node import Node
 from raft_agent.consensus.types import (
     Apply,
+    ChangeMembership,
     Effect,
     Event,
+    Member,
+    MembershipChange,
     Message,
     PeerConnected,
     Propose,
@@ -26,6 +29,11 @@ from raft_agent.consensus.types import (
     Vote,
 )
 from tests.unit.consensus.server import MIN_TIMEOUT_US, SETTINGS, Server, of
+
+
+def member(member_id: int) -> Member:
+    """Who a server with this id is, unless the test says otherwise."""
+    return Member(member_id, f"n{member_id}", f"n{member_id}:5555")
 
 
 class Packet(NamedTuple):
@@ -79,6 +87,26 @@ class Cluster:
         """Who takes itself for one and is not down."""
         up = [i for i in self.servers if i not in self.down]
         return [i for i in up if self.servers[i].node.role is Role.LEADER]
+
+    def add(self, member_id: int, *, settings: Settings = SETTINGS) -> Server:
+        """A server of no cluster yet comes up and is connected to everybody."""
+        server = Server(member_id, log=[], settings=settings, now_us=self.now_us)
+        self.servers[member_id] = server
+        for other in self.servers:
+            if other != member_id and other not in self.down:
+                self.connect(member_id, other)
+        return server
+
+    def change(
+        self,
+        member_id: int,
+        change: MembershipChange,
+        *,
+        tag: int = 1,
+        expected_index: int = 0,
+        force: bool = False,
+    ) -> list[Effect]:
+        return self.step(member_id, ChangeMembership(tag, change, expected_index, force))
 
     # --- steps
 
