@@ -71,19 +71,20 @@ class RaftLog:
         return self.base_index <= index <= self.last_index and self.term_at(index) == term
 
     def last_at_most(self, index: int, term: int) -> int:
-        """The last entry at or before `index` whose term is at most `term`; the base when there is
-        none behind it, and `index` itself when that is before the base.
+        """The last entry at or before `index` whose term is at most `term`. Before the base all
+        may be, so it is the one before the base when the base's own term is later, and `index`
+        itself when that is there.
 
         Terms never fall along a log, so that is the latest place where two logs may still agree.
         """
-        if index <= self.base_index:
+        if index < self.base_index:
             return index
         index = min(index, self.last_index)
         run = bisect_right(self._run_starts, index) - 1
         while run >= 0 and self._run_terms[run] > term:
             index = self._run_starts[run] - 1
             run -= 1
-        return index
+        return index - 1 if run < 0 and self.base_term > term else index
 
     def append(self, batch: Batch) -> None:
         if batch.first_index != self.last_index + 1 or batch.term < self.last_term:

@@ -216,7 +216,11 @@ class Replication:
         """A member that has no log yet gets a snapshot, because the log has no beginning."""
         leadership = self._state.leadership
         progress = leadership.progress.get(peer) if leadership else None
-        if progress is not None:
+        if progress is None:
+            return
+        under_way = progress.transmission
+        # It answers whatever it gets, heartbeats too, with the same token until it has a log.
+        if under_way is None or under_way.token != token:
             self._snapshots.begin(peer, progress, token)
 
     def advance_commit(self, leadership: Leadership) -> None:
@@ -265,8 +269,15 @@ class Replication:
             if progress.transmission is not None:
                 self._snapshots.tick(peer, progress)
             elif progress.is_overdue(state.now_us, settings.election_timeout_max_us):
-                progress.probe(progress.match_index + 1)
+                self._probe_again(progress)
                 self._replicate(peer, progress)
+
+    def _probe_again(self, progress: Progress) -> None:
+        """Ask at the same place when a probe was lost. Where the log begins is worth a question
+        even if the peer has not said that it has so much: a snapshot costs more."""
+        is_probe = progress.state is ReplicationState.PROBE
+        next_index = progress.next_index if is_probe else progress.match_index + 1
+        progress.probe(max(next_index, self._state.log.base_index + 1))
 
     def send_heartbeats(self, leadership: Leadership, request_id: int) -> None:
         state = self._state

@@ -14,8 +14,11 @@ from raft_agent.consensus.batch import Batch, BatchKind
 from raft_agent.consensus.node import Node
 from raft_agent.consensus.types import (
     Apply,
+    ChangeMembership,
     Effect,
     Event,
+    Member,
+    MembershipChange,
     Message,
     PeerConnected,
     Propose,
@@ -28,6 +31,11 @@ from raft_agent.consensus.types import (
 from tests.unit.consensus.server import MIN_TIMEOUT_US, SETTINGS, Server, of
 
 
+def member(member_id: int) -> Member:
+    """Who a server with this id is, unless the test says otherwise."""
+    return Member(member_id, f"n{member_id}", f"n{member_id}:5555")
+
+
 class Packet(NamedTuple):
     sender: int
     to: int
@@ -36,7 +44,8 @@ class Packet(NamedTuple):
 
 class Cluster:
     """Servers with the ids 1 … size. `cut` holds (from, to) pairs whose packets are lost; servers
-    in `down` get nothing; for those in `paused` no timer fires and packets wait on the wire.
+    in `down` get nothing; for those in `paused` no timer fires and packets wait on the wire. What
+    goes to and from those in `delay_us` takes so long, while `run_for` lets time pass.
     """
 
     def __init__(
@@ -64,6 +73,8 @@ class Cluster:
         self.cut: set[tuple[int, int]] = set()
         self.down: set[int] = set()
         self.paused: set[int] = set()
+        self.delay_us: dict[int, int] = {}
+        self._late: list[tuple[int, Packet]] = []
         self.delivered = 0
         self._leader_of_term: dict[int, int] = {}
         self._applied_at: dict[int, bytes] = {}
@@ -80,6 +91,26 @@ class Cluster:
         up = [i for i in self.servers if i not in self.down]
         return [i for i in up if self.servers[i].node.role is Role.LEADER]
 
+    def add(self, member_id: int, *, settings: Settings = SETTINGS) -> Server:
+        """A server of no cluster yet comes up and is connected to everybody."""
+        server = Server(member_id, log=[], settings=settings, now_us=self.now_us)
+        self.servers[member_id] = server
+        for other in self.servers:
+            if other != member_id and other not in self.down:
+                self.connect(member_id, other)
+        return server
+
+    def change(
+        self,
+        member_id: int,
+        change: MembershipChange,
+        *,
+        tag: int = 1,
+        expected_index: int = 0,
+        force: bool = False,
+    ) -> list[Effect]:
+        return self.step(member_id, ChangeMembership(tag, change, expected_index, force))
+
     # --- steps
 
     def step(self, member_id: int, event: Event) -> list[Effect]:
@@ -92,10 +123,17 @@ class Cluster:
         effects = act(server)
         for send in server.outbox:
             if (member_id, send.to) not in self.cut:
-                self.wire.append(Packet(member_id, send.to, send.message))
+                self._leave(Packet(member_id, send.to, send.message))
         server.outbox = []
         self._check(server, effects)
         return effects
+
+    def _leave(self, packet: Packet) -> None:
+        delay_us = max(self.delay_us.get(i, 0) for i in (packet.sender, packet.to))
+        if delay_us:
+            self._late.append((self.now_us + delay_us, packet))
+        else:
+            self.wire.append(packet)
 
     def _check(self, server: Server, effects: list[Effect]) -> None:
         node = server.node
@@ -133,7 +171,8 @@ class Cluster:
         raise AssertionError("the network does not come to rest")
 
     def _arrive(self, packet: Packet) -> None:
-        if packet.to in self.down or (packet.sender, packet.to) in self.cut:
+        gone = packet.to in self.down or packet.to not in self.servers
+        if gone or (packet.sender, packet.to) in self.cut:
             return
         self.delivered += 1
         self.step(packet.to, Received(packet.sender, packet.message))
@@ -160,16 +199,20 @@ class Cluster:
     # --- time, crashes
 
     def run_for(self, duration_us: int) -> None:
-        """Time passes, timers fire when due, packets arrive without delay."""
+        """Time passes, timers fire when due, packets arrive (most of them without delay)."""
         end_us = self.now_us + duration_us
         while True:
+            self.wire += [packet for us, packet in self._late if us <= self.now_us]
+            self._late = [(us, packet) for us, packet in self._late if us > self.now_us]
             self.settle()
             due = [(us, i) for i in self.servers if (us := self._deadline(i)) is not None]
+            due += [(us, 0) for us, _ in self._late]
             if not due or min(due)[0] > end_us:
                 break
             deadline_us, member_id = min(due)
             self.now_us = max(self.now_us, deadline_us)
-            self.step(member_id, TimerExpired())
+            if member_id:
+                self.step(member_id, TimerExpired())
         self.now_us = end_us
 
     def _deadline(self, member_id: int) -> int | None:

@@ -20,9 +20,11 @@ from raft_agent.consensus.types import (
     AppendLog,
     Applied,
     Apply,
+    CompactLog,
     Configuration,
     Effect,
     Event,
+    InstallSnapshot,
     LogImage,
     LogPersisted,
     LogRead,
@@ -31,14 +33,22 @@ from raft_agent.consensus.types import (
     Note,
     Propose,
     ReadLog,
+    ReadSnapshot,
     Received,
     SaveVote,
     Send,
     Settings,
+    SnapshotInstalled,
+    SnapshotMeta,
+    SnapshotRead,
+    SnapshotTaken,
+    SnapshotWritten,
     TimerExpired,
     Vote,
     VotePersisted,
+    WriteSnapshot,
 )
+from tests.unit.consensus.snapshot_files import SnapshotFile, SnapshotFiles, snapshot_of
 
 SETTINGS = Settings()
 HEARTBEAT_US = SETTINGS.heartbeat_interval_us
@@ -72,20 +82,30 @@ def terms_of(node: Node) -> list[int]:
     return [node.log.term_at(index) for index in range(1, node.log.last_index + 1)]
 
 
-def image_of(batches: Sequence[Batch], resident_from: int = 1) -> LogImage:
-    """What the storage would find; batches that start before `resident_from` are on disk only."""
+def image_of(
+    batches: Sequence[Batch],
+    resident_from: int = 1,
+    *,
+    base: tuple[int, int] = (0, 0),
+    known: tuple[tuple[int, Configuration], ...] = (),
+) -> LogImage:
+    """What the storage would find; batches that start before `resident_from` are on disk only.
+    `known`: the configuration in force at the base, and where it stands."""
     runs: list[tuple[int, int]] = []
     for batch in batches:
         if not runs or runs[-1][1] != batch.term:
             runs.append((batch.first_index, batch.term))
+    found = tuple(
+        (batch.first_index, decode_configuration(batch.payload))
+        for batch in batches
+        if batch.kind == BatchKind.CONFIGURATION
+    )
     return LogImage(
-        last_index=batches[-1].last_index if batches else 0,
+        base_index=base[0],
+        base_term=base[1],
+        last_index=batches[-1].last_index if batches else base[0],
         term_runs=tuple(runs),
-        configurations=tuple(
-            (batch.first_index, decode_configuration(batch.payload))
-            for batch in batches
-            if batch.kind == BatchKind.CONFIGURATION
-        ),
+        configurations=known + found,
         tail=tuple(batch for batch in batches if batch.first_index >= resident_from),
     )
 
@@ -108,8 +128,9 @@ def notes(effects: Iterable[Effect]) -> list[str]:
 
 
 class Server:
-    """One core and its disk. `writes`, `saves`, `applies` and `reads` say whether log writes, vote
-    writes, applying and reading are done at once; else the test calls the method for it.
+    """One core and its disk. `writes`, `saves`, `applies`, `reads` and `installs` say whether log
+    writes, vote writes, applying, reading and all that concerns snapshot files are done at once;
+    else the test calls the method for it.
     """
 
     def __init__(
@@ -123,17 +144,22 @@ class Server:
         resident_from: int = 1,
         now_us: int = 0,
         name: str = "",
+        address: str = "",
         peer_names: tuple[str, ...] = (),
         bootstrap: bool = False,
     ) -> None:
         self.id = member_id
         self.name = name or f"n{member_id}"
+        self.address = address or f"{self.name}:5555"
         self.peer_names = peer_names
         self.bootstrap = bootstrap
         self.settings = settings
         self.disk = list(log_of(1, size=size) if log is None else log)
         self.disk_vote = vote or Vote(self.disk[-1].term if self.disk else 0)
-        self.writes = self.saves = self.applies = self.reads = True
+        self.disk_base = (0, 0)
+        self.base_configuration: tuple[tuple[int, Configuration], ...] = ()
+        self.snapshots = SnapshotFiles()
+        self.writes = self.saves = self.applies = self.reads = self.installs = True
         self.now_us = now_us
         self.starts = 0
         self.start(resident_from)
@@ -145,23 +171,45 @@ class Server:
         self.saving: deque[SaveVote] = deque()
         self.reading: deque[ReadLog] = deque()
         self.applying: deque[Apply] = deque()
+        self.snapshot_work: deque[ReadSnapshot | WriteSnapshot | InstallSnapshot] = deque()
         self.held: list[Send] = []
         self.outbox: list[Send] = []
         self.applied: list[Batch] = []
         self.history: list[Effect] = []
         self.log_durable = self.vote_durable = 0
+        snapshot = self._recover()
         self.node = Node(
             member_id=self.id,
             name=self.name,
-            address=f"{self.name}:5555",
+            address=self.address,
             peer_names=self.peer_names,
             vote=self.disk_vote,
-            log=image_of(self.disk, resident_from),
+            log=image_of(
+                self.disk, resident_from, base=self.disk_base, known=self.base_configuration
+            ),
+            snapshot=snapshot,
             settings=self.settings,
             seed=self.id * 1000 + self.starts,
             now_us=self.now_us,
             bootstrap=self.bootstrap,
         )
+
+    def _recover(self) -> SnapshotMeta | None:
+        """The newest snapshot. A log that does not lead up to it, because of a crash between the
+        snapshot and the cut of the log, is forgotten now."""
+        newest = self.snapshots.newest
+        if newest is None:
+            return None
+        self.applied = newest.applied
+        point = (newest.meta.index, newest.meta.term)
+        if point != self.disk_base and all((b.last_index, b.term) != point for b in self.disk):
+            self._forget_log(newest.meta)
+        return newest.meta
+
+    def _forget_log(self, meta: SnapshotMeta) -> None:
+        self.disk = []
+        self.disk_base = (meta.index, meta.term)
+        self.base_configuration = ((meta.configuration_index, meta.configuration),)
 
     # --- what the test makes happen
 
@@ -209,6 +257,23 @@ class Server:
     def finish_apply(self) -> list[Effect]:
         return self.step(Applied(self.applying.popleft().batches[-1].last_index))
 
+    def take_snapshot(self, compact_to: int | None = None) -> list[Effect]:
+        """Of what is applied now; the log is needed only behind `compact_to`, or (None) behind the
+        snapshot before."""
+        before = self.snapshots.newest
+        if compact_to is None:
+            compact_to = before.meta.index if before else 0
+        known = self.node.configuration_at(self.node.applied_index)
+        assert known is not None
+        file = snapshot_of(self.applied, *known)
+        assert file.meta.index == self.node.applied_index
+        self.snapshots.keep(file)
+        return self.step(SnapshotTaken(file.meta, compact_to))
+
+    def do_snapshot_work(self) -> list[Effect]:
+        """Answer the oldest question that concerns a snapshot file."""
+        return self.step(self._snapshot_done())
+
     def answer_to(self, read: ReadLog) -> LogRead:
         taken: list[Batch] = []
         size = 0
@@ -235,6 +300,37 @@ class Server:
         elif isinstance(effect, Apply):
             self.applied += effect.batches
             self.applying.append(effect)
+        elif isinstance(effect, ReadSnapshot | WriteSnapshot | InstallSnapshot):
+            self.snapshot_work.append(effect)
+        elif isinstance(effect, CompactLog):
+            self._compact(effect.upto_index)
+
+    def _compact(self, upto_index: int) -> None:
+        gone = [batch for batch in self.disk if batch.last_index <= upto_index]
+        assert gone[-1].last_index == upto_index, "a log is compacted between batches"
+        found = image_of(gone, known=self.base_configuration).configurations
+        self.base_configuration = found[-1:]
+        self.disk_base = (upto_index, gone[-1].term)
+        self.disk = self.disk[len(gone) :]
+
+    def _snapshot_done(self) -> Event:
+        work = self.snapshot_work.popleft()
+        if isinstance(work, ReadSnapshot):
+            data = self.snapshots.read(work.index, work.offset, work.max_bytes)
+            return SnapshotRead(work.peer, work.index, work.offset, data)
+        if isinstance(work, WriteSnapshot):
+            self.snapshots.write(work)
+            return SnapshotWritten(work.index, work.offset + len(work.data))
+        assert not self.writing, "what was to be written before is written first"
+        file = self.snapshots.complete(work)
+        if file is not None:
+            self._install(file)
+        return SnapshotInstalled(work.index, file.meta if file else None)
+
+    def _install(self, file: SnapshotFile) -> None:
+        self.snapshots.keep(file)
+        self._forget_log(file.meta)
+        self.applied = file.applied
 
     def _completions(self) -> Iterable[Event]:
         if self.saves and (saved := self._saved()):
@@ -245,6 +341,8 @@ class Server:
             yield Applied(self.applying.popleft().batches[-1].last_index)
         while self.reads and self.reading:
             yield self.answer_to(self.reading.popleft())
+        while self.installs and self.snapshot_work and not self.writing:
+            yield self._snapshot_done()
 
     def _written(self, upto_seq: int | None) -> int:
         done = 0
