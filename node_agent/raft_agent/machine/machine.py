@@ -31,7 +31,7 @@ from raft_agent.machine.commands import (
 )
 from raft_agent.machine.entry import Entry
 from raft_agent.machine.index import KeyIndex
-from raft_agent.machine.recent import History, RecentMessages
+from raft_agent.machine.recent import History, MessageLog
 from raft_agent.machine.results import (
     BadCommand,
     BadValue,
@@ -90,7 +90,7 @@ class Machine:
         self.watches = WatchRegistry()
         self._entries: dict[str, Entry] = {}
         self._index = KeyIndex()
-        self._message_log = RecentMessages(messages_keep)
+        self._message_log = MessageLog(messages_keep)
         self._history = History(history_keep)
         self._sessions = Sessions()
         self._one_shots = OneShots()
@@ -291,12 +291,12 @@ class Machine:
     @property
     def compacted_revision(self) -> int:
         """The history of keys begins behind this revision."""
-        return self._history.dropped
+        return self._history.compacted_revision
 
     def changes_since(self, revision: int, limit: int = 1 << 62) -> Changes:
         """Changes with this revision or a greater one, oldest first, at most `limit`. What is not
         beyond `compacted_revision` is missing."""
-        return self._history.after(revision - 1, limit)
+        return self._history.since(revision, limit)
 
     def key_count(self) -> int:
         """How many keys there are."""
@@ -355,11 +355,11 @@ class Machine:
         machine.last_applied_term = header.last_applied_term
         machine.revision = header.revision
         machine.time_ms = header.time_ms
-        machine._message_log = RecentMessages(
+        machine._message_log = MessageLog(
             machine.settings.messages_keep, dropped_before=header.messages_dropped
         )
         # There may be more than history_keep, which takes effect little by little.
-        machine._history = History(1 << 62, dropped_before=header.compacted_revision)
+        machine._history = History(1 << 62, compacted_revision=header.compacted_revision)
         reader.fill(
             entries=machine._entries,
             index=machine._index,

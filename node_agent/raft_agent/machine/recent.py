@@ -1,4 +1,4 @@
-"""The newest items of a growing sequence, in pieces.
+"""The newest messages and the newest changes of keys, in pieces.
 
 Pieces only grow and are dropped as a whole. So nothing is ever moved, dropping many items at once
 costs little each time, and who wants to keep the items of this moment takes the list of pieces.
@@ -6,155 +6,158 @@ costs little each time, and who wants to keep the items of this moment takes the
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator
 from itertools import chain, islice
-from typing import Generic, TypeVar
 
 from raft_agent.machine.watches import KeyChange, Message
 
-ItemT = TypeVar("ItemT")
-
 PIECE_ITEMS = 1024
-# How many dropped pieces are freed at one append: a smaller `keep` frees millions of items.
+# How many pieces are freed at once: a smaller `keep` frees millions of items.
 _FREED_AT_ONCE = 2
 
 
-class Recent(Generic[ItemT]):
-    """At most `keep` items, each with a number (`number_of`) greater than the one before.
+class MessageLog:
+    """The newest `keep` messages by their rising log index.
 
-    `dropped_before`: the number up to which items were dropped before the first one was added.
+    `dropped_before`: the index up to which messages were dropped before the first one was added.
     """
 
-    def __init__(
-        self, number_of: Callable[[ItemT], int], keep: int, *, dropped_before: int = 0
-    ) -> None:
-        self._number_of = number_of
+    def __init__(self, keep: int, *, dropped_before: int = 0) -> None:
         self._keep = keep
         self._freed = dropped_before
-        self._last: list[ItemT] = []
+        self._last: list[Message] = []
         self._pieces = [self._last]
-        # Dropped items that are still in the first pieces, and the others.
+        # Dropped messages that are still in the first pieces, and the others.
         self._skipped = 0
         self._count = 0
 
-    def __len__(self) -> int:
-        return self._count
-
     @property
     def dropped(self) -> int:
-        """The number of the newest item that was dropped, 0 when none was."""
+        """The index of the newest message that was dropped, 0 when none was."""
         if not self._skipped:
             return self._freed
-        return self._number_of(self._at(-1))
+        piece, offset = divmod(self._skipped - 1, PIECE_ITEMS)
+        return self._pieces[piece][offset].index
 
-    def append(self, item: ItemT) -> None:
-        """`item` has a greater number than the last one."""
+    def append(self, message: Message) -> None:
+        """`message` has a greater index than the last one."""
         last = self._last
         if len(last) >= PIECE_ITEMS:
             last = self._last = []
             self._pieces.append(last)
-        last.append(item)
+        last.append(message)
         self._count += 1
         if self._count > self._keep:
-            self.drop(self._count - self._keep)
+            self._drop()
 
     def set_keep(self, keep: int) -> None:
-        """Keep no more than `keep` items from now on."""
+        """Keep no more than `keep` messages from now on."""
         self._keep = keep
         if self._count > keep:
-            self.drop(self._count - keep)
+            self._drop()
 
-    def drop(self, count: int) -> None:
-        """Drop the `count` oldest items; there must be so many."""
-        self._count -= count
-        self._skipped += count
+    def _drop(self) -> None:
+        self._skipped += self._count - self._keep
+        self._count = self._keep
         if self._skipped >= PIECE_ITEMS:
-            self._free()
+            # The last piece stays, because messages are still appended to it.
+            count = min(self._skipped // PIECE_ITEMS, _FREED_AT_ONCE, len(self._pieces) - 1)
+            if count:
+                self._freed = self._pieces[count - 1][-1].index
+                del self._pieces[:count]
+                self._skipped -= count * PIECE_ITEMS
 
-    def _free(self) -> None:
-        # The last piece stays, because items are still appended to it.
-        count = min(self._skipped // PIECE_ITEMS, _FREED_AT_ONCE, len(self._pieces) - 1)
-        if count:
-            self._freed = self._number_of(self._pieces[count - 1][-1])
-            del self._pieces[:count]
-            self._skipped -= count * PIECE_ITEMS
-
-    def _at(self, place: int) -> ItemT:
-        """The item at `place` behind the dropped ones."""
-        piece, offset = divmod(self._skipped + place, PIECE_ITEMS)
-        return self._pieces[piece][offset]
-
-    def oldest(self) -> ItemT:
-        """The oldest item; there must be one."""
-        return self._at(0)
-
-    def after(self, number: int, limit: int = 1 << 62) -> list[ItemT]:
-        """Items with a number greater than `number`, oldest first, at most `limit`."""
-        # Numbers rise over pieces as within them, so the first piece that ends beyond has it.
+    def after(self, index: int, limit: int) -> list[Message]:
+        """Messages with an index greater than `index`, oldest first, at most `limit`."""
         pieces = self._pieces
-        number_of = self._number_of
-        place = bisect_right(pieces, number, hi=len(pieces) - 1, key=lambda p: number_of(p[-1]))
-        start = place * PIECE_ITEMS + bisect_right(pieces[place], number, key=number_of)
-        return list(islice(self._from(max(start, self._skipped)), limit))
+        # All pieces but the last one are full, and the first that ends beyond `index` has the next.
+        place = bisect_right(pieces, index, hi=len(pieces) - 1, key=lambda piece: piece[-1].index)
+        start = bisect_right(pieces[place], index, key=lambda message: message.index)
+        position = max(place * PIECE_ITEMS + start, self._skipped)
+        return list(islice(self._from(position), limit))
 
-    def newest(self, limit: int) -> list[ItemT]:
-        """The newest `limit` items, newest first."""
+    def newest(self, limit: int) -> list[Message]:
+        """The newest `limit` messages, newest first."""
         count = min(limit, self._count)
         return list(self._from(self._skipped + self._count - count))[::-1]
 
-    def _from(self, position: int) -> Iterator[ItemT]:
+    def _from(self, position: int) -> Iterator[Message]:
         piece, offset = divmod(position, PIECE_ITEMS)
         first = self._pieces[piece][offset:] if piece < len(self._pieces) else []
         return chain(first, chain.from_iterable(self._pieces[piece + 1 :]))
 
-    def frozen(self) -> Iterator[ItemT]:
-        """The items of this moment, oldest first, whatever is appended or dropped meanwhile."""
-        return islice(_walk(self._pieces.copy(), self._skipped), self._count)
+    def frozen(self) -> Iterator[Message]:
+        """The messages of this moment, oldest first, whatever is appended or dropped meanwhile."""
+        return islice(chain.from_iterable(self._pieces.copy()), self._skipped, self._end())
 
-
-def _walk(pieces: Iterable[list[ItemT]], skipped: int) -> Iterator[ItemT]:
-    for piece in pieces:
-        yield from piece[skipped:]
-        skipped = max(skipped - len(piece), 0)
-
-
-class RecentMessages(Recent[Message]):
-    """Messages by their log index."""
-
-    def __init__(self, keep: int, *, dropped_before: int = 0) -> None:
-        super().__init__(lambda message: message.index, keep, dropped_before=dropped_before)
+    def _end(self) -> int:
+        return self._skipped + self._count
 
 
 # Values can be large: so much of them is kept of the past, whatever the number of changes.
 HISTORY_BYTES = 64 << 20
-_DROPPED_AT_ONCE = 64
+_PIECE_BYTES = 1 << 20
 
 
-class History(Recent[KeyChange]):
-    """Changes of keys by their revision, at most HISTORY_BYTES of keys and values.
+class History:
+    """The newest changes of keys: at least `keep` and some more, because pieces are dropped as a
+    whole; but no more than HISTORY_BYTES of keys and values, and the piece that grows.
 
-    A smaller `keep` takes effect little by little with the next changes: each change that is
-    dropped has to be looked at, and nobody counts on their being gone.
+    `compacted_revision`: changes up to it are gone. A smaller `keep` takes effect little by little.
     """
 
-    def __init__(self, keep: int, *, dropped_before: int = 0) -> None:
-        super().__init__(lambda change: change.revision, keep, dropped_before=dropped_before)
+    def __init__(self, keep: int, *, compacted_revision: int = 0) -> None:
+        self.compacted_revision = compacted_revision
+        self._keep = keep
+        self._last: list[KeyChange] = []
+        self._last_bytes = 0
+        self._pieces = [self._last]
+        # Of the pieces before the last one.
+        self._sizes: list[int] = []
+        self._count = 0
         self._bytes = 0
 
-    def append(self, item: KeyChange) -> None:
-        value = item.value
-        self._bytes += len(item.key) if value is None else len(item.key) + len(value)
-        super().append(item)
-        while self._bytes > HISTORY_BYTES:
-            self.drop(1)
+    def append(self, change: KeyChange) -> None:
+        """`change` has the next revision."""
+        last = self._last
+        last.append(change)
+        value = change.value
+        self._last_bytes += len(change.key) if value is None else len(change.key) + len(value)
+        if len(last) >= PIECE_ITEMS or self._last_bytes >= _PIECE_BYTES:
+            self._begin_piece()
 
     def set_keep(self, keep: int) -> None:
         self._keep = keep
 
-    def drop(self, count: int) -> None:
-        count = min(count, _DROPPED_AT_ONCE)
-        for place in range(count):
-            change = self._at(place)
-            self._bytes -= len(change.key) + len(change.value or b"")
-        super().drop(count)
+    def _begin_piece(self) -> None:
+        self._sizes.append(self._last_bytes)
+        self._bytes += self._last_bytes
+        self._count += len(self._last)
+        self._last, self._last_bytes = [], 0
+        self._pieces.append(self._last)
+        for _ in range(_FREED_AT_ONCE):
+            oldest = self._pieces[0]
+            if oldest is self._last or (
+                self._count - len(oldest) < self._keep and self._bytes <= HISTORY_BYTES
+            ):
+                return
+            self.compacted_revision = oldest[-1].revision
+            self._count -= len(oldest)
+            self._bytes -= self._sizes.pop(0)
+            del self._pieces[0]
+
+    def since(self, revision: int, limit: int) -> list[KeyChange]:
+        """Changes with this revision or a greater one, oldest first, at most `limit`."""
+        pieces = self._pieces
+        place = bisect_left(
+            pieces, revision, hi=len(pieces) - 1, key=lambda piece: piece[-1].revision
+        )
+        start = bisect_left(pieces[place], revision, key=lambda change: change.revision)
+        rest = chain(pieces[place][start:], chain.from_iterable(pieces[place + 1 :]))
+        return list(islice(rest, limit))
+
+    def frozen(self) -> Iterator[KeyChange]:
+        """The changes of this moment, oldest first, whatever is appended or dropped meanwhile."""
+        count = self._count + len(self._last)
+        return islice(chain.from_iterable(self._pieces.copy()), count)

@@ -8,15 +8,15 @@ come in theirs, so that a machine is built anew without sorting.
 from __future__ import annotations
 
 import enum
-import heapq
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import msgspec
 
 from raft_agent.machine.entry import Entry
 from raft_agent.machine.index import KeyIndex
-from raft_agent.machine.recent import Recent
+from raft_agent.machine.recent import History, MessageLog
 from raft_agent.machine.results import Repeated, StateResult
 from raft_agent.machine.sessions import OneShot, OneShots, Session, Sessions
 from raft_agent.machine.settings import RANGES
@@ -146,23 +146,25 @@ class SnapshotView:
 
     def _next_keys(self) -> list[Entry]:
         """The keys of one block; fewer, when many were passed over that did not exist."""
-        cursor, before = self._cursor, self._before
-        keys = _behind(self._index, cursor)
+        cursor, before, limit = self._cursor, self._before, self._limit
+        keys = list(islice(_behind(self._index, cursor), limit))
         if before:
-            keys = _merged(keys, _behind(self._before_index, cursor))
+            # The smallest `limit` of both together are among the smallest of each.
+            keys = sorted({*keys, *islice(_behind(self._before_index, cursor), limit)})[:limit]
         entries: list[Entry] = []
         size = 0
-        for passed, key in enumerate(keys):
-            if passed >= self._limit or size >= BLOCK_BYTES:
+        for key in keys:
+            if size >= BLOCK_BYTES:
                 return entries
             self._cursor = key
             entry = before[key] if key in before else self._entries[key]
             if entry is not None:
                 entries.append(entry)
                 size += len(key) + len(entry.value)
-        self._keys_done = True
-        self._before = {}
-        self._before_index = KeyIndex()
+        if len(keys) < limit:
+            self._keys_done = True
+            self._before = {}
+            self._before_index = KeyIndex()
         return entries
 
     def _cut(
@@ -186,14 +188,6 @@ class SnapshotView:
 
 def _behind(index: KeyIndex, cursor: str | None) -> Iterator[str]:
     return index.at_or_after("") if cursor is None else index.after(cursor)
-
-
-def _merged(one: Iterator[str], other: Iterator[str]) -> Iterator[str]:
-    last: str | None = None
-    for key in heapq.merge(one, other):
-        if key != last:
-            yield key
-        last = key
 
 
 def _change_bytes(change: KeyChange) -> int:
@@ -267,8 +261,8 @@ class Reader:
         *,
         entries: dict[str, Entry],
         index: KeyIndex,
-        messages: Recent[Message],
-        history: Recent[KeyChange],
+        messages: MessageLog,
+        history: History,
         sessions: Sessions,
         one_shots: OneShots,
     ) -> None:
