@@ -56,6 +56,7 @@ class Agent:
         self.data_dir = directory / "data"
         self.log_path = directory / "agent.log"
         self.environment: dict[str, str] = {}
+        self.address = ""
         self._wrapper = tuple(wrapper)
         self._config_path = directory / "raft.toml"
         self.process: subprocess.Popen[bytes] | None = None
@@ -133,8 +134,11 @@ class LocalCluster:
         nodes: int = 3,
         *,
         extra: str = "",
+        lone: str = "",
         wrapper: Callable[[str], Sequence[str]] = lambda _: (),
     ) -> None:
+        """`lone`: this one founds a cluster of its own, the others wait to be joined."""
+        self._lone = lone
         names = [f"node-{number:02}" for number in range(1, nodes + 1)]
         ports = dict(zip(names, free_ports(nodes), strict=True))
         self.agents = {}
@@ -143,21 +147,25 @@ class LocalCluster:
             peers = "".join(
                 f'[[peers]]\nid = "{other}"\naddress = "127.0.0.1:{ports[other]}"\n'
                 for other in names
-                if other != name
+                if other != name and not lone
             )
             config = (
                 f'[server]\nnode_id = "{name}"\nlisten_addr = "127.0.0.1:{ports[name]}"\n'
                 f'data_dir = "{home / "data"}"\nipc_socket = "{home / "ipc.sock"}"\n'
                 f"{extra}\n{peers}"
             )
-            self.agents[name] = Agent(name, home, config, wrapper(name))
+            agent = self.agents[name] = Agent(name, home, config, wrapper(name))
+            agent.address = f"127.0.0.1:{ports[name]}"
+            if name == lone:
+                agent.environment["RAFT_CLUSTER_BOOTSTRAP"] = "true"
 
     def __iter__(self) -> Iterator[Agent]:
         return iter(self.agents.values())
 
     def start(self) -> None:
         for agent in self:
-            agent.start()
+            if not self._lone or agent.name == self._lone:
+                agent.start()
 
     def kill(self) -> None:
         """SIGKILL to all of them before any is waited for."""
@@ -203,6 +211,7 @@ def local_cluster(
     nodes: int = 3,
     *,
     extra: str = "",
+    lone: str = "",
     wrapper: Callable[[str], Sequence[str]] = lambda _: (),
     environment: dict[str, str] | None = None,
     start: bool = True,
@@ -211,7 +220,7 @@ def local_cluster(
     the directory with logs and data stays, and its path is printed.
     """
     directory = Path(tempfile.mkdtemp(prefix="raft-e2e-"))
-    cluster = LocalCluster(directory, nodes, extra=extra, wrapper=wrapper)
+    cluster = LocalCluster(directory, nodes, extra=extra, lone=lone, wrapper=wrapper)
     for agent in cluster:
         agent.environment.update(environment or {})
     if start:

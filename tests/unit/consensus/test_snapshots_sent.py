@@ -16,6 +16,7 @@ def test_a_follower_whose_log_differs_at_the_base_gets_a_snapshot(compact_to: in
     cluster = Cluster(3, logs={1: long, 2: long, 3: log_of(1, 2, 3, 3)})
     cluster.down = {3}
     cluster.elect(1)
+    cluster.run_for(5 * MAX_TIMEOUT_US)  # it is waited for no longer
     cluster.run(1, lambda server: server.take_snapshot(compact_to))
     cluster.restart(3)
     cluster.settle()
