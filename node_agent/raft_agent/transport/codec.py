@@ -132,6 +132,8 @@ REPLIES: frozenset[type[Any]] = frozenset(
 
 CALL_FRAMES = frozenset(_FRAME_TYPES[kind] for kind in _FRAME_TYPES if kind not in REPLIES)
 REPLY_FRAMES = frozenset(_FRAME_TYPES[kind] for kind in REPLIES)
+BULK_FRAMES = frozenset({FrameType.SNAPSHOT_CHUNK, FrameType.SNAPSHOT_REPLY})
+"""What goes over a bulk connection, and over no other."""
 
 
 def encode_message(sender: int, message: types.Message) -> bytes:

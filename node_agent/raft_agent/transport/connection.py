@@ -17,7 +17,7 @@ from raft_agent import wire
 from raft_agent.consensus import types
 from raft_agent.transport import codec
 from raft_agent.transport.address import format_address
-from raft_agent.transport.handshake import MAX_HELLO_BYTES, PROTOCOL, Hello
+from raft_agent.transport.handshake import MAX_HELLO_BYTES, PROTOCOL, Hello, Purpose
 from raft_agent.transport.rejects import RejectLog
 from raft_agent.wire import FrameError, FrameType
 
@@ -30,9 +30,10 @@ _KEEPALIVE_INTERVAL_S = 5
 
 
 class PeerStats(msgspec.Struct):
-    """One peer in numbers, both connections together, since this agent started.
+    """One peer in numbers, all connections together, since this agent started.
 
-    `connected`: our connection to the peer stands; `connected_inbound`: its connection to us.
+    `connected`: our main connection to the peer stands; `connected_inbound`: its one to us;
+    `connected_bulk`: our connection for snapshots.
     `dropped_frames`: not connected, or the queue was full. `last_received`: when the last bytes
     came, in seconds of time.monotonic(), None before the first. `reconnects`: how often our
     connection was made anew. `queued_bytes`: what waits in this process to be sent.
@@ -42,6 +43,7 @@ class PeerStats(msgspec.Struct):
     address: str = ""
     connected: bool = False
     connected_inbound: bool = False
+    connected_bulk: bool = False
     bytes_in: int = 0
     bytes_out: int = 0
     frames_in: int = 0
@@ -57,10 +59,10 @@ class TransportHandlers(msgspec.Struct, frozen=True):
     the owner. An exception that one of them raises closes the connection and goes to the loop's
     exception handler.
 
-    on_message(sender, message); on_peer_up(member_id, name): our connection to the peer stands,
-    told every time; on_peer_down(member_id): it does not any more; on_forward(sender, body, reply):
-    a request that a peer passes on to this node, reply(body) answers it and raises ValueError when
-    that is too large for a frame.
+    on_message(sender, message); on_peer_up(member_id, name): our main connection to the peer
+    stands, told every time; on_peer_down(member_id): it does not any more; on_forward(sender, body,
+    reply): a request that a peer passes on to this node, reply(body) answers it and raises
+    ValueError when that is too large for a frame.
     """
 
     on_message: Callable[[int, types.Message], None]
@@ -96,8 +98,10 @@ class Local:
         self.silence_s = max(3 * election_timeout_max_ms / 1000, 1.0)
         self.handshake_s = max(2 * election_timeout_max_ms / 1000, 1.0)
 
-    def hello(self, refusal: str = "") -> Hello:
-        return Hello(PROTOCOL, self.cluster_id, self.member_id, self.name, self.address, refusal)
+    def hello(self, refusal: str = "", purpose: Purpose = Purpose.MAIN) -> Hello:
+        return Hello(
+            PROTOCOL, self.cluster_id, self.member_id, self.name, self.address, refusal, purpose
+        )
 
 
 class Connection(asyncio.Protocol):
@@ -110,9 +114,11 @@ class Connection(asyncio.Protocol):
         self.stats = PeerStats()  # a throwaway until the peer is known
         self.member_id = 0  # of the peer, once the handshake is done
         self.name = ""
+        self.cluster_id = ""  # what the handshake said; "" of a fresh peer
         self.peer_address = "unknown address"
         self.last_term = 0  # header.term of the last frame that came
         self.is_closing_by_us = False
+        self.handshake_s = local.handshake_s
         self._transport: asyncio.Transport | None = None
         self._reader = wire.FrameReader(frozenset({first_frame}), max_body_bytes=MAX_HELLO_BYTES)
         self._queue: list[bytes] = []
@@ -129,7 +135,7 @@ class Connection(asyncio.Protocol):
         with contextlib.suppress(OSError):  # the peer can be gone before we looked
             _set_options(transport.get_extra_info("socket"), self.local.silence_s)
         self._handshake_timer = self.local.loop.call_later(
-            self.local.handshake_s, self._handshake_is_late
+            self.handshake_s, self._handshake_is_late
         )
 
     def data_received(self, data: bytes) -> None:
@@ -177,6 +183,7 @@ class Connection(asyncio.Protocol):
             self._handshake_timer = None
         self.member_id = hello.member_id
         self.name = hello.name
+        self.cluster_id = hello.cluster_id
         stats.name = hello.name
         stats.address = hello.address
         stats.bytes_in += self.stats.bytes_in
@@ -298,9 +305,7 @@ class Connection(asyncio.Protocol):
 
     def _handshake_is_late(self) -> None:
         self._handshake_timer = None
-        self.reject(
-            "handshake_timeout", f"no complete handshake within {self.local.handshake_s:.1f} s"
-        )
+        self.reject("handshake_timeout", f"no complete handshake within {self.handshake_s:.1f} s")
 
 
 def _set_options(sock: Any, silence_s: float) -> None:

@@ -1,13 +1,14 @@
 """Who is on the other side: the first frame of each direction, and the checks on it.
 
 The dialler sends HELLO, the listener answers HELLO_REPLY; both bodies are the MessagePack array
-[protocol, cluster_id, member_id, name, address, refusal]. The header's `sender` repeats member_id,
-its other fields are 0. A refusal that is not empty says why the listener closes the connection.
-Nothing else is sent before the reply has come.
+[protocol, cluster_id, member_id, name, address, refusal, purpose]. The header's `sender` repeats
+member_id, its other fields are 0. A refusal that is not empty says why the listener closes the
+connection. The purpose is the dialler's. Nothing else is sent before the reply has come.
 """
 
 from __future__ import annotations
 
+import enum
 import re
 from collections.abc import Mapping
 from typing import Annotated
@@ -17,15 +18,25 @@ import msgspec
 from raft_agent import wire
 from raft_agent.wire import FrameError, FrameType
 
-PROTOCOL = 1
+PROTOCOL = 2
 MAX_HELLO_BYTES = 16 << 10
 
 _CLUSTER_ID = re.compile(r"(?:[0-9a-f]{32})?")
 
 
+class Purpose(enum.StrEnum):
+    """What a connection is dialled for. MAIN: the calls of one member to another. BULK: pieces of
+    snapshots. PROBE: to ask who is there; it is answered whoever asks, and closed.
+    """
+
+    MAIN = ""
+    BULK = "bulk"
+    PROBE = "probe"
+
+
 class Hello(msgspec.Struct, frozen=True, array_like=True):
     """`cluster_id`: 32 hexadecimal digits, or empty of a fresh node. `address`: where the sender
-    can be dialled. Fields that a later version adds are ignored.
+    can be dialled. `purpose`: one of Purpose. Fields that a later version adds are ignored.
     """
 
     protocol: int
@@ -34,6 +45,7 @@ class Hello(msgspec.Struct, frozen=True, array_like=True):
     name: Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
     address: Annotated[str, msgspec.Meta(max_length=512)]
     refusal: Annotated[str, msgspec.Meta(max_length=2048)] = ""
+    purpose: Annotated[str, msgspec.Meta(max_length=32)] = ""
 
 
 _ENCODER = msgspec.msgpack.Encoder()
@@ -42,8 +54,8 @@ _DECODER = msgspec.msgpack.Decoder(Hello)
 
 class Refused(Exception):  # noqa: N818  (a decision, not a fault of this program)
     """The other side is not welcome; `reason` is a short stable word for counters: "protocol",
-    "cluster", "self", "identity", "name", "duplicate", "superseded", "refused". `short`: the same
-    for a reader who knows which peer is meant.
+    "purpose", "cluster", "self", "identity", "name", "duplicate", "superseded", "refused". `short`:
+    the same for a reader who knows which peer is meant.
     """
 
     def __init__(self, reason: str, text: str, short: str = "") -> None:
@@ -70,6 +82,24 @@ def decode_hello(frame: wire.Frame) -> Hello:
             "sender",
             f"handshake of member {hello.member_id:016x} in a frame from {frame.sender:016x}",
         )
+    return hello
+
+
+def said_refusal(hello: Hello) -> str:
+    """The other side's words, fit for a line of our log."""
+    return "".join(c if c.isprintable() else "?" for c in hello.refusal)
+
+
+def read_reply(frame: wire.Frame, own: Hello, member_id: int, name: str) -> Hello:
+    """The listener's answer to our hello, checked; `member_id` and `name` as in `check_expected`.
+
+    Raises FrameError and Refused.
+    """
+    hello = decode_hello(frame)
+    if hello.refusal:
+        raise Refused("refused", f"it refuses: {said_refusal(hello)}")
+    check_hello(own, hello)
+    check_expected(member_id, name, hello)
     return hello
 
 
@@ -127,10 +157,12 @@ def check_known(names: Mapping[int, str], own: Hello, other: Hello) -> None:
 
 def check_expected(member_id: int, name: str, other: Hello) -> None:
     """What a dialler expects of the one it meant: id and name, or the name while it knows no id
-    (0).
+    (0), or nothing while it knows no name ("") either.
 
     Raises Refused.
     """
+    if not name:
+        return
     if member_id and other.member_id != member_id:
         raise Refused(
             "identity",

@@ -1,16 +1,22 @@
-"""A connection that a peer dialled: its calls come in, our replies go back."""
+"""A connection that a peer dialled: its calls come in, our replies go back.
+
+A peer has two of them at most, the main one and one for bulk. Somebody who only asks who is here
+is answered and has none.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from raft_agent import wire
-from raft_agent.transport.codec import CALL_FRAMES
+from raft_agent.transport.codec import BULK_FRAMES, CALL_FRAMES
 from raft_agent.transport.connection import Connection, Local, PeerStats
 from raft_agent.transport.handshake import (
     Hello,
+    Purpose,
     Refused,
     check_hello,
     decode_hello,
@@ -18,9 +24,14 @@ from raft_agent.transport.handshake import (
 )
 from raft_agent.wire import FrameError, FrameType
 
+logger = logging.getLogger("raft.transport")
+
 MAX_STRANGERS = 256
 
-_FRAMES = CALL_FRAMES | {FrameType.FORWARD_REQUEST}
+_FRAMES: dict[str, frozenset[int]] = {
+    Purpose.MAIN: (CALL_FRAMES - BULK_FRAMES) | {FrameType.FORWARD_REQUEST},
+    Purpose.BULK: CALL_FRAMES & BULK_FRAMES,
+}
 
 
 class InboundOwner(Protocol):
@@ -33,8 +44,8 @@ class InboundOwner(Protocol):
     """Rising numbers for connections in the order in which they were accepted."""
 
     def inbound_stands(self, connection: InboundConnection, hello: Hello) -> PeerStats:
-        """Raises Refused when a newer connection of the same member stands, or when the
-        configuration contradicts what it says.
+        """Raises Refused when a newer connection of the same member and purpose stands, or when
+        the configuration contradicts what it says.
         """
 
     def inbound_lost(self, connection: InboundConnection) -> None: ...
@@ -44,6 +55,7 @@ class InboundConnection(Connection):
     def __init__(self, local: Local, owner: InboundOwner) -> None:
         super().__init__(local, FrameType.HELLO)
         self.serial = 0  # in the order in which connections were accepted
+        self.purpose = ""  # one of Purpose, once the handshake is done
         self._owner = owner
         self._is_stranger = True
 
@@ -79,7 +91,19 @@ class InboundConnection(Connection):
         own = self.local.hello()
         try:
             hello = decode_hello(frame)
+            if hello.purpose == Purpose.PROBE:
+                logger.debug("%r at %s asks who is here", hello.name, self.peer_address)
+                self.send(encode_hello(FrameType.HELLO_REPLY, own), bulk=False)
+                self.close()
+                return
             check_hello(own, hello)
+            if hello.purpose not in _FRAMES:
+                raise Refused(
+                    "purpose",
+                    f"{hello.name!r} wants a connection for {hello.purpose!r}, which "
+                    f"{own.name!r} does not know",
+                )
+            self.purpose = hello.purpose
             stats = self._owner.inbound_stands(self, hello)
         except FrameError as error:
             self.reject(error.reason, str(error))
@@ -90,7 +114,7 @@ class InboundConnection(Connection):
             self.refuse(refused.reason, str(refused))
         else:
             self._no_stranger()
-            self.handshake_done(hello, stats, _FRAMES)
+            self.handshake_done(hello, stats, _FRAMES[hello.purpose])
             self.send(encode_hello(FrameType.HELLO_REPLY, own), bulk=False)
 
     def _forward_reply(self, request_id: int) -> Callable[[bytes], None]:

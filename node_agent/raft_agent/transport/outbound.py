@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
-import os
 import random
 import time
 from collections.abc import Callable
@@ -14,22 +12,15 @@ from typing import Protocol
 import msgspec
 
 from raft_agent import wire
-from raft_agent.transport.address import parse_address
-from raft_agent.transport.codec import REPLY_FRAMES
+from raft_agent.transport.bulk import BulkLink
+from raft_agent.transport.codec import BULK_FRAMES, REPLY_FRAMES
 from raft_agent.transport.connection import Connection, Local, PeerStats
-from raft_agent.transport.handshake import (
-    Hello,
-    Refused,
-    check_expected,
-    check_hello,
-    decode_hello,
-    encode_hello,
-)
+from raft_agent.transport.dialling import PeerTarget, dial, in_words
+from raft_agent.transport.handshake import Hello, Refused, encode_hello, read_reply
 from raft_agent.wire import FrameError, FrameType
 
 logger = logging.getLogger("raft.transport")
 
-CONNECT_TIMEOUT_S = 1.0
 MAX_BACK_OFF_S = 1.0
 FIRST_BACK_OFF_S = 0.05
 
@@ -37,7 +28,7 @@ FIRST_BACK_OFF_S = 0.05
 # silent gets this long to be heard.
 _HEARING_S = 0.05
 
-_FRAMES = REPLY_FRAMES | {FrameType.FORWARD_REPLY}
+_FRAMES = (REPLY_FRAMES - BULK_FRAMES) | {FrameType.FORWARD_REPLY}
 
 # What `Transport.problem` says, where the line of the log has more.
 _SHORT = {
@@ -46,16 +37,6 @@ _SHORT = {
 }
 
 OnReply = Callable[[bytes | None, bool], None]
-
-
-class PeerTarget(msgspec.Struct, frozen=True):
-    """Whom to dial. `address`: "host:port" or "[v6]:port", resolved at each dial. `member_id` 0:
-    not known yet, the handshake tells it.
-    """
-
-    name: str
-    address: str
-    member_id: int
 
 
 class OutboundOwner(Protocol):
@@ -73,6 +54,7 @@ class OutboundConnection(Connection):
         self._owner = owner
         self.dialer = dialer
         self.stands = False
+        self.bulk: BulkLink | None = None  # once it stands
         self._forwards: dict[int, OnReply] = {}
         self._forward_id = 0
         self._reply_due_since: float | None = None
@@ -108,6 +90,8 @@ class OutboundConnection(Connection):
             self._silence_timer.cancel()
         if self.stands:
             self.stands = False
+            if self.bulk is not None:
+                self.bulk.abort()
             why = f": {exc}" if exc else ""
             self.dialer.log("lost the connection to %s%s", self.describe(), why)
             self.dialer.problem = self.dialer.problem or f"lost the connection{why}"
@@ -126,7 +110,15 @@ class OutboundConnection(Connection):
         return self.dialer.target.address
 
     def describe(self) -> str:
-        return f"{self.dialer.target.name!r} ({self.peer_address})"
+        name = self.dialer.target.name or self.name
+        return f"{name!r} ({self.peer_address})" if name else self.peer_address
+
+    def send_bulk(self, frame: bytes) -> None:
+        """Send one frame over the bulk connection; see BulkLink.send."""
+        if self.bulk is None:
+            self.stats.dropped_frames += 1
+        else:
+            self.bulk.send(frame)
 
     def call(self, frame: bytes, *, bulk: bool, reply_due: bool) -> None:
         """Send one frame. `reply_due`: the peer answers without waiting for its disk, so if nothing
@@ -159,12 +151,7 @@ class OutboundConnection(Connection):
     def _hello_received(self, frame: wire.Frame) -> None:
         target = self.dialer.target
         try:
-            hello = decode_hello(frame)
-            if hello.refusal:
-                text = "".join(c if c.isprintable() else "?" for c in hello.refusal)
-                raise Refused("refused", f"it refuses: {text}")
-            check_hello(self.local.hello(), hello)
-            check_expected(target.member_id, target.name, hello)
+            hello = read_reply(frame, self.local.hello(), target.member_id, target.name)
             stats = self._owner.outbound_stands(self, hello)
         except (FrameError, Refused) as error:
             self.reject(error.reason, str(error))
@@ -173,6 +160,8 @@ class OutboundConnection(Connection):
             return
         self.handshake_done(hello, stats, _FRAMES)
         self.stands = True
+        known = msgspec.structs.replace(target, name=hello.name, member_id=hello.member_id)
+        self.bulk = BulkLink(self.local, known, stats)
         self.dialer.stands(hello.member_id)
         self.dialer.log("connected to %s", self.describe())
         self.local.handlers.on_peer_up(hello.member_id, hello.name)
@@ -195,15 +184,6 @@ class OutboundConnection(Connection):
         else:
             self.dialer.is_mute = True
             self.reject("silence", f"nothing was heard for {silent_s:.1f} s where a reply was due")
-
-
-def in_words(error: OSError | ValueError) -> str:
-    """Without numbers and without the address, which stands beside it."""
-    text = str(error)
-    if isinstance(error, OSError) and error.errno is not None:
-        known = error.errno in errno.errorcode  # those of name servers are other numbers
-        text = os.strerror(error.errno) if known else error.strerror or text
-    return text[:1].lower() + text[1:]
 
 
 class Dialer:
@@ -258,7 +238,7 @@ class Dialer:
         """The peer answered a call."""
         if self.is_mute:
             self.is_mute = False
-            self.log("%r answers again", self.target.name)
+            self.log("%s answers again", self.target)
 
     def log(self, text: str, *facts: object) -> None:
         """A fact about the connection; quieter while a mute peer is dialled again and again."""
@@ -297,26 +277,20 @@ class Dialer:
             await self._back_off(self._rng.uniform(longest_s / 2, longest_s))
 
     async def _connect(self) -> OutboundConnection | None:
-        address = self.target.address
         try:
-            host, port = parse_address(address)
-            async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                _, connection = await self._local.loop.create_connection(
-                    lambda: OutboundConnection(self._local, self._owner, self), host, port
-                )
-        except TimeoutError:
-            self.problem = f"no answer from {address} within {CONNECT_TIMEOUT_S:.0f} s"
-            self._report(self.problem)
+            return await dial(
+                self._local.loop,
+                self.target.address,
+                lambda: OutboundConnection(self._local, self._owner, self),
+            )
         except (OSError, ValueError) as error:
             self.problem = in_words(error)
             self._report(str(error))
-        else:
-            return connection
         return None
 
     def _report(self, why: str) -> None:
         """Once for each kind of failure, until a connection stands again."""
-        text = f"cannot connect to {self.target.name!r} at {self.target.address}: {why}"
+        text = f"cannot connect to {self.target}: {why}"
         level = logging.DEBUG if text == self._reported else logging.INFO
         logger.log(level, "%s; trying again", text)
         self._reported = text

@@ -1,7 +1,8 @@
 """The node's place in the network: listens, dials every peer, and passes messages on.
 
-There is one connection per peer and direction of calls: our requests go out on the connection that
-we dialled and the replies come back on it; the peer's requests come in on the one that it dialled.
+There is one main connection per peer and direction of calls: our requests go out on the connection
+that we dialled and the replies come back on it; the peer's requests come in on the one that it
+dialled. Beside it there can be one for bulk, over which snapshots go.
 """
 
 from __future__ import annotations
@@ -22,18 +23,14 @@ from raft_agent.platform import tcp_silence_us
 from raft_agent.transport import codec
 from raft_agent.transport.address import parse_address
 from raft_agent.transport.connection import Connection, Local, PeerStats, TransportHandlers
-from raft_agent.transport.handshake import Hello, Refused, check_known, said_by_another
+from raft_agent.transport.dialling import PeerTarget, in_words
+from raft_agent.transport.handshake import Hello, Purpose, Refused, check_known, said_by_another
 from raft_agent.transport.inbound import InboundConnection
-from raft_agent.transport.outbound import (
-    Dialer,
-    OnReply,
-    OutboundConnection,
-    PeerTarget,
-    in_words,
-)
+from raft_agent.transport.outbound import Dialer, OnReply, OutboundConnection
+from raft_agent.transport.probe import ProbeFailed, probe
 from raft_agent.transport.rejects import RejectLog
 
-__all__ = ["PeerStats", "PeerTarget", "Transport", "TransportHandlers"]
+__all__ = ["Hello", "PeerStats", "PeerTarget", "ProbeFailed", "Transport", "TransportHandlers"]
 
 logger = logging.getLogger("raft.transport")
 
@@ -94,6 +91,7 @@ class Transport:
         self._server: asyncio.Server | None = None
         self._dialers: list[Dialer] = []
         self._inbound: dict[int, InboundConnection] = {}
+        self._inbound_bulk: dict[int, InboundConnection] = {}
         self._outbound: dict[int, OutboundConnection] = {}
         self._stats: dict[int, PeerStats] = {}
         self._names: dict[int, str] = {}
@@ -131,8 +129,14 @@ class Transport:
         return self._local.rejects.counts
 
     def set_cluster(self, cluster_id: str) -> None:
-        """This node has joined a cluster: later handshakes say so."""
+        """This node has joined a cluster: later handshakes say so, and connections with members of
+        another one end.
+        """
         self._local.cluster_id = cluster_id
+        for connection in list(self._local.open):
+            if connection.cluster_id not in ("", cluster_id):
+                text = f"it belongs to cluster {connection.cluster_id}, this node to {cluster_id}"
+                connection.reject("cluster", text)
 
     def set_peers(self, peers: Sequence[PeerTarget]) -> None:
         """Dial these members and no others, after `start`. Connections that lead to one of them at
@@ -160,7 +164,11 @@ class Transport:
                 del self._outbound[dialer.member_id]
         made = [Dialer(target, self._local, self, self._rng) for target in new]
         self._dialers = kept + made
-        for connection in (*self._inbound.values(), *self._outbound.values()):
+        for connection in (
+            *self._inbound.values(),
+            *self._inbound_bulk.values(),
+            *self._outbound.values(),
+        ):
             name = self._names.get(connection.member_id, connection.name)
             if name != connection.name:
                 text = said_by_another(connection.member_id, name, connection.name)
@@ -169,13 +177,19 @@ class Transport:
 
     def send(self, to: int, message: types.Message) -> None:
         """Send to the member `to`: calls on the connection that we dialled, replies on the one that
-        it dialled. Dropped, and counted, when that does not stand or its queue is full.
+        it dialled; snapshots and their replies on the ones for bulk. Dropped, and counted, when
+        that does not stand or its queue is full.
 
         Raises ValueError when the message is too large for a frame.
         """
         kind = type(message)
-        is_reply = kind in codec.REPLIES
-        connection = self._inbound.get(to) if is_reply else self._outbound.get(to)
+        connection: Connection | None
+        if kind is types.SnapshotReply:
+            connection = self._inbound_bulk.get(to)
+        elif kind in codec.REPLIES:
+            connection = self._inbound.get(to)
+        else:
+            connection = self._outbound.get(to)
         if connection is None:
             stats = self._stats.get(to)
             if stats is not None:
@@ -183,11 +197,13 @@ class Transport:
             return
         frame = codec.encode_message(self._local.member_id, message)
         bulk = kind is types.AppendEntries or kind is types.BootstrapInstall
-        if isinstance(connection, OutboundConnection):
+        if not isinstance(connection, OutboundConnection):
+            connection.send(frame, bulk=bulk)
+        elif kind is types.SnapshotChunk:
+            connection.send_bulk(frame)
+        else:
             reply_due = kind in _ANSWERED_AT_ONCE and message.request_id != 0
             connection.call(frame, bulk=bulk, reply_due=reply_due)
-        else:
-            connection.send(frame, bulk=bulk)
 
     def forward(self, to: int, body: bytes, on_reply: OnReply) -> None:
         """Have the member `to` serve a request: its on_forward handler gets `body`. Later, exactly
@@ -202,9 +218,26 @@ class Transport:
         else:
             connection.forward(body, on_reply)
 
+    async def probe(self, address: str, timeout_s: float) -> Hello:
+        """Ask who answers at `address`, in whatever cluster ("" in the answer: in none), without
+        becoming its peer. It may be this node itself.
+
+        Raises ProbeFailed, whose text says to people why nobody of use does.
+        """
+        return await probe(self._local, address, timeout_s)
+
+    def peer_at(self, address: str) -> int:
+        """The id of the member to whom our connection to this address of `set_peers` stands, else
+        0.
+        """
+        for member_id, connection in self._outbound.items():
+            if connection.dialer.target.address == address:
+                return member_id
+        return 0
+
     def leader_silence_us(self, peer: int, term: int) -> int | None:
-        """For how many microseconds the kernel has received nothing on the connection that `peer`
-        dialled, provided that its last frame was of `term`; None when that can't be told.
+        """For how many microseconds the kernel has received nothing on the main connection that
+        `peer` dialled, provided that its last frame was of `term`; None when that can't be told.
         """
         connection = self._inbound.get(peer)
         if connection is None or connection.last_term != term or connection.is_closing:
@@ -217,11 +250,14 @@ class Transport:
         for member_id, stats in self._stats.items():
             outbound = self._outbound.get(member_id)
             inbound = self._inbound.get(member_id)
+            link = None if outbound is None else outbound.bulk
+            ways = (outbound, inbound, link, self._inbound_bulk.get(member_id))
             copies[member_id] = msgspec.structs.replace(
                 stats,
                 connected=outbound is not None,
                 connected_inbound=inbound is not None,
-                queued_bytes=sum(c.queued_bytes for c in (outbound, inbound) if c is not None),
+                connected_bulk=link is not None and link.connection is not None,
+                queued_bytes=sum(way.queued_bytes for way in ways if way is not None),
             )
         return copies
 
@@ -260,13 +296,14 @@ class Transport:
         up. After a pause of this process several may be read in any order.
         """
         check_known(self._names, self._local.hello(), hello)
-        older = self._inbound.get(hello.member_id)
+        standing = self._standing(connection)
+        older = standing.get(hello.member_id)
         if older is not None:
             if older.serial > connection.serial:
                 raise Refused("superseded", f"a newer connection from {hello.name!r} stands")
             logger.debug("a newer connection from %s takes over", older.describe())
             older.abort()
-        self._inbound[hello.member_id] = connection
+        standing[hello.member_id] = connection
         for dialer in self._dialers:
             if dialer.member_id == hello.member_id:
                 dialer.wake()
@@ -274,8 +311,9 @@ class Transport:
 
     def inbound_lost(self, connection: InboundConnection) -> None:
         """A peer's connection to us has ended."""
-        if self._inbound.get(connection.member_id) is connection:
-            del self._inbound[connection.member_id]
+        standing = self._standing(connection)
+        if standing.get(connection.member_id) is connection:
+            del standing[connection.member_id]
             self._forget_strangers()
 
     def outbound_stands(self, connection: OutboundConnection, hello: Hello) -> PeerStats:
@@ -299,10 +337,15 @@ class Transport:
         if not self._local.closing:
             self._local.handlers.on_peer_down(connection.member_id)
 
+    def _standing(self, connection: InboundConnection) -> dict[int, InboundConnection]:
+        return self._inbound_bulk if connection.purpose == Purpose.BULK else self._inbound
+
     def _is_self(self, target: PeerTarget) -> bool:
         if target.member_id:
             return target.member_id == self._local.member_id
-        return target.name == self._local.name
+        if target.name:
+            return target.name == self._local.name
+        return target.address == self._local.address
 
     def _outbound_of(self, dialer: Dialer) -> OutboundConnection | None:
         connection = self._outbound.get(dialer.member_id)
@@ -312,7 +355,8 @@ class Transport:
         """Anybody can claim any member id: numbers are kept of peers and open connections only."""
         known = {dialer.member_id for dialer in self._dialers}
         for member_id in list(self._stats):
-            if not (
-                member_id in known or member_id in self._inbound or member_id in self._outbound
+            if member_id not in known and not any(
+                member_id in standing
+                for standing in (self._inbound, self._inbound_bulk, self._outbound)
             ):
                 del self._stats[member_id]

@@ -12,7 +12,7 @@ import uvloop
 
 from raft_agent import wire
 from raft_agent.consensus import types
-from raft_agent.transport.handshake import Hello, decode_hello, encode_hello
+from raft_agent.transport.handshake import PROTOCOL, Hello, Purpose, decode_hello, encode_hello
 from raft_agent.transport.transport import PeerTarget, Transport, TransportHandlers
 from raft_agent.wire import FrameType
 
@@ -95,7 +95,7 @@ class Node:
 
     def hello(self, **changes: Any) -> Hello:
         facts = {
-            "protocol": 1,
+            "protocol": PROTOCOL,
             "cluster_id": CLUSTER,
             "member_id": self.member_id,
             "name": self.name,
@@ -192,12 +192,13 @@ class RawListener:
         sock, _ = await asyncio.get_running_loop().sock_accept(self.sock)
         return RawPeer(sock)
 
-    async def accept_as(self, hello: Hello) -> RawPeer:
-        """The next connection, its handshake answered with `hello`."""
+    async def accept_as(self, hello: Hello, purpose: Purpose = Purpose.MAIN) -> RawPeer:
+        """The next connection, its handshake for this purpose answered with `hello`."""
         peer = await self.accept()
         frame = await peer.receive()
         assert frame is not None
         assert frame.type == FrameType.HELLO
+        assert decode_hello(frame).purpose == purpose
         await peer.send(encode_hello(FrameType.HELLO_REPLY, hello))
         return peer
 

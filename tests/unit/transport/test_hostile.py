@@ -32,6 +32,7 @@ from tests.unit.transport.nodes import (
 
 STRANGER = Node(2)
 HEARTBEAT_FRAME = codec.encode_message(2, HEARTBEAT)
+CHUNK = types.SnapshotChunk(3, 1, 1, 0, 9, 2, 4, 0, 0, b"data")
 
 
 def changed(frame: bytes, offset: int, *new: int) -> bytes:
@@ -100,7 +101,8 @@ FIRST_WORDS = {
         "sender",
         "0000000000000002",
     ),
-    "another wire protocol": (hello_frame(STRANGER, protocol=2), "protocol", "protocol 2"),
+    "another wire protocol": (hello_frame(STRANGER, protocol=1), "protocol", "protocol 1"),
+    "another purpose": (hello_frame(STRANGER, purpose="tea"), "purpose", "'tea'"),
     "another cluster": (hello_frame(STRANGER, cluster_id=OTHER_CLUSTER), "cluster", OTHER_CLUSTER),
     "our own id": (hello_frame(STRANGER, member_id=1), "self", "but 'node-02' says it"),
     "ourselves": (hello_frame(Node(1), address="127.0.0.1:0"), "self", "'node-01' itself"),
@@ -127,6 +129,7 @@ LATER_WORDS = {
     "random bytes": (bytes(range(100, 200)), "magic", "starts with"),
     "a second hello": (HELLO, "type", "type 1 is not expected"),
     "a reply": (codec.encode_message(2, types.VoteReply(1, 1, True)), "type", "type 6"),
+    "a snapshot's piece": (codec.encode_message(2, CHUNK), "type", "type 17"),
     "a client's request": (wire.encode(FrameType.CLIENT_REQUEST, b""), "type", "type 32"),
     "an oversized frame": (changed(HEARTBEAT_FRAME, 8, 1, 0, 0, 2), "length", "over the limit"),
     "a damaged frame": (changed(HEARTBEAT_FRAME, 60, 0xFF), "checksum", "type 9"),

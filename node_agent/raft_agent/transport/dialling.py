@@ -1,0 +1,59 @@
+"""Dialling a peer once: whom, for how long, and in words why it failed."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+from collections.abc import Callable
+from typing import TypeVar
+
+import msgspec
+
+from raft_agent.transport.address import parse_address
+
+CONNECT_TIMEOUT_S = 1.0
+
+_Protocol = TypeVar("_Protocol", bound=asyncio.Protocol)
+
+
+class PeerTarget(msgspec.Struct, frozen=True):
+    """Whom to dial. `address`: "host:port" or "[v6]:port", resolved at each dial. `member_id` 0 and
+    `name` "": not known yet, the handshake tells them.
+    """
+
+    name: str
+    address: str
+    member_id: int
+
+    def __str__(self) -> str:
+        """For people: the name and where it should be, or only where."""
+        return f"{self.name!r} at {self.address}" if self.name else self.address
+
+
+async def dial(
+    loop: asyncio.AbstractEventLoop,
+    address: str,
+    make: Callable[[], _Protocol],
+    timeout_s: float = CONNECT_TIMEOUT_S,
+) -> _Protocol:
+    """Connect to `address`; `make` gives what drives the connection.
+
+    Raises OSError when nobody is reached there and ValueError when it is no address.
+    """
+    host, port = parse_address(address)
+    try:
+        async with asyncio.timeout(timeout_s):
+            _, protocol = await loop.create_connection(make, host, port)
+    except TimeoutError:
+        raise TimeoutError(f"no answer from {address} within {timeout_s:g} s") from None
+    return protocol
+
+
+def in_words(error: OSError | ValueError) -> str:
+    """Without numbers and without the address, which stands beside it."""
+    text = str(error)
+    if isinstance(error, OSError) and error.errno is not None:
+        known = error.errno in errno.errorcode  # those of name servers are other numbers
+        text = os.strerror(error.errno) if known else error.strerror or text
+    return text[:1].lower() + text[1:]
