@@ -177,9 +177,11 @@ class Election:
         state.send(sender, VoteReply(state.current_term, message.request_id, granted=False))
 
     def request_vote(self, sender: int, message: RequestVote) -> None:
-        """Figure 2, RequestVote; the term is the current one by now."""
+        """Figure 2, RequestVote; the term is the current one by now. That it was known before does
+        not free a vote that is withheld."""
         state = self._state
-        granted = state.voted_for in (0, sender) and state.is_up_to_date(
+        is_free = state.voted_for == 0 and (message.transfer or not state.leader_is_alive())
+        granted = (is_free or state.voted_for == sender) and state.is_up_to_date(
             message.last_term, message.last_index
         )
         if granted:

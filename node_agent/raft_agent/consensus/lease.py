@@ -40,7 +40,7 @@ class Lease:
         sent_us = self._sent.get(request_id)
         if sent_us is None:
             return
-        until_us = sent_us + withheld_us - withheld_us * drift_ppm // _MILLION
+        until_us = sent_us + withheld_us * (_MILLION - drift_ppm) // _MILLION
         self._promised_until_us[peer] = max(self._promised_until_us.get(peer, 0), until_us)
 
     def holds(self, configuration: Configuration, member_id: int, now_us: int) -> bool:
