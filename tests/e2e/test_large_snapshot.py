@@ -1,0 +1,86 @@
+"""A follower that was away gets a snapshot of a gigabyte while the leader serves its clients."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+import uvloop
+
+from raft_agent.api import protocol
+from raft_agent.api.client import Client
+from tests.e2e.agents import Agent, local_cluster, wait_for
+from tests.e2e.load import Load
+
+KEYS = 1_000_000
+VALUE_BYTES = 1024
+_IN_FLIGHT = 2000
+_ELECTIONS = {"pre_vote_started", "election_started", "leader_elected", "leader_lost"}
+
+
+async def _fill(agent: Agent, first: int, last: int) -> None:
+    """Put the keys first … last - 1, many in flight."""
+    async with Client(agent.socket_path, timeout_s=60) as client:
+        numbers = iter(range(first, last))
+
+        async def put_some() -> None:
+            for number in numbers:
+                value = b"%d " % number
+                await client.put(f"key-{number:07}", value.ljust(VALUE_BYTES, b"."))
+
+        await asyncio.gather(*(put_some() for _ in range(_IN_FLIGHT)))
+
+
+def _newest_snapshot(agent: Agent) -> tuple[int, int]:
+    """(size in bytes, log index) of the newest one that it told of; zeros when there is none."""
+    taken = [event.facts for event in agent.events() if event.kind == "snapshot_taken"]
+    if not taken:
+        return 0, 0
+    return int(taken[-1]["size_bytes"]), int(taken[-1]["index"])
+
+
+@pytest.mark.long
+def test_a_follower_gets_a_snapshot_of_a_gigabyte_and_no_election_happens() -> None:
+    with local_cluster() as cluster:
+        leader = cluster.leader()
+        absent, other = cluster.followers()
+        absent.kill()
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_fill(leader, 0, KEYS))
+            while _newest_snapshot(leader)[0] < KEYS * VALUE_BYTES:
+                runner.run(_fill(leader, 0, 50_000))
+        status = leader.status()
+        assert status is not None
+        assert status.role == "leader"
+        size, index = _newest_snapshot(leader)
+        before = {agent.name: _elections(agent) for agent in (leader, other)}
+        load = Load(str(leader.socket_path), 64, "meanwhile")
+        began = time.monotonic()
+
+        def bring_back() -> None:
+            absent.start()
+            wait_for("it to have the snapshot", lambda: _has_applied(absent, index), 300)
+
+        load.run_until(100, bring_back)
+        took_s = time.monotonic() - began
+        after = {agent.name: _elections(agent) for agent in (leader, other)}
+        assert after == before
+        assert "snapshot_installed" in [event.kind for event in absent.events()]
+        assert _elections(absent) == 0
+        entry = absent.ask(protocol.Get(1, f"key-{KEYS - 1:07}"), timeout_s=20)
+        assert isinstance(entry, protocol.KeyValue)
+        assert len(entry.value) == VALUE_BYTES
+    print(
+        f"a snapshot of {size} bytes was taken over in {took_s:.1f} s, while 64 clients had "
+        f"{len(load.acks)} writes acknowledged"
+    )
+
+
+def _elections(agent: Agent) -> int:
+    return sum(event.kind in _ELECTIONS for event in agent.events())
+
+
+def _has_applied(agent: Agent, index: int) -> bool | None:
+    status = agent.status()
+    return True if status is not None and status.last_applied >= index else None
