@@ -26,6 +26,7 @@ IDENTITY_NAME = "identity"
 VOTE_NAME = "vote"
 LAST_SEGMENT_NAME = "last-segment"
 LOG_NAME = "log"
+SNAPSHOTS_NAME = "snapshots"
 
 
 class DirectoryLock:
@@ -106,8 +107,8 @@ def load_vote(data_dir: Path) -> tuple[Vote, list[str]]:
 
 
 def load_last_segment(data_dir: Path) -> SegmentHeader | None:
-    """The header of the segment that the log had come to when `last-segment` was written; the log
-    may have gone on since. None when that is not known. Raises OSError.
+    """The header of the segment that the log had come to, or was to begin with, when `last-segment`
+    was written; the log may have gone on since. None when that is not known. Raises OSError.
     """
     try:
         return decode_segment_header((data_dir / LAST_SEGMENT_NAME).read_bytes())
@@ -121,6 +122,8 @@ def _check_unborn(data_dir: Path, path: Path) -> None:
     log_dir = data_dir / LOG_NAME
     used = log_dir.exists() and any(entry.suffix == ".seg" for entry in log_dir.iterdir())
     used = used or (data_dir / LAST_SEGMENT_NAME).exists()
+    snapshots_dir = data_dir / SNAPSHOTS_NAME
+    used = used or (snapshots_dir.exists() and any(snapshots_dir.iterdir()))
     vote_path = data_dir / VOTE_NAME
     if vote_path.exists() and not used:
         used = load_vote(data_dir)[0] != Vote()

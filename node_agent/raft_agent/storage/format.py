@@ -6,16 +6,17 @@ bad sector costs neither. All integers are little endian::
     block    body, CRC32C of the body u32, zeros                                  4096 bytes
     block    the same once more                                                   4096 bytes
 
-    segment  body = magic "RAFTSEG1", format version u16, cluster id length u16, zero u32,
-             first index u64, cluster id (UTF-8, zero padded) 64 bytes; groups follow back to back
-             from SEGMENT_HEADER_SIZE on, then zeros up to the end of the file (segments are written
-             with zeros beforehand)
+    segment  body = magic "RAFTSEG1", format version u16, cluster id length u16, flags u32, first
+             index u64, cluster id (UTF-8, zero padded) 64 bytes; groups follow back to back from
+             SEGMENT_HEADER_SIZE on, then zeros up to the end of the file (segments are written with
+             zeros beforehand)
     group    what is written and synced at once: a sync marker, then batch records back to back as
              `consensus/batch.py` makes them
     marker   magic "RSYN", last index before the group u64, the marker's own offset in the file
              u64, CRC32C of the 20 bytes before u32                                 24 bytes
     last     the file `last-segment`: a copy of the header of the log's last segment, so that a log
-             whose end is gone is noticed
+             whose end is gone is noticed; with flag 1 when that segment is still to come: the log
+             is empty, and begins behind a snapshot
     vote     body = magic "RAFTVOT1", format version u16, zero u16, zero u32, term u64,
              voted for u64, floor term u64, floor index u64
 
@@ -53,6 +54,7 @@ _SEGMENT = struct.Struct(f"<8sHHIQ{MAX_CLUSTER_ID_BYTES}s")
 _VOTE = struct.Struct("<8sHHIQQQQ")
 _SYNC = struct.Struct("<4sQQ")
 _U32 = struct.Struct("<I")
+_TO_COME = 1
 _BATCH_MAGIC = batches.MAGIC.to_bytes(4, "little")
 _IDENTITY_TITLE = "raft-ebpf data directory: don't edit, don't copy to another machine"
 
@@ -62,11 +64,14 @@ class FormatError(ValueError):
 
 
 class SegmentHeader(msgspec.Struct, frozen=True):
-    """`first_index`: of the segment's first entry. `intact_copies` is 2, or 1 when one is bad."""
+    """`first_index`: of the segment's first entry. `intact_copies` is 2, or 1 when one is bad.
+    `is_to_come`: there is no such segment yet; only in the file `last-segment`.
+    """
 
     first_index: int
     cluster_id: str
     intact_copies: int = 2
+    is_to_come: bool = False
 
 
 class VoteRecord(msgspec.Struct, frozen=True):
@@ -89,22 +94,26 @@ def parse_segment_name(name: str) -> int | None:
     return int(digits) or None
 
 
-def encode_segment_header(first_index: int, cluster_id: str) -> bytes:
+def encode_segment_header(first_index: int, cluster_id: str, *, is_to_come: bool = False) -> bytes:
     """SEGMENT_HEADER_SIZE bytes. Raises ValueError when the cluster id is too long."""
     raw_id = cluster_id.encode()
     if len(raw_id) > MAX_CLUSTER_ID_BYTES:
         raise ValueError(f"cluster id of {len(raw_id)} bytes is over {MAX_CLUSTER_ID_BYTES}")
-    body = _SEGMENT.pack(_SEGMENT_MAGIC, FORMAT_VERSION, len(raw_id), 0, first_index, raw_id)
+    flags = _TO_COME if is_to_come else 0
+    body = _SEGMENT.pack(_SEGMENT_MAGIC, FORMAT_VERSION, len(raw_id), flags, first_index, raw_id)
     return _encode_twice(body)
 
 
 def decode_segment_header(data: bytes) -> SegmentHeader:
     """Decode the header at the start of a segment's bytes. Raises FormatError."""
     body, intact_copies = _decode_twice(data, _SEGMENT, _SEGMENT_MAGIC)
-    _, _, id_length, _, first_index, raw_id = _SEGMENT.unpack(body)
-    if id_length > MAX_CLUSTER_ID_BYTES or first_index < 1:
-        raise FormatError(f"impossible header: index {first_index}, id of {id_length} bytes")
-    return SegmentHeader(first_index, raw_id[:id_length].decode(), intact_copies)
+    _, _, id_length, flags, first_index, raw_id = _SEGMENT.unpack(body)
+    if id_length > MAX_CLUSTER_ID_BYTES or first_index < 1 or flags & ~_TO_COME:
+        raise FormatError(
+            f"impossible header: index {first_index}, id of {id_length} bytes, flags {flags:x}"
+        )
+    cluster_id = raw_id[:id_length].decode()
+    return SegmentHeader(first_index, cluster_id, intact_copies, bool(flags))
 
 
 def encode_sync_marker(synced_index: int, offset: int) -> bytes:

@@ -57,23 +57,27 @@ class Place(msgspec.Struct, frozen=True):
 
 
 class LogIndex:
-    """All segments of the log. Thread-safe."""
+    """All segments of the log. Thread-safe.
 
-    def __init__(self, segments: list[Segment]) -> None:
+    `base_index`: the entry before the first one, while there is no segment.
+    """
+
+    def __init__(self, segments: list[Segment], base_index: int = 0) -> None:
         self._lock = threading.Lock()
         self._segments = segments
+        self._base_index = base_index
         self._cuts = 0
 
     @property
     def next_index(self) -> int:
         """The index behind the log's last entry."""
         with self._lock:
-            return self._segments[-1].next_index if self._segments else 1
+            return self._segments[-1].next_index if self._segments else self._base_index + 1
 
     @property
     def cuts(self) -> int:
-        """How often the log has been truncated since it was opened. When this has changed after
-        reading from a Place, what was read may be of no log.
+        """How often entries have been taken out of the log since it was opened. When this has
+        changed after reading from a Place, what was read may be of no log.
         """
         with self._lock:
             return self._cuts
@@ -132,6 +136,29 @@ class LogIndex:
             segment.end_offset = offset
             segment.next_index = index
             return gone, segment
+
+    def compact(self, upto_index: int) -> list[Segment]:
+        """Forget the segments that hold no entry behind `upto_index`, but for the last segment:
+        those that are gone, in order. From now on nobody looks there.
+        """
+        with self._lock:
+            count = 0
+            while count + 1 < len(self._segments) and (
+                self._segments[count].next_index <= upto_index + 1
+            ):
+                count += 1
+            self._cuts += count > 0
+            gone = self._segments[:count]
+            del self._segments[:count]
+            return gone
+
+    def reset(self, base_index: int) -> list[Segment]:
+        """Forget all segments, which are returned in order; the next entry is `base_index` + 1."""
+        with self._lock:
+            self._cuts += 1
+            self._base_index = base_index
+            gone, self._segments = self._segments, []
+            return gone
 
     def _position(self, index: int) -> int | None:
         position = bisect_right(self._segments, index, key=lambda segment: segment.first_index) - 1

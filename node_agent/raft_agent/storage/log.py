@@ -32,6 +32,7 @@ class Log:
     """Every method returns once its work is on the medium. Only the writer thread may call them;
     `index` is for readers too.
 
+    `base_term`: of the entry before those of `term_runs`, 0 for a log that begins with index 1.
     `fd` and `size_bytes`: the last segment, when it may be filled up; `fd` -1 when the next batch
     has to start a new one. After an exception the log is in an unknown state: open it anew.
     """
@@ -43,6 +44,7 @@ class Log:
         last_segment_path: Path,
         *,
         cluster_id: str,
+        base_term: int,
         term_runs: Sequence[tuple[int, int]],
         segment_bytes: int,
         fd: int = -1,
@@ -52,6 +54,7 @@ class Log:
         self._directory = directory
         self._last_segment_path = last_segment_path
         self._cluster_id = cluster_id
+        self._base_term = base_term
         self._term_runs = list(term_runs)
         self._segment_bytes = segment_bytes
         self._fd = fd
@@ -61,9 +64,14 @@ class Log:
 
     @property
     def last(self) -> tuple[int, int]:
-        """(term, index) of the last entry; (0, 0) for an empty log."""
+        """(term, index) of the last entry, or of the one before the first; (0, 0) for none."""
         last_index = self.index.next_index - 1
-        return (self._term_runs[-1][1] if self._term_runs else 0, last_index)
+        return (self._term_runs[-1][1] if self._term_runs else self._base_term, last_index)
+
+    @property
+    def cluster_id(self) -> str:
+        """ "" while the log belongs to no cluster."""
+        return self._cluster_id
 
     def has_room(self) -> bool:
         """Whether the disk has room for the next segment. May be called in any thread."""
@@ -122,6 +130,33 @@ class Log:
             self._term_runs.pop()
         self._prepare_in_time()
 
+    def compact(self, upto_index: int) -> None:
+        """Delete the segments that hold no entry behind `upto_index`, but for the last one.
+
+        Oldest first, so that a crash at any point leaves a log without a gap. Raises OSError.
+        """
+        for segment in self.index.compact(upto_index):
+            Path(segment.path).unlink()
+            sync_directory(self._directory)
+
+    def reset(self, index: int, term: int) -> None:
+        """Forget all entries; the next one is `index` + 1, behind the snapshot of (`index`,
+        `term`), which is durable.
+
+        After a crash at any point the log is either this empty one, or a beginning of the old one
+        that recovery drops in favour of the snapshot, unless the snapshot's last entry is in it.
+        Raises OSError.
+        """
+        self._close_segment()
+        gone = self.index.reset(index)
+        self._note_last_segment(index + 1, is_to_come=True)
+        for segment in reversed(gone):
+            Path(segment.path).unlink()
+            sync_directory(self._directory)
+        self._base_term = term
+        self._term_runs = []
+        self._prepare_in_time()
+
     def close(self) -> None:
         """Close the files; nothing is written any more."""
         self._close_segment()
@@ -173,9 +208,9 @@ class Log:
         self._note(batches[start:stop])
         return stop
 
-    def _note_last_segment(self, first_index: int) -> None:
+    def _note_last_segment(self, first_index: int, *, is_to_come: bool = False) -> None:
         """Once a segment is there it may not be missing; before it goes it may."""
-        header = encode_segment_header(first_index, self._cluster_id)
+        header = encode_segment_header(first_index, self._cluster_id, is_to_come=is_to_come)
         replace_file(self._last_segment_path, header)
 
     def _next_segment_bytes(self) -> int:

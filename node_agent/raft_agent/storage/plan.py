@@ -3,19 +3,20 @@
 A simulated disk can use it as it is::
 
     plan = plan_recovery([(segment_name(1), data)], decode_vote(vote_bytes).vote)
-    first persist plan.vote, then plan.delete, then plan.cut
+    first persist plan.vote, then plan.last_segment, then plan.delete, then plan.cut
     tail = batches_between(data, SEGMENT_HEADER_SIZE, plan.segments[-1].scan.end_offset)
     image = plan.log_image(tuple(tail))
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
 from raft_agent.consensus.batch import Batch
-from raft_agent.consensus.types import Configuration, LogImage, Vote
+from raft_agent.consensus.types import Configuration, LogImage, SnapshotMeta, Vote
 from raft_agent.storage.errors import START_ANEW, StorageError
 from raft_agent.storage.format import (
     SEGMENT_HEADER_SIZE,
@@ -45,15 +46,22 @@ class Cut(msgspec.Struct, frozen=True):
 
 
 class RecoveryPlan(msgspec.Struct):
-    """What the log is and what has to be done to the files, in the order vote, delete, cut; each
-    step on the medium before the next, so that a crash in between leads to the same plan again.
+    """What the log is and what has to be done to the files, in the order vote, last_segment,
+    delete, cut; each step on the medium before the next, so that a crash in between leads to the
+    same plan again.
 
-    `vote` holds the vote floor as it must be from now on. `delete`: last segment first.
-    `cluster_id` is "" when there is no segment, `last_term` 0 for an empty log.
+    `vote` holds the vote floor as it must be from now on, `last_segment` what the file of that name
+    must say (None: there is none). `delete`: last segment first. `snapshot`: what the state machine
+    begins with; `base_index`, `base_term` and the rest as in LogImage. `cluster_id` is "" when
+    there is neither a segment nor a snapshot.
     """
 
     vote: Vote
     cluster_id: str = ""
+    snapshot: SnapshotMeta | None = None
+    last_segment: SegmentHeader | None = None
+    base_index: int = 0
+    base_term: int = 0
     last_index: int = 0
     last_term: int = 0
     term_runs: list[tuple[int, int]] = []
@@ -66,10 +74,12 @@ class RecoveryPlan(msgspec.Struct):
     def log_image(self, tail: tuple[Batch, ...]) -> LogImage:
         """What the core wants to know; `tail` are the last batches, up to `last_index`."""
         return LogImage(
-            last_index=self.last_index,
-            term_runs=tuple(self.term_runs),
-            configurations=tuple(self.configurations),
-            tail=tail,
+            self.base_index,
+            self.base_term,
+            self.last_index,
+            tuple(self.term_runs),
+            tuple(self.configurations),
+            tuple(batch for batch in tail if batch.first_index > self.base_index),
         )
 
 
@@ -77,25 +87,40 @@ def plan_recovery(
     segments: Iterable[tuple[str, bytes]],
     vote: Vote,
     directory: str = "log",
+    *,
     last_segment: SegmentHeader | None = None,
+    snapshots: Sequence[SnapshotMeta] = (),
+    damaged_snapshots: Sequence[StorageError] = (),
 ) -> RecoveryPlan:
     """Judge the log that consists of these files: (name, content), sorted by name.
 
     One at a time is taken from `segments`, so a generator may read them lazily. `vote` is what the
     vote file says, `directory` the place to name in texts; the log must have come to the segment
-    `last_segment` at least. Raises StorageError when the log can't be used as it is.
+    `last_segment` at least. `snapshots`: the intact ones, the newest first; `damaged_snapshots`:
+    what is wrong with others. The newest intact one is used. A log that does not hold its last
+    entry is dropped: it ends before, or differs there and so was not the cluster's. Raises
+    StorageError when log and snapshots can't be used as they are.
     """
-    planner = _Planner(vote, directory, last_segment)
+    planner = _Planner(vote, directory, last_segment, snapshots, damaged_snapshots)
     for name, data in segments:
         planner.add(name, data)
     return planner.finish()
 
 
 class _Planner:
-    def __init__(self, vote: Vote, directory: str, last_segment: SegmentHeader | None) -> None:
+    def __init__(
+        self,
+        vote: Vote,
+        directory: str,
+        last_segment: SegmentHeader | None,
+        snapshots: Sequence[SnapshotMeta],
+        damaged_snapshots: Sequence[StorageError],
+    ) -> None:
         self._directory = directory
         self._last_segment = last_segment
-        self._plan = RecoveryPlan(vote)
+        self._snapshots = snapshots
+        self._damaged_snapshots = damaged_snapshots
+        self._plan = RecoveryPlan(vote, snapshot=snapshots[0] if snapshots else None)
         self._next_index = 1
         self._unused: list[str] = []
         self._trouble: PlannedSegment | None = None
@@ -114,7 +139,9 @@ class _Planner:
             raise self._refusal(name, what)
         if self._trouble is not None and self._ends_trouble(name, header, data):
             return
-        if header.first_index != self._next_index:
+        if not plan.segments:
+            self._check_start(name, header.first_index)
+        elif header.first_index != self._next_index:
             raise self._gap(name, header.first_index)
         scan = scan_segment(data, header.first_index, plan.last_term)
         if scan.verdict is Verdict.BROKEN:
@@ -144,6 +171,15 @@ class _Planner:
         plan.delete = self._unused[::-1]
         if self._trouble is not None:
             self._end_at(self._trouble)
+        if plan.snapshot is not None:
+            self._continue_from(plan.snapshot)
+        self._check_base()
+        if plan.segments:
+            first_index = plan.segments[-1].scan.first_index
+            plan.last_segment = SegmentHeader(first_index, plan.cluster_id)
+        elif plan.base_index:
+            first_index = plan.base_index + 1
+            plan.last_segment = SegmentHeader(first_index, plan.cluster_id, is_to_come=True)
         floor = (plan.vote.floor_term, plan.vote.floor_index)
         if floor != (0, 0) and (plan.last_term, plan.last_index) >= floor:
             plan.vote = Vote(plan.vote.term, plan.vote.voted_for)
@@ -155,14 +191,87 @@ class _Planner:
         if wanted is None:
             return
         name = segment_name(wanted.first_index)
-        if not plan.segments or plan.segments[-1].name < name:
+        reached = plan.segments and plan.segments[-1].name >= name
+        if not reached and not wanted.is_to_come:
             raise self._refusal(name, "is missing or empty, but the log had come to it")
-        if plan.cluster_id != wanted.cluster_id:
+        if plan.segments and plan.cluster_id != wanted.cluster_id:
+            raise self._foreign(plan.segments[0].name, plan.cluster_id, wanted.cluster_id)
+
+    def _check_base(self) -> None:
+        """Raise StorageError when a snapshot is needed that is not there."""
+        plan, wanted = self._plan, self._last_segment
+        is_behind = wanted is not None and wanted.is_to_come
+        if is_behind and wanted is not None and plan.last_index < wanted.first_index - 1:
             what = (
-                f"the log belongs to cluster {plan.cluster_id!r}, the rest of the data directory "
-                f"to {wanted.cluster_id!r}"
+                f"the snapshot of index {wanted.first_index - 1}, where the log begins, is missing"
             )
-            raise self._refusal(plan.segments[0].name, what)
+            raise self._unusable(segment_name(wanted.first_index), what)
+        if not plan.segments and plan.snapshot is None and self._damaged_snapshots:
+            raise self._unusable("", "there is neither a log nor another snapshot")
+        for error in self._damaged_snapshots:
+            at = f", byte {error.offset}" if error.offset >= 0 else ""
+            use = "the log" if plan.snapshot is None else f"that of index {plan.snapshot.index}"
+            self._warn(f"{error.path}{at}: {error.what}; {use} is used instead. Check the disk")
+
+    def _check_start(self, name: str, first_index: int) -> None:
+        """Raise StorageError when the log's first segment starts behind what is known before."""
+        newest = self._plan.snapshot
+        known = newest.index if newest is not None else 0
+        if first_index > known + 1:
+            self._next_index = known + 1
+            if self._damaged_snapshots:
+                raise self._unusable(name, f"the log begins with index {first_index} only")
+            raise self._gap(name, first_index)
+        self._next_index = first_index
+
+    def _continue_from(self, newest: SnapshotMeta) -> None:
+        """Let the log begin behind a snapshot: the oldest one from which it goes on, so that the
+        core knows as much of it as there may be. One from index 1 on is whole without any.
+        """
+        plan = self._plan
+        cluster_id = newest.configuration.cluster_id
+        known = self._last_segment.cluster_id if self._last_segment is not None else cluster_id
+        if cluster_id != (plan.cluster_id if plan.segments else known):
+            name = plan.segments[0].name if plan.segments else ""
+            raise self._foreign(name, plan.cluster_id or known, cluster_id)
+        plan.cluster_id = cluster_id
+        if not self._holds(newest):
+            plan.delete += [segment.name for segment in reversed(plan.segments)]
+            plan.segments, plan.cut, plan.term_runs, plan.configurations = [], None, [], []
+            plan.last_index = newest.index
+            self._set_base(newest)
+        elif plan.segments[0].scan.first_index > 1:
+            self._set_base([snapshot for snapshot in self._snapshots if self._holds(snapshot)][-1])
+
+    def _holds(self, snapshot: SnapshotMeta) -> bool:
+        """Whether the log goes on from this snapshot. The term of the entry before the log's first
+        one is not known: both were committed, so it is the snapshot's.
+        """
+        plan = self._plan
+        if not plan.segments:
+            return False
+        before = plan.segments[0].scan.first_index - 1
+        if not before <= snapshot.index <= plan.last_index:
+            return False
+        return snapshot.index == before or self._term_at(snapshot.index) == snapshot.term
+
+    def _term_at(self, index: int) -> int:
+        runs = self._plan.term_runs
+        return runs[bisect_right(runs, index, key=lambda run: run[0]) - 1][1]
+
+    def _set_base(self, snapshot: SnapshotMeta) -> None:
+        plan, first = self._plan, snapshot.index + 1
+        plan.base_index, plan.base_term = snapshot.index, snapshot.term
+        in_force = (snapshot.configuration_index, snapshot.configuration)
+        plan.configurations = [
+            in_force,
+            *(item for item in plan.configurations if item[0] >= first),
+        ]
+        if plan.last_index < first:
+            plan.term_runs, plan.last_term = [], snapshot.term
+            return
+        later = [run for run in plan.term_runs if run[0] > first]
+        plan.term_runs = [(first, self._term_at(first)), *later]
 
     def _read_header(self, name: str, data: bytes) -> SegmentHeader | None:
         """None for a segment that was prepared but never used."""
@@ -233,6 +342,17 @@ class _Planner:
             return self._refusal(name, what)
         what = f"entries {self._next_index} to {first_index - 1} in front of it are missing"
         return self._refusal(name, f"{what}: a segment is gone or cut short")
+
+    def _unusable(self, name: str, why: str) -> StorageError:
+        """What to say when a snapshot that would be needed is damaged, or not there."""
+        if not self._damaged_snapshots:
+            return self._refusal(name, why)
+        error = self._damaged_snapshots[0]
+        return StorageError(f"{error.what}; {why}", error.path, error.offset, START_ANEW)
+
+    def _foreign(self, name: str, cluster_id: str, other_id: str) -> StorageError:
+        what = f"the log belongs to cluster {cluster_id!r}, the rest of the data directory to "
+        return self._refusal(name, f"{what}{other_id!r}")
 
     def _refusal(self, name: str, what: str, offset: int = -1) -> StorageError:
         return StorageError(what, f"{self._directory}/{name}", offset, START_ANEW)

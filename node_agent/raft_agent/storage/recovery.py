@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
 
 from raft_agent import platform
 from raft_agent.consensus.batch import Batch
-from raft_agent.consensus.types import Vote
+from raft_agent.consensus.types import SnapshotMeta, Vote
 from raft_agent.storage.datadir import LAST_SEGMENT_NAME, LOG_NAME, load_last_segment
 from raft_agent.storage.errors import StorageError
 from raft_agent.storage.files import make_directory, read_exactly, replace_file, sync_directory
 from raft_agent.storage.format import (
     SEGMENT_HEADER_SIZE,
-    SegmentHeader,
     encode_segment_header,
     parse_segment_name,
 )
@@ -40,6 +39,8 @@ class OpenedLog(msgspec.Struct):
 def open_log(
     data_dir: Path,
     vote: Vote,
+    snapshots: Sequence[SnapshotMeta] = (),
+    damaged_snapshots: Sequence[StorageError] = (),
     *,
     persist_vote: Callable[[Vote], None],
     segment_bytes: int,
@@ -47,8 +48,9 @@ def open_log(
 ) -> OpenedLog:
     """Recover the log in `data_dir` and make it ready to be written to.
 
-    `persist_vote` is called when the vote floor changes; it returns once that is on the medium,
-    which is before anything is cut. Raises StorageError and OSError.
+    `snapshots` and `damaged_snapshots` as for `plan_recovery`. `persist_vote` is called when the
+    vote floor changes; it returns once that is on the medium, which is before anything is cut.
+    Raises StorageError and OSError.
     """
     directory = data_dir / LOG_NAME
     make_directory(directory, 0o700)
@@ -56,15 +58,24 @@ def open_log(
     if names:
         _settle(directory, names[-1])
     noted = load_last_segment(data_dir)
-    plan = plan_recovery(_contents(directory, names), vote, str(directory), noted)
+    contents = _contents(directory, names)
+    plan = plan_recovery(
+        contents,
+        vote,
+        str(directory),
+        last_segment=noted,
+        snapshots=snapshots,
+        damaged_snapshots=damaged_snapshots,
+    )
     if plan.vote != vote:
         persist_vote(plan.vote)
     last_segment_path = data_dir / LAST_SEGMENT_NAME
-    if plan.segments:
-        last = SegmentHeader(plan.segments[-1].scan.first_index, plan.cluster_id)
-        if last != noted:
-            header = encode_segment_header(last.first_index, last.cluster_id)
-            replace_file(last_segment_path, header)
+    last = plan.last_segment
+    if last is not None and last != noted:
+        header = encode_segment_header(
+            last.first_index, last.cluster_id, is_to_come=last.is_to_come
+        )
+        replace_file(last_segment_path, header)
     for name in plan.delete:
         (directory / name).unlink()
         sync_directory(directory)
@@ -74,9 +85,10 @@ def open_log(
     segments = [_indexed(directory, segment) for segment in plan.segments]
     log = Log(
         directory,
-        LogIndex(segments),
+        LogIndex(segments, plan.base_index),
         last_segment_path,
         cluster_id=plan.cluster_id,
+        base_term=plan.base_term,
         term_runs=plan.term_runs,
         segment_bytes=segment_bytes,
         fd=_reopen_last(directory, plan),

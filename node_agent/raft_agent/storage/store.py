@@ -9,8 +9,17 @@ from pathlib import Path
 import msgspec
 
 from raft_agent.consensus.batch import Batch
-from raft_agent.consensus.types import AppendLog, LogImage, SaveVote, Vote
+from raft_agent.consensus.types import (
+    AppendLog,
+    CompactLog,
+    InstallSnapshot,
+    LogImage,
+    SaveVote,
+    SnapshotMeta,
+    Vote,
+)
 from raft_agent.storage.datadir import (
+    SNAPSHOTS_NAME,
     VOTE_NAME,
     DirectoryLock,
     load_identity,
@@ -23,6 +32,7 @@ from raft_agent.storage.format import encode_vote
 from raft_agent.storage.log import Log
 from raft_agent.storage.reader import read_batches
 from raft_agent.storage.recovery import open_log
+from raft_agent.storage.snapshots import SnapshotStore, open_snapshots
 from raft_agent.storage.writer import LogWriter, Reporter, StorageFailure, VoteWriter
 
 __all__ = ["Recovered", "StorageFailure", "Store"]
@@ -34,31 +44,45 @@ DEFAULT_RESIDENT_BYTES = 32 << 20
 class Recovered(msgspec.Struct):
     """What the data directory holds. `cluster_id` is "" while the node belongs to no cluster.
 
+    `snapshot`: what the state machine begins with, applied and committed up to its index; its
+    blocks come from `Store.snapshots`.
     `warnings`: one sentence each for the operator, such as a torn tail that was cut.
     """
 
     member_id: int
     cluster_id: str
     vote: Vote
+    snapshot: SnapshotMeta | None
     log: LogImage
     warnings: list[str]
 
 
+def _nobody_waits(_index: int, _snapshot: SnapshotMeta | None) -> None:
+    """For hosts that install no snapshots."""
+
+
 class Store:
-    """Opened with `Store.open`. `append`, `save_vote` and `found_cluster` only queue; two threads
-    write, and tell through the callbacks of `start`. `read` may be called in any thread.
+    """Opened with `Store.open`. `append`, `compact`, `install_snapshot`, `save_vote` and
+    `found_cluster` only queue; two threads write, and tell through the callbacks of `start`. `read`
+    may be called in any thread, and so may what `snapshots` can do.
     """
 
     def __init__(
-        self, lock: DirectoryLock, recovered: Recovered, log: Log, vote_writer: VoteWriter
+        self,
+        lock: DirectoryLock,
+        recovered: Recovered,
+        log: Log,
+        snapshots: SnapshotStore,
+        vote_writer: VoteWriter,
     ) -> None:
         """Use `Store.open`."""
         self.recovered = recovered
+        self.snapshots = snapshots
         self._lock = lock
         self._log = log
         self._vote_writer = vote_writer
         floor = (recovered.vote.floor_term, recovered.vote.floor_index)
-        self._log_writer = LogWriter(log, floor)
+        self._log_writer = LogWriter(log, snapshots, floor)
         self._log_thread: threading.Thread | None = None
         self._vote_thread: threading.Thread | None = None
 
@@ -99,9 +123,12 @@ class Store:
     ) -> Store:
         member_id = load_identity(data_dir)
         vote, warnings = load_vote(data_dir)
+        found = open_snapshots(data_dir / SNAPSHOTS_NAME)
         opened = open_log(
             data_dir,
             vote,
+            found.intact,
+            found.damaged,
             persist_vote=lambda changed: replace_file(data_dir / VOTE_NAME, encode_vote(changed)),
             segment_bytes=segment_bytes,
             resident_bytes=resident_bytes,
@@ -111,10 +138,11 @@ class Store:
             member_id,
             plan.cluster_id,
             plan.vote,
+            plan.snapshot,
             plan.log_image(opened.tail),
             warnings + plan.warnings,
         )
-        return cls(lock, recovered, opened.log, VoteWriter(data_dir, plan.vote))
+        return cls(lock, recovered, opened.log, found.store, VoteWriter(data_dir, plan.vote))
 
     def start(
         self,
@@ -123,18 +151,25 @@ class Store:
         on_log_persisted: Callable[[int], None],
         on_vote_persisted: Callable[[int], None],
         on_failed: Callable[[StorageFailure], None],
+        on_snapshot_installed: Callable[[int, SnapshotMeta | None], None] = _nobody_waits,
     ) -> None:
         """Start the two writing threads.
 
         They hand all calls of the other callbacks to `post`, for instance
         `loop.call_soon_threadsafe`. `on_log_persisted(seq)` and `on_vote_persisted(seq)`: this
-        effect and all before it are on disk. `on_failed` comes at most once, and no other call
+        effect and all before it are on disk. `on_snapshot_installed(index, snapshot)` answers
+        `install_snapshot`. `on_failed` comes at most once, and no other call
         after it: nothing that is queued then, or comes later, is written or answered.
         """
         reporter = Reporter(post, on_failed)
         self._log_thread = threading.Thread(
             target=self._log_writer.run,
-            args=(reporter, on_log_persisted, self._vote_writer.clear_floor),
+            args=(
+                reporter,
+                on_log_persisted,
+                on_snapshot_installed,
+                self._vote_writer.clear_floor,
+            ),
             name="raft-log",
             daemon=True,
         )
@@ -156,6 +191,23 @@ class Store:
     def append(self, effect: AppendLog) -> None:
         """Queue the batches for the log; `on_log_persisted` answers."""
         self._log_writer.append(effect)
+
+    def compact(self, upto_index: int) -> None:
+        """Queue the deletion of entries up to `upto_index`. Whole segments go, and the last one
+        never does. Raises ValueError when no durable snapshot holds them.
+        """
+        newest = self.snapshots.newest
+        if newest is None or upto_index > newest.index:
+            raise ValueError(f"no snapshot holds the entries up to {upto_index}")
+        self._log_writer.compact(CompactLog(upto_index))
+
+    def install_snapshot(self, effect: InstallSnapshot) -> None:
+        """Queue the end of the log for the snapshot that `snapshots` has received, behind all that
+        is queued. `on_snapshot_installed` answers: with the snapshot, once that is durable and the
+        next entry is the one behind it; or with None, when it was not the one that was announced
+        (`SnapshotStore.install` says what that means) and nothing has changed.
+        """
+        self._log_writer.install_snapshot(effect)
 
     def save_vote(self, effect: SaveVote) -> None:
         """Queue term and vote for the vote file; `on_vote_persisted` answers."""
@@ -186,4 +238,5 @@ class Store:
             self._vote_thread.join()
             self._vote_thread = None
         self._log.close()
+        self.snapshots.close()
         self._lock.release()

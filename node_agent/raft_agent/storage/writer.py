@@ -16,11 +16,19 @@ from typing import TypeVar
 import msgspec
 
 from raft_agent.consensus.batch import Batch
-from raft_agent.consensus.types import AppendLog, SaveVote, Vote
+from raft_agent.consensus.types import (
+    AppendLog,
+    CompactLog,
+    InstallSnapshot,
+    SaveVote,
+    SnapshotMeta,
+    Vote,
+)
 from raft_agent.storage.datadir import VOTE_NAME
 from raft_agent.storage.files import is_disk_full, replace_file
 from raft_agent.storage.format import encode_vote
 from raft_agent.storage.log import Log
+from raft_agent.storage.snapshots import SnapshotStore
 
 _Job = TypeVar("_Job")
 
@@ -53,11 +61,11 @@ class Reporter:
     def failed(self) -> bool:
         return self._failed
 
-    def persisted(self, callback: Callable[[int], None], seq: int) -> None:
-        """Call `callback(seq)` in the loop, unless something has failed."""
+    def done(self, callback: Callable[[], None]) -> None:
+        """Call it in the loop, unless something has failed."""
         with self._lock:
             if not self._failed:
-                self._post(partial(callback, seq))
+                self._post(callback)
 
     def fail(self, what: str, error: Exception) -> None:
         """Tell of the first failure; later ones are its consequences."""
@@ -112,7 +120,11 @@ class VoteWriter:
                 reporter.fail(f"writing {self._path} failed", error)
                 continue
             if seq:
-                reporter.persisted(on_persisted, seq)
+                reporter.done(partial(on_persisted, seq))
+
+
+# A text is the id of the cluster that was founded.
+_LogJob = AppendLog | CompactLog | InstallSnapshot | str
 
 
 class LogWriter:
@@ -120,13 +132,20 @@ class LogWriter:
     (term, index), and that is on the medium.
     """
 
-    def __init__(self, log: Log, floor: tuple[int, int]) -> None:
+    def __init__(self, log: Log, snapshots: SnapshotStore, floor: tuple[int, int]) -> None:
         self._log = log
+        self._snapshots = snapshots
         self._floor = floor
-        # None stops the thread, a text is the id of the cluster that was founded.
-        self._queue: SimpleQueue[AppendLog | str | None] = SimpleQueue()
+        # None stops the thread.
+        self._queue: SimpleQueue[_LogJob | None] = SimpleQueue()
 
     def append(self, effect: AppendLog) -> None:
+        self._queue.put(effect)
+
+    def compact(self, effect: CompactLog) -> None:
+        self._queue.put(effect)
+
+    def install_snapshot(self, effect: InstallSnapshot) -> None:
         self._queue.put(effect)
 
     def found_cluster(self, cluster_id: str) -> None:
@@ -140,6 +159,7 @@ class LogWriter:
         self,
         reporter: Reporter,
         on_persisted: Callable[[int], None],
+        on_installed: Callable[[int, SnapshotMeta | None], None],
         on_floor_reached: Callable[[], None],
     ) -> None:
         """The thread."""
@@ -150,7 +170,7 @@ class LogWriter:
             if reporter.failed:
                 continue
             try:
-                seq = self._write(jobs)
+                seq, installed = self._write(jobs)
                 if self._floor != (0, 0) and self._log.last >= self._floor:
                     self._floor = (0, 0)
                     on_floor_reached()
@@ -158,11 +178,18 @@ class LogWriter:
                 reporter.fail("writing the log failed", error)
                 continue
             if seq:
-                reporter.persisted(on_persisted, seq)
+                reporter.done(partial(on_persisted, seq))
+            for index, snapshot in installed:
+                reporter.done(partial(on_installed, index, snapshot))
 
-    def _write(self, jobs: list[AppendLog | str | None]) -> int:
-        """Carry out the jobs; the number of the last AppendLog among them, or 0."""
+    def _write(
+        self, jobs: list[_LogJob | None]
+    ) -> tuple[int, list[tuple[int, SnapshotMeta | None]]]:
+        """Carry out the jobs; the number of the last AppendLog among them, or 0, and what came of
+        the installations.
+        """
         seq = 0
+        installed: list[tuple[int, SnapshotMeta | None]] = []
         batches: list[Batch] = []
         for job in jobs:
             if isinstance(job, AppendLog):
@@ -172,12 +199,24 @@ class LogWriter:
                     self._log.truncate(job.truncate_from)
                 batches.extend(job.batches)
                 seq = job.seq
+                continue
+            self._log.append(batches)
+            batches = []
+            if isinstance(job, CompactLog):
+                self._log.compact(job.upto_index)
+            elif isinstance(job, InstallSnapshot):
+                installed.append((job.index, self._install(job)))
             elif job is not None:
-                self._log.append(batches)
-                batches = []
                 self._log.found_cluster(job)
         self._log.append(batches)
-        return seq
+        return seq, installed
+
+    def _install(self, effect: InstallSnapshot) -> SnapshotMeta | None:
+        snapshot = self._snapshots.install(effect, self._log.cluster_id)
+        if snapshot is not None:
+            self._log.found_cluster(snapshot.configuration.cluster_id)
+            self._log.reset(snapshot.index, snapshot.term)
+        return snapshot
 
 
 def _drain(queue: SimpleQueue[_Job]) -> list[_Job]:

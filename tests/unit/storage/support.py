@@ -14,7 +14,14 @@ import msgspec
 import pytest
 
 from raft_agent.consensus.batch import Batch, BatchKind, encode
-from raft_agent.consensus.types import AppendLog, Configuration, Member, SaveVote, Vote
+from raft_agent.consensus.types import (
+    AppendLog,
+    Configuration,
+    Member,
+    SaveVote,
+    SnapshotMeta,
+    Vote,
+)
 from raft_agent.storage.format import (
     SEGMENT_HEADER_SIZE,
     encode_segment_header,
@@ -87,12 +94,14 @@ class Driver:
         self.store = store
         self.logs: Queue[int] = Queue()
         self.votes: Queue[int] = Queue()
+        self.installed: Queue[tuple[int, SnapshotMeta | None]] = Queue()
         self.failures: Queue[StorageFailure] = Queue()
         self._seq = 0
         store.start(
             post=lambda callback: callback(),
             on_log_persisted=self.logs.put,
             on_vote_persisted=self.votes.put,
+            on_snapshot_installed=lambda index, snapshot: self.installed.put((index, snapshot)),
             on_failed=self.failures.put,
         )
 
