@@ -52,6 +52,22 @@ class Host(Protocol):
     def transfer_leadership(self, target: str, done: Callable[[str | Failure], None]) -> None:
         """Hand over to the member `target` ("": any); calls back with the new leader's name."""
 
+    def change_membership(
+        self,
+        request: protocol.Join
+        | protocol.Leave
+        | protocol.MemberPromote
+        | protocol.MemberUpdate
+        | protocol.JoinSelf,
+        done: Callable[[protocol.MembershipResult | Failure], None],
+        *,
+        may_forward: bool,
+    ) -> None:
+        """Change the members. `may_forward`: find the leader; else fail when this node does not
+        lead."""
+
+    def join_challenge(self) -> bytes: ...
+
     def is_leader(self) -> bool: ...
 
     def leader_name(self) -> str | None: ...

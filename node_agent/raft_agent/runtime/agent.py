@@ -41,10 +41,12 @@ from raft_agent.consensus.types import (
 from raft_agent.logs import LogContext
 from raft_agent.machine.machine import Machine
 from raft_agent.runtime.barriers import Barriers
+from raft_agent.runtime.changes import Changes
+from raft_agent.runtime.changes import Request as ChangeRequest
 from raft_agent.runtime.engine import Answer, Engine, now_us
 from raft_agent.runtime.events import EventLog
 from raft_agent.runtime.joining import Applicant, Doorkeeper
-from raft_agent.runtime.memberships import MembershipRequest, Memberships, membership_result
+from raft_agent.runtime.memberships import Memberships
 from raft_agent.runtime.proposals import Proposals
 from raft_agent.runtime.refusals import NO_LEADER_HINT, failure_of
 from raft_agent.runtime.snapshotter import Snapshotter
@@ -174,9 +176,10 @@ class Agent:
             loop=loop,
             feed=self.engine.feed,
             next_tag=lambda: next(self._tags),
-            members=lambda: self._views.member_list().members,
+            list_members=self._views.member_list,
         )
         self._doorkeeper = Doorkeeper(config.cluster.token, loop.time)
+        self._changes = Changes(self, self._memberships, self._doorkeeper, loop)
         self._applicant = self._make_applicant(address)
         self._snapshotter = Snapshotter(
             node=node,
@@ -458,65 +461,15 @@ class Agent:
 
     def change_membership(
         self,
-        request: MembershipRequest,
+        request: ChangeRequest,
         done: Callable[[protocol.MembershipResult | Failure], None],
+        *,
+        may_forward: bool,
     ) -> None:
-        if isinstance(request, protocol.JoinSelf):
-            self._let_in(request, done)
-        elif isinstance(request, protocol.Leave) and self._hands_over_before(request):
-            self._leave_as_leader(request, done)
-        else:
-            self._memberships.change(request, done)
+        self._changes.change(request, done, may_forward=may_forward)
 
     def join_challenge(self) -> bytes:
         return self._doorkeeper.challenge()
-
-    def _let_in(
-        self,
-        request: protocol.JoinSelf,
-        done: Callable[[protocol.MembershipResult | Failure], None],
-    ) -> None:
-        """Somebody asks for itself; whoever was asked checks that, and the leader adds it."""
-        problem = self._doorkeeper.problem(request)
-        join = protocol.Join(request.id, request.name, request.address)
-        if problem is not None:
-            done(problem)
-        elif self.is_leader():
-            self._memberships.change(join, done)
-        else:
-            self._forward_change(join, done)
-
-    def _forward_change(
-        self,
-        request: MembershipRequest,
-        done: Callable[[protocol.MembershipResult | Failure], None],
-    ) -> None:
-        self.forward(
-            request,
-            lambda outcome: done(
-                outcome if isinstance(outcome, Failure) else membership_result(outcome)
-            ),
-        )
-
-    def _hands_over_before(self, request: protocol.Leave) -> bool:
-        configuration = self.node.configuration
-        is_own = request.name == self.node_name and not request.force
-        return is_own and configuration is not None and len(configuration.voters) > 1
-
-    def _leave_as_leader(
-        self,
-        request: protocol.Leave,
-        done: Callable[[protocol.MembershipResult | Failure], None],
-    ) -> None:
-        """A leader that leaves hands over first; whoever leads then removes it."""
-
-        def handed_over(outcome: str | Failure) -> None:
-            if isinstance(outcome, Failure):
-                done(outcome)
-            else:
-                self._forward_change(request, done)
-
-        self.transfer_leadership("", handed_over)
 
     def is_leader(self) -> bool:
         return self.node.role is Role.LEADER

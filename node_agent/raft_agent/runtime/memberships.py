@@ -61,7 +61,7 @@ class _Wanted:
 
 
 class Memberships:
-    """`members`: as the API shows them. `tags` are shared with others who ask the core."""
+    """`list_members`: as the API shows them. `next_tag`: shared with others who ask the core."""
 
     def __init__(
         self,
@@ -71,14 +71,14 @@ class Memberships:
         loop: asyncio.AbstractEventLoop,
         feed: Callable[[Event], None],
         next_tag: Callable[[], int],
-        members: Callable[[], list[protocol.MemberInfo]],
+        list_members: Callable[[], protocol.MemberListResult],
     ) -> None:
         self._node = node
         self._transport = transport
         self._loop = loop
         self._feed = feed
         self._next_tag = next_tag
-        self._members = members
+        self._list = list_members
         self._wanted: dict[int, _Wanted] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._given_up: Failure | None = None
@@ -132,7 +132,7 @@ class Memberships:
             change = MembershipChange(update=(member,))
             self._want(change, done, note=f"{request.name} is a member already; its address moved")
         else:
-            done(self._result(f"{request.name} is a member already"))
+            done(self.result(f"{request.name} is a member already"))
 
     def _problem(
         self, configuration: Configuration, request: protocol.Join, hello: Hello
@@ -199,7 +199,7 @@ class Memberships:
         if member is None:
             done(_no_such_member(configuration, request.name))
         elif member.id in configuration.voters:
-            done(self._result(f"{request.name} is a voter already"))
+            done(self.result(f"{request.name} is a voter already"))
         else:
             change = MembershipChange(joining=(Joining(member.id),))
             note = f"{request.name} becomes a voter as soon as it has caught up"
@@ -215,6 +215,15 @@ class Memberships:
         moved = Member(member.id, member.name, request.address)
         note = f"{request.name} is dialled at {request.address} from now on"
         self._want(MembershipChange(update=(moved,)), done, note=note)
+
+    def hands_over_before(self, request: MembershipRequest) -> bool:
+        """Whether this leader is the one that is to leave, and there is somebody to lead then."""
+        configuration = self._node.configuration
+        if configuration is None or not isinstance(request, protocol.Leave) or request.force:
+            return False
+        member = _by_name(configuration, request.name)
+        is_own = member is not None and member.id == self._node.state.member_id
+        return is_own and len(configuration.voters) > 1
 
     # --- the core's answers
 
@@ -238,7 +247,7 @@ class Memberships:
 
     def changed(self, answer: MembershipChanged) -> None:
         wanted = self._wanted.pop(answer.tag)
-        wanted.done(self._result(wanted.note, answer.index))
+        wanted.done(self.result(wanted.note, answer.index))
 
     def refused(self, answer: Refused, failure: Failure) -> None:
         wanted = self._wanted.pop(answer.tag)
@@ -247,20 +256,16 @@ class Memberships:
         else:
             wanted.done(failure)
 
-    def _result(self, note: str, index: int = 0) -> protocol.MembershipResult:
+    def result(self, note: str, index: int = 0) -> protocol.MembershipResult:
+        """Who the members are now; `note` says what was done."""
         configuration = self._node.configuration
-        voters = len(configuration.voters) if configuration else 0
-        warnings = []
-        if voters and voters % 2 == 0:
-            warnings.append(
-                f"{voters} voters bear the loss of {(voters - 1) // 2}, no more than {voters - 1} "
-                "would: add one more, or remove one"
-            )
+        listed = self._list()
         return protocol.MembershipResult(
-            index=index or self._node.configuration_index,
-            warnings=warnings,
-            members=self._members(),
+            index=index or listed.configuration_index,
+            warnings=protocol.voter_warnings(len(configuration.voters) if configuration else 0),
+            members=listed.members,
             note=note,
+            pending=listed.pending,
         )
 
     def give_up(self, failure: Failure) -> None:
@@ -284,8 +289,9 @@ def membership_result(reply: bytes) -> protocol.MembershipResult | Failure:
         answer = _REPLY.decode(reply)
         if answer.error is None:
             return _RESULT.decode(answer.result)
-    except msgspec.DecodeError as error:
-        return Failure(ErrorCode.UNKNOWN_OUTCOME, f"The leader's answer can't be read: {error}")
+    except msgspec.DecodeError as unreadable:
+        what = f"The leader's answer can't be read: {unreadable}"
+        return Failure(ErrorCode.UNKNOWN_OUTCOME, what)
     error = answer.error
     return Failure(error.code, error.error, error.hint, error.leader)
 

@@ -14,7 +14,7 @@ from raft_agent.api.protocol import (
 )
 from raft_agent.consensus.node import Node
 from raft_agent.consensus.progress import Progress
-from raft_agent.consensus.types import Role
+from raft_agent.consensus.types import Configuration, Role
 from raft_agent.runtime.engine import now_us
 from raft_agent.transport.transport import Transport
 
@@ -71,6 +71,7 @@ class Views:
                     f"{member.id:016x}",
                     member.address,
                     "learner" if member.id in configuration.learners else "voter",
+                    _member_state(configuration, member.id),
                 )
                 for member in configuration.members
             ),
@@ -79,8 +80,15 @@ class Views:
 
     def member_list(self) -> MemberListResult:
         configuration = self._node.configuration
-        cluster_id = configuration.cluster_id if configuration else ""
-        return MemberListResult(cluster_id, self.leader_name(), self._members())
+        index = self._node.configuration_index
+        return MemberListResult(
+            cluster_id=configuration.cluster_id if configuration else "",
+            leader=self.leader_name(),
+            members=self._members(),
+            configuration_index=index,
+            pending=configuration is not None
+            and (bool(configuration.voters_outgoing) or index > self._node.commit_index),
+        )
 
     def status(self) -> StatusResult:
         node = self._node
@@ -195,6 +203,13 @@ class Views:
             lag,
             detail,
         )
+
+
+def _member_state(configuration: Configuration, member_id: int) -> str:
+    if any(entry.id == member_id for entry in configuration.joining):
+        return "joining"
+    staying = member_id in configuration.voters or member_id in configuration.learners
+    return "" if staying else "leaving"
 
 
 def _contact_ms(progress: Progress) -> int:
