@@ -31,27 +31,33 @@ class DamagedSnapshotError(StorageError):
 
 
 class NewFile:
-    """A file that grows under a temporary name. After an OSError it is removed."""
+    """A file that grows under a temporary name. After an OSError it is removed.
+
+    Another thread may remove it while it is written: nothing must be written then to a descriptor
+    that is closed, and may be the log's by now.
+    """
 
     def __init__(self, path: Path, flags: int) -> None:
         self.size_bytes = 0
         self.checksum = 0
         self._path = path
         self._synced_bytes = 0
+        self._lock = threading.RLock()
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | flags, 0o600)
 
     def append(self, *buffers: bytes) -> None:
         """Write behind what is there; synced piece by piece."""
-        try:
-            self.size_bytes = write_all(self._fd, buffers, self.size_bytes)
-            for data in buffers:
-                self.checksum = google_crc32c.extend(self.checksum, data)
-            if self.size_bytes - self._synced_bytes >= _SYNC_EVERY_BYTES:
-                platform.sync_data(self._fd)
-                self._synced_bytes = self.size_bytes
-        except OSError:
-            self.remove()
-            raise
+        with self._lock:
+            try:
+                self.size_bytes = write_all(self._fd, buffers, self.size_bytes)
+                for data in buffers:
+                    self.checksum = google_crc32c.extend(self.checksum, data)
+                if self.size_bytes - self._synced_bytes >= _SYNC_EVERY_BYTES:
+                    platform.sync_data(self._fd)
+                    self._synced_bytes = self.size_bytes
+            except OSError:
+                self.remove()
+                raise
 
     def read_header(self) -> SnapshotHeader:
         """Raises SnapshotDamageError, UnknownVersionError and OSError."""
@@ -67,25 +73,27 @@ class NewFile:
 
     def settle(self, path: Path) -> None:
         """Make the content durable, then give it the name `path`, which is not durable yet."""
-        try:
-            platform.sync_file(self._fd)
-            self._path.replace(path)
-        except OSError:
-            self.remove()
-            raise
-        self._close()
+        with self._lock:
+            try:
+                platform.sync_file(self._fd)
+                self._path.replace(path)
+            except OSError:
+                self.remove()
+                raise
+            self._close()
 
     def remove(self) -> None:
         """Close and remove it, unless it has got its name. May be called again."""
-        if self._close():
+        with self._lock:
+            if self._fd < 0:
+                return
+            self._close()
             with contextlib.suppress(OSError):  # the next start removes it as well
                 self._path.unlink()
 
-    def _close(self) -> bool:
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
-            os.close(fd)
-        return fd >= 0
+    def _close(self) -> None:
+        os.close(self._fd)
+        self._fd = -1
 
 
 class Incoming:

@@ -57,10 +57,6 @@ class Recovered(msgspec.Struct):
     warnings: list[str]
 
 
-def _nobody_waits(_index: int, _snapshot: SnapshotMeta | None) -> None:
-    """For hosts that install no snapshots."""
-
-
 class Store:
     """Opened with `Store.open`. `append`, `compact`, `install_snapshot`, `save_vote` and
     `found_cluster` only queue; two threads write, and tell through the callbacks of `start`. `read`
@@ -150,8 +146,8 @@ class Store:
         post: Callable[[Callable[[], None]], None],
         on_log_persisted: Callable[[int], None],
         on_vote_persisted: Callable[[int], None],
+        on_snapshot_installed: Callable[[int, SnapshotMeta | None], None],
         on_failed: Callable[[StorageFailure], None],
-        on_snapshot_installed: Callable[[int, SnapshotMeta | None], None] = _nobody_waits,
     ) -> None:
         """Start the two writing threads.
 
