@@ -26,7 +26,7 @@ VERSION = 1
 
 # A block holds about this much, or one item that is larger.
 BLOCK_BYTES = 128 << 10
-BLOCK_ITEMS = 1000
+BLOCK_ITEMS = 500
 
 
 class SnapshotError(ValueError):
@@ -157,15 +157,20 @@ class SnapshotView:
             if size >= BLOCK_BYTES:
                 return entries
             self._cursor = key
-            entry = before[key] if key in before else self._entries[key]
+            entry = self._forget(key) if key in before else self._entries[key]
             if entry is not None:
                 entries.append(entry)
                 size += len(key) + len(entry.value)
         if len(keys) < limit:
             self._keys_done = True
-            self._before = {}
-            self._before_index = KeyIndex()
         return entries
+
+    def _forget(self, key: str) -> Entry | None:
+        # At once and not all together at the end, which would be a pause.
+        entry = self._before.pop(key)
+        if entry is not None:
+            self._before_index.remove(key)
+        return entry
 
     def _cut(
         self, section: Section, items: Iterable[Any], size_of: Callable[[Any], int]

@@ -8,10 +8,16 @@ from hypothesis import strategies as st
 
 from raft_agent.machine.commands import (
     COMMAND_ERRORS,
+    CloseSession,
     Command,
     Delete,
+    InSession,
+    KeepSession,
+    Once,
+    OpenSession,
     Put,
     SendMessage,
+    SetSetting,
     decode_command,
     encode_command,
     join_commands,
@@ -19,10 +25,20 @@ from raft_agent.machine.commands import (
 )
 
 revisions = st.integers(-1, 2**63 - 1)
-commands = st.one_of(
+state_commands = st.one_of(
     st.builds(Put, st.text(), st.binary(), revisions),
     st.builds(Delete, st.text(), revisions),
     st.builds(SendMessage, st.text(), st.text()),
+)
+numbers = st.integers(0, 2**63 - 1)
+commands = st.one_of(
+    state_commands,
+    st.builds(OpenSession, numbers),
+    st.builds(KeepSession, numbers),
+    st.builds(CloseSession, numbers),
+    st.builds(InSession, numbers, numbers, numbers, state_commands),
+    st.builds(Once, st.binary(), numbers, state_commands),
+    st.builds(SetSetting, st.text(), numbers),
 )
 
 
@@ -37,6 +53,12 @@ def test_a_command_is_read_as_it_was_written(command: Command) -> None:
         (Put("k", b"v", 7), b"\x94\x01\xa1k\xc4\x01v\x07"),
         (Delete("k"), b"\x93\x02\xa1k\xff"),
         (SendMessage("hi", "n"), b"\x93\x03\xa2hi\xa1n"),
+        (OpenSession(9), b"\x92\x04\x09"),
+        (KeepSession(9), b"\x92\x05\x09"),
+        (CloseSession(9), b"\x92\x06\x09"),
+        (InSession(9, 8, 7, Delete("k")), b"\x95\x07\x09\x08\x07\x93\x02\xa1k\xff"),
+        (Once(b"id", 5, Delete("k")), b"\x94\x08\xc4\x02id\x05\x93\x02\xa1k\xff"),
+        (SetSetting("s", 5), b"\x93\x09\xa1s\x05"),
     ],
 )
 def test_the_bytes_in_logs_that_exist_never_change(command: Command, encoded: bytes) -> None:
@@ -53,6 +75,7 @@ def test_the_bytes_in_logs_that_exist_never_change(command: Command, encoded: by
         b"\x92\x01\xa1k",  # no value
         b"\x93\x02\xa1k\xff\x00",  # something behind the command
         b"\x91" * 100_000,
+        b"\x95\x07\x01\x01\x00\x92\x04\x09",  # a session in a session
     ],
 )
 def test_bytes_that_are_no_command_are_refused(data: bytes) -> None:
