@@ -156,7 +156,7 @@ class Election:
             and state.configuration is not None
             and quorum.is_lost(state.configuration, self._refused)
         ):
-            state.role = Role.FOLLOWER
+            state.role = state.resting_role()
 
     # --- voting
 
@@ -188,6 +188,6 @@ class Election:
             if state.voted_for == 0:
                 state.save_vote(message.term, sender)
             if state.role is Role.PRE_CANDIDATE:
-                state.role = Role.FOLLOWER
+                state.role = state.resting_role()
             state.reset_election_timer()
         state.send(sender, VoteReply(state.current_term, message.request_id, granted))

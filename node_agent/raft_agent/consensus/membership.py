@@ -73,6 +73,15 @@ class Membership:
         committed = self.in_force_at(commit_index)
         return committed is not None and member_id in committed[1].removed
 
+    def may_lead(self, member_id: int, commit_index: int) -> bool:
+        """Whether it is a voter, or was one in the last configuration that is known to be committed
+        or since: before its removal is committed, the others may need it to lead once more (§4.2.2
+        of the thesis), because nobody else may have the removal in its log.
+        """
+        committed = self.in_force_at(commit_index)
+        since = committed[0] if committed else 0
+        return any(index >= since and is_voter(known, member_id) for index, known in self._history)
+
     @property
     def first(self) -> tuple[int, Configuration] | None:
         return self._history[0] if self._history else None

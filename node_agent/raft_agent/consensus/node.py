@@ -295,7 +295,9 @@ class Node:
     def _received(self, event: Received) -> None:
         state = self.state
         sender, message = event.sender, event.message
-        if state.membership.is_removed(sender, state.commit_index):
+        # A leader that removed itself hands over to an heir that may know the commit already.
+        is_last_word = isinstance(message, TimeoutNow)
+        if state.membership.is_removed(sender, state.commit_index) and not is_last_word:
             if isinstance(message, _CALLS):
                 state.send(sender, Removed(state.current_term, message.request_id))
         elif isinstance(message, _BOOTSTRAP_MESSAGES):

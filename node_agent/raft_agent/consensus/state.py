@@ -302,7 +302,7 @@ class RaftState:
         """Whether this node may be a candidate: a voter with a disk that works, whose log is not
         about to be forgotten, and its end not damaged."""
         return (
-            is_voter(self.configuration, self.member_id)
+            self.membership.may_lead(self.member_id, self.commit_index)
             and not self.told_removed
             and self.vote_floor == (0, 0)
             and not self.installing
