@@ -11,28 +11,16 @@ from typing import TYPE_CHECKING, Any
 from raft_agent.consensus import quorum
 from raft_agent.consensus.batch import Batch
 from raft_agent.consensus.node import Node
-from raft_agent.consensus.types import (
-    AppendEntries,
-    AppendLog,
-    AppendReply,
-    BootstrapInstall,
-    Heartbeat,
-    Message,
-    ReadIndexReply,
-    RequestVote,
-    Role,
-    TimeoutNow,
-    VoteReply,
-)
-from tests.sim.disk import Disk, LogFile
+from raft_agent.consensus.types import AppendLog, Role
+from tests.sim.disk import Disk
+from tests.sim.logfile import LogFile
+from tests.sim.memberships import Memberships
+from tests.sim.promises import Promises
+from tests.sim.violation import Violation, require
 
 if TYPE_CHECKING:
     from tests.sim.cluster import Cluster
     from tests.sim.process import Process
-
-
-class Violation(AssertionError):  # noqa: N818 - it is no error of the simulator's
-    """A rule of Raft, or a promise to a client, was broken."""
 
 
 class _Watched:
@@ -57,31 +45,26 @@ class Checks:
         self._watched: dict[int, _Watched] = {}
         self._disks: dict[int, Disk] = {}
         self._leaders: dict[int, int] = {}
-        self._votes: dict[tuple[int, int], int] = {}
-        self._terms: dict[int, int] = {}
+        self.promises = Promises()
         # (first index, term) of every batch ever appended: the batch, and the term before it.
         self._appended: dict[tuple[str, int, int], tuple[Batch, int]] = {}
         self._results: dict[int, tuple[Batch, Any]] = {}
         self.cluster_id = ""
         self.committed = LogFile()
+        self.memberships = Memberships(self.committed, self.promises)
         # The term of the leader, or later, in which the entries up to an index were committed.
         self._committed_in: list[tuple[int, int]] = []
 
     def violation(self, rule: str) -> Violation:
         return Violation(rule)
 
-    def _require(self, holds: bool, rule: str, process: Process, **facts: object) -> None:
-        if not holds:
-            told = ", ".join(f"{name}={value}" for name, value in facts.items())
-            raise Violation(f"{process.name}: {rule} ({told})")
-
     # --- processes come and go
 
     def started(self, process: Process, node: Node) -> None:
         self._disks[process.member_id] = process.disk
         self._watched[process.index] = _Watched(node.current_term)
-        promised = self._terms.get(process.member_id, 0)
-        self._require(
+        promised = self.promises.term_of(process.member_id)
+        require(
             node.current_term >= promised,
             "the term goes back at a restart",
             process,
@@ -91,6 +74,7 @@ class Checks:
 
     def ended(self, process: Process) -> None:
         del self._watched[process.index]
+        self.memberships.ended(process)
 
     # --- after each event
 
@@ -100,18 +84,19 @@ class Checks:
         written = process.disk.written
         log = state.log
         if log.last_index != written.last_index or log.last_term != written.last_term:
-            self._require(
+            require(
                 False,
                 "the core's log is not what it had written",
                 process,
                 core=(log.last_term, log.last_index),
                 disk=(written.last_term, written.last_index),
             )
+        self.memberships.stepped(process, node)
         if state.current_term != watched.term:
-            self._require(state.current_term > watched.term, "the term goes back", process)
+            require(state.current_term > watched.term, "the term goes back", process)
             watched.term = state.current_term
         if state.applied_index != watched.applied_index:
-            self._require(state.applied_index > watched.applied_index, "applied goes back", process)
+            require(state.applied_index > watched.applied_index, "applied goes back", process)
             watched.applied_index = state.applied_index
         if state.role is Role.LEADER:
             if watched.led_term != state.current_term:
@@ -126,7 +111,7 @@ class Checks:
     def _elected(self, process: Process, node: Node) -> None:
         term = node.current_term
         winner = self._leaders.setdefault(term, process.member_id)
-        self._require(
+        require(
             winner == process.member_id,
             "election safety: two leaders in one term",
             process,
@@ -136,7 +121,7 @@ class Checks:
         configuration = node.configuration
         if configuration is None:
             raise Violation(f"{process.name}: leads without a configuration")
-        self._require(
+        require(
             self.cluster_id in ("", configuration.cluster_id),
             "two clusters came out of one first start",
             process,
@@ -144,6 +129,7 @@ class Checks:
             second=configuration.cluster_id,
         )
         self.cluster_id = configuration.cluster_id
+        self.memberships.elected(process, node)
         self._complete(process)
 
     def _complete(self, process: Process) -> None:
@@ -158,7 +144,7 @@ class Checks:
             return
         committed = self.committed.batch_at(index)
         own = process.disk.written.batch_at(index)
-        self._require(
+        require(
             own is not None and committed is not None and own.term == committed.term,
             "leader completeness: a leader lacks a committed entry",
             process,
@@ -175,14 +161,14 @@ class Checks:
                 continue
             watched.matched[peer] = key
             if before is not None and before[0] == key[0]:
-                self._require(key[1] >= before[1], "a match index goes back", process)
+                require(key[1] >= before[1], "a match index goes back", process)
             if key[1] == 0:
                 continue
             disk = self._disks.get(peer)
             # A peer that knows of a later term may have cut its log since.
             if disk is None or max(disk.vote.term, disk.durable.last_term) > term:
                 continue
-            self._require(
+            require(
                 disk.holds(key[1], node.log.term_at(key[1])),
                 "a match index is beyond what is on the peer's disk",
                 process,
@@ -193,7 +179,7 @@ class Checks:
 
     def _commit_moved(self, process: Process, node: Node, watched: _Watched) -> None:
         index = node.commit_index
-        self._require(
+        require(
             index > watched.commit_index,
             "the commit index goes back",
             process,
@@ -202,7 +188,7 @@ class Checks:
         )
         written = process.disk.written
         if node.role is Role.LEADER:
-            self._require(
+            require(
                 node.log.term_at(index) == node.current_term,
                 "a leader commits by an entry of an older term",
                 process,
@@ -212,7 +198,7 @@ class Checks:
             self._newly_committed(process, node, index)
         else:
             own, committed = written.batch_at(index), self.committed.batch_at(index)
-            self._require(
+            require(
                 own is not None and committed is not None and own.term == committed.term,
                 "committed entries differ",
                 process,
@@ -226,7 +212,7 @@ class Checks:
         if self.committed.batches:
             last = self.committed.batches[-1]
             own = written.batch_at(last.last_index)
-            self._require(
+            require(
                 own is not None and own.term == last.term,
                 "committed entries differ",
                 process,
@@ -234,22 +220,8 @@ class Checks:
             )
         self.committed.write(0, new)
         self._committed_in.append((self.committed.last_index, node.current_term))
-        configuration = node.configuration
-        if configuration is None:
-            raise Violation(f"{process.name}: commits without a configuration")
-        term = new[-1].term
-        holders = {
-            voter
-            for voter in configuration.voters
-            if voter in self._disks and self._disks[voter].holds(index, term)
-        }
-        self._require(
-            quorum.has_quorum(configuration, holders),
-            "committed, but not on the disks of a majority",
-            process,
-            index=index,
-            holders=len(holders),
-        )
+        self.memberships.committed(node.current_term)
+        self._on_disks(process, node, index, new[-1].term)
         for other in self._cluster.processes:
             seen = self._watched.get(other.index)
             if (
@@ -259,6 +231,23 @@ class Checks:
             ):
                 self._complete(other)
 
+    def _on_disks(self, process: Process, node: Node, index: int, term: int) -> None:
+        """What is committed is on the disks of a quorum. The leader goes by the latest in its log;
+        a follower may be the first to say it, when the leader has crashed while it told: its own
+        configuration, or one that the leader may have had."""
+        written = process.disk.written
+        counting = [known for _, known in written.configurations[-1:]]
+        if node.role is not Role.LEADER:
+            counting += self.memberships.since(written.configuration_index, node.current_term)
+        holders = {member for member, disk in self._disks.items() if disk.holds(index, term)}
+        require(
+            any(quorum.has_quorum(configuration, holders) for configuration in counting),
+            "committed, but not on the disks of a majority",
+            process,
+            index=index,
+            holders=len(holders),
+        )
+
     # --- effects
 
     def appending(self, process: Process, effect: AppendLog) -> None:
@@ -267,7 +256,7 @@ class Checks:
         cut = effect.truncate_from
         if cut:
             self._cluster.seen["log_cut"] += 1
-            self._require(
+            require(
                 cut > self._watched[process.index].commit_index,
                 "a committed entry is cut",
                 process,
@@ -276,7 +265,7 @@ class Checks:
             if cut <= self.committed.last_index:
                 lost = written.batch_at(cut)
                 committed = self.committed.batch_at(cut)
-                self._require(
+                require(
                     lost is None or committed is None or lost.term != committed.term,
                     "an entry is cut that is committed elsewhere",
                     process,
@@ -286,16 +275,17 @@ class Checks:
         before = written.batch_at(last_index)
         term_before = before.term if before is not None else 0
         for batch in effect.batches:
-            self._require(
+            require(
                 batch.first_index == last_index + 1 and batch.term >= term_before,
                 "a log with a gap, or terms that fall",
                 process,
                 index=batch.first_index,
                 after=last_index,
             )
+            self.memberships.appended(batch)
             key = (process.disk.cluster_id, batch.first_index, batch.term)
             known, known_before = self._appended.setdefault(key, (batch, term_before))
-            self._require(
+            require(
                 (known is batch or known.record == batch.record) and known_before == term_before,
                 "log matching: two different entries have the same index and term",
                 process,
@@ -306,7 +296,7 @@ class Checks:
 
     def applied(self, process: Process, batch: Batch, results: Any) -> None:
         """State machine safety: the same batch at the same index everywhere, same results."""
-        self._require(
+        require(
             batch.last_index <= self.committed.last_index
             or (process.node is not None and batch.last_index <= process.node.commit_index),
             "applied before it was committed",
@@ -314,78 +304,9 @@ class Checks:
             index=batch.first_index,
         )
         known, known_results = self._results.setdefault(batch.first_index, (batch, results))
-        self._require(
+        require(
             (known is batch or known.record == batch.record) and known_results == results,
             "state machine safety: two nodes applied different entries",
             process,
             index=batch.first_index,
         )
-
-    # --- promises
-
-    def departing(self, process: Process, message: Message, to: int, cuts_since: int) -> None:
-        """What a message promises must be on this node's disk by the time it leaves.
-
-        `cuts_since`: how often the log was cut since the message was made. What was cut by a later
-        leader was on the disk, or would have been, and can't be looked up any more.
-        """
-        disk = process.disk
-        durable = disk.durable
-        match message:
-            case AppendEntries() | Heartbeat() | RequestVote() | TimeoutNow():
-                self._term_is_durable(process, message)
-            case ReadIndexReply(index=index) if index:
-                self._term_is_durable(process, message)
-            case VoteReply(term=term, granted=True):
-                self._vote_is_durable(process, term, to)
-            case AppendReply(success=True, match_index=match_index):
-                self._term_is_durable(process, message)
-                self._require(
-                    cuts_since > 0 or match_index <= durable.last_index,
-                    "acknowledged before it was on disk",
-                    process,
-                    match_index=match_index,
-                    durable=durable.last_index,
-                )
-                promised = self._terms.get(process.member_id, 0)
-                self._terms[process.member_id] = max(promised, message.term)
-            case BootstrapInstall():
-                self._require(
-                    durable.last_index > 0, "installs a first entry that is not on disk", process
-                )
-        if isinstance(message, RequestVote):
-            self._vote_is_durable(process, message.term, process.member_id)
-
-    def _term_is_durable(self, process: Process, message: Message) -> None:
-        disk = process.disk
-        # A node starts again with the term of its last entry, if that is later than the vote's.
-        self._require(
-            message.term <= max(disk.vote.term, disk.durable.last_term),
-            "a message of a term that is not on disk",
-            process,
-            message=type(message).__name__,
-            term=message.term,
-            durable=disk.vote.term,
-        )
-
-    def _vote_is_durable(self, process: Process, term: int, candidate: int) -> None:
-        vote = process.disk.vote
-        self._require(
-            vote.term > term or (vote.term == term and vote.voted_for == candidate),
-            "a vote left before it was on disk",
-            process,
-            term=term,
-            candidate=f"{candidate:016x}",
-            on_disk=(vote.term, f"{vote.voted_for:016x}"),
-        )
-        known = self._votes.setdefault((process.member_id, term), candidate)
-        self._require(
-            known == candidate,
-            "two votes in one term",
-            process,
-            term=term,
-            first=f"{known:016x}",
-            second=f"{candidate:016x}",
-        )
-        promised = self._terms.get(process.member_id, 0)
-        self._terms[process.member_id] = max(promised, term)

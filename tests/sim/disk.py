@@ -8,9 +8,8 @@ because scanning bytes at each event would be slow.
 from __future__ import annotations
 
 import random
-from bisect import bisect_right
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from raft_agent.consensus.batch import Batch
@@ -19,46 +18,10 @@ from raft_agent.storage.format import group_buffers
 from raft_agent.storage.judge import SECTOR_BYTES
 from tests.sim import recovery
 from tests.sim.clock import Clock
+from tests.sim.logfile import LogFile
 from tests.sim.options import DiskOptions
 
 Told = Callable[..., None]
-
-
-class LogFile:
-    """Consecutive batches, found by index."""
-
-    __slots__ = ("batches", "last_index", "last_term", "starts")
-
-    def __init__(self, batches: Iterable[Batch] = ()) -> None:
-        self.batches = list(batches)
-        self.starts = [batch.first_index for batch in self.batches]
-        self._measure()
-
-    def _measure(self) -> None:
-        self.last_index = self.batches[-1].last_index if self.batches else 0
-        self.last_term = self.batches[-1].term if self.batches else 0
-
-    def write(self, truncate_from: int, batches: Iterable[Batch]) -> None:
-        if truncate_from:
-            while self.starts and self.starts[-1] >= truncate_from:
-                self.starts.pop()
-                self.batches.pop()
-        for batch in batches:
-            self.starts.append(batch.first_index)
-            self.batches.append(batch)
-        self._measure()
-
-    def batch_at(self, index: int) -> Batch | None:
-        """The batch that holds the entry `index`."""
-        if not 0 < index <= self.last_index:
-            return None
-        return self.batches[bisect_right(self.starts, index) - 1]
-
-    def batches_from(self, index: int) -> list[Batch]:
-        """All batches from the one on that holds the entry `index`."""
-        if index > self.last_index:
-            return []
-        return self.batches[max(bisect_right(self.starts, index) - 1, 0) :]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +56,7 @@ class Disk:
 
     def _begin(self) -> None:
         """A new process: what was begun for the one before does not reach it."""
-        self.written = LogFile(self.durable.batches)
+        self.written = self.durable.copy()
         self.cuts = 0
         self.synced_log_seq = 0
         self.synced_vote_seq = 0

@@ -252,7 +252,7 @@ class Process:
             self._held.append((send, disk.cuts))
 
     def _depart(self, send: Send, cuts_since: int) -> None:
-        self.cluster.checks.departing(self, send.message, send.to, cuts_since)
+        self.cluster.checks.promises.departing(self, send.message, send.to, cuts_since)
         self.cluster.send(self, send.to, send.message)
 
     def _release_held(self) -> None:
