@@ -17,7 +17,6 @@ from raft_agent.api.host import Failure, Outcome
 from raft_agent.api.protocol import ErrorCode
 from raft_agent.api.server import ApiServer
 from raft_agent.config import Config
-from raft_agent.config.values import is_local, split_address
 from raft_agent.consensus.batch import Batch
 from raft_agent.consensus.node import Node
 from raft_agent.consensus.types import (
@@ -36,7 +35,6 @@ from raft_agent.consensus.types import (
     Settings,
     SnapshotMeta,
     TransferDone,
-    TransferLeadership,
 )
 from raft_agent.logs import LogContext
 from raft_agent.machine.machine import Machine
@@ -45,14 +43,16 @@ from raft_agent.runtime.changes import Changes
 from raft_agent.runtime.changes import Request as ChangeRequest
 from raft_agent.runtime.engine import Answer, Engine, now_us
 from raft_agent.runtime.events import EventLog
+from raft_agent.runtime.identity import check_owner, own_address
 from raft_agent.runtime.joining import Applicant, Doorkeeper
+from raft_agent.runtime.leaders import Transfers, forward_to_leader
 from raft_agent.runtime.memberships import Memberships
 from raft_agent.runtime.proposals import Proposals
-from raft_agent.runtime.refusals import NO_LEADER_HINT, failure_of
+from raft_agent.runtime.refusals import failure_of
+from raft_agent.runtime.restoring import Restorer, restore
 from raft_agent.runtime.snapshotter import Snapshotter
 from raft_agent.runtime.views import Views
-from raft_agent.storage.errors import StorageError
-from raft_agent.storage.store import Recovered, StorageFailure, Store
+from raft_agent.storage.store import StorageFailure, Store
 from raft_agent.transport.transport import PeerTarget, Transport, TransportHandlers
 
 log = logging.getLogger("raft.runtime")
@@ -100,12 +100,11 @@ class Agent:
     def _build(self, config: Config) -> None:
         loop = self._loop
         recovered = self._store.recovered
-        self._check_owner(recovered)
+        check_owner(config, recovered)
         if recovered.snapshot is not None:
-            blocks = self._store.snapshots.blocks(recovered.snapshot.index)
-            self.machine.adopt(Machine.restore(blocks))
+            self.machine.adopt(restore(self._store.snapshots, recovered.snapshot))
         timing = config.timing
-        address = self._own_address(recovered)
+        address = own_address(config, recovered)
         peers = tuple(peer.id for peer in config.peers)
         node = Node(
             member_id=recovered.member_id,
@@ -168,14 +167,14 @@ class Agent:
             lambda: self.machine.last_applied,
             patience_s=max(1.0, 4 * timing.election_timeout_max_ms / 1000),
         )
-        self._transfers: dict[int, Callable[[str | Failure], None]] = {}
-        self._tags = count(_TAGS)
+        tags = count(_TAGS)
+        self._transfers = Transfers(node, self.engine.feed, lambda: next(tags))
         self._memberships = Memberships(
             node=node,
             transport=self._transport,
             loop=loop,
             feed=self.engine.feed,
-            next_tag=lambda: next(self._tags),
+            next_tag=lambda: next(tags),
             list_members=self._views.member_list,
         )
         self._doorkeeper = Doorkeeper(config.cluster.token, loop.time)
@@ -191,21 +190,16 @@ class Agent:
             due_bytes=config.storage.snapshot_log_mib << 20,
             due_entries=config.storage.snapshot_entries,
         )
+        self._restorer = Restorer(
+            self.machine,
+            self._store.snapshots,
+            loop,
+            before=lambda: loop.create_task(self._snapshotter.stop()),
+            fail=self.on_fatal,
+        )
         self._api = ApiServer(
             self, socket_path=Path(config.ipc_socket), group=config.server.ipc_group
         )
-
-    def _check_owner(self, recovered: Recovered) -> None:
-        """Directories that were swapped, copied or renamed would vote under another's id."""
-        configurations = recovered.log.configurations
-        members = configurations[-1][1].members if configurations else ()
-        owner = next((m.name for m in members if m.id == recovered.member_id), self.node_name)
-        if owner != self.node_name:
-            raise StorageError(
-                f"{self._config.server.data_dir}: holds the data of the member {owner!r} (id "
-                f"{recovered.member_id:016x}), but server.node_id is {self.node_name!r}. Put the "
-                "right directory in its place, or correct server.node_id or server.data_dir"
-            )
 
     def _make_applicant(self, address: str) -> Applicant | None:
         """Who asks for this node to be added; None when somebody else has to."""
@@ -221,21 +215,6 @@ class Agent:
             is_fresh=lambda: self.node.role is Role.FRESH,
             tell=self._event,
         )
-
-    def _own_address(self, recovered: Recovered) -> str:
-        """What others are to dial. The configuration's word stands as long as this machine answers
-        to it: people may have joined this node by a name, where it would say a number itself.
-        """
-        configurations = recovered.log.configurations
-        members = configurations[-1][1].members if configurations else ()
-        known = next((m.address for m in members if m.id == recovered.member_id), None)
-        config = self._config
-        if known is not None and config.server.advertise_addr is None:
-            port = split_address(config.server.listen_addr)[1]
-            host, known_port = split_address(known)
-            if known_port == port and is_local(host):
-                return known
-        return config.advertise_address()
 
     # --- life
 
@@ -260,6 +239,7 @@ class Agent:
         if self._applicant is not None:
             self._applicant.stop()
         self.engine.close()
+        self._restorer.stop()
         await self._snapshotter.stop()
         self._give_up(
             Failure(ErrorCode.SHUTTING_DOWN, "The agent is stopping", "Try another member")
@@ -340,20 +320,12 @@ class Agent:
         self._barriers.applied(index)
 
     def on_snapshot_durable(self, snapshot: SnapshotMeta, restored: Callable[[], None]) -> None:
-        self._restoring = self._loop.create_task(self._restore(snapshot, restored))
+        def go_on() -> None:
+            self._proposals.skipped(snapshot.index)
+            restored()
+            self._barriers.applied(snapshot.index)
 
-    async def _restore(self, snapshot: SnapshotMeta, restored: Callable[[], None]) -> None:
-        await self._snapshotter.stop()
-        blocks = self._store.snapshots.blocks(snapshot.index)
-        try:
-            machine = await self._loop.run_in_executor(None, Machine.restore, blocks)
-        except StorageError as error:
-            self.on_fatal(error)
-            return
-        self.machine.adopt(machine)
-        self._proposals.skipped(snapshot.index)
-        restored()
-        self._barriers.applied(snapshot.index)
+        self._restorer.begin(snapshot, go_on)
 
     def on_answer(self, answer: Answer) -> None:
         if isinstance(answer, Proposed):
@@ -361,7 +333,7 @@ class Agent:
         elif isinstance(answer, ReadReady):
             self._barriers.ready(answer)
         elif isinstance(answer, TransferDone):
-            self._transfers.pop(answer.tag)(self._views.member_name(answer.leader))
+            self._transfers.answered(answer.tag, self._views.member_name(answer.leader))
         elif isinstance(answer, MembershipChanged):
             self._memberships.changed(answer)
         elif self._memberships.owns(answer.tag):
@@ -374,7 +346,7 @@ class Agent:
                 answer.tag, self._failure(answer), may_pass=answer.reason in passing
             )
         else:
-            self._transfers.pop(answer.tag)(self._failure(answer))
+            self._transfers.answered(answer.tag, self._failure(answer))
 
     def on_role(self, change: RoleChanged) -> None:
         self._context.role, self._context.term = str(change.role), change.term
@@ -393,6 +365,8 @@ class Agent:
     def on_note(self, note: Note) -> None:
         if note.kind == "bootstrap_waits":
             self._views.note = f"waiting to be joined: {note.facts['reason']}"
+        if note.kind == "removed":
+            self._transport.set_peers([])
         if note.kind == "pre_vote_started":
             # A node that is cut off asks several times a second: the first time is news.
             if self._asked_for_pre_votes:
@@ -423,41 +397,10 @@ class Agent:
         return None if age_us is None else age_us // 1000
 
     def forward(self, request: protocol.Request, done: Callable[[bytes | Failure], None]) -> None:
-        leader = self.node.leader_id
-        if leader in (0, self.node.state.member_id):
-            done(Failure(ErrorCode.NO_LEADER, "There is no leader", NO_LEADER_HINT))
-            return
-
-        def on_reply(body: bytes | None, sent: bool) -> None:
-            if body is not None:
-                done(body)
-            elif sent:
-                done(
-                    Failure(
-                        ErrorCode.UNKNOWN_OUTCOME,
-                        "The leader did not answer; what it was asked may still happen",
-                        "See which members are alive: raftctl health",
-                    )
-                )
-            else:
-                done(Failure(ErrorCode.NO_LEADER, "The leader can't be reached", NO_LEADER_HINT))
-
-        self._transport.forward(leader, protocol.ENCODER.encode(request), on_reply)
+        forward_to_leader(self.node, self._transport, request, done)
 
     def transfer_leadership(self, target: str, done: Callable[[str | Failure], None]) -> None:
-        configuration = self.node.configuration
-        ids = {m.name: m.id for m in configuration.members} if configuration else {}
-        if target and target not in ids:
-            names = ", ".join(sorted(ids))
-            done(
-                Failure(
-                    ErrorCode.NO_SUCH_MEMBER, f"{target} is no member", f"The members are: {names}"
-                )
-            )
-            return
-        tag = next(self._tags)
-        self._transfers[tag] = done
-        self.engine.feed(TransferLeadership(tag, ids.get(target, 0)))
+        self._transfers.begin(target, done)
 
     def change_membership(
         self,

@@ -122,8 +122,14 @@ class Snapshotter:
         self._tell("snapshot_taken", index=index, size_bytes=meta.size_bytes, took_ms=took_ms)
         self._feed(SnapshotTaken(meta, self._store.snapshots.older_index))
 
-    def _in_thread(self, work: Callable[[], _T]) -> asyncio.Future[_T]:
-        return self._loop.run_in_executor(None, work)
+    async def _in_thread(self, work: Callable[[], _T]) -> _T:
+        """A thread can't be interrupted: who gives up waits until it has come to its end."""
+        future = self._loop.run_in_executor(None, work)
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            await asyncio.wait([future])
+            raise
 
 
 def _write(file: SnapshotFile, portion: Portion) -> None:

@@ -1,0 +1,41 @@
+"""Who this node is, by its data directory, and where others are to dial it."""
+
+from __future__ import annotations
+
+from raft_agent.config import Config
+from raft_agent.config.values import is_local, split_address
+from raft_agent.consensus.types import Member
+from raft_agent.storage.errors import StorageError
+from raft_agent.storage.store import Recovered
+
+
+def check_owner(config: Config, recovered: Recovered) -> None:
+    """Directories that were swapped, copied or renamed would vote under another's id. Raises
+    StorageError."""
+    own, name = _own_entry(recovered), config.server.node_id
+    if own is not None and own.name != name:
+        raise StorageError(
+            f"{config.server.data_dir}: holds the data of the member {own.name!r} (id "
+            f"{recovered.member_id:016x}), but server.node_id is {name!r}. Put the right directory "
+            "in its place, or correct server.node_id or server.data_dir"
+        )
+
+
+def own_address(config: Config, recovered: Recovered) -> str:
+    """What others are to dial. The configuration's word stands as long as this machine answers to
+    it: people may have joined this node by a name, where it would say a number itself. Raises
+    ConfigError when there is none.
+    """
+    own = _own_entry(recovered)
+    if own is not None and config.server.advertise_addr is None:
+        port = split_address(config.server.listen_addr)[1]
+        host, own_port = split_address(own.address)
+        if own_port == port and is_local(host):
+            return own.address
+    return config.advertise_address()
+
+
+def _own_entry(recovered: Recovered) -> Member | None:
+    configurations = recovered.log.configurations
+    members = configurations[-1][1].members if configurations else ()
+    return next((m for m in members if m.id == recovered.member_id), None)

@@ -1,0 +1,63 @@
+"""The state machine from a snapshot: at the start, and when a leader has sent one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from raft_agent.consensus.types import SnapshotMeta
+from raft_agent.machine.machine import Machine
+from raft_agent.machine.snapshot import SnapshotError
+from raft_agent.storage.errors import START_ANEW, StorageError
+from raft_agent.storage.snapshots import SnapshotStore
+
+
+def restore(snapshots: SnapshotStore, snapshot: SnapshotMeta) -> Machine:
+    """The state machine that `snapshot` holds. Blocks. Raises StorageError."""
+    try:
+        return Machine.restore(snapshots.blocks(snapshot.index))
+    except SnapshotError as error:
+        what = f"the snapshot of index {snapshot.index} can't be used: {error}"
+        raise StorageError(what, advice=START_ANEW) from error
+
+
+class Restorer:
+    """Puts snapshots that came from a leader into `machine`: built in a thread, while the loop goes
+    on, and taken over in one step.
+
+    `before()` is awaited first, `fail` is told what ends the node.
+    """
+
+    def __init__(
+        self,
+        machine: Machine,
+        snapshots: SnapshotStore,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        before: Callable[[], asyncio.Future[None] | asyncio.Task[None]],
+        fail: Callable[[Exception], None],
+    ) -> None:
+        self._machine = machine
+        self._snapshots = snapshots
+        self._loop = loop
+        self._before = before
+        self._fail = fail
+        self._task: asyncio.Task[None] | None = None
+
+    def begin(self, snapshot: SnapshotMeta, restored: Callable[[], None]) -> None:
+        """Have the machine take over what `snapshot` holds, then call `restored`."""
+        self._task = self._loop.create_task(self._restore(snapshot, restored))
+
+    async def _restore(self, snapshot: SnapshotMeta, restored: Callable[[], None]) -> None:
+        await self._before()
+        try:
+            machine = await self._loop.run_in_executor(None, restore, self._snapshots, snapshot)
+        except StorageError as error:
+            self._fail(error)
+            return
+        self._machine.adopt(machine)
+        restored()
+
+    def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
