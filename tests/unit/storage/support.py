@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from queue import Queue
 
+import google_crc32c
 import msgspec
 import pytest
 
@@ -17,10 +18,12 @@ from raft_agent.consensus.batch import Batch, BatchKind, encode
 from raft_agent.consensus.types import (
     AppendLog,
     Configuration,
+    InstallSnapshot,
     Member,
     SaveVote,
     SnapshotMeta,
     Vote,
+    WriteSnapshot,
 )
 from raft_agent.storage.format import (
     SEGMENT_HEADER_SIZE,
@@ -29,6 +32,13 @@ from raft_agent.storage.format import (
     segment_name,
 )
 from raft_agent.storage.plan import RecoveryPlan, plan_recovery
+from raft_agent.storage.snapshot_format import (
+    SnapshotHeader,
+    encode_block_prefix,
+    encode_end,
+    encode_header,
+)
+from raft_agent.storage.snapshots import SnapshotStore
 from raft_agent.storage.store import StorageFailure, Store
 
 CLUSTER = "a-cluster"
@@ -116,6 +126,18 @@ class Driver:
         while self.logs.get(timeout=TIMEOUT_S) < seq:
             pass
 
+    def install(self, effect: InstallSnapshot) -> SnapshotMeta | None:
+        """Returns once it is done."""
+        self.store.install_snapshot(effect)
+        index, snapshot = self.installed.get(timeout=TIMEOUT_S)
+        assert index == effect.index
+        return snapshot
+
+    def compact(self, upto_index: int) -> None:
+        """Returns once it is done."""
+        self.store.compact(upto_index)
+        self.append()
+
     def save_vote(self, seq: int, term: int, voted_for: int) -> None:
         """Returns once it is on disk."""
         self.store.save_vote(SaveVote(seq, term, voted_for))
@@ -133,6 +155,48 @@ def opened(data_dir: Path, *, segment_bytes: int = 64 << 10) -> Iterator[Driver]
         yield driver
     finally:
         store.close()
+
+
+def snapshot_meta(index: int, term: int = 1, cluster_id: str = CLUSTER) -> SnapshotMeta:
+    """As recovery wants to know it; size and checksum are of no file."""
+    return SnapshotMeta(index, term, 100, 7, 1, configuration(cluster_id))
+
+
+def snapshot_blocks(index: int, size_bytes: int = 3_000) -> list[bytes]:
+    """What a snapshot of this index holds."""
+    return [b"%d:%d" % (index, number) * (size_bytes // 8) for number in range(3)]
+
+
+def take_snapshot(
+    snapshots: SnapshotStore, index: int, term: int = 1, *, cluster_id: str = CLUSTER
+) -> SnapshotMeta:
+    file = snapshots.create(index, term, 1, configuration(cluster_id))
+    for block in snapshot_blocks(index):
+        file.write_block(block)
+    return file.finish()
+
+
+def snapshot_bytes(
+    index: int, term: int = 1, *, cluster_id: str = CLUSTER, size_bytes: int = 3_000
+) -> bytes:
+    """The whole file of a snapshot."""
+    blocks = snapshot_blocks(index, size_bytes)
+    data = encode_header(SnapshotHeader(index, term, 1, configuration(cluster_id)))
+    for number, block in enumerate(blocks):
+        data += encode_block_prefix(number, block) + block
+    return data + encode_end(len(blocks))
+
+
+def receive(
+    snapshots: SnapshotStore, data: bytes, index: int, term: int = 1, *, chunk: int = 1_000
+) -> InstallSnapshot:
+    """Have a leader's snapshot written piece by piece; what installs it then."""
+    checksum = google_crc32c.value(data)
+    for offset in range(0, len(data), chunk):
+        piece = data[offset : offset + chunk]
+        effect = WriteSnapshot(index, term, len(data), checksum, offset, piece)
+        assert snapshots.write_chunk(effect) == offset + len(piece)
+    return InstallSnapshot(index, term, len(data), checksum)
 
 
 def recovered_log(data_dir: Path) -> tuple[Batch, ...]:
@@ -201,7 +265,7 @@ class PowerFailures:
 
     def _take_over(self) -> None:
         """All that is there now is on the medium."""
-        for directory in (self._root, self._root / "log"):
+        for directory in (self._root, self._root / "log", self._root / "snapshots"):
             self._sync_directory(directory)
             for path in directory.iterdir():
                 if path.is_file():
@@ -290,7 +354,8 @@ class PowerFailures:
 
 def restore(image: Image, directory: Path) -> None:
     """Make `directory` what a crash left."""
-    (directory / "log").mkdir(parents=True)
+    for name in ("log", "snapshots"):
+        (directory / name).mkdir(parents=True)
     for name, data in image.items():
         (directory / name).write_bytes(data)
 
