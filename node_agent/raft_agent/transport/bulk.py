@@ -50,8 +50,8 @@ class BulkLink:
         """
         if self.connection is not None:
             self.connection.send(frame, bulk=True)
-        elif self._task is None and not self._is_over:
-            self._task = self.local.loop.create_task(self._run(frame))
+        elif self._task is None and self._made is None and not self._is_over:
+            self._task = self.local.loop.create_task(self._dial(frame))
         else:
             self.stats.dropped_frames += 1
 
@@ -79,16 +79,12 @@ class BulkLink:
         if self._made is connection:
             self._made = self.connection = None
 
-    async def _run(self, first: bytes) -> None:
+    async def _dial(self, first: bytes) -> None:
         try:
-            connection = await dial(
-                self.local.loop, self.target.address, lambda: BulkConnection(self, first)
-            )
+            await dial(self.local.loop, self.target.address, lambda: BulkConnection(self, first))
         except (OSError, ValueError) as error:
             self.stats.dropped_frames += 1
             self._report(str(error))
-        else:
-            await connection.ended
         finally:
             self._task = None
 
