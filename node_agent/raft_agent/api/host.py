@@ -42,9 +42,13 @@ class Host(Protocol):
     def propose(self, command: bytes, done: Callable[[Outcome], None]) -> None:
         """Replicate one encoded command. Commands of one turn of the loop share a batch."""
 
-    def read_barrier(self, done: Callable[[Failure | None], None]) -> None:
+    def read_barrier(self, done: Callable[[Failure | None], None], *, lease: bool = False) -> None:
         """Calls back with None once `machine` is at least as new as every write that was
-        acknowledged anywhere before this call (linearizable reads on any node)."""
+        acknowledged anywhere before this call (linearizable reads on any node). `lease`: the
+        leader's lease is proof enough that it still leads."""
+
+    def stale_age_ms(self) -> int | None:
+        """How long ago `machine` was as new as the leader's; None when that is not known."""
 
     def forward(self, request: protocol.Request, done: Callable[[bytes | Failure], None]) -> None:
         """Have the leader serve `request`; the answer is the encoded (MessagePack) Reply of it."""
@@ -54,11 +58,7 @@ class Host(Protocol):
 
     def change_membership(
         self,
-        request: protocol.Join
-        | protocol.Leave
-        | protocol.MemberPromote
-        | protocol.MemberUpdate
-        | protocol.JoinSelf,
+        request: protocol.MembershipRequest,
         done: Callable[[protocol.MembershipResult | Failure], None],
         *,
         may_forward: bool,
@@ -66,7 +66,8 @@ class Host(Protocol):
         """Change the members. `may_forward`: find the leader; else fail when this node does not
         lead."""
 
-    def join_challenge(self) -> bytes: ...
+    def join_challenge(self) -> bytes:
+        """A nonce for one JoinSelf."""
 
     def is_leader(self) -> bool: ...
 

@@ -27,11 +27,14 @@ RequestId: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 Limit: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 Revision: TypeAlias = Annotated[int, msgspec.Meta(ge=-1, le=(1 << 63) - 1)]
 LogIndex: TypeAlias = Annotated[int, msgspec.Meta(ge=-1, le=(1 << 63) - 1)]
+Number: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
+OneShotId: TypeAlias = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
 
 
 class ErrorCode(enum.StrEnum):
     """Stable words for what went wrong. `UNKNOWN_OUTCOME`: the write may still happen; every other
-    code of a write means that it did not and will not.
+    code of a write means that it did not and will not. `SESSION_EXPIRED`, `TOO_LATE` and
+    `BAD_DEADLINE` say that of this copy alone: an earlier one may have been applied.
     """
 
     NOT_LEADER = "not_leader"
@@ -50,12 +53,42 @@ class ErrorCode(enum.StrEnum):
     NOT_IN_THIS_VERSION = "not_in_this_version"
     SHUTTING_DOWN = "shutting_down"
     INTERNAL = "internal"
+    SESSION_EXPIRED = "session_expired"
+    TOO_LATE = "too_late"
+    BAD_DEADLINE = "bad_deadline"
+    COMPACTED = "compacted"
+    CHANGE_PENDING = "change_pending"
+    QUORUM_AT_RISK = "quorum_at_risk"
+    REMOVED = "removed"
+    REFUSED = "refused"
 
 
 class Consistency(enum.StrEnum):
     LINEARIZABLE = "linearizable"
     LEASE = "lease"
     STALE = "stale"
+
+
+class SessionRef(msgspec.Struct, frozen=True, array_like=True, tag="session", gc=False):
+    """Apply the write once, however often it is sent: it is number `sequence` of this session, and
+    the client has the answers to all numbers below `acked_below`, which is not above `sequence`.
+    """
+
+    session: Number
+    sequence: Number
+    acked_below: Number
+
+
+class OneShot(msgspec.Struct, frozen=True, array_like=True, tag="one_shot", gc=False):
+    """Apply the write once, however often it is sent, and never after the log's time `deadline_ms`
+    (since 1970, at most ten minutes ahead). `request_id`: 16 random bytes.
+    """
+
+    request_id: OneShotId
+    deadline_ms: Number
+
+
+Once: TypeAlias = SessionRef | OneShot | None
 
 
 class _Request(msgspec.Struct, frozen=True, array_like=True, tag_field="op", gc=False):
@@ -79,6 +112,7 @@ class Send(_Request, frozen=True, tag="send"):
     text: str
     forward: bool = False
     node: str = ""
+    once: Once = None
 
 
 class Messages(_Request, frozen=True, tag="messages"):
@@ -101,11 +135,44 @@ class Put(_Request, frozen=True, tag="put"):
     value: bytes
     if_revision: Revision = -1
     forward: bool = False
+    once: Once = None
 
 
 class Delete(_Request, frozen=True, tag="delete"):
     key: str
     if_revision: Revision = -1
+    forward: bool = False
+    once: Once = None
+
+
+class OpenSession(_Request, frozen=True, tag="open_session"):
+    """Begin a session, which ends when it is not used for `ttl_ms` (1 s to 24 h)."""
+
+    ttl_ms: Number
+    forward: bool = False
+
+
+class KeepSession(_Request, frozen=True, tag="keep_session"):
+    """Let a session that is not used live on. The result is null."""
+
+    session: Number
+    forward: bool = False
+
+
+class CloseSession(_Request, frozen=True, tag="close_session"):
+    """End a session, none of whose writes will be sent again. The result is null."""
+
+    session: Number
+    forward: bool = False
+
+
+class SettingsList(_Request, frozen=True, tag="settings_list"):
+    """The settings that all nodes share, as this node has applied them."""
+
+
+class SettingSet(_Request, frozen=True, tag="setting_set"):
+    name: str
+    value: int
     forward: bool = False
 
 
@@ -124,14 +191,62 @@ class List(_Request, frozen=True, tag="list"):
 
 
 class WatchKeys(_Request, frozen=True, tag="watch_keys"):
-    """Changes of one key, or with `prefix` of all keys below it, as they are applied here."""
+    """Changes of one key, or with `prefix` of all keys below it, as they are applied here: from now
+    on, or those of the store's revision `from_revision` and later, if they are kept."""
 
     key: str
     prefix: bool = False
+    from_revision: Number = 0
 
 
 class MemberList(_Request, frozen=True, tag="member_list"):
-    pass
+    """`forward`: the leader answers when there is one."""
+
+    forward: bool = False
+
+
+class Join(_Request, frozen=True, tag="join"):
+    """Add the node at `address` as the member `name`: a voter once it has caught up, or a `learner`
+    for good. `replace`: the member that goes in the same change."""
+
+    name: str
+    address: str
+    learner: bool = False
+    replace: str = ""
+
+
+class Leave(_Request, frozen=True, tag="leave"):
+    """Remove a member. `force`: also when the others would have no quorum at the moment."""
+
+    name: str
+    force: bool = False
+
+
+class MemberPromote(_Request, frozen=True, tag="member_promote"):
+    """Make a learner a voter."""
+
+    name: str
+
+
+class MemberUpdate(_Request, frozen=True, tag="member_update"):
+    """Change the address at which a member is reached."""
+
+    name: str
+    address: str
+
+
+class JoinChallenge(_Request, frozen=True, tag="join_challenge"):
+    """From a new node's agent to a member's: a nonce for JoinSelf."""
+
+
+class JoinSelf(_Request, frozen=True, tag="join_self"):
+    """From a new node's agent to the member that gave the `nonce`: add it as `name`. `proof` shows
+    that it knows the cluster's token."""
+
+    name: str
+    address: str
+    nonce: bytes
+    proof: bytes
 
 
 class LeaderTransfer(_Request, frozen=True, tag="leader_transfer"):
@@ -172,21 +287,39 @@ Request = (
     | Get
     | List
     | WatchKeys
+    | OpenSession
+    | KeepSession
+    | CloseSession
+    | SettingsList
+    | SettingSet
     | MemberList
+    | Join
+    | Leave
+    | MemberPromote
+    | MemberUpdate
+    | JoinChallenge
+    | JoinSelf
     | LeaderTransfer
     | Health
     | Events
     | Cancel
 )
 
+MembershipRequest: TypeAlias = Join | Leave | MemberPromote | MemberUpdate | JoinSelf
+
 
 class Error(msgspec.Struct, frozen=True, omit_defaults=True):
-    """`error` is the sentence for people, `hint` what to do next, `leader` a name when known."""
+    """`error` is the sentence for people, `hint` what to do next, `leader` a name when known.
+    `time_ms`: with TOO_LATE and BAD_DEADLINE the log's time; `revision`: with COMPACTED the oldest
+    from which changes are kept.
+    """
 
     error: str
     code: ErrorCode
     hint: str = ""
     leader: str = ""
+    time_ms: int = 0
+    revision: int = 0
 
 
 class Reply(msgspec.Struct, frozen=True, array_like=True):
@@ -201,7 +334,8 @@ class Reply(msgspec.Struct, frozen=True, array_like=True):
 
 
 class WriteResult(msgspec.Struct, frozen=True, gc=False):
-    """Send, Put, Delete. `revision` is the store's after the write; `deleted` counts keys."""
+    """Send, Put, Delete, SettingSet. `revision` is the store's after the write; `deleted` counts
+    keys."""
 
     index: int
     term: int
@@ -210,22 +344,43 @@ class WriteResult(msgspec.Struct, frozen=True, gc=False):
 
 
 class KeyValue(msgspec.Struct, frozen=True, gc=False):
-    """Get; List and WatchKeys hold many. `revision` is the key's mod revision, `version` counts its
-    puts since it was created."""
+    """Get; List holds many. `revision` is the key's mod revision, `version` counts its puts since
+    it was created. `age_ms`: of a stale read of one key, how old it may be; null when not known.
+    """
 
     key: str
     value: bytes
     revision: int
     create_revision: int
     version: int
+    age_ms: int | None = None
 
 
 class ListResult(msgspec.Struct, frozen=True):
-    """`more`: keys were left out; go on with after = the last key. `revision` is the store's."""
+    """`more`: keys were left out; go on with after = the last key. `revision` is the store's.
+    `age_ms`: of a stale read, how old all of it may be; null when that is not known."""
 
     keys: list[KeyValue]
     more: bool
     revision: int
+    age_ms: int | None = None
+
+
+class SessionResult(msgspec.Struct, frozen=True):
+    session: int
+
+
+class SettingInfo(msgspec.Struct, frozen=True):
+    """A setting that all nodes share."""
+
+    name: str
+    value: int
+    default: int
+    meaning: str
+
+
+class SettingsResult(msgspec.Struct, frozen=True):
+    settings: list[SettingInfo]
 
 
 class MessageItem(msgspec.Struct, frozen=True, gc=False):
@@ -253,18 +408,53 @@ class KeyEvent(msgspec.Struct, frozen=True, gc=False):
 
 
 class MemberInfo(msgspec.Struct, frozen=True):
-    """`role`: "voter" or "learner"; `id` is 16 hexadecimal digits."""
+    """`role`: "voter" or "learner"; `id` is 16 hexadecimal digits. `state`: "joining" for a learner
+    that is to become a voter, "leaving" for a voter that is on its way out, else empty.
+    """
 
     name: str
     id: str
     address: str
     role: str
+    state: str = ""
 
 
 class MemberListResult(msgspec.Struct, frozen=True):
+    """`configuration_index`: the log index of the configuration in force; `pending`: a change is on
+    its way."""
+
     cluster_id: str
     leader: str | None
     members: list[MemberInfo]
+    configuration_index: int = 0
+    pending: bool = False
+
+
+class MembershipResult(msgspec.Struct, frozen=True):
+    """Join, Leave, MemberPromote, MemberUpdate. `index`: the log index of the configuration in
+    force; `warnings` are sentences on what the cluster lacks now; `note` says what was done;
+    `pending`: more of the change is still to come."""
+
+    index: int
+    warnings: list[str]
+    members: list[MemberInfo]
+    note: str = ""
+    pending: bool = False
+
+
+def voter_warnings(voters: int) -> list[str]:
+    """What people should know of a cluster with so many voters."""
+    if voters < 2 or voters % 2:
+        return []
+    loss = (voters - 1) // 2
+    return [
+        f"{voters} voters bear the loss of {loss}, no more than {voters - 1} would: add one more, "
+        "or remove one"
+    ]
+
+
+class ChallengeResult(msgspec.Struct, frozen=True):
+    nonce: bytes
 
 
 class EbpfStatus(msgspec.Struct, frozen=True):
@@ -358,7 +548,18 @@ RESULT_TYPES: dict[type[Request], type | None] = {
     Get: KeyValue,
     List: ListResult,
     WatchKeys: StreamStarted,
+    OpenSession: SessionResult,
+    KeepSession: None,
+    CloseSession: None,
+    SettingsList: SettingsResult,
+    SettingSet: WriteResult,
     MemberList: MemberListResult,
+    Join: MembershipResult,
+    Leave: MembershipResult,
+    MemberPromote: MembershipResult,
+    MemberUpdate: MembershipResult,
+    JoinChallenge: ChallengeResult,
+    JoinSelf: MembershipResult,
     LeaderTransfer: TransferResult,
     Health: HealthResult,
     Events: EventsResult,
@@ -370,8 +571,20 @@ ITEM_TYPES: dict[type[Request], type] = {
     Events: EventItem,
 }
 
-# What changes something: asking again after a lost answer could do it twice.
-WRITES = (Send, Put, Delete, LeaderTransfer)
+# What changes something: asking again after a lost answer could do it twice. Sessions are not among
+# them: one that was opened twice expires, one that was closed twice is closed.
+WRITES = (
+    Send,
+    Put,
+    Delete,
+    SettingSet,
+    Join,
+    Leave,
+    MemberPromote,
+    MemberUpdate,
+    JoinSelf,
+    LeaderTransfer,
+)
 
 ENCODER = msgspec.msgpack.Encoder()
 JSON_ENCODER = msgspec.json.Encoder()

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 import msgspec
 
-from raft_agent.api import protocol
+from raft_agent.api import problems, protocol
 from raft_agent.api.caller import Caller
 from raft_agent.api.host import Host
 from raft_agent.machine.machine import Machine
@@ -16,7 +16,7 @@ from raft_agent.machine.watches import KeyChange, Message
 
 # A stream of old messages waits while this much is unsent, instead of filling the memory.
 PUMP_BYTES = 1 << 20
-_PUMP_MESSAGES = 256
+_PUMP_ITEMS = 256
 
 _EPOCH = datetime(1970, 1, 1)
 _LAST_TIME_MS = 253_402_300_799_999  # the end of the year 9999, where RFC 3339 ends
@@ -100,7 +100,9 @@ def _key_event(change: KeyChange) -> protocol.KeyEvent:
 
 
 class KeyStream(Stream):
-    """Changes of a key or of all keys with a prefix, from now on."""
+    """Changes of a key or of all keys with a prefix: those since a revision from the history, as
+    fast as the client reads, then all new ones.
+    """
 
     def __init__(
         self,
@@ -113,16 +115,63 @@ class KeyStream(Stream):
         self._request = request
         self._machine = machine
         self._encoder = encoder
+        # All changes up to this revision of the store were pushed, or are not wanted.
+        self._position = request.from_revision - 1 if request.from_revision else machine.revision
 
     def start(self) -> None:
-        watches = self._machine.watches
+        machine = self._machine
+        if self._position < machine.compacted_revision:
+            self.caller.fail(self.stream_id, self._compacted())
+            return
+        watches = machine.watches
         watch = watches.watch_prefix if self._request.prefix else watches.watch_key
-        self._started(self._machine.last_applied, watch(self._request.key, self._changed))
+        cancel = watch(self._request.key, self._changed, self._jumped)
+        self._started(machine.last_applied, cancel)
+        self.pump()
 
     def _changed(self, changes: list[KeyChange]) -> None:
+        if self.waiting:
+            return  # the history has them, too
         caller = self.caller
-        for event, size in self._encoder.events(changes, caller.is_json):
-            caller.push(self.stream_id, event, size)
+        position = self._position
+        for change, (event, size) in zip(
+            changes, self._encoder.events(changes, caller.is_json), strict=True
+        ):
+            # A client may know more already than this node had applied.
+            if change.revision > position:
+                caller.push(self.stream_id, event, size)
+        self._position = max(position, self._machine.revision)
+
+    def _jumped(self, revision: int) -> None:
+        if not self.waiting:
+            self._position = max(self._position, revision)
+        self.pump()
+
+    def pump(self) -> None:
+        machine = self._machine
+        caller = self.caller
+        self.waiting = False
+        while True:
+            if self._position < machine.compacted_revision:
+                self.end(self._compacted())
+                return
+            changes = machine.changes_since(self._position + 1, _PUMP_ITEMS)
+            for change in changes:
+                if self._matches(change.key):
+                    if caller.unsent_bytes() >= PUMP_BYTES:
+                        self.waiting = True
+                        return
+                    caller.push(self.stream_id, _key_event(change), len(change.value or b""))
+                self._position = change.revision
+            if not changes:
+                return
+
+    def _matches(self, key: str) -> bool:
+        wanted = self._request.key
+        return key.startswith(wanted) if self._request.prefix else key == wanted
+
+    def _compacted(self) -> protocol.Error:
+        return problems.compacted(self._position + 1, self._machine.compacted_revision + 1)
 
 
 class MessageStream(Stream):
@@ -137,10 +186,14 @@ class MessageStream(Stream):
             self._position = max(request.after_index, machine.messages_dropped)
 
     def start(self) -> None:
-        self._started(self._position, self._machine.watches.watch_messages(self._added))
+        watches = self._machine.watches
+        self._started(self._position, watches.watch_messages(self._added, self._jumped))
         self.pump()
 
     def _added(self, _messages: list[Message]) -> None:
+        self.pump()
+
+    def _jumped(self, _revision: int) -> None:
         self.pump()
 
     def pump(self) -> None:
@@ -151,7 +204,7 @@ class MessageStream(Stream):
             if self._position < machine.messages_dropped:
                 self._end_behind()
                 return
-            messages = machine.messages_after(self._position, _PUMP_MESSAGES)
+            messages = machine.messages_after(self._position, _PUMP_ITEMS)
             for message in messages:
                 if caller.unsent_bytes() >= PUMP_BYTES:
                     self.waiting = True

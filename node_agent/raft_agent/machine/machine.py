@@ -188,11 +188,10 @@ class Machine:
         problem = problem_with(name, value)
         if problem:
             return BadValue(problem)
-        before: int = getattr(self.settings, name)
         self.settings = msgspec.structs.replace(self.settings, **{name: value})
         self._message_log.set_keep(self.settings.messages_keep)
         self._history.set_keep(self.settings.history_keep)
-        return SettingDone(before)
+        return SettingDone(self.revision)
 
     def _put(self, command: Put, index: int) -> StateResult:
         key = command.key

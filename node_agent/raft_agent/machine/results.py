@@ -82,9 +82,9 @@ class TooMany(msgspec.Struct, frozen=True, gc=False):
 
 
 class SettingDone(msgspec.Struct, frozen=True, gc=False):
-    """The setting has the new value, and had the value `before`."""
+    """The setting has the new value; `revision` is the store's."""
 
-    before: int
+    revision: int
 
 
 class BadValue(msgspec.Struct, frozen=True, gc=False):

@@ -19,7 +19,7 @@ from raft_agent.machine.index import KeyIndex
 from raft_agent.machine.recent import History, MessageLog
 from raft_agent.machine.results import Repeated, StateResult
 from raft_agent.machine.sessions import OneShot, OneShots, Session, Sessions
-from raft_agent.machine.settings import RANGES
+from raft_agent.machine.settings import SETTINGS
 from raft_agent.machine.watches import KeyChange, Message
 
 VERSION = 1
@@ -257,7 +257,7 @@ class Reader:
                 f"the snapshot has the version {self.header.version}, and this program knows "
                 f"{VERSION}: start the version that wrote it"
             )
-        unknown = set(self.header.settings) - set(RANGES)
+        unknown = set(self.header.settings) - set(SETTINGS)
         if unknown:
             raise SnapshotError(f"the snapshot has settings that are not known: {unknown}")
 

@@ -33,6 +33,9 @@ class SingleNode:
         self.time_ms = 1_700_000_000_000
         self.term = 1
         self.barriers = 0
+        self.lease_barriers = 0
+        self.age_ms: int | None = None
+        self.membership_requests: list[tuple[protocol.MembershipRequest, bool]] = []
         self.batches = 0
         self.hold_back = False
         self._waiting: list[tuple[bytes, Callable[[Outcome], None]]] = []
@@ -61,8 +64,9 @@ class SingleNode:
         assert results is not None
         return results
 
-    def read_barrier(self, done: Callable[[Failure | None], None]) -> None:
+    def read_barrier(self, done: Callable[[Failure | None], None], *, lease: bool = False) -> None:
         self.barriers += 1
+        self.lease_barriers += lease
         failure = None
         if self.leader is None:
             failure = Failure(protocol.ErrorCode.NO_LEADER, "No leader is known at the moment")
@@ -73,6 +77,26 @@ class SingleNode:
             done(Failure(protocol.ErrorCode.NO_LEADER, "The leader does not answer"))
         else:
             self.leader_api.serve_forwarded(protocol.ENCODER.encode(request), done)
+
+    def stale_age_ms(self) -> int | None:
+        return self.age_ms
+
+    def change_membership(
+        self,
+        request: protocol.MembershipRequest,
+        done: Callable[[protocol.MembershipResult | Failure], None],
+        *,
+        may_forward: bool,
+    ) -> None:
+        self.membership_requests.append((request, may_forward))
+        if request.name == self.node_name:
+            done(Failure(protocol.ErrorCode.QUORUM_AT_RISK, "The last voter can't go"))
+        else:
+            members = self.member_list().members
+            done(protocol.MembershipResult(7, ["An even number of voters"], members, "catches up"))
+
+    def join_challenge(self) -> bytes:
+        return b"nonce"
 
     def transfer_leadership(self, target: str, done: Callable[[str | Failure], None]) -> None:
         if target in ("", self.node_name):

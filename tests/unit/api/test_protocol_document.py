@@ -12,6 +12,7 @@ import pytest
 
 from raft_agent import wire
 from raft_agent.api import connection, protocol, requests
+from raft_agent.machine import sessions
 from tests.unit.cli.served import serving
 
 DOCUMENT = (Path(__file__).resolve().parents[3] / "docs" / "protocol.md").read_text()
@@ -75,6 +76,12 @@ def test_every_error_code_is_described() -> None:
         protocol.MAX_IN_FLIGHT,
         protocol.MAX_STREAMS,
         wire.MAX_BODY_BYTES,
+        sessions.MAX_SESSIONS,
+        sessions.MAX_RESULTS_OF_A_SESSION,
+        sessions.MAX_RESULTS,
+        sessions.MAX_ONE_SHOTS,
+        sessions.MIN_TTL_MS,
+        sessions.MAX_TTL_MS,
     ],
 )
 def test_every_limit_is_described(limit: int) -> None:
@@ -103,6 +110,9 @@ def test_the_fields_of_results_are_described() -> None:
         protocol.HealthMember,
         protocol.MemberListResult,
         protocol.MemberInfo,
+        protocol.MembershipResult,
+        protocol.SettingInfo,
+        protocol.ListResult,
     ):
         for field in msgspec.structs.fields(kind):
             assert re.search(rf"\b{field.name}\b", DOCUMENT), f"{kind.__name__}.{field.name}"

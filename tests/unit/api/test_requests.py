@@ -269,7 +269,7 @@ def test_what_is_just_within_a_limit_is_served(tmp_path: Path, request_: list[An
     with_node(tmp_path, check)
 
 
-@pytest.mark.parametrize("op", ["txn", "lease_grant", "join", "fault", "", "PUT", "x" * 1000])
+@pytest.mark.parametrize("op", ["txn", "lease_grant", "fault", "", "PUT", "x" * 1000])
 def test_an_op_of_another_version_is_named(tmp_path: Path, op: str) -> None:
     async def check(client: RawClient, _node: SingleNode) -> None:
         replies = await client.ask([op, 1, {"any": ["thing"]}], ["put", 2, "k", b"v"])
@@ -342,4 +342,5 @@ def test_there_is_a_handler_for_every_request_of_the_protocol() -> None:
 def test_an_entry_of_the_machine_is_a_key_on_the_wire() -> None:
     entry = Entry("k", b"v", 3, 2, 1)
     same = protocol.KeyValue("k", b"v", 3, 2, 1)
-    assert protocol.ENCODER.encode(entry) == protocol.ENCODER.encode(same)
+    encoded = protocol.ENCODER.encode(entry)
+    assert msgspec.msgpack.decode(encoded, type=protocol.KeyValue) == same

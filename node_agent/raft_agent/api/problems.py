@@ -1,0 +1,130 @@
+"""Why a request is refused, in the protocol's words."""
+
+from __future__ import annotations
+
+from raft_agent.api import protocol
+from raft_agent.api.host import Applied
+from raft_agent.api.protocol import Error, ErrorCode
+from raft_agent.machine.results import (
+    BadDeadline,
+    BadValue,
+    ConditionFailed,
+    Forgotten,
+    SessionExpired,
+    TooLate,
+    TooMany,
+)
+
+
+def key_problem(key: str) -> Error | None:
+    """What is wrong with this key."""
+    if not key:
+        return Error("A key can't be empty", ErrorCode.BAD_REQUEST)
+    # At most four bytes a character: most keys need no encoding to be found short enough.
+    if 4 * len(key) > protocol.MAX_KEY_BYTES:
+        size = len(key.encode())
+        if size > protocol.MAX_KEY_BYTES:
+            return too_large("key", size, protocol.MAX_KEY_BYTES)
+    return None
+
+
+def too_large(what: str, size: int, limit: int) -> Error:
+    return Error(f"The {what} of {size} bytes is over the limit of {limit}", ErrorCode.TOO_LARGE)
+
+
+def too_much_unread() -> Error:
+    return Error(
+        "Too many replies wait to be read by this client",
+        ErrorCode.BUSY,
+        "Read while you send, or ask for less at a time.",
+    )
+
+
+def compacted(wanted: int, oldest: int) -> Error:
+    """A watch wants changes from the revision `wanted` on, and the first ones are gone."""
+    return Error(
+        f"The changes from revision {wanted} on are not all kept; the oldest is {oldest}",
+        ErrorCode.COMPACTED,
+        "Read the keys, and watch from the revision on that follows the store's then.",
+        revision=oldest,
+    )
+
+
+def not_in_cluster() -> Error:
+    return Error(
+        "This node belongs to no cluster yet",
+        ErrorCode.NOT_IN_CLUSTER,
+        "raftctl status says what it waits for",
+    )
+
+
+def no_leader() -> Error:
+    return Error(
+        "No leader is known at the moment",
+        ErrorCode.NO_LEADER,
+        "An election may be going on: try again; "
+        "if it stays so, ask which members answer: raftctl health",
+    )
+
+
+def not_leader(leader: str) -> Error:
+    return Error(
+        "Not leader - send to leader node",
+        ErrorCode.NOT_LEADER,
+        f"Send from leader node: {leader}",
+        leader,
+    )
+
+
+def refused(request: protocol.Request, outcome: Applied) -> Error:
+    """The command stands in the log, but it changed nothing."""
+    result = outcome.result
+    if isinstance(result, ConditionFailed) and isinstance(request, protocol.Put | protocol.Delete):
+        actual = result.actual_revision
+        found = f"at revision {actual}" if actual else "absent"
+        wanted = f"at revision {request.if_revision}" if request.if_revision else "absent"
+        return Error(
+            f'The key "{request.key}" is {found}, not {wanted}',
+            ErrorCode.CONFLICT,
+            "Read the key and decide anew.",
+        )
+    if isinstance(result, SessionExpired):
+        return Error(
+            "There is no such session, or no longer",
+            ErrorCode.SESSION_EXPIRED,
+            "Open another one; whether writes without an answer have happened is not known.",
+        )
+    if isinstance(result, TooLate):
+        return Error(
+            f"The deadline has passed: the log's time is {result.time_ms}",
+            ErrorCode.TOO_LATE,
+            "If it was not sent before, send it anew with another id and a later deadline.",
+            time_ms=result.time_ms,
+        )
+    if isinstance(result, BadDeadline):
+        return Error(
+            f"The deadline is more than {result.limit_ms} ms beyond the log's time, "
+            f"{result.time_ms}",
+            ErrorCode.BAD_DEADLINE,
+            "If it was not sent before, send it anew with another id and an earlier deadline.",
+            time_ms=result.time_ms,
+        )
+    if isinstance(result, Forgotten):
+        return Error(
+            "The answer to this sequence was forgotten, because the client said that it has it",
+            ErrorCode.UNKNOWN_OUTCOME,
+            "Use a new sequence for each write.",
+        )
+    if isinstance(result, TooMany):
+        return Error(
+            f"There are {result.limit} {result.what} already",
+            ErrorCode.BUSY,
+            "Wait until some are acknowledged or expire.",
+        )
+    if isinstance(result, BadValue):
+        return Error(result.reason, ErrorCode.BAD_REQUEST)
+    return Error(
+        f"The command at log index {outcome.index} was not understood, and changed nothing",
+        ErrorCode.INTERNAL,
+        "Are all members of the same version? Compare: raftctl status",
+    )
