@@ -48,7 +48,7 @@ def measure(
 
 def table(runs: dict[tuple[str, str, tuple[int, int]], list[dict[str, float]]]) -> str:
     lines = [
-        "| asked | consistency | clients x pipeline | reads/s | spread | p50 ms | p99 ms | errors |",
+        "| at | consistency | clients x pipeline | reads/s | spread | p50 ms | p99 ms | errors |",
         "|---|---|--:|--:|--:|--:|--:|--:|",
     ]
     for (where, consistency, (clients, pipeline)), results in runs.items():

@@ -80,7 +80,7 @@ class Memberships:
         require(removed_in >= term, "a removed member leads", process, term=term)
 
     def stepped(self, process: Process, node: Node) -> None:
-        """The log's latest configuration is in force; whoever knows that it was removed is quiet."""
+        """The log's latest configuration is in force; who knows that it was removed is quiet."""
         written = process.disk.written
         if node.configuration_index != written.configuration_index:
             require(
