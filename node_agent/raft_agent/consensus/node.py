@@ -158,7 +158,7 @@ class Node:
             ReadIndex: self._reads.read_index,
             ReadIndexReply: self._reads.read_index_reply,
             SnapshotChunk: self._snapshot_chunk,
-            SnapshotReply: self._replication.snapshot_reply,
+            SnapshotReply: self._snapshot_reply,
         }
 
     # --- the way in
@@ -275,6 +275,7 @@ class Node:
     def _peer_connected(self, event: PeerConnected) -> None:
         self._bootstrap.peer_connected(event.peer, event.name)
         self._replication.peer_connected(event.peer)
+        self._reconfiguration.peer_connected(event.peer)
         if self.state.role is not Role.FRESH:
             self._presence.peer_connected(event.peer)
 
@@ -363,10 +364,20 @@ class Node:
 
     def _append_reply(self, sender: int, message: AppendReply) -> None:
         self._replication.append_reply(sender, message)
+        if message.success:
+            self._has_more(sender)
+
+    def _snapshot_reply(self, sender: int, message: SnapshotReply) -> None:
+        self._replication.snapshot_reply(sender, message)
+        if message.done:
+            self._has_more(sender)
+
+    def _has_more(self, peer: int) -> None:
+        """A peer has told how far it is."""
         leadership = self.state.leadership
-        if leadership is not None and message.success and sender in leadership.progress:
-            self._handover.advance(leadership, sender)
-            self._reconfiguration.heard_of(leadership, sender)
+        if leadership is not None and peer in leadership.progress:
+            self._handover.advance(leadership, peer)
+            self._reconfiguration.heard_of(leadership, peer)
 
     # --- what hosts and tests read
 
