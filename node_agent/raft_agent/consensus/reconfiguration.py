@@ -80,8 +80,12 @@ class Reconfiguration:
             raise ChangeRefusedError(RefusalReason.CONFIGURATION_MOVED)
 
     def _keeps_quorum(self, leadership: Leadership, following: Configuration) -> bool:
-        """Whether a quorum of every set of voters answers at the moment."""
-        if following.voters == self._configuration().voters:
+        """Whether a quorum of every set of voters answers at the moment, and every new voter.
+
+        A new one that has no log yet would get none: a voter without a log may have lost one.
+        """
+        voters = self._configuration().voters
+        if following.voters == voters:
             return True
         state = self._state
         oldest_us = state.now_us - state.settings.election_timeout_max_us
@@ -91,7 +95,8 @@ class Reconfiguration:
             if progress.last_contact_us >= oldest_us and progress.match_index > 0
         }
         answering.add(state.member_id)
-        return quorum.has_quorum(following, answering)
+        new = set(following.voters) - set(voters)
+        return new <= answering and quorum.has_quorum(following, answering)
 
     def _put(self, leadership: Leadership, following: Configuration) -> None:
         state = self._state
@@ -120,11 +125,10 @@ class Reconfiguration:
         if leadership.settled_index != index:
             leadership.settled_index = index
             self._settled(leadership, configuration, index)
-        if state.leadership is not leadership or leadership.transfer is not None:
-            return
-        is_changed = self._promote(leadership, configuration)
-        if leadership.announced and not is_changed:
-            self._move(leadership, configuration)
+        if state.leadership is leadership and leadership.transfer is None:
+            # A learner that never catches up must not keep the others' addresses from moving.
+            if not self._promote(leadership, configuration) and leadership.announced:
+                self._move(leadership, configuration)
 
     def _settled(self, leadership: Leadership, configuration: Configuration, index: int) -> None:
         """A configuration that is to last is committed: tell who asked for it, and who is out."""
@@ -153,7 +157,7 @@ class Reconfiguration:
         state.become_follower(state.current_term, 0)
 
     def _promote(self, leadership: Leadership, configuration: Configuration) -> bool:
-        """Make one of the learners that have caught up a voter; whether there was one."""
+        """Make one of the learners that have caught up a voter; whether one was found."""
         for entry in configuration.joining:
             catch_up = leadership.catching_up.get(entry.id)
             if catch_up is None or not catch_up.is_done:
