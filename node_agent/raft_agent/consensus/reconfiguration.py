@@ -125,10 +125,11 @@ class Reconfiguration:
         if leadership.settled_index != index:
             leadership.settled_index = index
             self._settled(leadership, configuration, index)
-        if state.leadership is leadership and leadership.transfer is None:
-            # A learner that never catches up must not keep the others' addresses from moving.
-            if not self._promote(leadership, configuration) and leadership.announced:
-                self._move(leadership, configuration)
+        if state.leadership is not leadership or leadership.transfer is not None:
+            return
+        # A learner that never catches up must not keep the others' addresses from moving.
+        if not self._promote(leadership, configuration) and leadership.announced:
+            self._move(leadership, configuration)
 
     def _settled(self, leadership: Leadership, configuration: Configuration, index: int) -> None:
         """A configuration that is to last is committed: tell who asked for it, and who is out."""

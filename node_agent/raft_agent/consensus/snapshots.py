@@ -177,16 +177,15 @@ class SnapshotReceiver:
         if state.leadership is None:
             return state.log.last_index
         patience_us = _PATIENCE_TIMEOUTS * state.settings.election_timeout_max_us
-        return min(
-            (
-                progress.transmission.snapshot.index
-                if progress.transmission is not None
-                else progress.match_index
-                for progress in state.leadership.progress.values()
-                if state.now_us - progress.last_contact_us <= patience_us
-            ),
-            default=state.log.last_index,
-        )
+        needed = state.log.last_index
+        for progress in state.leadership.progress.values():
+            if state.now_us - progress.last_contact_us > patience_us:
+                continue
+            if progress.transmission is not None:
+                needed = min(needed, progress.transmission.snapshot.index)
+            elif progress.match_index:
+                needed = min(needed, progress.match_index)
+        return needed
 
     # --- those of a leader
 
