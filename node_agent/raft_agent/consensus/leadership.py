@@ -107,6 +107,11 @@ class Leadership:
         self.uncommitted: deque[tuple[int, int]] = deque()  # last index, bytes
         self.uncommitted_bytes = 0
 
+    def may_be_committed(self, commit_index: int) -> int:
+        """Up to where entries may be committed, as far as this leader knows that they are up to
+        `commit_index`: those before it may have committed what its log holds of them."""
+        return max(commit_index, self.first_index)
+
     def is_news(self, kind: str, peer: int, detail: str = "") -> bool:
         """Whether this is to be noted: the first time in this term."""
         news = (kind, peer, detail) not in self.told

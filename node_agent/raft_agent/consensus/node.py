@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from raft_agent.consensus import quorum
 from raft_agent.consensus.appends import Appends
 from raft_agent.consensus.applying import PURPOSE, Applying
 from raft_agent.consensus.bootstrap import Bootstrap
@@ -432,11 +431,11 @@ class Node:
         leader was heard, or as a leader, when a quorum was. None when that was never known.
         """
         state = self.state
-        leadership, configuration = state.leadership, state.configuration
-        if leadership is not None and configuration is not None:
-            heard_us = {peer: p.last_contact_us for peer, p in leadership.progress.items()}
-            heard_us[state.member_id] = now_us
-            return max(now_us - quorum.reached_by_quorum(configuration, heard_us), 0)
+        leadership = state.leadership
+        if leadership is not None and state.applied_index >= leadership.may_be_committed(
+            state.commit_index
+        ):
+            return max(now_us - self._replication.quorum_heard_us(leadership, now_us), 0)
         return max(now_us - state.current_as_of_us, 0) if state.current_as_of_us else None
 
     @property
