@@ -91,7 +91,11 @@ class SnapshotSender:
         if message.request_id != transmission.request_id or transmission.read_offset >= 0:
             return False
         transmission.sent_us = state.now_us
-        if message.offset < transmission.snapshot.size_bytes:
+        if message.offset < transmission.offset:
+            # The peer had more and has given it up: what it got did not match its checksum.
+            state.note("snapshot_refused", target=sender, index=message.index)
+            self.begin(sender, progress, transmission.token)
+        elif message.offset < transmission.snapshot.size_bytes:
             transmission.offset = transmission.read_offset = message.offset
             chunk_bytes = state.settings.snapshot_chunk_bytes
             read = ReadSnapshot(sender, message.index, message.offset, chunk_bytes)
