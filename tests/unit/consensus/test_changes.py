@@ -180,6 +180,7 @@ def test_nothing_is_changed_while_joint() -> None:
         (MembershipChange(update=(member(7),)), RefusalReason.UNKNOWN_MEMBER),
         (MembershipChange(remove=(7,)), RefusalReason.UNKNOWN_MEMBER),
         (MembershipChange(remove=(1, 2, 3)), RefusalReason.NO_VOTER_LEFT),
+        (MembershipChange(remove=(1, 2, 3, 4, 5)), RefusalReason.NO_VOTER_LEFT),
         (MembershipChange(promote=(2,)), RefusalReason.ALREADY_VOTER),
         (MembershipChange(promote=(7,)), RefusalReason.UNKNOWN_MEMBER),
         (MembershipChange(joining=(Joining(2),)), RefusalReason.ALREADY_VOTER),
