@@ -62,12 +62,17 @@ def test_every_key_can_be_set_by_environment_and_by_override(file: Path) -> None
         "timing.heartbeat_interval_ms": "40",
         "timing.election_timeout_min_ms": "160",
         "timing.election_timeout_max_ms": "320",
+        "timing.disk_stall_ms": "4000",
+        "timing.clock_drift_ppm": "200",
+        "storage.snapshot_entries": "5000",
+        "storage.snapshot_log_mib": "8",
         "ebpf.enabled": "true",
         "ebpf.interface": "auto",
         "ebpf.pin_dir": "/sys/fs/bpf/other",
         "cluster.name": "staging",
         "cluster.bootstrap": "true",
         "cluster.join": "10.0.0.1:5555, 10.0.0.2:5555",
+        "cluster.token": "0123456789abcdef",
     }
     assert samples.keys() == {
         f"{section}.{name}" for section, fields in FIELDS.items() for name in fields

@@ -125,10 +125,11 @@ class Reconfiguration:
         if leadership.settled_index != index:
             leadership.settled_index = index
             self._settled(leadership, configuration, index)
-        if state.leadership is leadership and leadership.transfer is None:
-            # A learner that never catches up must not keep the others' addresses from moving.
-            if not self._promote(leadership, configuration) and leadership.announced:
-                self._move(leadership, configuration)
+        if state.leadership is not leadership or leadership.transfer is not None:
+            return
+        # A learner that never catches up must not keep the others' addresses from moving.
+        if not self._promote(leadership, configuration) and leadership.announced:
+            self._move(leadership, configuration)
 
     def _settled(self, leadership: Leadership, configuration: Configuration, index: int) -> None:
         """A configuration that is to last is committed: tell who asked for it, and who is out."""
@@ -174,15 +175,15 @@ class Reconfiguration:
         announced, leadership.announced = leadership.announced, {}
         for member in configuration.members:
             address = announced.pop(member.id, member.address)
-            if address in (member.address, leadership.refused_addresses.get(member.id)):
+            if address == member.address:
                 continue
             moved = Member(member.id, member.name, address)
             try:
                 following = changes.change(configuration, MembershipChange(update=(moved,)))
             except ChangeRefusedError as refused:
-                leadership.refused_addresses[member.id] = address
                 reason = str(refused.reason)
-                self._state.note("address_refused", sender=member.id, reason=reason)
+                if leadership.is_news("address_refused", member.id, address):
+                    self._state.note("address_refused", sender=member.id, reason=reason)
                 continue
             self._state.note("address_moved", sender=member.id, address=address)
             self._put(leadership, following)
@@ -190,6 +191,12 @@ class Reconfiguration:
             return
 
     # --- learners that catch up
+
+    def peer_connected(self, peer: int) -> None:
+        """A learner that was away has to catch up again: what it has missed may be much."""
+        leadership = self._state.leadership
+        if leadership is not None:
+            leadership.catching_up.pop(peer, None)
 
     def heard_of(self, leadership: Leadership, peer: int) -> None:
         """A peer acknowledged entries. §4.2.1 of the thesis: a learner has caught up when a round,

@@ -199,7 +199,8 @@ def test_a_closed_output_is_no_traceback(at: tuple[str, str]) -> None:
         ("sudo raftctl --socket /s doctor", "sudo raftctl --socket /s doctor"),
         ("raftctl --node other health", "raftctl --node other health"),
         ("raftctl dev up; raftctl --help; raftctl --version", None),
-        ("at the leader run: raftctl join a b:1", None),
+        ("at a member: raftctl join a b:1", "at a member: raftctl --node n join a b:1"),
+        ("raftctl lock x", None),
         ("", None),
     ],
 )  # fmt: skip
