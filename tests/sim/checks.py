@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from raft_agent.consensus import quorum
 from raft_agent.consensus.batch import Batch
 from raft_agent.consensus.node import Node
-from raft_agent.consensus.types import AppendLog, Role
+from raft_agent.consensus.types import AppendLog, Configuration, Role
 from tests.sim.disk import Disk
 from tests.sim.logfile import LogFile
 from tests.sim.memberships import Memberships
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 class _Watched:
     """What was last seen of one process; gone when it ends."""
 
-    __slots__ = ("applied_index", "commit_index", "led_term", "matched", "role", "term")
+    __slots__ = ("applied_index", "commit_index", "configuration", "led_term", "matched", "term")
 
     def __init__(self, term: int) -> None:
         self.term = term
         self.commit_index = 0
         self.applied_index = 0
         self.led_term = 0
-        self.role = Role.FRESH
+        self.configuration: Configuration | None = None
         self.matched: dict[int, tuple[int, int]] = {}  # peer: session, match_index
 
 
@@ -107,6 +107,7 @@ class Checks:
         if state.commit_index != watched.commit_index:
             self._commit_moved(process, node, watched)
             watched.commit_index = state.commit_index
+        watched.configuration = written.configuration
 
     def _elected(self, process: Process, node: Node) -> None:
         term = node.current_term
@@ -220,7 +221,6 @@ class Checks:
             )
         self.committed.write(0, new)
         self._committed_in.append((self.committed.last_index, node.current_term))
-        self.memberships.committed(node.current_term)
         self._on_disks(process, node, index, new[-1].term)
         for other in self._cluster.processes:
             seen = self._watched.get(other.index)
@@ -232,12 +232,16 @@ class Checks:
                 self._complete(other)
 
     def _on_disks(self, process: Process, node: Node, index: int, term: int) -> None:
-        """What is committed is on the disks of a quorum. The leader goes by the latest in its log;
-        a follower may be the first to say it, when the leader has crashed while it told: its own
-        configuration, or one that the leader may have had."""
-        written = process.disk.written
-        counting = [known for _, known in written.configurations[-1:]]
-        if node.role is not Role.LEADER:
+        """What is committed is on the disks of a quorum. The leader goes by the latest in its log
+        before it appends what the commit gives rise to. A follower may be the first to say it, when
+        the leader has crashed while it told: its own configuration, or one that the leader may have
+        had."""
+        if node.role is Role.LEADER:
+            before = self._watched[process.index].configuration
+            counting = [before] if before is not None else []
+        else:
+            written = process.disk.written
+            counting = [known for _, known in written.configurations[-1:]]
             counting += self.memberships.since(written.configuration_index, node.current_term)
         holders = {member for member, disk in self._disks.items() if disk.holds(index, term)}
         require(

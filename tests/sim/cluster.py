@@ -22,9 +22,11 @@ from tests.sim.clock import Clock
 from tests.sim.faults import Faults
 from tests.sim.linearizability import check
 from tests.sim.network import Network
+from tests.sim.operators import Operator
 from tests.sim.options import Options
 from tests.sim.oracle import Call, Oracle
 from tests.sim.process import Process
+from tests.sim.survival import Survival
 from tests.sim.trace import EVENT_NUMBERS, Tracer
 
 # Late messages, then elections: 18 timeouts were the most that 300 seeds needed.
@@ -49,19 +51,21 @@ class Cluster:
         self.checks = Checks(self)
         if tracer is not None:
             tracer.begin(self)
-        self.processes = [Process(self, index) for index in range(options.nodes)]
+        self.processes = [Process(self, index) for index in range(options.size)]
         self._rng = self.rng("cluster")
         self.network = Network(
             self.clock,
             self.rng("network"),
             options.network,
-            nodes=options.nodes,
+            nodes=options.size,
             seen=self.seen,
             is_up=lambda index: self.processes[index].node is not None,
             on_connected=self._connected,
             on_lost=self._connection_lost,
         )
+        self.survival = Survival(self)
         self.faults = Faults(self)
+        self.operator = Operator(self)
         self.oracle = Oracle(self)
 
     def rng(self, name: str) -> random.Random:
@@ -76,6 +80,7 @@ class Cluster:
         for process in self.processes:
             self.clock.after(self._rng.randrange(300_000), self.faults.start_first, process)
         self.faults.begin()
+        self.operator.begin()
         while self.events < self.options.events and self.clock.advance():
             pass
         self._heal()
@@ -84,6 +89,7 @@ class Cluster:
     def _heal(self) -> None:
         self.oracle.has_stopped = True
         self.faults.end()
+        self.operator.end()
         timeouts_us = _HEALING_TIMEOUTS * self.options.settings.election_timeout_max_us
         deadline_us = self.clock.now_us + _HEALING_US + timeouts_us + self._reading_us()
         look_us = self.clock.now_us
@@ -114,12 +120,13 @@ class Cluster:
         return batches * (disk.fsync_us + disk.jitter_us)
 
     def members(self) -> list[Process]:
-        """The processes whose ids stand in the configuration."""
+        """The processes whose ids stand in the leader's configuration."""
         leader = self.leader()
         configuration = leader.node.configuration if leader and leader.node else None
         if configuration is None:
             return []
-        return [p for p in self.processes if p.member_id in configuration.voters]
+        ids = {member.id for member in configuration.members}
+        return [p for p in self.processes if p.member_id in ids]
 
     def leader(self) -> Process | None:
         """The leader of the highest term."""
@@ -127,9 +134,12 @@ class Cluster:
         return max(leading, key=lambda p: p.node.current_term if p.node else 0, default=None)
 
     def _has_converged(self) -> bool:
-        """One leader whom all follow, and all have applied the same log to its end."""
+        """One leader whom all members follow, and all have applied the same log to its end; no
+        change of the membership is under way, and who was removed knows."""
         leader = self.leader()
         if leader is None or leader.node is None:
+            return False
+        if not self.operator.has_settled(leader.node):
             return False
         last = (leader.node.log.last_index, leader.node.log.last_term)
         for process in self.members():
@@ -164,6 +174,7 @@ class Cluster:
                 raise self.checks.violation(f"{process.name} and {first.name} have other logs")
             if process.machine.digest() != first.machine.digest():
                 raise self.checks.violation(f"{process.name} and {first.name} have other states")
+        self.operator.check()
         messages = first.machine.messages_after(-1)
         self.oracle.check_messages([(message.index, message.text) for message in messages])
         # Log indexes as hints make the search straight: one that loses its way has found something.

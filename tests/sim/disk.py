@@ -183,6 +183,12 @@ class Disk:
         self._recovered = found
         self._note_group(self.durable.last_index + 1)
 
+    @property
+    def is_damaged(self) -> bool:
+        """Whether entries are lost that may have been acknowledged."""
+        floor = (self.vote.floor_term, self.vote.floor_index)
+        return bool(self.damaged) or floor > (self.durable.last_term, self.durable.last_index)
+
     # --- what the process asks for
 
     def append(self, write: LogWrite) -> None:

@@ -20,7 +20,6 @@ class Faults:
         self._cluster = cluster
         self._rng = cluster.rng("faults")
         self._has_ended = False
-        self._lost_disks = 0
         self._inject: dict[str, Callable[[], None]] = {
             "crash": self._crash_one,
             "crash_mid_step": self._crash_mid_step,
@@ -135,18 +134,6 @@ class Faults:
         # After a failed fsync nobody knows which pages of the cache are on the medium.
         self.crash(process, kill=False)
 
-    def _may_lose(self, process: Process) -> bool:
-        """Whether one more disk may be lost or damaged so that the rest can still go on."""
-        processes = self._cluster.processes
-        damaged = sum(
-            bool(p.disk.damaged)
-            or (p.disk.vote.floor_term, p.disk.vote.floor_index)
-            > (p.disk.durable.last_term, p.disk.durable.last_index)
-            for p in processes
-            if p is not process
-        )
-        return self._lost_disks + damaged < (len(processes) - 1) // 2
-
     # --- choices
 
     def _duration_us(self, shortest_us: int, longest_us: int) -> int:
@@ -233,11 +220,11 @@ class Faults:
 
     def _between(self, some: set[int]) -> list[Link]:
         """Both directions of every pair of which exactly one is in `some`."""
-        nodes = range(self._cluster.options.nodes)
+        nodes = range(self._cluster.options.size)
         return [(a, b) for a in nodes for b in nodes if (a in some) != (b in some)]
 
     def _partition(self) -> None:
-        nodes = list(range(self._cluster.options.nodes))
+        nodes = list(range(self._cluster.options.size))
         self._rng.shuffle(nodes)
         self._block("partition", self._between(set(nodes[: self._rng.randrange(len(nodes))])))
 
@@ -262,13 +249,13 @@ class Faults:
 
     def _partial_partition(self) -> None:
         """Some pairs can't talk while both reach the rest, as at Cloudflare in November 2020."""
-        nodes = range(self._cluster.options.nodes)
+        nodes = range(self._cluster.options.size)
         pairs = [(a, b) for a in nodes for b in nodes if a < b and self._rng.random() < 0.3]
         links = [link for a, b in pairs for link in ((a, b), (b, a))]
         self._block("partial_partition", links)
 
     def _clog(self) -> None:
-        nodes = range(self._cluster.options.nodes)
+        nodes = range(self._cluster.options.size)
         links = [(a, b) for a in nodes for b in nodes if a != b and self._rng.random() < 0.2]
         duration_us = self._duration_us(20_000, 1_500_000)
         text = " ".join(f"{a + 1}>{b + 1}" for a, b in links)
@@ -308,16 +295,25 @@ class Faults:
 
     def _damage(self) -> None:
         process = self._victim()
-        if process is not None and not process.disk.damaged and self._may_lose(process):
+        if (
+            process is not None
+            and not process.disk.damaged
+            and self._cluster.survival.may_lose(process)
+        ):
             self._tell("damage", process.name)
             self.crash(process, damage=True)
 
     def _wipe(self) -> None:
         process = self._victim()
-        if process is None or process.disk.damaged or not self._may_lose(process):
+        if process is None or process.disk.damaged:
             return
-        self._tell("wipe", process.name)
-        self._lost_disks += 1
+        if self._cluster.survival.may_lose(process):
+            self._tell("wipe", process.name)
+            self.wipe(process)
+
+    def wipe(self, process: Process) -> None:
+        """The process ends and all that it had is gone."""
+        self._cluster.survival.lose(process)
         self.crash(process)
         process.new_disk()
 

@@ -24,8 +24,6 @@ class Memberships:
         self._committed = committed
         self._promises = promises
         self._appended: dict[tuple[int, int], Configuration] = {}
-        # Removed members, and the term in which that was known to be committed.
-        self._removed_in: dict[int, int] = {}
         # What a process was, and in which term, when it first knew to be removed.
         self._settled: dict[int, tuple[Role, int]] = {}
 
@@ -34,14 +32,10 @@ class Memberships:
             found = configuration_in(bytes(batch.payload))
             self._appended[batch.first_index, batch.term] = found
 
-    def committed(self, term: int) -> None:
-        """More is committed, by the leader of `term`."""
-        configuration = self._committed.configuration
-        for member_id in configuration.removed if configuration else ():
-            self._removed_in.setdefault(member_id, term)
-
     def is_removed(self, member_id: int) -> bool:
-        return member_id in self._removed_in
+        """Whether it is committed that this member is none any more."""
+        configuration = self._committed.configuration
+        return configuration is not None and member_id in configuration.removed
 
     def since(self, index: int, term: int) -> list[Configuration]:
         """Those that a leader of `term` may have appended behind the entry `index`."""
@@ -57,8 +51,7 @@ class Memberships:
         return [following for known in found for following in outcomes_of(known)]
 
     def elected(self, process: Process, node: Node) -> None:
-        """A leader has the votes of a quorum of the configuration in its log, and was not removed
-        in an earlier term."""
+        """A leader has the votes of a quorum of the configuration in its log."""
         configuration = process.disk.written.configuration
         if configuration is None:
             raise Violation(f"{process.name}: leads without a configuration")
@@ -76,11 +69,9 @@ class Memberships:
             term=term,
             granted=len(granted),
         )
-        removed_in = self._removed_in.get(me, term)
-        require(removed_in >= term, "a removed member leads", process, term=term)
 
     def stepped(self, process: Process, node: Node) -> None:
-        """The log's latest configuration is in force; who knows that it was removed is quiet."""
+        """The log's latest configuration is in force; who knows to be removed is quiet."""
         written = process.disk.written
         if node.configuration_index != written.configuration_index:
             require(

@@ -82,13 +82,39 @@ class ClientOptions:
     forward: float
 
 
+CHANGES = (
+    "join",
+    "replace",
+    "learn",
+    "promote",
+    "remove",
+    "remove_leader",
+    "move",
+    "recycle",
+    "mixed",
+    "expected",
+    "forced",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorOptions:
+    """Somebody changes the membership, `interval_us` apart on average, in the ways of `changes`."""
+
+    interval_us: int
+    changes: tuple[str, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Options:
-    """One run. `calm_start`: no faults until the first leader is there. `skew_ppm`: how much faster
-    each node's clock runs. `fault_interval_us`: the mean time between two faults.
+    """One run. `nodes` form the cluster, `spares` wait to be joined. `calm_start`: no faults until
+    the first leader is there. `skew_ppm`: how much faster each node's clock runs.
+    `fault_interval_us`: the mean time between two faults. `operator`: None, nobody changes the
+    membership.
     """
 
     nodes: int
+    spares: int
     events: int
     calm_start: bool
     settings: Settings
@@ -100,6 +126,12 @@ class Options:
     skew_ppm: tuple[int, ...]
     timer_late_us: int
     tells_silence: bool
+    operator: OperatorOptions | None = None
+
+    @property
+    def size(self) -> int:
+        """How many machines there are."""
+        return self.nodes + self.spares
 
 
 def options_for(seed: int, *, nodes: int | None = None, events: int = EVENTS) -> Options:
@@ -110,8 +142,13 @@ def options_for(seed: int, *, nodes: int | None = None, events: int = EVENTS) ->
     election_us = heartbeat_us * rng.choice((3, 3, 5))
     ordered = rng.random() < 0.5
     skewed = rng.random() < 0.5
+    # Later parts draw from streams of their own, so that what they add changes no other choice.
+    membership = random.Random(f"options/{seed}/membership")
+    operator = _operator(membership, election_us) if membership.random() < 0.5 else None
+    spares = membership.choice((1, 2, 3)) if operator else 0
     return Options(
         nodes=count,
+        spares=spares,
         events=events,
         calm_start=rng.random() < 0.7,
         settings=_settings(rng, heartbeat_us, election_us),
@@ -132,9 +169,19 @@ def options_for(seed: int, *, nodes: int | None = None, events: int = EVENTS) ->
         clients=_clients(rng, election_us),
         faults=tuple(fault for fault in FAULTS if rng.random() < 0.5),
         fault_interval_us=election_us * rng.choice((1, 2, 4, 8)),
-        skew_ppm=tuple(rng.randint(-50_000, 50_000) if skewed else 0 for _ in range(count)),
+        skew_ppm=tuple(
+            rng.randint(-50_000, 50_000) if skewed else 0 for _ in range(count + spares)
+        ),
         timer_late_us=rng.choice((0, 0, 1_000, 20_000)),
         tells_silence=rng.random() < 0.5,
+        operator=operator,
+    )
+
+
+def _operator(rng: random.Random, election_us: int) -> OperatorOptions:
+    return OperatorOptions(
+        interval_us=election_us * rng.choice((1, 2, 6)),
+        changes=tuple(change for change in CHANGES if rng.random() < 0.6),
     )
 
 

@@ -82,7 +82,7 @@ class Client:
         self._cluster = oracle.cluster
         self._rng = oracle.cluster.rng(f"client/{number}")
         self._options = oracle.cluster.options.clients
-        self._node = self._rng.randrange(oracle.cluster.options.nodes)
+        self._node = self._rng.randrange(oracle.cluster.options.size)
         self._count = 0
         self._known: dict[str, Entry | None] = {}
         self._later()
@@ -204,7 +204,7 @@ class Client:
             self._elsewhere(call)
 
     def _elsewhere(self, call: Call, pause_us: int = 0) -> None:
-        self._node = self._rng.randrange(self._cluster.options.nodes)
+        self._node = self._rng.randrange(self._cluster.options.size)
         self._close(call, pause_us)
 
     def _close(self, call: Call, pause_us: int = 0) -> None:

@@ -21,6 +21,7 @@ from raft_agent.consensus.types import (
     FoundCluster,
     LogPersisted,
     LogRead,
+    MembershipChanged,
     Message,
     Note,
     PeerConnected,
@@ -57,6 +58,8 @@ class Process:
         self._rng = cluster.rng(f"process/{index}")
         offset_us = self._rng.randrange(1 << 40)
         self.clock = LocalClock(cluster.clock, offset_us, cluster.options.skew_ppm[index])
+        self.address = f"10.0.0.{index + 1}:5555"
+        self._peer_names = cluster.names if len(cluster.names) > 1 else ()
         self.boots = 0
         self.crash_after: int | None = None
         self.crash_at_write = False
@@ -78,15 +81,26 @@ class Process:
             Refused: self._refused,
             ReadReady: self._read_ready,
             TransferDone: self._refused,
+            MembershipChanged: self._membership_changed,
             FoundCluster: self._found_cluster,
             RoleChanged: self._nothing,
             ConfigurationChanged: self._nothing,
             Note: self._note,
         }
+        if self.is_spare:
+            self._peer_names = ()
         self.new_disk()
 
+    @property
+    def is_spare(self) -> bool:
+        """Whether it was not there when the cluster was founded."""
+        return self.index >= self.cluster.options.nodes
+
     def new_disk(self) -> None:
-        """Start over as somebody else: the id is born with the data directory."""
+        """Start over as somebody else: the id is born with the data directory. Once the cluster is
+        there, and somebody can take it in, it waits for that."""
+        if self.cluster.checks.cluster_id and self.cluster.options.operator is not None:
+            self._peer_names = ()
         self.member_id = self._rng.getrandbits(64) | 1
         self.disk = Disk(
             self.cluster.clock,
@@ -115,14 +129,14 @@ class Process:
         self.node = Node(
             member_id=self.member_id,
             name=self.name,
-            address=f"10.0.0.{self.index + 1}:5555",
-            peer_names=cluster.names if len(cluster.names) > 1 else (),
+            address=self.address,
+            peer_names=self._peer_names,
             vote=vote,
             log=log,
             settings=cluster.options.settings,
             seed=self._rng.getrandbits(64),
             now_us=self.clock.now_us(),
-            bootstrap=len(cluster.names) == 1,
+            bootstrap=cluster.names == (self.name,) and not cluster.checks.cluster_id,
         )
         cluster.checks.started(self, self.node)
         cluster.network.started(self.index)
@@ -325,6 +339,9 @@ class Process:
 
     def _refused(self, effect: Refused | TransferDone) -> None:
         self.service.refused(effect)
+
+    def _membership_changed(self, effect: MembershipChanged) -> None:
+        self.service.membership_changed(effect)
 
     def _read_ready(self, effect: ReadReady) -> None:
         self.service.read_ready(effect)

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from raft_agent.consensus.batch import Batch
 from raft_agent.consensus.types import (
+    ChangeMembership,
+    MembershipChanged,
     Propose,
     Proposed,
     Read,
@@ -19,6 +21,7 @@ from raft_agent.machine.commands import join_commands
 from raft_agent.machine.machine import CommandResult
 
 if TYPE_CHECKING:
+    from tests.sim.operators import Change
     from tests.sim.oracle import Call
     from tests.sim.process import Process
 
@@ -34,6 +37,7 @@ class Service:
         self._awaiting: dict[int, tuple[int, list[Call]]] = {}
         self._reads: dict[int, Call] = {}
         self._ready: list[tuple[int, Call]] = []
+        self._changes: dict[int, Change] = {}
 
     # --- requests
 
@@ -70,6 +74,13 @@ class Service:
     def transfer(self, target: int) -> None:
         self._process.step(TransferLeadership(self._next_tag(), target))
 
+    def change(self, change: Change) -> None:
+        tag = self._next_tag()
+        self._changes[tag] = change
+        self._process.step(
+            ChangeMembership(tag, change.wanted, change.expected_index, change.forced)
+        )
+
     def _next_tag(self) -> int:
         self._tag += 1
         return self._tag
@@ -93,6 +104,12 @@ class Service:
         read = self._reads.pop(effect.tag, None)
         if read is not None:
             read.refused()
+        change = self._changes.pop(effect.tag, None)
+        if change is not None:
+            change.refused(effect.reason)
+
+    def membership_changed(self, effect: MembershipChanged) -> None:
+        self._changes.pop(effect.tag).done(effect.index)
 
     def read_ready(self, effect: ReadReady) -> None:
         call = self._reads.pop(effect.tag)

@@ -531,10 +531,12 @@ class TransferResult(msgspec.Struct, frozen=True):
     leader: str
 
 
-class StreamStarted(msgspec.Struct, frozen=True):
-    """The first reply of a stream; `index`: from here on nothing is left out."""
+class StreamStarted(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The first reply of a stream; `index`: from here on nothing is left out. `revision`: of keys,
+    nothing behind this revision of the store."""
 
     index: int
+    revision: int = 0
 
 
 # What the result of each request decodes to, and for a stream what its pushed items do.

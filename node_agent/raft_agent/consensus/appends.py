@@ -89,8 +89,7 @@ class Appends:
             )
             state.send(sender, reply)
         self.committed(min(message.commit_index, state.log.last_index))
-        state.leader_commit = max(state.leader_commit, message.leader_commit)
-        state.leader_commit_us = state.now_us
+        state.mark_commit(message.leader_commit, state.now_us)
 
     def snapshot_chunk(self, sender: int, message: SnapshotChunk) -> None:
         self._heard_leader(sender)
@@ -117,6 +116,7 @@ class Appends:
         if state.leader_id != sender:
             require(state.leader_id == 0, "a term has one leader (§5.2)", term=state.current_term)
             state.leader_id = sender
+            state.forget_commit_mark()
             state.note("leader_found", leader=sender)
         state.fruitless_elections = 0
         state.leader_heard_us = state.now_us

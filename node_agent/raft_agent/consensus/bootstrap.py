@@ -65,7 +65,10 @@ class Bootstrap:
     def asks(self) -> bool:
         """Whether it falls to this node to write the first entry."""
         return (
-            self._state.role is Role.FRESH and bool(self._names) and self._name == min(self._names)
+            self._state.role is Role.FRESH
+            and not self._state.installing
+            and bool(self._names)
+            and self._name == min(self._names)
         )
 
     def tick(self) -> None:
@@ -145,6 +148,8 @@ class Bootstrap:
         state = self._state
         if state.role is not Role.FRESH or message.token != self._tokens.get(sender):
             return
+        if state.installing:
+            return  # a snapshot, from another member, is to be this node's log
         batch = message.batch
         if batch.kind != BatchKind.CONFIGURATION or batch.first_index != FIRST_INDEX:
             return
@@ -247,8 +252,9 @@ class Bootstrap:
         is_learner = peer in configuration.learners
         is_founder = state.log.base_index == 0 and peer in first[1].voters
         progress = state.leadership.progress.get(peer) if state.leadership else None
-        if progress is not None and (progress.match_index > 0 or not (is_learner or is_founder)):
-            state.note("log_lost", sender=peer)
+        if progress is not None and (progress.had_entries or not (is_learner or is_founder)):
+            if state.leadership is not None and state.leadership.is_news("log_lost", peer):
+                state.note("log_lost", sender=peer)
         elif is_founder or (is_learner and state.log.base_index == 0):
             install = BootstrapInstall(
                 state.current_term,

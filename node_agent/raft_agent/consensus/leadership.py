@@ -68,8 +68,8 @@ class Leadership:
 
     `change_tag`: of the membership change that somebody waits for. `settled_index`: the last
     configuration of which all that follows from its commit was done. `departed`: who has gone and
-    was not told yet. `announced`: where members say they are, by id; `refused_addresses`: which of
-    those could not be theirs.
+    was not told yet. `announced`: where members say they are, by id. `told`: what was noted once
+    and would come up again with every message.
     """
 
     __slots__ = (
@@ -82,9 +82,9 @@ class Leadership:
         "lease",
         "progress",
         "reads",
-        "refused_addresses",
         "settled_index",
         "stall_retry_us",
+        "told",
         "transfer",
         "uncommitted",
         "uncommitted_bytes",
@@ -101,8 +101,19 @@ class Leadership:
         self.settled_index = 0
         self.departed: set[int] = set()
         self.announced: dict[int, str] = {}
-        self.refused_addresses: dict[int, str] = {}
         self.catching_up: dict[int, CatchUp] = {}
+        self.told: set[tuple[str, int, str]] = set()
         self.stall_retry_us = 0
         self.uncommitted: deque[tuple[int, int]] = deque()  # last index, bytes
         self.uncommitted_bytes = 0
+
+    def may_be_committed(self, commit_index: int) -> int:
+        """Up to where entries may be committed, as far as this leader knows that they are up to
+        `commit_index`: those before it may have committed what its log holds of them."""
+        return max(commit_index, self.first_index)
+
+    def is_news(self, kind: str, peer: int, detail: str = "") -> bool:
+        """Whether this is to be noted: the first time in this term."""
+        news = (kind, peer, detail) not in self.told
+        self.told.add((kind, peer, detail))
+        return news

@@ -76,8 +76,8 @@ class AppendReply(msgspec.Struct, frozen=True, gc=False):
 class Heartbeat(msgspec.Struct, frozen=True, gc=False):
     """The leader lives, and `commit_index` (never beyond the receiver's match_index) is committed.
 
-    `request_id` 0 announces a commit and wants no reply. `leader_commit` is all that the leader has
-    committed: whoever has applied that much is up to date.
+    `request_id` 0 announces a commit and wants no reply. Nothing behind `leader_commit` is
+    committed yet: whoever has applied that much is up to date.
     """
 
     term: int

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from raft_agent.consensus import quorum
 from raft_agent.consensus.appends import Appends
 from raft_agent.consensus.applying import PURPOSE, Applying
 from raft_agent.consensus.bootstrap import Bootstrap
@@ -158,7 +157,7 @@ class Node:
             ReadIndex: self._reads.read_index,
             ReadIndexReply: self._reads.read_index_reply,
             SnapshotChunk: self._snapshot_chunk,
-            SnapshotReply: self._replication.snapshot_reply,
+            SnapshotReply: self._snapshot_reply,
         }
 
     # --- the way in
@@ -275,6 +274,7 @@ class Node:
     def _peer_connected(self, event: PeerConnected) -> None:
         self._bootstrap.peer_connected(event.peer, event.name)
         self._replication.peer_connected(event.peer)
+        self._reconfiguration.peer_connected(event.peer)
         if self.state.role is not Role.FRESH:
             self._presence.peer_connected(event.peer)
 
@@ -363,10 +363,20 @@ class Node:
 
     def _append_reply(self, sender: int, message: AppendReply) -> None:
         self._replication.append_reply(sender, message)
+        if message.success:
+            self._has_more(sender)
+
+    def _snapshot_reply(self, sender: int, message: SnapshotReply) -> None:
+        self._replication.snapshot_reply(sender, message)
+        if message.done:
+            self._has_more(sender)
+
+    def _has_more(self, peer: int) -> None:
+        """A peer has told how far it is."""
         leadership = self.state.leadership
-        if leadership is not None and message.success and sender in leadership.progress:
-            self._handover.advance(leadership, sender)
-            self._reconfiguration.heard_of(leadership, sender)
+        if leadership is not None and peer in leadership.progress:
+            self._handover.advance(leadership, peer)
+            self._reconfiguration.heard_of(leadership, peer)
 
     # --- what hosts and tests read
 
@@ -421,11 +431,11 @@ class Node:
         leader was heard, or as a leader, when a quorum was. None when that was never known.
         """
         state = self.state
-        leadership, configuration = state.leadership, state.configuration
-        if leadership is not None and configuration is not None:
-            heard_us = {peer: p.last_contact_us for peer, p in leadership.progress.items()}
-            heard_us[state.member_id] = now_us
-            return max(now_us - quorum.reached_by_quorum(configuration, heard_us), 0)
+        leadership = state.leadership
+        if leadership is not None and state.applied_index >= leadership.may_be_committed(
+            state.commit_index
+        ):
+            return max(now_us - self._replication.quorum_heard_us(leadership, now_us), 0)
         return max(now_us - state.current_as_of_us, 0) if state.current_as_of_us else None
 
     @property

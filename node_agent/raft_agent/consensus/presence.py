@@ -7,7 +7,6 @@ it asks know why, and say so. Then it is quiet for ever: ids are not used twice.
 
 from __future__ import annotations
 
-from raft_agent.consensus.membership import is_voter
 from raft_agent.consensus.state import RaftState
 from raft_agent.consensus.types import Announce, Member, Removed, Role
 
@@ -21,9 +20,8 @@ class Presence:
         self._noted = False
 
     def peer_connected(self, peer: int) -> None:
-        """A learner never stands, so nobody would tell it that it was removed but on its asking."""
-        state = self._state
-        if self._has_moved() or not is_voter(state.configuration, state.member_id):
+        """Who asks nobody for a vote is told only so that it was removed."""
+        if self._has_moved() or not self._asks_for_votes():
             self._announce(peer)
 
     def heard_leader(self, leader: int) -> None:
@@ -31,14 +29,23 @@ class Presence:
             self._announce(leader)
 
     def nobody_is_heard(self) -> None:
-        """No leader for an election timeout, and this node can't stand for election itself."""
+        """No leader for an election timeout. Those whom this node asks for votes would say so if it
+        was removed; they may have been as well, and not know it, so the others are asked too."""
         state = self._state
         configuration = state.configuration
-        if configuration is None or is_voter(configuration, state.member_id):
+        if configuration is None:
             return
+        asked = self._asks_for_votes()
         for member in configuration.members:
-            if member.id != state.member_id:
+            if member.id != state.member_id and member.id not in asked:
                 self._announce(member.id)
+
+    def _asks_for_votes(self) -> set[int]:
+        """Whom this node asks for votes when it hears no leader; nobody when it can't stand."""
+        configuration = self._state.configuration
+        if configuration is None or not self._state.can_stand:
+            return set()
+        return {*configuration.voters, *configuration.voters_outgoing}
 
     def _has_moved(self) -> bool:
         own = self._own_entry()

@@ -41,11 +41,13 @@ class Progress:
     """One peer's replication.
 
     Invariant: match_index < next_index; everything up to `match_index` is durable at the peer and
-    equal to the leader's log, as the peer said in this `session`.
+    equal to the leader's log, as the peer said in this `session`. `had_entries`: it said so of some
+    entry in this session or in one before.
     """
 
     __slots__ = (
         "commit_sent",
+        "had_entries",
         "inflight",
         "inflight_bytes",
         "last_ack_us",
@@ -63,6 +65,7 @@ class Progress:
     def __init__(self, session: int, next_index: int, now_us: int) -> None:
         self.last_contact_us = now_us
         self.match_index = 0
+        self.had_entries = False
         self.restart(session, next_index, now_us)
 
     def restart(self, session: int, next_index: int, now_us: int) -> None:
@@ -115,6 +118,7 @@ class Progress:
         """The peer's log agrees with ours up to `match_index`, and that part is on its disk."""
         self.last_ack_us = now_us
         self.match_index = max(self.match_index, match_index)
+        self.had_entries = self.had_entries or match_index > 0
         if self.state is not ReplicationState.REPLICATE:
             self.state = ReplicationState.REPLICATE
             self.transmission = None

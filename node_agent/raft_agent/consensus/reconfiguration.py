@@ -80,8 +80,12 @@ class Reconfiguration:
             raise ChangeRefusedError(RefusalReason.CONFIGURATION_MOVED)
 
     def _keeps_quorum(self, leadership: Leadership, following: Configuration) -> bool:
-        """Whether a quorum of every set of voters answers at the moment."""
-        if following.voters == self._configuration().voters:
+        """Whether a quorum of every set of voters answers at the moment, and every new voter.
+
+        A new one that has no log yet would get none: a voter without a log may have lost one.
+        """
+        voters = self._configuration().voters
+        if following.voters == voters:
             return True
         state = self._state
         oldest_us = state.now_us - state.settings.election_timeout_max_us
@@ -91,7 +95,8 @@ class Reconfiguration:
             if progress.last_contact_us >= oldest_us and progress.match_index > 0
         }
         answering.add(state.member_id)
-        return quorum.has_quorum(following, answering)
+        new = set(following.voters) - set(voters)
+        return new <= answering and quorum.has_quorum(following, answering)
 
     def _put(self, leadership: Leadership, following: Configuration) -> None:
         state = self._state
@@ -120,11 +125,11 @@ class Reconfiguration:
         if leadership.settled_index != index:
             leadership.settled_index = index
             self._settled(leadership, configuration, index)
-        if state.leadership is leadership and leadership.transfer is None:
-            if configuration.joining:
-                self._promote(leadership, configuration)
-            elif leadership.announced:
-                self._move(leadership, configuration)
+        if state.leadership is not leadership or leadership.transfer is not None:
+            return
+        # A learner that never catches up must not keep the others' addresses from moving.
+        if not self._promote(leadership, configuration) and leadership.announced:
+            self._move(leadership, configuration)
 
     def _settled(self, leadership: Leadership, configuration: Configuration, index: int) -> None:
         """A configuration that is to last is committed: tell who asked for it, and who is out."""
@@ -152,8 +157,8 @@ class Reconfiguration:
             state.send(heir, TimeoutNow(state.current_term, state.next_request_id()))
         state.become_follower(state.current_term, 0)
 
-    def _promote(self, leadership: Leadership, configuration: Configuration) -> None:
-        """Make one of the learners that have caught up a voter."""
+    def _promote(self, leadership: Leadership, configuration: Configuration) -> bool:
+        """Make one of the learners that have caught up a voter; whether one was found."""
         for entry in configuration.joining:
             catch_up = leadership.catching_up.get(entry.id)
             if catch_up is None or not catch_up.is_done:
@@ -162,22 +167,23 @@ class Reconfiguration:
             if self._keeps_quorum(leadership, following):
                 self._state.note("learner_promoted", target=entry.id)
                 self._put(leadership, following)
-                return
+                return True
+        return False
 
     def _move(self, leadership: Leadership, configuration: Configuration) -> None:
         """Have the configuration follow the members that have come up on other addresses."""
         announced, leadership.announced = leadership.announced, {}
         for member in configuration.members:
             address = announced.pop(member.id, member.address)
-            if address in (member.address, leadership.refused_addresses.get(member.id)):
+            if address == member.address:
                 continue
             moved = Member(member.id, member.name, address)
             try:
                 following = changes.change(configuration, MembershipChange(update=(moved,)))
             except ChangeRefusedError as refused:
-                leadership.refused_addresses[member.id] = address
                 reason = str(refused.reason)
-                self._state.note("address_refused", sender=member.id, reason=reason)
+                if leadership.is_news("address_refused", member.id, address):
+                    self._state.note("address_refused", sender=member.id, reason=reason)
                 continue
             self._state.note("address_moved", sender=member.id, address=address)
             self._put(leadership, following)
@@ -185,6 +191,12 @@ class Reconfiguration:
             return
 
     # --- learners that catch up
+
+    def peer_connected(self, peer: int) -> None:
+        """A learner that was away has to catch up again: what it has missed may be much."""
+        leadership = self._state.leadership
+        if leadership is not None:
+            leadership.catching_up.pop(peer, None)
 
     def heard_of(self, leadership: Leadership, peer: int) -> None:
         """A peer acknowledged entries. §4.2.1 of the thesis: a learner has caught up when a round,

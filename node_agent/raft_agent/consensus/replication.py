@@ -42,6 +42,7 @@ class Replication:
         state.fruitless_elections = 0
         state.leader_id = state.member_id
         state.leadership = leadership
+        state.forget_commit_mark()
         self.follow_configuration(leadership)
         leadership.heartbeat_due_us = state.now_us + state.settings.heartbeat_interval_us
         state.note("leader_elected", last_index=state.log.last_index)
@@ -244,13 +245,14 @@ class Replication:
     def announce_commit(self, leadership: Leadership) -> None:
         """Tell a commit at once to those who hold the entries, not with the next heartbeat."""
         state = self._state
+        leader_commit = leadership.may_be_committed(state.commit_index)
         for peer, progress in leadership.progress.items():
             known = min(state.commit_index, progress.match_index)
             if known > progress.commit_sent:
                 progress.commit_sent = known
                 state.send(
                     peer,
-                    Heartbeat(state.current_term, 0, progress.session, known, state.commit_index),
+                    Heartbeat(state.current_term, 0, progress.session, known, leader_commit),
                 )
 
     # --- time
@@ -264,6 +266,10 @@ class Replication:
             state.note("quorum_lost", term=state.current_term)
             state.become_follower(state.current_term, 0)
             return
+        state.mark_commit(
+            leadership.may_be_committed(state.commit_index),
+            self.quorum_heard_us(leadership, state.now_us),
+        )
         self.send_heartbeats(leadership, state.next_request_id())
         for peer, progress in leadership.progress.items():
             if progress.transmission is not None:
@@ -282,24 +288,25 @@ class Replication:
     def send_heartbeats(self, leadership: Leadership, request_id: int) -> None:
         state = self._state
         leadership.lease.sent(request_id, state.now_us, 2 * state.settings.election_timeout_max_us)
+        leader_commit = leadership.may_be_committed(state.commit_index)
         for peer, progress in leadership.progress.items():
             known = min(state.commit_index, progress.match_index)
             progress.commit_sent = max(progress.commit_sent, known)
             state.send(
                 peer,
-                Heartbeat(
-                    state.current_term, request_id, progress.session, known, state.commit_index
-                ),
+                Heartbeat(state.current_term, request_id, progress.session, known, leader_commit),
             )
+
+    def quorum_heard_us(self, leadership: Leadership, now_us: int) -> int:
+        """The latest moment since when every member of some quorum has been heard; 0 for none."""
+        state = self._state
+        if state.configuration is None:
+            return 0
+        heard_us = {peer: known.last_contact_us for peer, known in leadership.progress.items()}
+        heard_us[state.member_id] = now_us
+        return quorum.reached_by_quorum(state.configuration, heard_us)
 
     def _quorum_answers(self, leadership: Leadership) -> bool:
         """§6.2 of the thesis: a leader steps down after an election timeout without a quorum."""
-        state = self._state
-        oldest_us = state.now_us - state.settings.election_timeout_max_us
-        answering = {
-            peer
-            for peer, progress in leadership.progress.items()
-            if progress.last_contact_us >= oldest_us
-        }
-        answering.add(state.member_id)
-        return state.has_quorum(answering)
+        oldest_us = self._state.now_us - self._state.settings.election_timeout_max_us
+        return self.quorum_heard_us(leadership, self._state.now_us) >= oldest_us

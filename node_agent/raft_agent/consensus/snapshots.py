@@ -91,7 +91,11 @@ class SnapshotSender:
         if message.request_id != transmission.request_id or transmission.read_offset >= 0:
             return False
         transmission.sent_us = state.now_us
-        if message.offset < transmission.snapshot.size_bytes:
+        if message.offset < transmission.offset:
+            # The peer had more and has given it up: what it got did not match its checksum.
+            state.note("snapshot_refused", target=sender, index=message.index)
+            self.begin(sender, progress, transmission.token)
+        elif message.offset < transmission.snapshot.size_bytes:
             transmission.offset = transmission.read_offset = message.offset
             chunk_bytes = state.settings.snapshot_chunk_bytes
             read = ReadSnapshot(sender, message.index, message.offset, chunk_bytes)
@@ -177,16 +181,15 @@ class SnapshotReceiver:
         if state.leadership is None:
             return state.log.last_index
         patience_us = _PATIENCE_TIMEOUTS * state.settings.election_timeout_max_us
-        return min(
-            (
-                progress.transmission.snapshot.index
-                if progress.transmission is not None
-                else progress.match_index
-                for progress in state.leadership.progress.values()
-                if state.now_us - progress.last_contact_us <= patience_us
-            ),
-            default=state.log.last_index,
-        )
+        needed = state.log.last_index
+        for progress in state.leadership.progress.values():
+            if state.now_us - progress.last_contact_us > patience_us:
+                continue
+            if progress.transmission is not None:
+                needed = min(needed, progress.transmission.snapshot.index)
+            elif progress.match_index:
+                needed = min(needed, progress.match_index)
+        return needed
 
     # --- those of a leader
 

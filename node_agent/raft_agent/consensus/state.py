@@ -103,8 +103,8 @@ class RaftState:
         # §4.2.3 of the thesis: a server that restarted may have promised a leader not to vote
         # for a minimum election timeout, and has forgotten; so it begins as if it had just heard.
         self.leader_heard_us = now_us
-        # What the leader had committed when it was heard last, and the last moment at which this
-        # node is known to have applied as much as that (0: never).
+        # Up to where entries may have been committed at some moment (0: no such mark), and the last
+        # such moment of which this node is known to have applied all (0: never).
         self.leader_commit = 0
         self.leader_commit_us = 0
         self.current_as_of_us = 0
@@ -249,6 +249,18 @@ class RaftState:
         if index <= self.persisted_index:
             return 0
         return next(seq for seq, last_index in self._pending_log if last_index >= index)
+
+    def mark_commit(self, index: int, moment_us: int) -> None:
+        """Nothing behind `index` was committed at this moment. A mark that is not reached yet is
+        kept: under steady load the newest one never is.
+        """
+        is_reached = self.applied_index >= self.leader_commit
+        if index == self.leader_commit or (is_reached and index > self.leader_commit):
+            self.leader_commit, self.leader_commit_us = index, moment_us
+
+    def forget_commit_mark(self) -> None:
+        """What the leader before announced may have been lost with it."""
+        self.leader_commit = self.leader_commit_us = 0
 
     def become_follower(self, term: int, leader_id: int) -> None:
         """Follow `leader_id` (0: nobody yet) in `term`. Drops everything that only a leader has."""

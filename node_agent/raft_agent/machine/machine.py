@@ -57,7 +57,7 @@ _BAD = BadCommand()
 # Later stamps are read as this one: deadlines behind it still fit 64 bits.
 _LAST_TIME_MS = 1 << 62
 
-# What `adopt` takes over: everything but the watches and the views.
+# What `adopt` takes over: everything but the watches.
 _STATE = (
     "last_applied",
     "last_applied_term",
@@ -70,6 +70,7 @@ _STATE = (
     "_history",
     "_sessions",
     "_one_shots",
+    "_views",
 )
 
 
@@ -371,13 +372,24 @@ class Machine:
         return machine
 
     def adopt(self, other: Machine) -> None:
-        """Become what `other` is, which must not be used any more. Watches stay and are told; views
-        stay as they are."""
+        """Take over the state of `other`, which gets this one's. Watches stay and are told; a view
+        goes on to read the state that it began with."""
         revision = self.revision
         for name in _STATE:
+            mine = getattr(self, name)
             setattr(self, name, getattr(other, name))
-        self._views = []
+            setattr(other, name, mine)
         self.watches.tell_jumped(revision)
+
+    def dismantle(self) -> None:
+        """Free the state piece by piece, so that a thread can do it without holding up the others
+        for as long as millions of objects take. The machine must not be used any more."""
+        if self._views:
+            return
+        entries = self._entries
+        while entries:
+            entries.popitem()
+        self._index.dismantle()
 
     def digest(self) -> str:
         """32 hexadecimal digits over the whole state; equal exactly for equal states."""

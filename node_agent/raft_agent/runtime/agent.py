@@ -70,6 +70,7 @@ _WARNINGS = frozenset(
         "join_refused",
         "snapshot_failed",
         "snapshot_damaged",
+        "snapshot_refused",
     }
 )
 
@@ -367,6 +368,9 @@ class Agent:
             self._views.note = f"waiting to be joined: {note.facts['reason']}"
         if note.kind == "removed":
             self._transport.set_peers([])
+        if note.kind == "snapshot_refused":
+            # The file may have gone bad on this disk; what the machine holds has not.
+            self._snapshotter.take()
         if note.kind == "pre_vote_started":
             # A node that is cut off asks several times a second: the first time is news.
             if self._asked_for_pre_votes:

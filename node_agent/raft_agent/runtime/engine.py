@@ -240,8 +240,10 @@ class Engine:
         )
 
     def _write_snapshot(self, effect: WriteSnapshot) -> None:
-        written = SnapshotWritten(effect.index, effect.offset + len(effect.data))
-        self._in_thread(lambda: self._store.snapshots.write_chunk(effect), lambda _nothing: written)
+        self._in_thread(
+            lambda: self._store.snapshots.write_chunk(effect),
+            lambda offset: SnapshotWritten(effect.index, offset),
+        )
 
     def _in_thread(self, work: Callable[[], _T], event_of: Callable[[_T], Event]) -> None:
         """Do disk work in a thread of the pool, and feed what came of it."""

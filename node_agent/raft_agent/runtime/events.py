@@ -54,6 +54,7 @@ _TEXTS = {
     "snapshot_offered": "{target} needs entries that the log has lost: sends the snapshot of index "
     "{index}",
     "snapshot_sent": "{target} has the snapshot of index {index}",
+    "snapshot_refused": "{target} found the snapshot of index {index} damaged: takes a new one",
     "snapshot_arrives": "gets a snapshot of index {index} from {sender}",
     "snapshot_damaged": "the snapshot of index {index} from {sender} came damaged; it is sent anew",
     "snapshot_installed": "has the state of index {index} now, from a snapshot",

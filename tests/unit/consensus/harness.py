@@ -55,9 +55,10 @@ class Cluster:
         logs: dict[int, list[Batch]] | None = None,
         votes: dict[int, Vote] | None = None,
         settings: Settings = SETTINGS,
+        now_us: int = 0,
     ) -> None:
         names = tuple(f"n{i}" for i in range(1, size + 1))
-        self.now_us = 0
+        self.now_us = now_us
         self.servers = {
             i: Server(
                 i,
@@ -65,6 +66,7 @@ class Cluster:
                 log=(logs or {}).get(i),
                 vote=(votes or {}).get(i),
                 settings=settings,
+                now_us=now_us,
                 peer_names=names,
             )
             for i in range(1, size + 1)

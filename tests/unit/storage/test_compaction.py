@@ -68,6 +68,18 @@ def test_whole_segments_go_and_the_rest_can_be_read(tmp_path: Path) -> None:
         assert driver.store.read(1, MIB) == ()
 
 
+@pytest.mark.parametrize("position", [1, 3])
+def test_a_segment_goes_exactly_when_its_last_entry_may(tmp_path: Path, position: int) -> None:
+    with opened(tmp_path, segment_bytes=SEGMENT_BYTES) as driver:
+        filled(driver)
+        take_snapshot(driver.store.snapshots, 24, 3)
+        before = segments(tmp_path)
+        driver.compact(before[position] - 2)
+        assert segments(tmp_path) == before[position - 1 :]
+        driver.compact(before[position] - 1)
+        assert segments(tmp_path) == before[position:]
+
+
 def test_a_compacted_log_starts_again_from_the_snapshot(tmp_path: Path) -> None:
     with opened(tmp_path, segment_bytes=SEGMENT_BYTES) as driver:
         filled(driver)

@@ -17,7 +17,15 @@ from raft_agent.storage import files
 from raft_agent.storage.errors import StorageError
 from raft_agent.storage.format import encode_vote
 from raft_agent.storage.store import Store
-from tests.unit.storage.support import Driver, make_batch, make_log, opened, recovered_log
+from tests.unit.storage.support import (
+    Driver,
+    configuration,
+    make_batch,
+    make_log,
+    opened,
+    recovered_log,
+    take_snapshot,
+)
 
 MIB = 1 << 20
 
@@ -293,3 +301,23 @@ def test_a_really_full_disk_stops_writing_and_goes_on_when_there_is_room(small_d
         driver.append(make_batch(last_index + 1))
         driver.save_vote(1, 5, 5)
     assert recovered_log(data_dir)[-1] == make_batch(last_index + 1)
+
+
+def test_a_snapshot_that_does_not_fit_is_given_up_and_the_log_goes_on(small_disk: Path) -> None:
+    data_dir = small_disk / "data"
+    with opened(data_dir, segment_bytes=MIB) as driver:
+        driver.append(make_batch(1))
+        first = take_snapshot(driver.store.snapshots, 1)
+        driver.append(make_batch(2))
+        file = driver.store.snapshots.create(2, 1, 1, configuration())
+        with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)) as caught:  # noqa: PT012
+            while True:
+                file.write_block(bytes(100_000))
+        assert files.is_disk_full(caught.value)
+        assert driver.store.snapshots.newest == first
+        assert len(list((data_dir / "snapshots").iterdir())) == 1
+        assert driver.store.has_room()
+        driver.append(make_batch(3))
+        assert driver.failures.empty()
+        take_snapshot(driver.store.snapshots, 3)
+        assert driver.store.snapshots.older_index == 1

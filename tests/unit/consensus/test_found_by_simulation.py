@@ -1,0 +1,79 @@
+"""What the simulator found in the core, each as small as it gets."""
+
+from __future__ import annotations
+
+from raft_agent.consensus.types import (
+    Announce,
+    ConfigurationChanged,
+    Joining,
+    MembershipChange,
+    Received,
+    RefusalReason,
+    Refused,
+    Vote,
+)
+from tests.unit.consensus.harness import Cluster, member
+from tests.unit.consensus.server import MAX_TIMEOUT_US, notes, of
+
+ADD_4 = MembershipChange(add=(member(4),))
+
+
+def test_a_removed_voter_whose_log_is_damaged_asks_and_is_told() -> None:
+    """It does not stand for election, so nobody is asked for a vote who could tell it."""
+    cluster = Cluster(votes={3: Vote(1, 0, 1, 5)})
+    cluster.part({1, 2}, {3})
+    cluster.elect(1)
+    cluster.change(1, MembershipChange(remove=(3,)))
+    cluster.settle()
+    cluster.heal()
+    cluster.time_out(3)
+    cluster.settle()
+    assert notes(cluster[3].history).count("removed") == 1
+
+
+def test_a_removed_voter_is_told_although_the_voters_it_knows_do_not_know() -> None:
+    """All whom it would ask for votes were removed as well, and have not heard since they started.
+    The only one who could tell it was no voter when it was there last."""
+    cluster = Cluster()
+    cluster.elect(1)
+    cluster.add(4)
+    cluster.change(1, ADD_4)
+    cluster.run_for(4 * MAX_TIMEOUT_US)
+    cluster.part({3}, {1, 2, 4})
+    for change in (
+        MembershipChange(promote=(4,), remove=(3,)),
+        MembershipChange(remove=(2,)),
+        MembershipChange(remove=(1,)),
+    ):
+        cluster.change(1, change)
+        cluster.settle()
+    assert cluster.leaders == [4]
+    cluster.heal()
+    cluster.part({4}, {1, 2})
+    for member_id in (1, 2):
+        cluster.restart(member_id)
+    cluster.time_out(3)
+    cluster.settle()
+    assert notes(cluster[3].history).count("removed") == 1
+
+
+def test_a_learner_that_has_no_log_yet_is_not_promoted() -> None:
+    """As a voter it would never get one: a voter without a log may have lost one that counted."""
+    cluster = Cluster()
+    cluster.elect(1)
+    cluster.change(1, ADD_4)
+    cluster.settle()
+    effects = cluster.change(1, MembershipChange(promote=(4,)), tag=7)
+    assert of(Refused, effects) == [Refused(7, RefusalReason.WOULD_LOSE_QUORUM, 0)]
+
+
+def test_a_learner_that_never_catches_up_does_not_keep_addresses_from_moving() -> None:
+    cluster = Cluster()
+    cluster.elect(1)
+    cluster.change(1, MembershipChange(add=(member(4),), joining=(Joining(4),)))
+    cluster.settle()
+    term = cluster.node(1).current_term
+    cluster.step(1, Received(2, Announce(term, 1, "elsewhere:5555")))
+    cluster.settle(lambda packet: packet.to == 3)
+    told = of(ConfigurationChanged, cluster[3].history)[-1].configuration
+    assert {known.id: known.address for known in told.members}[2] == "elsewhere:5555"
