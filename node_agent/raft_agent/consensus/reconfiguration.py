@@ -91,6 +91,11 @@ class Reconfiguration:
         """Whether a quorum of every set of voters answers at the moment."""
         if following.voters == self._configuration().voters:
             return True
+        return quorum.has_quorum(following, self._answering(leadership))
+
+    def _answering(self, leadership: Leadership) -> set[int]:
+        """This leader, and the peers that were heard within an election timeout and of which it is
+        known how far they are."""
         state = self._state
         oldest_us = state.now_us - state.settings.election_timeout_max_us
         answering = {
@@ -99,7 +104,7 @@ class Reconfiguration:
             if progress.last_contact_us >= oldest_us and progress.match_index > 0
         }
         answering.add(state.member_id)
-        return quorum.has_quorum(following, answering)
+        return answering
 
     def _put(self, leadership: Leadership, following: Configuration) -> None:
         state = self._state
@@ -161,10 +166,13 @@ class Reconfiguration:
         state.become_follower(state.current_term, 0)
 
     def _promote(self, leadership: Leadership, configuration: Configuration) -> bool:
-        """Make one of the learners that have caught up a voter; whether there was one."""
+        """Make one of the learners that have caught up, and are there, a voter; whether there was
+        one."""
         for entry in configuration.joining:
             catch_up = leadership.catching_up.get(entry.id)
             if catch_up is None or not catch_up.is_done:
+                continue
+            if entry.id not in self._answering(leadership):
                 continue
             following = changes.change(configuration, changes.promotion(configuration, entry))
             if self._keeps_quorum(leadership, following):
