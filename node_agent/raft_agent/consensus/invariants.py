@@ -47,6 +47,20 @@ def check(node: Node) -> None:
         last_term=log.last_term,
         current_term=state.current_term,
     )
+    snapshot_index = state.snapshot.index if state.snapshot else 0
+    require(
+        log.base_index <= snapshot_index <= state.applied_index,
+        "base <= snapshot <= applied",
+        base=log.base_index,
+        snapshot=snapshot_index,
+        applied=state.applied_index,
+    )
+    require(
+        state.membership.index <= log.last_index,
+        "the configuration in force is in the log, or before its base",
+        configuration=state.membership.index,
+        last=log.last_index,
+    )
     resident = log.resident_batches
     if resident:
         require(
