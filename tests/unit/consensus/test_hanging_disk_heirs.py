@@ -8,12 +8,22 @@ from raft_agent.consensus.types import (
     AppendReply,
     Effect,
     HeartbeatReply,
+    Refused,
     TimeoutNow,
     TimerExpired,
     TransferLeadership,
 )
 from tests.unit.consensus.harness import Cluster
-from tests.unit.consensus.server import MIN_TIMEOUT_US, SETTINGS, Server, notes, sends
+from tests.unit.consensus.server import (
+    HEARTBEAT_US,
+    MAX_TIMEOUT_US,
+    MIN_TIMEOUT_US,
+    SETTINGS,
+    Server,
+    notes,
+    of,
+    sends,
+)
 
 
 def stalled(
@@ -96,3 +106,15 @@ def test_a_hand_over_that_somebody_asked_for_goes_on() -> None:
     assert node.state.leadership is not None
     assert node.state.leadership.transfer is not None
     assert node.state.leadership.transfer.target == 2
+
+
+def test_a_hand_over_that_nobody_asked_for_fails_without_a_word_to_anybody() -> None:
+    server, effects = stalled(has_entry=(2,), heard_ago_us=ALL_HEARD)
+    assert heirs(effects) == [2]
+    for _ in range(MAX_TIMEOUT_US // HEARTBEAT_US + 1):
+        for peer in ALL_HEARD:
+            session = server.node.progress[peer].session
+            server.receive(peer, HeartbeatReply(2, 1, session, 0))
+        effects += server.tick()
+    assert "transfer_failed" in notes(effects)
+    assert not of(Refused, effects)
