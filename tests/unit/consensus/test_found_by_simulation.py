@@ -64,7 +64,7 @@ def test_a_learner_that_has_no_log_yet_is_not_promoted() -> None:
     cluster.change(1, ADD_4)
     cluster.settle()
     effects = cluster.change(1, MembershipChange(promote=(4,)), tag=7)
-    assert of(Refused, effects) == [Refused(7, RefusalReason.WOULD_LOSE_QUORUM, 0)]
+    assert of(Refused, effects) == [Refused(7, RefusalReason.NOT_READY, 0)]
 
 
 def test_a_learner_that_never_catches_up_does_not_keep_addresses_from_moving() -> None:
