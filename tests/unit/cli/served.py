@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,8 +41,17 @@ class Node(SingleNode):
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
+        self.time_ms = time.time_ns() // 1_000_000
         self.others: dict[str, protocol.MemberInfo] = {}
         self.lags: dict[str, int] = {}
+
+    @property
+    def waiting_commands(self) -> list[bytes]:
+        """What `hold_back` holds back."""
+        return [command for command, _ in self._waiting]
+
+    def forget_waiting(self) -> None:
+        self._waiting.clear()
 
     def member_list(self) -> protocol.MemberListResult:
         listed = super().member_list()
