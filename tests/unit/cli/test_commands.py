@@ -295,8 +295,8 @@ def test_changes_that_are_not_kept_any_more_end_a_watch_with_what_is(
     assert (gone.returncode, gone.stdout) == (1, b"")
     assert gone.stderr.decode() == (
         "✗ Failed to watch: The changes from revision 1 on are not all kept; "
-        f"the oldest is {oldest}\n  Hint: Changes are kept --from-revision {oldest} on; what the keys are now: "
-        f"raftctl --socket {served.path} -o json propose list PREFIX\n"
+        f"the oldest is {oldest}\n  Hint: Changes are kept --from-revision {oldest} on; "
+        f"what the keys are now: raftctl --socket {served.path} -o json propose list PREFIX\n"
     )
 
 
