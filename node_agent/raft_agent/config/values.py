@@ -96,9 +96,7 @@ def _is_local(host: str) -> bool:
 
 
 def is_served(host: str, listen_addr: str) -> bool:
-    """Whether who listens at `listen_addr` can be dialled at `host`. Asks a name server when it is a
-    name.
-    """
+    """Whether who listens at `listen_addr` can be dialled at `host`. May ask a name server."""
     own = split_address(listen_addr)[0]
     if own in _WILDCARDS:
         return _is_local(host)
