@@ -43,7 +43,7 @@ _RESULT = msgspec.msgpack.Decoder(protocol.MembershipResult)
 _PROBE_TIMEOUT_S = 2.0
 _RETRY_S = 0.05
 # Another change, or a new leader's first entry, is through by then, or something is wrong.
-_PATIENCE_S = 5.0
+_PATIENCE_S = 3.0
 _PASSING = frozenset(
     {RefusalReason.CHANGE_PENDING, RefusalReason.NOT_READY, RefusalReason.TRANSFERRING}
 )
