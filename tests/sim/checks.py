@@ -131,7 +131,21 @@ class Checks:
         )
         self.cluster_id = configuration.cluster_id
         self.memberships.elected(process, node)
+        self._no_lease_but(process, term)
         self._complete(process)
+
+    def _no_lease_but(self, process: Process, term: int) -> None:
+        """Nobody is elected while an earlier leader may still answer reads by its lease."""
+        for other in self._cluster.processes:
+            node = other.node
+            if node is not None and node.current_term < term:
+                require(
+                    not node.has_lease(other.clock.now_us()),
+                    "elected while an earlier leader has a lease",
+                    process,
+                    term=term,
+                    earlier=node.current_term,
+                )
 
     def _complete(self, process: Process) -> None:
         """Leader completeness: everything committed in an earlier term is in a leader's log."""

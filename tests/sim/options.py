@@ -7,9 +7,13 @@ because faults that always come together hide what each of them would find alone
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from msgspec import structs
 
 from raft_agent.consensus.types import Settings
+
+_MILLION = 1_000_000
 
 # Before the healing phase, which has some hundreds more.
 EVENTS = 3000
@@ -70,7 +74,8 @@ class ClientOptions:
     """`clients` work at once, each waits `think_us` on average between its requests.
 
     `weights`: how often get, put, delete, cas, send. `value_bytes`: the longest value.
-    `forward`: the probability that a follower is asked to pass a write on.
+    `forward`: the probability that a follower is asked to pass a write on; `lease`: that a read is
+    content with the leader's lease.
     """
 
     clients: int
@@ -80,6 +85,7 @@ class ClientOptions:
     value_bytes: int
     timeout_us: int
     forward: float
+    lease: float = 0.0
 
 
 CHANGES = (
@@ -146,12 +152,15 @@ def options_for(seed: int, *, nodes: int | None = None, events: int = EVENTS) ->
     membership = random.Random(f"options/{seed}/membership")
     operator = _operator(membership, election_us) if membership.random() < 0.5 else None
     spares = membership.choice((1, 2, 3)) if operator else 0
+    skew_ppm = tuple(rng.randint(-50_000, 50_000) if skewed else 0 for _ in range(count + spares))
+    settings = _settings(rng, heartbeat_us, election_us)
+    reads = random.Random(f"options/{seed}/reads")
     return Options(
         nodes=count,
         spares=spares,
         events=events,
         calm_start=rng.random() < 0.7,
-        settings=_settings(rng, heartbeat_us, election_us),
+        settings=structs.replace(settings, clock_drift_ppm=drift_ppm(skew_ppm)),
         network=NetworkOptions(
             latency_us=rng.choice((100, 500, 2_000, 10_000)),
             jitter_us=rng.choice((100, 1_000, 10_000)),
@@ -166,16 +175,21 @@ def options_for(seed: int, *, nodes: int | None = None, events: int = EVENTS) ->
             tear=rng.choice((0.2, 0.5, 0.8)),
             kill=rng.choice((0.0, 0.3, 0.7)),
         ),
-        clients=_clients(rng, election_us),
+        clients=replace(_clients(rng, election_us), lease=reads.choice((0.0, 0.5, 1.0))),
         faults=tuple(fault for fault in FAULTS if rng.random() < 0.5),
         fault_interval_us=election_us * rng.choice((1, 2, 4, 8)),
-        skew_ppm=tuple(
-            rng.randint(-50_000, 50_000) if skewed else 0 for _ in range(count + spares)
-        ),
+        skew_ppm=skew_ppm,
         timer_late_us=rng.choice((0, 0, 1_000, 20_000)),
         tells_silence=rng.random() < 0.5,
         operator=operator,
     )
+
+
+def drift_ppm(skew_ppm: tuple[int, ...]) -> int:
+    """What must be declared when clocks are so fast: how much less the slowest shows than the
+    fastest, and a little for the microseconds that clocks and divisions leave out."""
+    slowest, fastest = (_MILLION + skew for skew in (min(skew_ppm), max(skew_ppm)))
+    return (fastest - slowest) * _MILLION // fastest + 100
 
 
 def _operator(rng: random.Random, election_us: int) -> OperatorOptions:

@@ -34,6 +34,7 @@ class Call:
         "index",
         "is_open",
         "key",
+        "lease",
         "output",
         "reached_core",
         "returned",
@@ -41,13 +42,21 @@ class Call:
     )
 
     def __init__(
-        self, client: Client, key: str, action: tuple[Any, ...], command: bytes, *, forward: bool
+        self,
+        client: Client,
+        key: str,
+        action: tuple[Any, ...],
+        command: bytes,
+        *,
+        forward: bool,
+        lease: bool = False,
     ) -> None:
         self.client = client
         self.key = key
         self.action = action
         self.command = command
         self.forward = forward
+        self.lease = lease
         self.goes_on = True
         self.reached_core = False
         self.index = 0
@@ -124,7 +133,8 @@ class Client:
         kind = rng.choices(("get", "put", "delete", "cas", "send"), self._options.weights)[0]
         forward = rng.random() < self._options.forward
         if kind == "get":
-            return Call(self, key, ("get",), b"", forward=forward)
+            lease = rng.random() < self._options.lease
+            return Call(self, key, ("get",), b"", forward=forward, lease=lease)
         if kind == "send":
             text = SendMessage(value, f"client-{self.number}")
             return Call(self, "", ("send", value), encode_command(text), forward=forward)

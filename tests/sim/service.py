@@ -38,6 +38,7 @@ class Service:
         self._reads: dict[int, Call] = {}
         self._ready: list[tuple[int, Call]] = []
         self._changes: dict[int, Change] = {}
+        self._is_reading = False
 
     # --- requests
 
@@ -69,7 +70,9 @@ class Service:
     def read(self, call: Call) -> None:
         tag = self._next_tag()
         self._reads[tag] = call
-        self._process.step(Read(tag))
+        self._is_reading = True
+        self._process.step(Read(tag, call.lease))
+        self._is_reading = False
 
     def transfer(self, target: int) -> None:
         self._process.step(TransferLeadership(self._next_tag(), target))
@@ -113,6 +116,8 @@ class Service:
 
     def read_ready(self, effect: ReadReady) -> None:
         call = self._reads.pop(effect.tag)
+        if call.lease and self._is_reading:
+            self._process.cluster.seen["read_by_lease"] += 1
         if effect.index <= self._process.machine.last_applied:
             self._answer_read(call)
         else:

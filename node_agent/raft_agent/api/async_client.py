@@ -186,7 +186,7 @@ class Client:
     async def _ask(self, request: protocol.Request, deadline: float) -> Any:
         self._last_id += 1
         request = msgspec.structs.replace(request, id=self._last_id)
-        attempts = Attempts(request)
+        attempts = Attempts(request, has_others=len(self._paths) > 1)
         tried = 0
         while True:
             try:

@@ -17,17 +17,20 @@ _CERTAIN = frozenset({ErrorCode.CONFLICT, ErrorCode.BAD_REQUEST, ErrorCode.TOO_L
 WRONG_TIME = frozenset({ErrorCode.TOO_LATE, ErrorCode.BAD_DEADLINE})
 _GONE = WRONG_TIME | {ErrorCode.SESSION_EXPIRED}
 # Nothing has happened, and another agent or a later moment may serve it.
-_PASSING = frozenset({ErrorCode.NO_LEADER, ErrorCode.NOT_LEADER})
+_PASSING = frozenset({ErrorCode.NO_LEADER, ErrorCode.NOT_LEADER, ErrorCode.BUSY})
+# Nothing has happened, and this agent will not serve it soon.
+_ELSEWHERE = frozenset({ErrorCode.SHUTTING_DOWN, ErrorCode.REMOVED, ErrorCode.STORAGE_FAILED})
 # Asking twice for these does no harm.
 _REPEATABLE = (protocol.OpenSession, protocol.KeepSession, protocol.CloseSession)
 
 
 class Attempts:
     """The attempts at one request. `may_repeat`: it is a change that may be sent again although an
-    earlier copy may have been served.
+    earlier copy may have been served. `has_others`: there is more than one agent to ask.
     """
 
-    def __init__(self, request: protocol.Request) -> None:
+    def __init__(self, request: protocol.Request, *, has_others: bool = False) -> None:
+        self._passing = _PASSING | _ELSEWHERE if has_others else _PASSING
         self.may_repeat = (
             isinstance(request, _REPEATABLE) or getattr(request, "once", None) is not None
         )
@@ -55,6 +58,6 @@ class Attempts:
             if error.code in _CERTAIN:
                 raise error
             self._refusal = error
-            may_follow = error.code not in _GONE if self.in_doubt else error.code in _PASSING
+            may_follow = error.code not in _GONE if self.in_doubt else error.code in self._passing
         if is_last or not may_follow:
             raise self._doubt or self._refusal or error

@@ -135,7 +135,10 @@ class Machine:
             self.time_ms = time_ms
             self._sessions.expire(time_ms)
             self._one_shots.expire(time_ms)
-        self._term = batch.term
+        term = self._term = batch.term
+        time_ms = self.time_ms
+        in_session = self._sessions.apply_once
+        apply = self._apply_to_state
         results: list[CommandResult] = []
         add = results.append
         put = self._put
@@ -157,7 +160,7 @@ class Machine:
                 if kind is Put:
                     add(put(command, index))  # type: ignore[arg-type]
                 elif kind is InSession:
-                    add(self._in_session(command, index))  # type: ignore[arg-type]
+                    add(in_session(command, index, term, time_ms, apply))  # type: ignore[arg-type]
                 elif kind is SendMessage:
                     add(self._send(command, index))  # type: ignore[arg-type]
                 elif kind is Delete:
@@ -167,22 +170,18 @@ class Machine:
             start = end + LENGTH.size
         return results
 
-    def _in_session(self, command: InSession, index: int) -> CommandResult:
-        return self._sessions.apply_once(
-            command, index, self._term, self.time_ms, self._apply_to_state
-        )
-
     def _once(self, command: Once, index: int) -> CommandResult:
         return self._one_shots.apply_once(
             command, index, self._term, self.time_ms, self._apply_to_state
         )
 
     def _apply_to_state(self, command: StateCommand, index: int) -> StateResult:
-        if isinstance(command, Put):
-            return self._put(command, index)
-        if isinstance(command, Delete):
-            return self._delete(command, index)
-        return self._send(command, index)
+        kind = type(command)
+        if kind is Put:
+            return self._put(command, index)  # type: ignore[arg-type]
+        if kind is Delete:
+            return self._delete(command, index)  # type: ignore[arg-type]
+        return self._send(command, index)  # type: ignore[arg-type]
 
     def _set(self, command: SetSetting, _index: int) -> CommandResult:
         name, value = command.name, command.value

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.sim.planted import elections, hosts, reads, replication
+from tests.sim.planted import elections, hosts, leases, reads, replication
 
-FAULTS = (*elections.FAULTS, *replication.FAULTS, *reads.FAULTS, *hosts.FAULTS)
+FAULTS = (*elections.FAULTS, *replication.FAULTS, *reads.FAULTS, *leases.FAULTS, *hosts.FAULTS)

@@ -61,7 +61,7 @@ FAULTS = (
         (
             Edit(
                 _ELECTION,
-                "granted = state.voted_for in (0, sender) and state.is_up_to_date(",
+                "granted = (is_free or state.voted_for == sender) and state.is_up_to_date(",
                 "granted = state.is_up_to_date(",
             ),
         ),
@@ -201,9 +201,8 @@ FAULTS = (
         (
             Edit(
                 "raft_agent.consensus.bootstrap",
-                "self._state.role is Role.FRESH and bool(self._names) and "
-                "self._name == min(self._names)",
-                "self._state.role is Role.FRESH and bool(self._names)",
+                "            and self._name == min(self._names)\n",
+                "",
             ),
         ),
         (
@@ -218,8 +217,8 @@ FAULTS = (
         (
             Edit(
                 "raft_agent.consensus.bootstrap",
-                " or message.token != self._tokens.get(sender):",
-                ":",
+                "if state.role is not Role.FRESH or message.token != self._tokens.get(sender):",
+                "if state.role is not Role.FRESH:",
             ),
         ),
         ("two clusters came out of one first start", "no progress after healing"),

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 from msgspec import structs
 
-from tests.sim.options import Options
+from tests.sim.options import Options, drift_ppm
 
 Focus = Callable[[Options], Options]
 
@@ -21,14 +22,18 @@ def swarm(options: Options) -> Options:
     return options
 
 
+def _fixed(nodes: int) -> dict[str, Any]:
+    """So many nodes that stay, and good clocks."""
+    return {"nodes": nodes, "spares": 0, "operator": None, "skew_ppm": (0,) * nodes}
+
+
 def stale_leaders(options: Options) -> Options:
     """Leaders are cut off again and again, and lead on for as long as timeouts allow, while
     clients read from them what others write elsewhere, and what was said before arrives late."""
     election_us = 100_000
     return replace(
         options,
-        nodes=5,
-        skew_ppm=(0, 0, 0, 0, 0),
+        **_fixed(5),
         faults=("isolate_leader", "one_way", "partition"),
         events=8_000,
         fault_interval_us=4 * election_us,
@@ -69,8 +74,7 @@ def diverging_logs(options: Options) -> Options:
     """Leaders are cut off while clients write to them, so that logs grow apart and are cut."""
     return replace(
         options,
-        nodes=5,
-        skew_ppm=(0, 0, 0, 0, 0),
+        **_fixed(5),
         calm_start=True,
         faults=("isolate_leader", "partition", "crash", "burst"),
         fault_interval_us=150_000,
@@ -88,8 +92,7 @@ def damaged_logs(options: Options) -> Options:
     """The last batches of logs are damaged, often soon after they were acknowledged."""
     return replace(
         options,
-        nodes=3,
-        skew_ppm=(0, 0, 0),
+        **_fixed(3),
         calm_start=True,
         faults=("damage", "crash", "isolate_leader"),
         fault_interval_us=60_000,
@@ -120,4 +123,25 @@ def logs_on_disk(options: Options) -> Options:
             max_apply_bytes=1 << 20,
         ),
         disk=replace(options.disk, fsync_us=3_000, jitter_us=60_000),
+    )
+
+
+def leases(options: Options) -> Options:
+    """As `stale_leaders`, with clocks that run apart and timers that are short: the next leader is
+    there as soon as votes allow. Clients read by the lease."""
+    stale = stale_leaders(options)
+    skew_ppm = (-200_000, 200_000, 200_000)
+    return replace(
+        stale,
+        **{**_fixed(3), "skew_ppm": skew_ppm},
+        faults=("isolate_leader", "isolate_leader", "one_way", "transfer", "crash", "clog"),
+        fault_interval_us=150_000,
+        events=4_000,
+        settings=structs.replace(
+            stale.settings,
+            heartbeat_interval_us=30_000,
+            election_timeout_max_us=105_000,
+            clock_drift_ppm=drift_ppm(skew_ppm),
+        ),
+        clients=replace(stale.clients, clients=3, think_us=20_000, lease=1.0),
     )

@@ -68,7 +68,7 @@ FAULTS = (
         (
             Edit(
                 _READS,
-                "            self._waiting.append(event.tag)\n",
+                "            self._waiting.append(event)\n",
                 "            state.effects.append(ReadReady(event.tag, state.commit_index))\n",
             ),
         ),
@@ -80,9 +80,9 @@ FAULTS = (
         (
             Edit(
                 _READS,
-                "            state.leadership.reads.waiting.append(ReadRequest(0, event.tag))",
-                "            reads = state.leadership.reads\n"
-                "            (reads.round or reads.waiting).append(ReadRequest(0, event.tag))",
+                "state.leadership.reads.waiting.append(ReadRequest(0, event.tag, event.lease))",
+                "(state.leadership.reads.round or state.leadership.reads.waiting).append(\n"
+                "                ReadRequest(0, event.tag, event.lease))",
             ),
         ),
         ("linearizable",),

@@ -77,8 +77,11 @@ FAULTS = (
         (
             Edit(
                 _REPLICATION,
-                "if leadership is None or progress is None or message.session != progress.session:",
-                "if leadership is None or progress is None:",
+                "if leadership is None or progress is None or message.session != progress.session:"
+                "\n            return\n        progress.last_contact_us = state.now_us\n"
+                "        if message.success:\n",
+                "if leadership is None or progress is None:\n            return\n"
+                "        progress.last_contact_us = state.now_us\n        if message.success:\n",
             ),
         ),
         (
