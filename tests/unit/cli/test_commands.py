@@ -192,6 +192,27 @@ def test_members_health_and_transfer(served: Served, at: tuple[str, str]) -> Non
     assert raftctl(*at, "leader", "transfer", "nobody").returncode == 1
 
 
+def test_a_node_that_sees_no_quorum_because_it_was_removed_says_so(
+    served: Served, at: tuple[str, str]
+) -> None:
+    served.host.has_quorum = False
+    served.host.leader = None
+    served.host.member_note = "this node was removed from the cluster"
+    health = raftctl(*at, "health")
+    assert health.returncode == 6
+    last = health.stdout.decode().splitlines()[-1]
+    assert last == "  node-01: this node was removed from the cluster"
+
+
+def test_a_node_in_no_cluster_has_no_members_to_list(served: Served, at: tuple[str, str]) -> None:
+    served.host.fresh_note = "waiting to be joined"
+    listed = raftctl(*at, "member", "list")
+    assert (listed.returncode, listed.stdout) == (0, b"")
+    note = "This node belongs to no cluster yet, so it knows of no members\n"
+    assert listed.stderr.decode() == note
+    assert json_of(raftctl(*at, "-o", "json", "member", "list"))["members"] == []
+
+
 def test_no_agent_has_exit_status_5(tmp_path: Path) -> None:
     done = raftctl("--socket", str(tmp_path / "none"), "-o", "json", "status")
     assert (done.returncode, json_of(done)["code"]) == (5, "not_reachable")
@@ -333,3 +354,35 @@ def test_doctor_names_what_is_wrong_and_the_command(
     gone = raftctl("--socket", str(tmp_path / "none"), "doctor")
     assert gone.returncode == 1
     assert "raft-agent --config raft.toml" in gone.stdout.decode()
+
+
+def findings(at: tuple[str, str]) -> dict[str, dict[str, str]]:
+    """What doctor finds, by the word for it."""
+    done = raftctl(*at, "-o", "json", "doctor")
+    return {item["check"]: item for item in json_of(done)["findings"]}
+
+
+def test_doctor_counts_the_voters(served: Served, at: tuple[str, str]) -> None:
+    assert "voters" not in findings(at)
+    served.host.have_voter("node-02")
+    assert findings(at)["voters"]["text"].startswith("Two voters: the loss of either stops")
+    served.host.have_voter("node-03")
+    assert "voters" not in findings(at)
+    served.host.have_voter("node-04")
+    assert findings(at)["voters"]["text"].startswith("4 voters bear the loss of 1")
+
+
+def test_doctor_does_not_blame_a_quorum_that_a_node_is_no_part_of(
+    served: Served, at: tuple[str, str]
+) -> None:
+    served.host.has_quorum = False
+    served.host.leader = None
+    served.host.fresh_note = "waiting to be joined"
+    checks = findings(at)
+    assert checks["cluster"]["level"] == "fail"
+    assert "quorum" not in checks
+    served.host.fresh_note, served.host.member_note = "", "this node was removed from the cluster"
+    served.host.is_member = False
+    checks = findings(at)
+    assert (checks["note"]["level"], checks["note"]["text"]) == ("fail", served.host.member_note)
+    assert not checks.keys() & {"quorum", "leader", "voters"}
