@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from raftctl.context import Context, current
-from raftctl.errors import CommandError
+from raftctl.errors import FAILED, CommandError
 from raftctl.framework import RaftCommand, Utf8
 from raftctl.output import printable
 
@@ -62,13 +62,28 @@ def show_change(context: Context, result: MembershipResult) -> None:
 def wait_until_voter(context: Context, name: str, result: MembershipResult) -> MembershipResult:
     """Show how NAME catches up, until it is a voter; the result to show then.
 
-    Raises CommandError when it is no member any more.
+    Raises CommandError when it is no member any more, or when nobody tells how it goes on.
     """
+    try:
+        return _wait_until_voter(context, name, result)
+    except (CommandError, KeyboardInterrupt) as stop:
+        if isinstance(stop, CommandError) and stop.code == FAILED:
+            raise
+        why = stop.error if isinstance(stop, CommandError) else "Interrupted"
+        raise CommandError(
+            f"{why}; {name} is a member and becomes a voter by itself once it has caught up",
+            "unknown_outcome",
+            "See how far it is: raftctl member list",
+        ) from stop
+
+
+def _wait_until_voter(context: Context, name: str, result: MembershipResult) -> MembershipResult:
     import msgspec  # noqa: PLC0415
 
     from raft_agent.api import protocol  # noqa: PLC0415
 
     told_at = time.monotonic()
+    told = ""
     while True:
         found = next((item for item in result.members if item.name == name), None)
         if found is None:
@@ -80,7 +95,7 @@ def wait_until_voter(context: Context, name: str, result: MembershipResult) -> M
             return result
         if time.monotonic() - told_at >= _TELL_EVERY_S:
             told_at = time.monotonic()
-            _tell_progress(context, name)
+            told = _tell_progress(context, name, told)
         time.sleep(_LOOK_EVERY_S)
         listed = context.ask(protocol.MemberList(id=1, forward=True), protocol.MemberListResult)
         voters = sum(item.role == "voter" for item in listed.members)
@@ -93,13 +108,16 @@ def wait_until_voter(context: Context, name: str, result: MembershipResult) -> M
         )
 
 
-def _tell_progress(context: Context, name: str) -> None:
+def _tell_progress(context: Context, name: str, told: str) -> str:
+    """Says how far NAME is, unless that is what was `told` last; what was said."""
     from raft_agent.api import protocol  # noqa: PLC0415
 
     health = context.ask(protocol.Health(id=1), protocol.HealthResult)
     found = next((item for item in health.members if item.name == name), None)
-    if found is not None:
-        context.out.note(_progress_line(found))
+    line = _progress_line(found) if found is not None else ""
+    if line not in ("", told):
+        context.out.note(line)
+    return line
 
 
 def _progress_line(member: HealthMember) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -10,25 +10,49 @@ from raft_agent.api import protocol
 from raft_agent.api.protocol import ErrorCode
 
 
-class AgentNotReachable(Exception):  # noqa: N818
+class RaftClientError(Exception):
+    """What all clients raise. `happened`: "no" when what was asked has changed nothing and will
+    not, "unknown" when it may have happened or may still happen.
+    """
+
+    happened: Literal["no", "unknown"] = "no"
+
+
+class AgentNotReachable(RaftClientError):  # noqa: N818
     """There is no agent, or it does not answer; what was asked has changed nothing."""
 
 
-class OutcomeUnknown(Exception):  # noqa: N818
+class OutcomeUnknown(RaftClientError):  # noqa: N818
     """A write was sent, but no answer came: it may have happened, or may still happen."""
 
+    happened = "unknown"
 
-class RequestFailed(Exception):  # noqa: N818
+
+class RequestFailed(RaftClientError):  # noqa: N818
     """The agent refused, and nothing was changed. `error` is a sentence for people, `hint` what to
-    do next or "", `leader` the leader's name when known or "".
+    do next or "", `leader` the leader's name when known or ""; `time_ms` the log's time, when a
+    deadline did not fit it.
     """
 
-    def __init__(self, error: str, code: ErrorCode, hint: str = "", leader: str = "") -> None:
+    def __init__(
+        self, error: str, code: ErrorCode, hint: str = "", leader: str = "", time_ms: int = 0
+    ) -> None:
         super().__init__(error)
         self.error = error
         self.code = code
         self.hint = hint
         self.leader = leader
+        self.time_ms = time_ms
+
+
+class HistoryCompacted(RequestFailed):
+    """A watch wants changes of keys that are not kept any more; `oldest` is the first revision that
+    is. Read the keys anew, and watch from the revision behind the store's then.
+    """
+
+    def __init__(self, error: str, hint: str, oldest: int) -> None:
+        super().__init__(error, ErrorCode.COMPACTED, hint)
+        self.oldest = oldest
 
 
 _decoders: dict[Any, msgspec.msgpack.Decoder[Any]] = {}
@@ -59,7 +83,9 @@ def _decode(reply: protocol.Reply, kind: type | None) -> Any:
     if error is not None:
         if error.code is ErrorCode.UNKNOWN_OUTCOME:
             raise OutcomeUnknown(error.error)
-        raise RequestFailed(error.error, error.code, error.hint, error.leader)
+        if error.code is ErrorCode.COMPACTED:
+            raise HistoryCompacted(error.error, error.hint, error.revision)
+        raise RequestFailed(error.error, error.code, error.hint, error.leader, error.time_ms)
     decoder = _decoders.get(kind)
     if decoder is None:
         decoder = _decoders[kind] = msgspec.msgpack.Decoder(kind)

@@ -1,25 +1,36 @@
-"""The client for asyncio: finds the leader, keeps one connection, never repeats a write that may
-have happened.
+"""The client for asyncio: finds the leader, keeps one connection, and sends a write again whose
+answer was lost, because the cluster applies it once.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import msgspec
 
 from raft_agent.api import protocol
-from raft_agent.api.answers import AgentNotReachable, RequestFailed, no_answer
+from raft_agent.api.answers import (
+    AgentNotReachable,
+    RaftClientError,
+    RequestFailed,
+    no_answer,
+)
+from raft_agent.api.attempts import Attempts
 from raft_agent.api.link import Link, NotSent
 from raft_agent.api.protocol import Consistency, ErrorCode
-
-ItemT = TypeVar("ItemT")
+from raft_agent.api.watch import Watch
+from raft_agent.api.write_session import WriteSession
 
 # How long to wait before all agents are tried once more.
 _ROUND_PAUSE_S = 0.05
+# A session that nobody closed is forgotten after this time.
+_SESSION_TTL_MS = 60_000
+_KEEP_EVERY_S = _SESSION_TTL_MS / 3000
+_CLOSE_S = 1.0
 
 Sockets = str | Path | Sequence[str | Path] | Mapping[str, str | Path]
 
@@ -27,16 +38,25 @@ Sockets = str | Path | Sequence[str | Path] | Mapping[str, str | Path]
 class Client:
     """`sockets`: the path of one agent's socket, several, or paths by node name.
 
-    `timeout_s` is for each request with all its attempts. `forward`: have a follower pass writes
-    on; without it the client goes to the leader by itself, which it finds by name if `sockets`
-    has names, else by asking one after the other. Belongs to one event loop. Use it with
-    `async with`, or `await close()` it.
+    `timeout_s` is for each request with all its attempts. The client goes to the leader, which it
+    finds by name if `sockets` has names, else by asking one after the other; where the leader has
+    no socket, or with `forward` always, an agent passes writes on. `exactly_once`: writes are
+    numbered in a session, so that one whose answer was lost is sent again, to any agent, and
+    applied once. Belongs to one event loop. Use it with `async with`, or `await close()` it.
 
     All requests raise AgentNotReachable when nobody answers in time, RequestFailed when an agent
-    refuses, and writes OutcomeUnknown when they were sent and the answer did not come.
+    refuses, and writes OutcomeUnknown when they were sent and no answer came in time (without
+    `exactly_once`: when their connection was lost).
     """
 
-    def __init__(self, sockets: Sockets, *, timeout_s: float = 5.0, forward: bool = False) -> None:
+    def __init__(
+        self,
+        sockets: Sockets,
+        *,
+        timeout_s: float = 5.0,
+        forward: bool = False,
+        exactly_once: bool = True,
+    ) -> None:
         if isinstance(sockets, str | Path):
             sockets = [sockets]
         named = sockets if isinstance(sockets, Mapping) else {}
@@ -46,10 +66,14 @@ class Client:
         self._path_of = {name: str(path) for name, path in named.items()}
         self._timeout_s = timeout_s
         self._forward = forward
+        self._exactly_once = exactly_once
         self._place = 0
         self._link: Link | None = None
         self._connecting = asyncio.Lock()
         self._last_id = 0
+        self._session: WriteSession | None = None
+        self._opening = asyncio.Lock()
+        self._keeper: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Client:
         return self
@@ -58,7 +82,18 @@ class Client:
         await self.close()
 
     async def close(self) -> None:
-        """End the connection. Watches have their own, and end with their own `close`."""
+        """End the session and the connection. Watches have their own connections, and end with
+        their own `close`."""
+        if self._keeper is not None:
+            self._keeper.cancel()
+            self._keeper = None
+        session, self._session = self._session, None
+        if session is not None and self._link is not None and self._link.is_open:
+            # Only politeness: who is not told forgets it when its time is over.
+            request = protocol.CloseSession(0, session.session, True)
+            deadline = asyncio.get_running_loop().time() + min(_CLOSE_S, self._timeout_s)
+            with contextlib.suppress(RaftClientError):
+                await self._ask(request, deadline)
         if self._link is not None:
             self._link.close()
             self._link = None
@@ -68,11 +103,15 @@ class Client:
     async def put(self, key: str, value: bytes, *, if_revision: int = -1) -> protocol.WriteResult:
         """Store a key. `if_revision`: only at that revision (0: absent), else RequestFailed with
         the code CONFLICT."""
-        return await self.request(protocol.Put(0, key, value, if_revision, self._forward))  # type: ignore[no-any-return]
+        return await self._write(
+            lambda once: protocol.Put(0, key, value, if_revision, self._forward, once)
+        )
 
     async def delete(self, key: str, *, if_revision: int = -1) -> protocol.WriteResult:
         """Remove a key; `deleted` of the result is 0 when there was none."""
-        return await self.request(protocol.Delete(0, key, if_revision, self._forward))  # type: ignore[no-any-return]
+        return await self._write(
+            lambda once: protocol.Delete(0, key, if_revision, self._forward, once)
+        )
 
     async def get(
         self, key: str, *, consistency: Consistency = Consistency.LINEARIZABLE
@@ -98,7 +137,7 @@ class Client:
 
     async def send(self, text: str) -> protocol.WriteResult:
         """Append a text to the message log."""
-        return await self.request(protocol.Send(0, text, self._forward))  # type: ignore[no-any-return]
+        return await self._write(lambda once: protocol.Send(0, text, self._forward, "", once))
 
     async def messages(self, limit: int = 10) -> protocol.MessagesResult:
         """The newest messages, newest first, as the agent asked has applied them."""
@@ -121,10 +160,14 @@ class Client:
         """Hand leadership over to the member `target`, or to the one that is furthest."""
         return await self.request(protocol.LeaderTransfer(0, target, self._forward))  # type: ignore[no-any-return]
 
-    def watch_keys(self, key: str, *, prefix: bool = False) -> Watch[protocol.KeyEvent]:
-        """Changes of a key, or with `prefix` of all keys that start with it, from now on. Ends with
-        AgentNotReachable when the connection does, for then some may have been missed."""
-        return Watch(self, protocol.WatchKeys(1, key, prefix))
+    def watch_keys(
+        self, key: str, *, prefix: bool = False, from_revision: int = 0
+    ) -> Watch[protocol.KeyEvent]:
+        """Changes of a key, or with `prefix` of all keys that start with it: from now on, or those
+        of the store's revision `from_revision` and later. Goes on at another agent when the
+        connection is lost, without missing or repeating any. Raises HistoryCompacted when not all
+        of them are kept."""
+        return Watch(self, protocol.WatchKeys(1, key, prefix, from_revision))
 
     def watch_messages(self, after_index: int = -1) -> Watch[protocol.MessageItem]:
         """Messages after a log index (-1: from now on). Goes on at another agent when the
@@ -136,41 +179,46 @@ class Client:
         return Watch(self, protocol.Events(1, limit, True))
 
     async def request(self, request: protocol.Request) -> Any:
-        """The result of any request, as protocol.RESULT_TYPES says; its id is chosen here."""
+        """The result of any request, as protocol.RESULT_TYPES says; its id is chosen here. A write
+        is sent again after a lost answer only when it says `once`."""
+        return await self._ask(request, self.deadline())
+
+    async def _ask(self, request: protocol.Request, deadline: float) -> Any:
         self._last_id += 1
         request = msgspec.structs.replace(request, id=self._last_id)
-        deadline = asyncio.get_running_loop().time() + self._timeout_s
-        refusal: RequestFailed | None = None
+        attempts = Attempts(request, has_others=len(self._paths) > 1)
         tried = 0
         while True:
             try:
                 link = await self._connected(deadline)
-            except AgentNotReachable:
-                if refusal is not None:
-                    raise refusal from None
+            except AgentNotReachable as error:
+                attempts.failed(error, is_last=True)
                 raise
             try:
-                return await self._answer(link, request, deadline)
+                return await self._answer(link, request, deadline, attempts.may_repeat)
             except NotSent:
                 continue
-            except AgentNotReachable:
-                # A question that lost its connection may be asked again, of somebody else too.
-                if link.is_open:
-                    raise
-                self._go_on_from(link)
-            except RequestFailed as error:
-                if not self._may_find_leader(error) or self.deadline_is_near(deadline):
-                    raise
-                refusal = error
-                self._follow(link, error.leader)
+            except RaftClientError as error:
+                attempts.failed(error, is_last=self._deadline_is_near(deadline))
+                if isinstance(error, RequestFailed):
+                    if error.code is ErrorCode.NOT_LEADER and tried + 1 >= len(self._paths):
+                        request = _forwarded(request)
+                    self._follow(link, error.leader)
+                else:
+                    self._go_on_from(link)
             tried += 1
             if tried % len(self._paths) == 0:
                 await asyncio.sleep(_ROUND_PAUSE_S)
 
-    async def _answer(self, link: Link, request: protocol.Request, deadline: float) -> Any:
+    async def _answer(
+        self, link: Link, request: protocol.Request, deadline: float, may_repeat: bool
+    ) -> Any:
+        loop = asyncio.get_running_loop()
+        # An agent that hangs must not use up the time in which another one could answer.
+        until = min(deadline, loop.time() + self._timeout_s / 3) if may_repeat else deadline
         answer = link.ask(request)
         try:
-            async with asyncio.timeout_at(deadline):
+            async with asyncio.timeout_at(until):
                 return await answer
         except TimeoutError:
             reason = f"no answer within {self._timeout_s:g} s"
@@ -180,13 +228,60 @@ class Client:
         finally:
             link.forget(request)
 
-    # --- connections ------------------------------------------------------------------------------
+    # --- exactly once -----------------------------------------------------------------------------
 
-    def _may_find_leader(self, error: RequestFailed) -> bool:
-        """Nothing has happened yet, and another agent or a later moment may serve it."""
-        if error.code is ErrorCode.NO_LEADER:
-            return True
-        return error.code is ErrorCode.NOT_LEADER and len(self._paths) > 1
+    async def _write(
+        self, make: Callable[[protocol.Once], protocol.Request]
+    ) -> protocol.WriteResult:
+        deadline = self.deadline()
+        if not self._exactly_once:
+            return await self._ask(make(None), deadline)  # type: ignore[no-any-return]
+        while True:
+            session = await self._opened(deadline)
+            once = session.begin()
+            try:
+                return await self._ask(make(once), deadline)  # type: ignore[no-any-return]
+            except RequestFailed as error:
+                # With this code it is the first copy's answer: an earlier one makes it unknown.
+                if error.code is not ErrorCode.SESSION_EXPIRED or self._deadline_is_near(deadline):
+                    raise
+                if self._session is session:
+                    self._session = None
+            finally:
+                session.end(once)
+
+    async def _opened(self, deadline: float) -> WriteSession:
+        """The session of this client, which is opened with its first write."""
+        if self._session is not None:
+            return self._session
+        async with self._opening:
+            if self._session is None:
+                request = protocol.OpenSession(0, _SESSION_TTL_MS, self._forward)
+                opened: protocol.SessionResult = await self._ask(request, deadline)
+                self._session = WriteSession(opened.session)
+                if self._keeper is None:
+                    self._keeper = asyncio.create_task(self._keep_session())
+            return self._session
+
+    async def _keep_session(self) -> None:
+        """Use the session when nobody else does, so that it lives on."""
+        while True:
+            await asyncio.sleep(_KEEP_EVERY_S)
+            session = self._session
+            if session is None:
+                continue
+            if session.was_used:
+                session.was_used = False
+                continue
+            try:
+                await self.request(protocol.KeepSession(0, session.session, self._forward))
+            except AgentNotReachable:
+                continue
+            except RequestFailed as error:
+                if error.code is ErrorCode.SESSION_EXPIRED and self._session is session:
+                    self._session = None
+
+    # --- connections ------------------------------------------------------------------------------
 
     def _follow(self, link: Link, leader: str) -> None:
         if link is not self._link:
@@ -224,11 +319,11 @@ class Client:
                 except OSError as error:
                     reason = f"{path}: {error.strerror or str(error) or 'no answer in time'}"
                 self._place = (self._place + 1) % len(self._paths)
-            if self.deadline_is_near(deadline):
+            if self._deadline_is_near(deadline):
                 raise AgentNotReachable(reason)
             await asyncio.sleep(_ROUND_PAUSE_S)
 
-    def deadline_is_near(self, deadline: float) -> bool:
+    def _deadline_is_near(self, deadline: float) -> bool:
         """Whether there is no time for another round."""
         return asyncio.get_running_loop().time() + _ROUND_PAUSE_S > deadline
 
@@ -237,78 +332,8 @@ class Client:
         return asyncio.get_running_loop().time() + self._timeout_s
 
 
-class Watch(Generic[ItemT]):
-    """Items as they come, with `async for`; on a connection of its own, so that a consumer who is
-    slow holds up nothing but its watch. Use it with `async with` to have the watch stand before
-    the block begins, and closed after it; or `await close()` it.
-    """
-
-    def __init__(
-        self, client: Client, request: protocol.WatchKeys | protocol.WatchMessages | protocol.Events
-    ) -> None:
-        self._client = client
-        self._request = request
-        self._link: Link | None = None
-        self._closed = False
-
-    async def __aenter__(self) -> Watch[ItemT]:
-        await self.start()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.close()
-
-    async def start(self) -> int:
-        """Make the watch stand. The log index from which on it misses nothing."""
-        deadline = self._client.deadline()
-        link = await self._client.connect(deadline)
-        answer = link.ask(self._request)
-        try:
-            async with asyncio.timeout_at(deadline):
-                started: protocol.StreamStarted = await answer
-        except NotSent:
-            raise AgentNotReachable("the connection was lost") from None
-        except TimeoutError:
-            link.close()
-            raise AgentNotReachable("no answer in time") from None
-        except BaseException:
-            link.close()
-            raise
-        self._link = link
-        if isinstance(self._request, protocol.WatchMessages):
-            self._request = protocol.WatchMessages(self._request.id, started.index)
-        return started.index
-
-    async def close(self) -> None:
-        """End the watch."""
-        self._closed = True
-        if self._link is not None:
-            self._link.close()
-
-    def __aiter__(self) -> AsyncIterator[ItemT]:
-        return self
-
-    async def __anext__(self) -> ItemT:
-        while not self._closed:
-            if self._link is None:
-                await self.start()
-                continue
-            try:
-                item: ItemT = await self._link.next_item()
-            except (AgentNotReachable, RequestFailed) as error:
-                self._link.close()
-                if self._closed:
-                    break
-                if not self._may_resume(error):
-                    raise
-                self._link = None
-                continue
-            if isinstance(item, protocol.MessageItem):
-                self._request = protocol.WatchMessages(self._request.id, item.index)
-            return item
-        raise StopAsyncIteration
-
-    def _may_resume(self, error: AgentNotReachable | RequestFailed) -> bool:
-        if not isinstance(self._request, protocol.WatchMessages):
-            return False
-        return isinstance(error, AgentNotReachable) or error.code is ErrorCode.SHUTTING_DOWN
+def _forwarded(request: protocol.Request) -> protocol.Request:
+    """The request as an agent passes it on to the leader, when it can be passed on."""
+    if hasattr(request, "forward"):
+        return msgspec.structs.replace(request, forward=True)
+    return request

@@ -7,19 +7,37 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from raft_agent.api.answers import AgentNotReachable, OutcomeUnknown, RequestFailed
-    from raft_agent.api.async_client import Client, Watch
+    from raft_agent.api.answers import (
+        AgentNotReachable,
+        HistoryCompacted,
+        OutcomeUnknown,
+        RaftClientError,
+        RequestFailed,
+    )
+    from raft_agent.api.async_client import Client
     from raft_agent.api.sync_client import SyncClient
+    from raft_agent.api.watch import Watch
 
-__all__ = ["AgentNotReachable", "Client", "OutcomeUnknown", "RequestFailed", "SyncClient", "Watch"]
+__all__ = [
+    "AgentNotReachable",
+    "Client",
+    "HistoryCompacted",
+    "OutcomeUnknown",
+    "RaftClientError",
+    "RequestFailed",
+    "SyncClient",
+    "Watch",
+]
 
 _MODULES = {
     "AgentNotReachable": "answers",
     "Client": "async_client",
+    "HistoryCompacted": "answers",
     "OutcomeUnknown": "answers",
+    "RaftClientError": "answers",
     "RequestFailed": "answers",
     "SyncClient": "sync_client",
-    "Watch": "async_client",
+    "Watch": "watch",
 }
 
 

@@ -66,10 +66,10 @@ class Stream(ABC):
         self.stop()
         self.caller.push_end(self.stream_id, error)
 
-    def _started(self, index: int, cancel: Callable[[], None]) -> None:
+    def _started(self, index: int, cancel: Callable[[], None], revision: int = 0) -> None:
         self._cancel = cancel
         self.caller.streams[self.stream_id] = self
-        self.caller.reply(self.stream_id, protocol.StreamStarted(index))
+        self.caller.reply(self.stream_id, protocol.StreamStarted(index, revision))
 
 
 class KeyEventEncoder:
@@ -126,7 +126,7 @@ class KeyStream(Stream):
         watches = machine.watches
         watch = watches.watch_prefix if self._request.prefix else watches.watch_key
         cancel = watch(self._request.key, self._changed, self._jumped)
-        self._started(machine.last_applied, cancel)
+        self._started(machine.last_applied, cancel, self._position)
         self.pump()
 
     def _changed(self, changes: list[KeyChange]) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from raft_agent import wire
@@ -12,11 +13,13 @@ from raft_agent.api import protocol
 from raft_agent.api.answers import (
     AgentNotReachable,
     OutcomeUnknown,
+    RaftClientError,
     RequestFailed,
     item_of,
     no_answer,
     result_of,
 )
+from raft_agent.api.attempts import WRONG_TIME, Attempts
 
 __all__ = ["AgentNotReachable", "OutcomeUnknown", "RequestFailed", "SyncClient"]
 
@@ -24,6 +27,10 @@ _REPLY_TYPES = frozenset({int(wire.FrameType.CLIENT_REPLY), int(wire.FrameType.C
 _READ_BYTES = 1 << 18
 _FRAME_REQUESTS = 1000
 _FRAME_BYTES = 1 << 20
+_PAUSE_S = 0.05
+# A one-shot's deadline is so far behind the last attempt, so that clocks may differ by that much.
+_CLOCK_SLACK_MS = 30_000
+_MAX_TTL_MS = 300_000
 
 _monotonic = time.monotonic
 
@@ -33,6 +40,9 @@ class SyncClient:
 
     `timeout_s` is for connecting, and for each answer. After an exception other than RequestFailed
     the connection is closed. Raises AgentNotReachable when nobody answers at `path`.
+
+    `put`, `delete` and `send` are applied once: within `timeout_s` they are sent again over new
+    connections until there is an answer. Agents pass them on to the leader.
     """
 
     def __init__(self, path: str, timeout_s: float = 5.0) -> None:
@@ -40,13 +50,18 @@ class SyncClient:
         self._timeout_s = timeout_s
         self._reader = wire.FrameReader(_REPLY_TYPES)
         self._received: list[tuple[int, list[protocol.Reply]]] = []  # (frame type, replies)
+        # What the log's time is ahead of this machine's clock, as far as that has shown.
+        self._clock_offset_ms = 0
+        self._connect()
+
+    def _connect(self) -> None:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._socket.settimeout(timeout_s)
+        self._socket.settimeout(self._timeout_s)
         try:
-            self._socket.connect(path)
+            self._socket.connect(self._path)
         except OSError as error:
             self._socket.close()
-            raise AgentNotReachable(f"{path}: {_reason(error)}") from error
+            raise AgentNotReachable(f"{self._path}: {_reason(error)}") from error
 
     def close(self) -> None:
         self._socket.close()
@@ -56,6 +71,75 @@ class SyncClient:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def put(self, key: str, value: bytes, *, if_revision: int = -1) -> protocol.WriteResult:
+        """Store a key. `if_revision`: only at that revision (0: absent), else RequestFailed with
+        the code CONFLICT."""
+        return self._once(lambda once: protocol.Put(1, key, value, if_revision, True, once))
+
+    def delete(self, key: str, *, if_revision: int = -1) -> protocol.WriteResult:
+        """Remove a key; `deleted` of the result is 0 when there was none."""
+        return self._once(lambda once: protocol.Delete(1, key, if_revision, True, once))
+
+    def send(self, text: str) -> protocol.WriteResult:
+        """Append a text to the message log."""
+        return self._once(lambda once: protocol.Send(1, text, True, "", once))
+
+    def get(
+        self,
+        key: str,
+        *,
+        consistency: protocol.Consistency = protocol.Consistency.LINEARIZABLE,
+    ) -> protocol.KeyValue | None:
+        """The key as it stands, or None."""
+        try:
+            return self.request(protocol.Get(1, key, consistency))  # type: ignore[no-any-return]
+        except RequestFailed as error:
+            if error.code is protocol.ErrorCode.KEY_NOT_FOUND:
+                return None
+            raise
+
+    def _once(self, make: Callable[[protocol.OneShot], protocol.Request]) -> protocol.WriteResult:
+        """Send a write until it is answered. Raises OutcomeUnknown when a copy was sent and no
+        answer came, RequestFailed when the agent refuses, AgentNotReachable when it is not there.
+        """
+        give_up_at = _monotonic() + self._timeout_s
+        request = make(self._one_shot())
+        attempts = Attempts(request)
+        while True:
+            try:
+                return self._attempt(request, give_up_at)  # type: ignore[no-any-return]
+            except RaftClientError as error:
+                is_last = _monotonic() + _PAUSE_S > give_up_at
+                if (
+                    isinstance(error, RequestFailed)
+                    and error.code in WRONG_TIME
+                    and not (attempts.in_doubt or is_last)
+                ):
+                    # Nothing was applied, so it can be said anew in the cluster's time.
+                    self._clock_offset_ms = error.time_ms - time.time_ns() // 1_000_000
+                    request = make(self._one_shot())
+                    continue
+                attempts.failed(error, is_last=is_last)
+            time.sleep(_PAUSE_S)
+
+    def _one_shot(self) -> protocol.OneShot:
+        now_ms = time.time_ns() // 1_000_000 + self._clock_offset_ms
+        ttl_ms = min(int(self._timeout_s * 1000) + _CLOCK_SLACK_MS, _MAX_TTL_MS)
+        return protocol.OneShot(os.urandom(16), max(now_ms + ttl_ms, 0))
+
+    def _attempt(self, request: protocol.Request, give_up_at: float) -> Any:
+        """One of several tries: an agent that hangs must not use up the time for all of them."""
+        timeout_s = self._timeout_s
+        self._timeout_s = max(min(timeout_s / 3, give_up_at - _monotonic()), _PAUSE_S)
+        try:
+            if self._socket.fileno() < 0:
+                self._reader = wire.FrameReader(_REPLY_TYPES)
+                self._received = []
+                self._connect()
+            return self.request(request)
+        finally:
+            self._timeout_s = timeout_s
 
     def request(self, request: protocol.Request) -> Any:
         """The result of `request`, as protocol.RESULT_TYPES says.

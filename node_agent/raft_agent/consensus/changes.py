@@ -112,7 +112,8 @@ def _check_parts(
     for entry in wanted.joining:
         if entry.id in configuration.voters:
             raise ChangeRefusedError(RefusalReason.ALREADY_VOTER)
-        if entry.id not in learners or (entry.replaces and entry.replaces not in members):
+        others = members - {entry.id}
+        if entry.id not in learners or (entry.replaces and entry.replaces not in others):
             raise ChangeRefusedError(RefusalReason.UNKNOWN_MEMBER)
 
 

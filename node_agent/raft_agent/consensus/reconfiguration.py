@@ -50,6 +50,8 @@ class Reconfiguration:
         try:
             self._check_moment(leadership, event.expected_index)
             following = changes.change(self._configuration(), event.change)
+            if not all(self._has_come(leadership, peer) for peer in event.change.promote):
+                raise ChangeRefusedError(RefusalReason.NOT_READY)
             if not event.force and not self._keeps_quorum(leadership, following):
                 raise ChangeRefusedError(RefusalReason.WOULD_LOSE_QUORUM)
         except ChangeRefusedError as refused:
@@ -78,6 +80,12 @@ class Reconfiguration:
             raise ChangeRefusedError(RefusalReason.CHANGE_PENDING)
         if expected_index not in (0, state.membership.index):
             raise ChangeRefusedError(RefusalReason.CONFIGURATION_MOVED)
+
+    def _has_come(self, leadership: Leadership, learner: int) -> bool:
+        """Whether it has entries, as far as this leader knows: nobody would give its first ones to
+        a voter, which might have lost some that count."""
+        progress = leadership.progress.get(learner)
+        return progress is not None and progress.had_entries
 
     def _keeps_quorum(self, leadership: Leadership, following: Configuration) -> bool:
         """Whether a quorum of every set of voters answers at the moment, and every new voter.

@@ -68,3 +68,10 @@ class KeyIndex:
         yield from self._buckets[place][start:]
         for number in range(place + 1, len(self._buckets)):
             yield from self._buckets[number]
+
+    def dismantle(self) -> None:
+        """Free the set piece by piece; it must not be used any more."""
+        while self._buckets:
+            self._buckets.pop()
+        while self._firsts:
+            self._firsts.pop()

@@ -57,7 +57,7 @@ _BAD = BadCommand()
 # Later stamps are read as this one: deadlines behind it still fit 64 bits.
 _LAST_TIME_MS = 1 << 62
 
-# What `adopt` takes over: everything but the watches and the views.
+# What `adopt` takes over: everything but the watches.
 _STATE = (
     "last_applied",
     "last_applied_term",
@@ -70,6 +70,7 @@ _STATE = (
     "_history",
     "_sessions",
     "_one_shots",
+    "_views",
 )
 
 
@@ -134,7 +135,10 @@ class Machine:
             self.time_ms = time_ms
             self._sessions.expire(time_ms)
             self._one_shots.expire(time_ms)
-        self._term = batch.term
+        term = self._term = batch.term
+        time_ms = self.time_ms
+        in_session = self._sessions.apply_once
+        apply = self._apply_to_state
         results: list[CommandResult] = []
         add = results.append
         put = self._put
@@ -156,7 +160,7 @@ class Machine:
                 if kind is Put:
                     add(put(command, index))  # type: ignore[arg-type]
                 elif kind is InSession:
-                    add(self._in_session(command, index))  # type: ignore[arg-type]
+                    add(in_session(command, index, term, time_ms, apply))  # type: ignore[arg-type]
                 elif kind is SendMessage:
                     add(self._send(command, index))  # type: ignore[arg-type]
                 elif kind is Delete:
@@ -166,22 +170,18 @@ class Machine:
             start = end + LENGTH.size
         return results
 
-    def _in_session(self, command: InSession, index: int) -> CommandResult:
-        return self._sessions.apply_once(
-            command, index, self._term, self.time_ms, self._apply_to_state
-        )
-
     def _once(self, command: Once, index: int) -> CommandResult:
         return self._one_shots.apply_once(
             command, index, self._term, self.time_ms, self._apply_to_state
         )
 
     def _apply_to_state(self, command: StateCommand, index: int) -> StateResult:
-        if isinstance(command, Put):
-            return self._put(command, index)
-        if isinstance(command, Delete):
-            return self._delete(command, index)
-        return self._send(command, index)
+        kind = type(command)
+        if kind is Put:
+            return self._put(command, index)  # type: ignore[arg-type]
+        if kind is Delete:
+            return self._delete(command, index)  # type: ignore[arg-type]
+        return self._send(command, index)  # type: ignore[arg-type]
 
     def _set(self, command: SetSetting, _index: int) -> CommandResult:
         name, value = command.name, command.value
@@ -371,13 +371,24 @@ class Machine:
         return machine
 
     def adopt(self, other: Machine) -> None:
-        """Become what `other` is, which must not be used any more. Watches stay and are told; views
-        stay as they are."""
+        """Take over the state of `other`, which gets this one's. Watches stay and are told; a view
+        goes on to read the state that it began with."""
         revision = self.revision
         for name in _STATE:
+            mine = getattr(self, name)
             setattr(self, name, getattr(other, name))
-        self._views = []
+            setattr(other, name, mine)
         self.watches.tell_jumped(revision)
+
+    def dismantle(self) -> None:
+        """Free the state piece by piece, so that a thread can do it without holding up the others
+        for as long as millions of objects take. The machine must not be used any more."""
+        if self._views:
+            return
+        entries = self._entries
+        while entries:
+            entries.popitem()
+        self._index.dismantle()
 
     def digest(self) -> str:
         """32 hexadecimal digits over the whole state; equal exactly for equal states."""

@@ -57,6 +57,8 @@ class Restorer:
             return
         self._machine.adopt(machine)
         restored()
+        # It has the old state now.
+        await self._loop.run_in_executor(None, machine.dismantle)
 
     def stop(self) -> None:
         if self._task is not None:

@@ -5,18 +5,29 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from raft_agent.api import protocol
-from raft_agent.api.client import AgentNotReachable, Client, OutcomeUnknown, RequestFailed
+from raft_agent.api.client import (
+    AgentNotReachable,
+    Client,
+    HistoryCompacted,
+    OutcomeUnknown,
+    RequestFailed,
+)
 from raft_agent.api.protocol import ErrorCode
 from raft_agent.api.server import ApiServer
+from raft_agent.machine.commands import Delete, Put, SetSetting, encode_command
 from tests.unit.api.single_node import SingleNode, run, serving
 
 TIMEOUT_S = 20.0
+
+# Without sessions, for these nodes share no state.
+Plain = partial(Client, exactly_once=False)
 
 
 class Nodes:
@@ -56,7 +67,7 @@ async def nodes(directory: Path, count: int) -> AsyncIterator[Nodes]:
 def test_every_method_asks_its_request(tmp_path: Path) -> None:
     async def main() -> None:
         node = SingleNode()
-        async with serving(node, tmp_path / "s"), Client(tmp_path / "s") as client:
+        async with serving(node, tmp_path / "s"), Plain(tmp_path / "s") as client:
             assert (await client.put("k", b"v")).revision == 1
             assert await client.get("k") == protocol.KeyValue("k", b"v", 1, 1, 1)
             assert await client.get("none") is None
@@ -77,7 +88,7 @@ def test_every_method_asks_its_request(tmp_path: Path) -> None:
 def test_requests_of_one_turn_share_a_frame_and_a_batch(tmp_path: Path) -> None:
     async def main() -> None:
         node = SingleNode()
-        async with serving(node, tmp_path / "s") as server, Client(tmp_path / "s") as client:
+        async with serving(node, tmp_path / "s") as server, Plain(tmp_path / "s") as client:
             await client.put("first", b"")
             writes = [client.put(f"k{number}", b"v") for number in range(500)]
             revisions = [result.revision for result in await asyncio.gather(*writes)]
@@ -90,7 +101,7 @@ def test_requests_of_one_turn_share_a_frame_and_a_batch(tmp_path: Path) -> None:
 
 def test_a_condition_that_fails_is_raised_at_once(tmp_path: Path) -> None:
     async def main() -> None:
-        async with nodes(tmp_path, 3) as group, Client(group.paths) as client:
+        async with nodes(tmp_path, 3) as group, Plain(group.paths) as client:
             await client.put("k", b"v")
             with pytest.raises(RequestFailed) as failed:
                 await client.put("k", b"v", if_revision=0)
@@ -104,7 +115,7 @@ def test_writes_find_the_leader(tmp_path: Path, named: bool) -> None:
     async def main() -> None:
         async with nodes(tmp_path, 3) as group:
             sockets: Any = group.paths if named else list(group.paths.values())
-            async with Client(sockets) as client:
+            async with Plain(sockets) as client:
                 for leader in ("node-03", "node-02", "node-01"):
                     group.lead(leader)
                     await client.put(leader, b"v")
@@ -116,7 +127,7 @@ def test_writes_find_the_leader(tmp_path: Path, named: bool) -> None:
 
 def test_many_writes_at_once_find_the_leader_together(tmp_path: Path) -> None:
     async def main() -> None:
-        async with nodes(tmp_path, 3) as group, Client(group.paths) as client:
+        async with nodes(tmp_path, 3) as group, Plain(group.paths) as client:
             await client.status()
             group.lead("node-03")
             await asyncio.gather(*(client.put(f"k{number}", b"") for number in range(200)))
@@ -125,12 +136,16 @@ def test_many_writes_at_once_find_the_leader_together(tmp_path: Path) -> None:
     run(main())
 
 
-def test_a_follower_alone_refuses(tmp_path: Path) -> None:
+def test_a_follower_passes_on_when_the_leader_has_no_socket_here(tmp_path: Path) -> None:
     async def main() -> None:
-        async with nodes(tmp_path, 2) as group, Client(group.paths["node-02"]) as client:
-            with pytest.raises(RequestFailed) as failed:
-                await client.put("k", b"v")
-            assert (failed.value.code, failed.value.leader) == (ErrorCode.NOT_LEADER, "node-01")
+        async with nodes(tmp_path, 3) as group:
+            for host in group.hosts[1:]:
+                host.leader_api = group.servers["node-01"]
+            sockets = [group.paths["node-02"], group.paths["node-03"]]
+            for some in (sockets, sockets[:1]):
+                async with Plain(some, timeout_s=TIMEOUT_S) as client:
+                    await client.put(str(len(some)), b"v")
+            assert [host.machine.key_count() for host in group.hosts] == [2, 0, 0]
 
     run(main())
 
@@ -139,7 +154,7 @@ def test_a_client_that_forwards_stays_where_it_is(tmp_path: Path) -> None:
     async def main() -> None:
         async with nodes(tmp_path, 2) as group:
             group.hosts[1].leader_api = group.servers["node-01"]
-            async with Client(group.paths["node-02"], forward=True) as client:
+            async with Plain(group.paths["node-02"], forward=True) as client:
                 await client.put("k", b"v")
                 await client.send("hi")
                 assert (await client.status()).node_id == "node-02"
@@ -151,7 +166,7 @@ def test_a_client_that_forwards_stays_where_it_is(tmp_path: Path) -> None:
 
 def test_a_write_waits_for_a_leader_to_be_elected(tmp_path: Path) -> None:
     async def main() -> None:
-        async with nodes(tmp_path, 3) as group, Client(group.paths, timeout_s=TIMEOUT_S) as client:
+        async with nodes(tmp_path, 3) as group, Plain(group.paths, timeout_s=TIMEOUT_S) as client:
             group.lead(None)
             write = asyncio.create_task(client.put("k", b"v"))
             await client.status()
@@ -164,7 +179,7 @@ def test_a_write_waits_for_a_leader_to_be_elected(tmp_path: Path) -> None:
 
 def test_without_a_leader_a_write_ends_with_the_agents_words(tmp_path: Path) -> None:
     async def main() -> None:
-        async with nodes(tmp_path, 2) as group, Client(group.paths, timeout_s=1.0) as client:
+        async with nodes(tmp_path, 2) as group, Plain(group.paths, timeout_s=1.0) as client:
             group.lead(None)
             with pytest.raises(RequestFailed) as failed:
                 await client.put("k", b"v")
@@ -175,7 +190,7 @@ def test_without_a_leader_a_write_ends_with_the_agents_words(tmp_path: Path) -> 
 
 def test_a_lost_connection_leaves_the_outcome_of_a_write_open(tmp_path: Path) -> None:
     async def main() -> None:
-        async with nodes(tmp_path, 2) as group, Client(group.paths) as client:
+        async with nodes(tmp_path, 2) as group, Plain(group.paths) as client:
             proposed = asyncio.Event()
             group.hosts[0].propose = lambda _command, _done: proposed.set()  # type: ignore[method-assign]
             write = asyncio.create_task(client.put("k", b"v"))
@@ -192,7 +207,7 @@ def test_a_lost_connection_leaves_the_outcome_of_a_write_open(tmp_path: Path) ->
 
 def test_a_read_that_lost_its_connection_is_asked_again_elsewhere(tmp_path: Path) -> None:
     async def main() -> None:
-        async with nodes(tmp_path, 2) as group, Client(group.paths) as client:
+        async with nodes(tmp_path, 2) as group, Plain(group.paths) as client:
             asked = asyncio.Event()
             group.hosts[0].read_barrier = lambda _done: asked.set()  # type: ignore[method-assign]
             read = asyncio.create_task(client.get("k"))
@@ -220,7 +235,7 @@ def test_no_answer_in_time(
         node.read_barrier = lambda _done: None  # type: ignore[method-assign]
         async with (
             serving(node, tmp_path / "s"),
-            Client(tmp_path / "s", timeout_s=1.0) as client,
+            Plain(tmp_path / "s", timeout_s=1.0) as client,
         ):
             with pytest.raises(error, match="no answer within 1 s"):
                 await ask(client)
@@ -233,7 +248,7 @@ def test_no_answer_in_time(
 
 def test_nobody_there_is_said_with_the_path(tmp_path: Path) -> None:
     async def main() -> None:
-        async with Client([tmp_path / "s"], timeout_s=0.1) as client:
+        async with Plain([tmp_path / "s"], timeout_s=0.1) as client:
             with pytest.raises(AgentNotReachable, match=f"{tmp_path}/s: No such file"):
                 await client.put("k", b"v")
 
@@ -242,7 +257,7 @@ def test_nobody_there_is_said_with_the_path(tmp_path: Path) -> None:
 
 def test_a_client_waits_for_an_agent_that_is_starting(tmp_path: Path) -> None:
     async def main() -> None:
-        async with Client(tmp_path / "s", timeout_s=TIMEOUT_S) as client:
+        async with Plain(tmp_path / "s", timeout_s=TIMEOUT_S) as client:
             asking = asyncio.create_task(client.status())
             await asyncio.sleep(0)
             async with serving(SingleNode(), tmp_path / "s"):
@@ -253,14 +268,14 @@ def test_a_client_waits_for_an_agent_that_is_starting(tmp_path: Path) -> None:
 
 def test_a_client_needs_a_socket() -> None:
     with pytest.raises(ValueError, match="at least one socket"):
-        Client([])
+        Plain([])
 
 
 def test_a_cancelled_request_does_not_disturb_the_others(tmp_path: Path) -> None:
     async def main() -> None:
         node = SingleNode()
         node.hold_back = True
-        async with serving(node, tmp_path / "s"), Client(tmp_path / "s") as client:
+        async with serving(node, tmp_path / "s"), Plain(tmp_path / "s") as client:
             await client.status()
             first = asyncio.create_task(client.put("a", b""))
             second = asyncio.create_task(client.put("b", b""))
@@ -277,7 +292,7 @@ def test_a_cancelled_request_does_not_disturb_the_others(tmp_path: Path) -> None
 def test_a_watch_of_keys_stands_when_its_block_begins(tmp_path: Path) -> None:
     async def main() -> None:
         node = SingleNode()
-        async with serving(node, tmp_path / "s"), Client(tmp_path / "s") as client:
+        async with serving(node, tmp_path / "s"), Plain(tmp_path / "s") as client:
             async with client.watch_keys("k/", prefix=True) as changes:
                 await client.put("k/1", b"v")
                 await client.put("other", b"v")
@@ -294,7 +309,7 @@ def test_a_watch_of_keys_stands_when_its_block_begins(tmp_path: Path) -> None:
 
 def test_async_for_starts_a_watch(tmp_path: Path) -> None:
     async def main() -> None:
-        async with serving(SingleNode(), tmp_path / "s"), Client(tmp_path / "s") as client:
+        async with serving(SingleNode(), tmp_path / "s"), Plain(tmp_path / "s") as client:
             for number in range(2500):
                 await client.send(str(number))
             seen: list[str] = []
@@ -312,7 +327,7 @@ def test_a_watch_of_messages_goes_on_where_it_was_after_a_lost_connection(tmp_pa
     async def main() -> None:
         async with (
             nodes(tmp_path, 1) as group,
-            Client(group.paths, timeout_s=TIMEOUT_S) as client,
+            Plain(group.paths, timeout_s=TIMEOUT_S) as client,
             client.watch_messages() as messages,
         ):
             await client.send("one")
@@ -326,19 +341,62 @@ def test_a_watch_of_messages_goes_on_where_it_was_after_a_lost_connection(tmp_pa
     run(main())
 
 
-def test_a_watch_of_keys_ends_when_changes_may_have_been_missed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("seen_before", [0, 2])
+def test_a_watch_of_keys_goes_on_where_it_was_after_a_lost_connection(
+    tmp_path: Path, seen_before: int
+) -> None:
     async def main() -> None:
         async with (
             nodes(tmp_path, 1) as group,
-            Client(group.paths) as client,
+            Plain(group.paths, timeout_s=TIMEOUT_S) as client,
+        ):
+            await client.put("k", b"before")
+            async with client.watch_keys("k") as changes:
+                for number in range(seen_before):
+                    await client.put("k", b"%d" % number)
+                    assert (await anext(changes)).value == b"%d" % number
+                await group.stop(group.hosts[0])
+                # While nobody watches.
+                node = group.hosts[0]
+                node.apply_commands([encode_command(Put("k", b"a")), encode_command(Delete("k"))])
+                await group.start(node)
+                events = [await anext(changes) for _ in range(2)]
+                assert [event.type for event in events] == ["put", "delete"]
+                await client.put("k", b"last")
+                assert (await anext(changes)).value == b"last"
+
+    run(main())
+
+
+def test_a_watch_of_keys_begins_at_a_revision(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with serving(SingleNode(), tmp_path / "s"), Plain(tmp_path / "s") as client:
+            for number in range(4):
+                await client.put(f"k{number}", b"")
+            async with client.watch_keys("k", prefix=True, from_revision=3) as changes:
+                assert [(await anext(changes)).key for _ in range(2)] == ["k2", "k3"]
+
+    run(main())
+
+
+def test_a_watch_whose_next_changes_are_gone_says_so(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with (
+            nodes(tmp_path, 1) as group,
+            Plain(group.paths, timeout_s=TIMEOUT_S) as client,
             client.watch_keys("k") as changes,
         ):
-            await group.stop(group.hosts[0])
-            with pytest.raises(RequestFailed) as ended:
+            await client.put("k", b"seen")
+            await anext(changes)
+            node = group.hosts[0]
+            await group.stop(node)
+            node.apply_commands([encode_command(SetSetting("history_keep", 0))])
+            node.apply_commands([encode_command(Put("k", b"")) for _ in range(3000)])
+            await group.start(node)
+            with pytest.raises(HistoryCompacted) as gone:
                 await anext(changes)
-            assert ended.value.code is ErrorCode.SHUTTING_DOWN
-            with pytest.raises(AgentNotReachable):
-                await anext(changes)
+            assert gone.value.oldest == node.machine.compacted_revision + 1
+            assert (gone.value.code, gone.value.happened) == (ErrorCode.COMPACTED, "no")
 
     run(main())
 
@@ -346,7 +404,7 @@ def test_a_watch_of_keys_ends_when_changes_may_have_been_missed(tmp_path: Path) 
 def test_events_are_followed(tmp_path: Path) -> None:
     async def main() -> None:
         node = SingleNode()
-        async with serving(node, tmp_path / "s"), Client(tmp_path / "s") as client:
+        async with serving(node, tmp_path / "s"), Plain(tmp_path / "s") as client:
             node.happen("old")
             async with client.follow_events(limit=1) as events:
                 node.happen("new")
@@ -359,7 +417,7 @@ def test_a_slow_watcher_holds_up_nobody_else(tmp_path: Path) -> None:
     async def main() -> None:
         async with (
             serving(SingleNode(), tmp_path / "s"),
-            Client(tmp_path / "s") as client,
+            Plain(tmp_path / "s") as client,
             client.watch_keys("", prefix=True) as slow,
         ):
             for first in range(0, 5000, 500):

@@ -47,7 +47,7 @@ async def texts(client: RawClient, count: int) -> list[str]:
 def test_a_watch_of_a_key_pushes_its_changes_one_frame_per_batch(tmp_path: Path) -> None:
     async def check(client: RawClient, node: SingleNode, path: Path) -> None:
         put(node, "k")
-        assert await client.ask(["watch_keys", 9, "k"]) == [[9, None, {"index": 1}]]
+        assert await client.ask(["watch_keys", 9, "k"]) == [[9, None, {"index": 1, "revision": 1}]]
         async with connected(path) as writer:
             await writer.ask(["put", 1, "k", b"two"], ["put", 2, "other", b""], ["delete", 3, "k"])
         frame = await client.frame()

@@ -25,14 +25,70 @@ TIMEOUT_S = 20.0
 
 
 class Node(SingleNode):
-    """A node that can lose its quorum. `fresh_note`: it is in no cluster, and says so;
-    `member_note`: it has something to say as a member; `is_alone`: nobody is there to hand over to.
+    """A node that can lose its quorum, and whose members change. `fresh_note`: it is in no cluster,
+    and says so; `member_note`: it has something to say as a member; `is_alone`: nobody is there to
+    hand over to. `others`: the members besides itself, by name; `lags`: how much a learner lacks.
+    `refusal`: its answer to each change of the members; `is_mute`: it gives none.
     """
 
     has_quorum = True
     fresh_note = ""
     member_note = ""
     is_alone = False
+    refusal: Failure | None = None
+    is_mute = False
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.others: dict[str, protocol.MemberInfo] = {}
+        self.lags: dict[str, int] = {}
+
+    def member_list(self) -> protocol.MemberListResult:
+        listed = super().member_list()
+        members = sorted([*listed.members, *self.others.values()], key=lambda item: item.name)
+        return msgspec.structs.replace(listed, members=members, configuration_index=7)
+
+    def change_membership(
+        self,
+        request: protocol.MembershipRequest,
+        done: Callable[[protocol.MembershipResult | Failure], None],
+        *,
+        may_forward: bool,
+    ) -> None:
+        self.membership_requests.append((request, may_forward))
+        if self.is_mute:
+            return
+        if self.refusal is not None:
+            done(self.refusal)
+            return
+        note = f"{request.name} is a member already"
+        if isinstance(request, protocol.Join):
+            if request.name not in self.others:
+                note = f"{request.name} was added as a learner"
+                state = "" if request.learner else "joining"
+                self._put(request.name, request.address, "learner", state)
+        elif isinstance(request, protocol.Leave):
+            del self.others[request.name]
+            note = f"{request.name} was removed"
+        elif isinstance(request, protocol.MemberPromote):
+            note = f"{request.name} becomes a voter as soon as it has caught up"
+            self._put(request.name, self.others[request.name].address, "learner", "joining")
+        elif isinstance(request, protocol.MemberUpdate):
+            note = f"{request.name} is dialled at {request.address} from now on"
+            self._put(request.name, request.address, self.others[request.name].role)
+        members = self.member_list().members
+        voters = sum(item.role == "voter" for item in members)
+        warnings = protocol.voter_warnings(voters)
+        done(protocol.MembershipResult(7, warnings, members, note))
+
+    def _put(self, name: str, address: str, role: str, state: str = "") -> None:
+        number = int(name.rpartition("-")[2])
+        self.others[name] = protocol.MemberInfo(name, f"{number:016x}", address, role, state)
+
+    def have_voter(self, name: str) -> None:
+        """A member becomes a voter, or is one from the beginning."""
+        known = self.others.get(name)
+        self._put(name, known.address if known else "127.0.0.1:1", "voter")
 
     def status(self) -> protocol.StatusResult:
         status = msgspec.structs.replace(super().status(), note=self.fresh_note or self.member_note)
@@ -43,7 +99,14 @@ class Node(SingleNode):
     def health(self) -> protocol.HealthResult:
         if self.fresh_note:
             return protocol.HealthResult(False, None, 0, [])
-        return msgspec.structs.replace(super().health(), quorum=self.has_quorum)
+        health = super().health()
+        for item in self.others.values():
+            lag = self.lags.get(item.name, 0)
+            member = protocol.HealthMember(
+                item.name, item.id, item.address, item.role, "healthy", 3, 100 - lag, lag
+            )
+            health.members.append(member)
+        return msgspec.structs.replace(health, quorum=self.has_quorum)
 
     def transfer_leadership(self, target: str, done: Callable[[str | Failure], None]) -> None:
         if self.is_alone:

@@ -169,8 +169,13 @@ def test_a_machine_that_adopts_another_becomes_it() -> None:
     old_digest = machine.digest()
     machine.adopt(other)
     assert machine.digest() == digest
+    assert other.digest() == old_digest
     apply(machine, Put("new", b""))
+    other.dismantle()  # not while somebody reads it
     assert Machine.restore(blocks_of(view)).digest() == old_digest
+    other.dismantle()
+    assert other.key_count() == 0
+    assert machine.key_count() == 2
 
 
 def test_watches_survive_an_adoption_and_are_told_what_they_may_have_missed() -> None:

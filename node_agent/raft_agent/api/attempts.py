@@ -1,0 +1,63 @@
+"""When a client may try once more, and what it raises when it may not."""
+
+from __future__ import annotations
+
+from raft_agent.api import protocol
+from raft_agent.api.answers import (
+    AgentNotReachable,
+    OutcomeUnknown,
+    RaftClientError,
+    RequestFailed,
+)
+from raft_agent.api.protocol import ErrorCode
+
+# The answer to a write that was sent before, too: it would have been the same each time.
+_CERTAIN = frozenset({ErrorCode.CONFLICT, ErrorCode.BAD_REQUEST, ErrorCode.TOO_LARGE})
+# The machine has spoken of this copy; it can't tell any more what became of an earlier one.
+WRONG_TIME = frozenset({ErrorCode.TOO_LATE, ErrorCode.BAD_DEADLINE})
+_GONE = WRONG_TIME | {ErrorCode.SESSION_EXPIRED}
+# Nothing has happened, and another agent or a later moment may serve it.
+_PASSING = frozenset({ErrorCode.NO_LEADER, ErrorCode.NOT_LEADER, ErrorCode.BUSY})
+# Nothing has happened, and this agent will not serve it soon.
+_ELSEWHERE = frozenset({ErrorCode.SHUTTING_DOWN, ErrorCode.REMOVED, ErrorCode.STORAGE_FAILED})
+# Asking twice for these does no harm.
+_REPEATABLE = (protocol.OpenSession, protocol.KeepSession, protocol.CloseSession)
+
+
+class Attempts:
+    """The attempts at one request. `may_repeat`: it is a change that may be sent again although an
+    earlier copy may have been served. `has_others`: there is more than one agent to ask.
+    """
+
+    def __init__(self, request: protocol.Request, *, has_others: bool = False) -> None:
+        self._passing = _PASSING | _ELSEWHERE if has_others else _PASSING
+        self.may_repeat = (
+            isinstance(request, _REPEATABLE) or getattr(request, "once", None) is not None
+        )
+        self._is_write = isinstance(request, protocol.WRITES)
+        self._doubt: OutcomeUnknown | None = None
+        self._refusal: RequestFailed | None = None
+
+    @property
+    def in_doubt(self) -> bool:
+        """Whether a copy was sent that may have been applied."""
+        return self._doubt is not None
+
+    def failed(self, error: RaftClientError, *, is_last: bool) -> None:
+        """An attempt ended with `error`. Returns when another one may follow. Else, or when it was
+        the last one, raises what all of them have come to.
+        """
+        may_follow = True
+        if isinstance(error, OutcomeUnknown):
+            if self._is_write:
+                self._doubt = error
+                may_follow = self.may_repeat
+            else:
+                error = AgentNotReachable(str(error))
+        elif isinstance(error, RequestFailed):
+            if error.code in _CERTAIN:
+                raise error
+            self._refusal = error
+            may_follow = error.code not in _GONE if self.in_doubt else error.code in self._passing
+        if is_last or not may_follow:
+            raise self._doubt or self._refusal or error

@@ -1,0 +1,214 @@
+"""What the requests of `protocol` are answered with; maps on the wire.
+
+Use them as members of `protocol`.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class WriteResult(msgspec.Struct, frozen=True, gc=False):
+    """Send, Put, Delete, SettingSet. `revision` is the store's after the write; `deleted` counts
+    keys."""
+
+    index: int
+    term: int
+    revision: int
+    deleted: int = 0
+
+
+class KeyValue(msgspec.Struct, frozen=True, gc=False):
+    """Get; List holds many. `revision` is the key's mod revision, `version` counts its puts since
+    it was created. `age_ms`: of a stale read of one key, how old it may be; null when not known.
+    """
+
+    key: str
+    value: bytes
+    revision: int
+    create_revision: int
+    version: int
+    age_ms: int | None = None
+
+
+class ListResult(msgspec.Struct, frozen=True):
+    """`more`: keys were left out; go on with after = the last key. `revision` is the store's.
+    `age_ms`: of a stale read, how old all of it may be; null when that is not known."""
+
+    keys: list[KeyValue]
+    more: bool
+    revision: int
+    age_ms: int | None = None
+
+
+class SessionResult(msgspec.Struct, frozen=True):
+    session: int
+
+
+class SettingInfo(msgspec.Struct, frozen=True):
+    """A setting that all nodes share."""
+
+    name: str
+    value: int
+    default: int
+    meaning: str
+
+
+class SettingsResult(msgspec.Struct, frozen=True):
+    settings: list[SettingInfo]
+
+
+class MessageItem(msgspec.Struct, frozen=True, gc=False):
+    """`time` is RFC 3339 in UTC with milliseconds, set by the leader."""
+
+    index: int
+    time: str
+    node: str
+    text: str
+
+
+class MessagesResult(msgspec.Struct, frozen=True):
+    last_applied: int
+    messages: list[MessageItem]
+
+
+class KeyEvent(msgspec.Struct, frozen=True, gc=False):
+    """`type` is "put" or "delete" (then without a value)."""
+
+    type: str
+    key: str
+    value: bytes
+    revision: int
+    index: int
+
+
+class MemberInfo(msgspec.Struct, frozen=True):
+    """`role`: "voter" or "learner"; `id` is 16 hexadecimal digits. `state`: "joining" for a learner
+    that is to become a voter, "leaving" for a voter that is on its way out, else empty.
+    """
+
+    name: str
+    id: str
+    address: str
+    role: str
+    state: str = ""
+
+
+class MemberListResult(msgspec.Struct, frozen=True):
+    """`configuration_index`: the log index of the configuration in force; `pending`: a change is on
+    its way."""
+
+    cluster_id: str
+    leader: str | None
+    members: list[MemberInfo]
+    configuration_index: int = 0
+    pending: bool = False
+
+
+class MembershipResult(msgspec.Struct, frozen=True):
+    """Join, Leave, MemberPromote, MemberUpdate. `index`: the log index of the configuration in
+    force; `warnings` are sentences on what the cluster lacks now; `note` says what was done;
+    `pending`: more of the change is still to come."""
+
+    index: int
+    warnings: list[str]
+    members: list[MemberInfo]
+    note: str = ""
+    pending: bool = False
+
+
+def voter_warnings(voters: int) -> list[str]:
+    """What people should know of a cluster with so many voters."""
+    if voters < 2 or voters % 2:
+        return []
+    loss = (voters - 1) // 2
+    return [
+        f"{voters} voters bear the loss of {loss}, no more than {voters - 1} would: add one more, "
+        "or remove one"
+    ]
+
+
+class ChallengeResult(msgspec.Struct, frozen=True):
+    nonce: bytes
+
+
+class EbpfStatus(msgspec.Struct, frozen=True):
+    state: str = "off"
+    reason: str = ""
+    interfaces: list[str] = []
+
+
+class ProgressInfo(msgspec.Struct, frozen=True):
+    """`lag` in entries; `last_contact_ms` is null before the first contact."""
+
+    match_index: int
+    lag: int
+    last_contact_ms: int | None
+
+
+class StatusResult(msgspec.Struct, frozen=True, omit_defaults=False):
+    """`role`: leader, follower, candidate, learner; a node without a cluster says follower and an
+    empty cluster_id, and `note` says what it waits for."""
+
+    node_id: str
+    role: str
+    term: int
+    commit_index: int
+    last_applied: int
+    leader: str | None
+    peers: list[str]
+    voters: list[str]
+    learners: list[str]
+    members: list[MemberInfo]
+    cluster_id: str
+    version: str
+    ebpf: EbpfStatus
+    progress: dict[str, ProgressInfo] | None = None
+    note: str = ""
+
+
+class HealthMember(msgspec.Struct, frozen=True):
+    """`state`: "healthy", "lagging", "unreachable"; `detail` is a sentence for people."""
+
+    name: str
+    id: str
+    address: str
+    role: str
+    state: str
+    last_contact_ms: int | None
+    match_index: int | None
+    lag: int | None
+    detail: str = ""
+
+
+class HealthResult(msgspec.Struct, frozen=True):
+    quorum: bool
+    leader: str | None
+    term: int
+    members: list[HealthMember]
+
+
+class EventItem(msgspec.Struct, frozen=True):
+    """Something that happened at this node. `kind` like "leader_elected"; facts by name."""
+
+    time: str
+    kind: str
+    term: int
+    text: str
+    facts: dict[str, int | str]
+
+
+class EventsResult(msgspec.Struct, frozen=True):
+    events: list[EventItem]
+
+
+class TransferResult(msgspec.Struct, frozen=True):
+    leader: str
+
+
+class StreamStarted(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The first reply of a stream; `index`: from here on nothing is left out. `revision`: of keys,
+    nothing behind this revision of the store."""
+
+    index: int
+    revision: int = 0

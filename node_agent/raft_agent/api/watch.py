@@ -1,0 +1,117 @@
+"""Watches of the asyncio client: items as they come, over lost connections where that is safe."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Generic, Protocol, TypeVar
+
+import msgspec
+
+from raft_agent.api import protocol
+from raft_agent.api.answers import AgentNotReachable, RequestFailed
+from raft_agent.api.link import Link, NotSent
+from raft_agent.api.protocol import ErrorCode
+
+ItemT = TypeVar("ItemT")
+
+
+class Connector(Protocol):
+    """What a watch needs of its client."""
+
+    async def connect(self, deadline: float) -> Link: ...
+
+    def deadline(self) -> float: ...
+
+
+class Watch(Generic[ItemT]):
+    """Items as they come, with `async for`; on a connection of its own, so that a consumer who is
+    slow holds up nothing but its watch. Use it with `async with` to have the watch stand before
+    the block begins, and closed after it; or `await close()` it.
+
+    Watches of keys and messages go on at any agent when the connection is lost, without missing or
+    repeating any; HistoryCompacted is raised when changes of keys are gone that would come next.
+    """
+
+    def __init__(
+        self,
+        client: Connector,
+        request: protocol.WatchKeys | protocol.WatchMessages | protocol.Events,
+    ) -> None:
+        self._client = client
+        self._request = request
+        self._link: Link | None = None
+        self._closed = False
+
+    async def __aenter__(self) -> Watch[ItemT]:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def start(self) -> int:
+        """Make the watch stand. The log index from which on it misses nothing."""
+        deadline = self._client.deadline()
+        link = await self._client.connect(deadline)
+        answer = link.ask(self._request)
+        try:
+            async with asyncio.timeout_at(deadline):
+                started: protocol.StreamStarted = await answer
+        except NotSent:
+            raise AgentNotReachable("the connection was lost") from None
+        except TimeoutError:
+            link.close()
+            raise AgentNotReachable("no answer in time") from None
+        except BaseException:
+            link.close()
+            raise
+        self._link = link
+        if isinstance(self._request, protocol.WatchMessages):
+            self._go_on_after(started.index)
+        elif isinstance(self._request, protocol.WatchKeys):
+            self._go_on_after(started.revision)
+        return started.index
+
+    def _go_on_after(self, place: int) -> None:
+        """Where a new connection goes on: after this log index or this revision of the store."""
+        if isinstance(self._request, protocol.WatchMessages):
+            self._request = msgspec.structs.replace(self._request, after_index=place)
+        elif isinstance(self._request, protocol.WatchKeys):
+            self._request = msgspec.structs.replace(self._request, from_revision=place + 1)
+
+    async def close(self) -> None:
+        """End the watch."""
+        self._closed = True
+        if self._link is not None:
+            self._link.close()
+
+    def __aiter__(self) -> AsyncIterator[ItemT]:
+        return self
+
+    async def __anext__(self) -> ItemT:
+        while not self._closed:
+            if self._link is None:
+                await self.start()
+                continue
+            try:
+                item: ItemT = await self._link.next_item()
+            except (AgentNotReachable, RequestFailed) as error:
+                self._link.close()
+                if self._closed:
+                    break
+                if not self._may_resume(error):
+                    raise
+                self._link = None
+                continue
+            if isinstance(item, protocol.MessageItem):
+                self._go_on_after(item.index)
+            elif isinstance(item, protocol.KeyEvent):
+                self._go_on_after(item.revision)
+            return item
+        raise StopAsyncIteration
+
+    def _may_resume(self, error: AgentNotReachable | RequestFailed) -> bool:
+        if isinstance(self._request, protocol.Events):
+            return False  # they are one agent's, and have no place to go on from
+        return isinstance(error, AgentNotReachable) or error.code is ErrorCode.SHUTTING_DOWN
