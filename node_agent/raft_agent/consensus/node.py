@@ -211,7 +211,13 @@ class Node:
             if self._bootstrap.asks:
                 self._bootstrap.tick()
         elif isinstance(
-            event, PeerConnected | PeerLost | StorageFailed | SnapshotWritten | SnapshotInstalled
+            event,
+            PeerConnected
+            | PeerLost
+            | StorageFailed
+            | VotePersisted
+            | SnapshotWritten
+            | SnapshotInstalled,
         ):
             self._on_event[type(event)](event)
 
