@@ -77,8 +77,10 @@ class Context:
         return self.socket if self.socket is not None else find_socket(self.node)
 
     @contextmanager
-    def client(self) -> Iterator[SyncClient]:
-        """A connection to the agent. Raises CommandError when nobody answers."""
+    def client(self, timeout_s: float | None = None) -> Iterator[SyncClient]:
+        """A connection to the agent; `timeout_s` if not that of the call. Raises CommandError when
+        nobody answers.
+        """
         path = self.socket_path()
         from raft_agent.api.sync_client import (  # noqa: PLC0415  # not for --help
             AgentNotReachable,
@@ -87,7 +89,7 @@ class Context:
 
         with agent_errors(self.agent, writes=False):
             try:
-                client = SyncClient(str(path), self.timeout_s)
+                client = SyncClient(str(path), timeout_s or self.timeout_s)
             except AgentNotReachable:
                 self._refuse_socket(path)
                 raise
@@ -110,9 +112,17 @@ class Context:
             return _of_type(client.request(request), result)
 
     def write(self, request: protocol.Request, result: type[T]) -> T:
-        """The agent's answer to a request that changes something: no answer means not knowing."""
-        with self.client() as client, agent_errors(self.agent, writes=True):
-            answer = _of_type(client.request(request), result)
+        """The agent's answer to a request that changes something. Those that can be applied once
+        however often they are sent are sent until they are answered. No answer means not knowing.
+        """
+        from raftctl import once  # noqa: PLC0415
+
+        if isinstance(request, once.REPEATABLE):
+            with agent_errors(self.agent, writes=True):
+                answer = _of_type(once.write(self, request), result)
+        else:
+            with self.client() as client, agent_errors(self.agent, writes=True):
+                answer = _of_type(client.request(request), result)
         self.has_written = True
         return answer
 
@@ -183,6 +193,12 @@ def _refusal(refused: Any) -> CommandError:
     if code == "not_leader":
         hint = f"Send from leader node: {leader}" if leader else refused.hint
         return CommandError("Not leader - send to leader node", code, hint or "", leader)
+    if code == "compacted":
+        hint = (
+            f"Changes are kept --from-revision {refused.oldest} on; what the keys are now: "
+            "raftctl -o json propose list PREFIX"
+        )
+        return CommandError(refused.error, code, hint)
     return CommandError(refused.error, code, refused.hint or "", leader)
 
 

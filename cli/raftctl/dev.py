@@ -10,7 +10,7 @@ import click
 from raftctl.context import current
 from raftctl.errors import CommandError, not_in_this_version
 from raftctl.framework import RaftGroup
-from raftctl.output import table
+from raftctl.output import printable, table
 from raftctl.quantities import Whole
 
 if TYPE_CHECKING:
@@ -74,11 +74,12 @@ def up(nodes: int | None, folder: str | None, isolated: bool, ebpf: bool) -> Non
         members, isolated = _members(cluster, nodes, isolated)
         statuses = _start(cluster, members, isolated)
     data = {"dir": str(cluster.folder), "isolated": isolated, "nodes": _rows(members, statuses)}
-    leader = statuses[0].leader
+    leader = next(status.leader for status in statuses if status.leader)
     text = "\n".join(
         [
             _table(members, statuses),
             "",
+            *(printable(f"  {s.node_id}: {s.note}") for s in statuses if s.note),
             f"{context.out.mark(True)} {_run(len(members))} from {cluster.folder}",
             f"  Try: raftctl --node {leader} send hello",
             f"  End: raftctl dev down{f' --dir {cluster.folder}' if folder else ''}",

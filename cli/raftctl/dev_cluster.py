@@ -18,6 +18,7 @@ from raftctl import dev_process
 from raftctl.context import Context
 from raftctl.errors import CommandError
 from raftctl.sockets import usual_paths
+from raftctl.status import was_removed
 
 if TYPE_CHECKING:
     from raft_agent.api.protocol import StatusResult
@@ -26,6 +27,9 @@ DEFAULT_NODES = 3
 _FORM_FILE = "dev.json"
 _START_TIMEOUT_S = 30.0
 _STOP_PATIENCE_S = 10.0
+# A node that is in no cluster when the others agree is in the middle of its first start, or has to
+# be joined by somebody.
+_JOIN_PATIENCE_S = 3.0
 _POLL_S = 0.05
 # Below the ports that Linux hands out to connections (32768 and up), so that no connection sits on
 # a node's port while the node is down.
@@ -206,15 +210,18 @@ class DevCluster:
         return started
 
     def wait_ready(self, nodes: list[Node]) -> list[StatusResult]:
-        """Waits until all answer and agree on a leader that knows it. Raises CommandError when an
-        agent ends or time runs out.
+        """Waits until all answer, and those who are members agree on a leader that knows it. Raises
+        CommandError when an agent ends or time runs out.
         """
         deadline = time.monotonic() + _START_TIMEOUT_S
+        no_more_joins = deadline
         while True:
             statuses = [_status(node) for node in nodes]
             known = [status for status in statuses if status is not None]
-            if len(known) == len(nodes) and _agree(known):
-                return known
+            if len(known) == len(nodes) and agree(known):
+                if all(status.cluster_id for status in known) or time.monotonic() > no_more_joins:
+                    return known
+                no_more_joins = min(no_more_joins, time.monotonic() + _JOIN_PATIENCE_S)
             for node in nodes:
                 if node.pid() is None:
                     raise CommandError(
@@ -261,11 +268,14 @@ def _status(node: Node) -> StatusResult | None:
         return None
 
 
-def _agree(statuses: list[StatusResult]) -> bool:
-    leaders = {status.leader for status in statuses}
-    terms = {status.term for status in statuses}
+def agree(statuses: list[StatusResult]) -> bool:
+    """Whether those who are members do. The leader may be a node that was joined besides these."""
+    members = [status for status in statuses if status.cluster_id and not was_removed(status)]
+    leaders = {status.leader for status in members}
+    terms = {status.term for status in members}
     if len(leaders) != 1 or len(terms) != 1 or None in leaders:
         return False
-    if not all(status.commit_index for status in statuses):
+    if not all(status.commit_index for status in members):
         return False  # the leader's first entry has not gone round yet
-    return [s.node_id for s in statuses if s.role == "leader"] == list(leaders)
+    leading = {status.node_id for status in members if status.role == "leader"}
+    return leading == leaders or leaders.isdisjoint(status.node_id for status in statuses)

@@ -21,6 +21,7 @@ from raft_agent import __version__
 from raftctl import dev_process, reach
 from raftctl.context import Context
 from raftctl.errors import CommandError
+from raftctl.status import was_removed
 
 if TYPE_CHECKING:
     from raft_agent.api.protocol import HealthResult, StatusResult
@@ -118,6 +119,8 @@ def agent(context: Context, path: Path) -> Iterator[Finding]:
     yield _version(status)
     yield from _membership(context, status)
     yield _ebpf(status)
+    if not status.cluster_id or was_removed(status):
+        return  # it sees no quorum, but that is not what is wrong
     try:
         health = context.ask(protocol.Health(id=1), protocol.HealthResult)
     except CommandError as failure:
@@ -143,6 +146,8 @@ def _version(status: StatusResult) -> Finding:
 
 
 def _membership(context: Context, status: StatusResult) -> Iterator[Finding]:
+    from raft_agent.api import protocol  # noqa: PLC0415
+
     if not status.cluster_id:
         text = f"{status.node_id} belongs to no cluster yet"
         if status.note:
@@ -150,7 +155,10 @@ def _membership(context: Context, status: StatusResult) -> Iterator[Finding]:
         yield Finding("fail", "cluster", text, f"{context.call} status")
         return
     if status.note:
-        yield Finding("warn", "note", status.note, f"{context.call} events --limit 20")
+        level = "fail" if was_removed(status) else "warn"
+        yield Finding(level, "note", status.note, f"{context.call} events --limit 20")
+    if was_removed(status):
+        return
     yield Finding("ok", "cluster", f"{len(status.members)} members, cluster {status.cluster_id}")
     if status.leader:
         yield Finding("ok", "leader", f"{status.leader}, term {status.term}")
@@ -160,6 +168,9 @@ def _membership(context: Context, status: StatusResult) -> Iterator[Finding]:
     if len(status.voters) == 2:
         text = "Two voters: the loss of either stops all writes; three survive one"
         yield Finding("warn", "voters", text)
+    else:
+        for text in protocol.voter_warnings(len(status.voters)):
+            yield Finding("warn", "voters", text)
 
 
 def _ebpf(status: StatusResult) -> Finding:

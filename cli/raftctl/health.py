@@ -51,6 +51,14 @@ def health_text(result: HealthResult, out: Output) -> str:
     return "\n".join([head, *colored, verdict])
 
 
+def _note(context: Context) -> str:
+    """What the node itself has to say, which may be why it sees no quorum."""
+    from raft_agent.api import protocol  # noqa: PLC0415
+
+    status = context.ask(protocol.Status(id=1), protocol.StatusResult)
+    return f"{status.node_id}: {status.note}" if status.note else ""
+
+
 def _show_why_alone(context: Context, result: HealthResult) -> None:
     """A node in no cluster has no members to show, but knows what it waits for."""
     import msgspec  # noqa: PLC0415
@@ -84,7 +92,10 @@ def health() -> None:
     result = context.ask(protocol.Health(id=1), protocol.HealthResult)
     out = context.out
     if result.members:
-        out.result(health_text(result, out), result)
+        text = health_text(result, out)
+        if not result.quorum and (note := _note(context)):
+            text += f"\n  {printable(note)}"
+        out.result(text, result)
     else:
         _show_why_alone(context, result)
     if not result.quorum:

@@ -59,6 +59,9 @@ def member_list() -> None:
 
     context = current()
     result = context.ask(protocol.MemberList(id=1), protocol.MemberListResult)
+    if context.out.is_text and not result.members:
+        context.out.note("This node belongs to no cluster yet, so it knows of no members")
+        return
     context.out.result(members_text(result), result)
 
 

@@ -77,6 +77,10 @@ def wait_until_voter(context: Context, name: str, result: MembershipResult) -> M
         ) from stop
 
 
+def _is_voter(name: str) -> str:
+    return f"{name} is a voter now"
+
+
 def _wait_until_voter(context: Context, name: str, result: MembershipResult) -> MembershipResult:
     import msgspec  # noqa: PLC0415
 
@@ -89,7 +93,7 @@ def _wait_until_voter(context: Context, name: str, result: MembershipResult) -> 
         if found is None:
             raise CommandError(f"{name} is no member any more: somebody has removed it")
         if found.role == "voter" and not result.pending:
-            note = result.note if "already" in result.note else f"{name} is a voter now"
+            note = result.note if "already" in result.note else _is_voter(name)
             return msgspec.structs.replace(result, note=note)
         if found.role == "learner" and not found.state:
             return result
@@ -149,6 +153,8 @@ def join(name: str, address: str, learner: bool, replace: str, no_wait: bool) ->
     The leader dials ADDR and adds it as a learner; once it has caught up it becomes a voter. Asking
     again is harmless.
     """
+    import msgspec  # noqa: PLC0415
+
     from raft_agent.api import protocol  # noqa: PLC0415
 
     if learner and replace:
@@ -158,6 +164,9 @@ def join(name: str, address: str, learner: bool, replace: str, no_wait: bool) ->
     result = change(context, request)
     if not (no_wait or learner):
         result = wait_until_voter(context, name, result)
+        if replace and result.note == _is_voter(name):
+            note = f"{result.note}, in place of {replace}"
+            result = msgspec.structs.replace(result, note=note)
     show_change(context, result)
 
 

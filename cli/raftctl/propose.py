@@ -18,7 +18,7 @@ from raftctl.output import printable, printable_bytes, value_fields
 from raftctl.quantities import MAX_INTERVAL_MS, MAX_REVISION, Whole
 
 if TYPE_CHECKING:
-    from raft_agent.api.protocol import KeyEvent, KeyValue
+    from raft_agent.api.protocol import KeyEvent, KeyValue, ListResult
 
 _CONSISTENCIES = ("linearizable", "lease", "stale")
 # One answer must fit a frame whatever the values' sizes; the agent may also stop earlier.
@@ -171,6 +171,20 @@ def delete(key: str, if_revision: int | None) -> None:
     )
 
 
+def _age(consistency: str, age_ms: int | None) -> dict[str, object]:
+    """What JSON says of the age of a stale read."""
+    return {"age_ms": age_ms} if consistency == "stale" else {}
+
+
+def _tell_age(context: Context, consistency: str, age_ms: int | None) -> None:
+    if consistency != "stale":
+        return
+    if age_ms is None:
+        context.out.note("(it may be of any age: this node has not heard of a leader yet)")
+    else:
+        context.out.note(f"(as of {age_ms} ms ago)")
+
+
 def key_data(item: KeyValue) -> dict[str, object]:
     return {
         "key": item.key,
@@ -198,11 +212,12 @@ def get(key: str, consistency: str) -> None:
     context = current()
     request = protocol.Get(id=1, key=key, consistency=protocol.Consistency(consistency))
     item = context.ask(request, protocol.KeyValue)
-    if context.out.is_text:
-        # Bytes as they are: `get > file` gives back what `put @file` took, and a newline.
-        context.out.raw(item.value + b"\n")
-    else:
-        context.out.result("", key_data(item))
+    if not context.out.is_text:
+        context.out.result("", {**key_data(item), **_age(consistency, item.age_ms)})
+        return
+    # Bytes as they are: `get > file` gives back what `put @file` took, and a newline.
+    context.out.raw(item.value + b"\n")
+    _tell_age(context, consistency, item.age_ms)
 
 
 @propose.command(
@@ -224,25 +239,33 @@ def list_(prefix: str, limit: int | None, after: str, consistency: str) -> None:
     -o json for the exact bytes.
     """
     context = current()
-    keys, more, revision = _read_pages(context, prefix, limit, after, consistency)
+    pages = _read_pages(context, prefix, limit, after, consistency)
+    keys, more = pages.keys, pages.more
     out = context.out
     if out.is_text:
         for item in keys:
             out.result(f"{printable(item.key)}\t{printable_bytes(item.value)}", None)
         if more:
             out.note(f"There are more: --after {printable(keys[-1].key)}")
+        _tell_age(context, consistency, pages.age_ms)
     else:
-        data = {"keys": [key_data(item) for item in keys], "more": more, "revision": revision}
+        data = {
+            "keys": [key_data(item) for item in keys],
+            "more": more,
+            "revision": pages.revision,
+            **_age(consistency, pages.age_ms),
+        }
         out.result("", data)
 
 
 def _read_pages(
     context: Context, prefix: str, limit: int | None, after: str, consistency: str
-) -> tuple[list[KeyValue], bool, int]:
-    """(keys, whether some were left out, the store's revision at the last page)."""
+) -> ListResult:
+    """All pages as one; the store's revision is that of the last, the age that of the oldest."""
     from raft_agent.api import protocol  # noqa: PLC0415
 
     keys: list[KeyValue] = []
+    ages: list[int | None] = []
     while True:
         wanted = _PAGE_KEYS if limit is None else min(limit - len(keys), _PAGE_KEYS)
         request = protocol.List(
@@ -254,8 +277,11 @@ def _read_pages(
         )
         page = context.ask(request, protocol.ListResult)
         keys += page.keys
+        ages.append(page.age_ms)
         if not page.more or not page.keys or len(keys) == limit:
-            return keys, page.more, page.revision
+            known = [age for age in ages if age is not None]
+            age_ms = max(known) if len(known) == len(ages) else None
+            return protocol.ListResult(keys, page.more, page.revision, age_ms)
         after = page.keys[-1].key
 
 
@@ -280,6 +306,7 @@ def event_line(event: KeyEvent) -> str:
     action="watch",
     examples="""
     raftctl --node node-01 propose watch mykey
+    raftctl --node node-01 propose watch config/ --from-revision 7
     raftctl --node node-01 -o json propose watch config/
     """,
 )
@@ -288,7 +315,7 @@ def event_line(event: KeyEvent) -> str:
     "--from-revision",
     type=Whole(high=MAX_REVISION),
     metavar="N",
-    help="Also the changes since N (not in this version).",
+    help="First the changes since the store's revision N, as long as they are kept.",
 )
 @click.option(
     "--interval",
@@ -302,36 +329,32 @@ def event_line(event: KeyEvent) -> str:
 def watch_keys(key: str, from_revision: int | None, interval_ms: int) -> None:
     """Show changes of KEY, or of all keys below PREFIX/ ("" for all), until Ctrl+C.
 
-    A line is "put", KEY and VALUE, or "delete" and KEY, with tabs between them. Changes while the
-    connection was lost are not shown; a note on standard error says when that may have happened.
+    A line is "put", KEY and VALUE, or "delete" and KEY, with tabs between them. When the agent
+    restarts, watch goes on where it was: nothing is lost or repeated. It ends when changes that
+    would come next are not kept any more.
     """
     from raft_agent.api import protocol  # noqa: PLC0415
     from raftctl.streams import Follower  # noqa: PLC0415
 
-    if from_revision is not None:
-        raise not_in_this_version("propose watch --from-revision")
     context = current()
     out = context.out
     prefix = not key or key.endswith("/")
-    last_index = -1
+    next_revision = from_revision or 0
+    is_new = True
 
-    follower = Follower(
-        context, lambda: protocol.WatchKeys(id=1, key=key, prefix=prefix), interval_ms
-    )
-    with follower:
+    def request() -> protocol.Request:
+        return protocol.WatchKeys(id=1, key=key, prefix=prefix, from_revision=next_revision)
+
+    with (follower := Follower(context, request, interval_ms)):
         for item in follower:
             if isinstance(item, protocol.StreamStarted):
-                if last_index < 0:
+                next_revision = next_revision or item.revision + 1
+                if is_new:
                     what = f"keys below {printable(key)!r}" if prefix else f"key {printable(key)!r}"
                     out.note(f"Watching {what} (Ctrl+C to stop)...")
-                elif item.index > last_index:
-                    out.note(
-                        f"Changes at log indexes {last_index + 1} to {item.index} may be missing"
-                    )
-                last_index = max(last_index, item.index)
-            elif isinstance(item, protocol.KeyEvent) and item.index >= last_index:
-                # Not `>`: a transaction changes several keys at one index.
-                last_index = item.index
+                    is_new = False
+            elif isinstance(item, protocol.KeyEvent):
+                next_revision = item.revision + 1
                 out.item(event_line(item), event_data(item))
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from raft_agent.api import protocol
 
 # Asking again would only give the same answer.
-_FINAL = frozenset({"bad_request", "too_large", "internal", NOT_IN_THIS_VERSION})
+_FINAL = frozenset({"bad_request", "too_large", "internal", "compacted", NOT_IN_THIS_VERSION})
 
 
 class Follower:

@@ -79,8 +79,8 @@ def is_wildcard(address: str) -> bool:
     return split_address(address)[0] in _WILDCARDS
 
 
-def is_local(host: str) -> bool:
-    """Whether `host` names an address of this machine. Asks a name server when it is a name."""
+def _is_local(host: str) -> bool:
+    """Whether `host` names an address of this machine."""
     try:
         found = socket.getaddrinfo(host, 0, type=socket.SOCK_DGRAM)
     except OSError:
@@ -93,6 +93,22 @@ def is_local(host: str) -> bool:
         except OSError:
             continue
     return False
+
+
+def is_served(host: str, listen_addr: str) -> bool:
+    """Whether who listens at `listen_addr` can be dialled at `host`. May ask a name server."""
+    own = split_address(listen_addr)[0]
+    if own in _WILDCARDS:
+        return _is_local(host)
+    return host == own or bool(_numbers(host) & _numbers(own))
+
+
+def _numbers(host: str) -> set[str]:
+    try:
+        found = socket.getaddrinfo(host, 0, type=socket.SOCK_DGRAM)
+    except OSError:
+        return set()
+    return {str(where[0]) for *_, where in found}
 
 
 def listen_address(value: str) -> str:

@@ -197,7 +197,10 @@ class Bootstrap:
 
     def _problem(self, message: BootstrapAnswer) -> str:
         if not message.fresh:
-            return f"{message.name} belongs to the cluster {message.cluster_id} already"
+            return (
+                f"{message.name} belongs to the cluster {message.cluster_id} already, so run: "
+                f"raftctl --node {message.name} join {self._name} {self._address}"
+            )
         if message.names != self._names:
             theirs = ", ".join(message.names)
             return f"{message.name} lists other members in its configuration: {theirs}"

@@ -22,7 +22,8 @@ Request: TypeAlias = MembershipRequest | protocol.JoinSelf
 Done: TypeAlias = Callable[[protocol.MembershipResult | Failure], None]
 
 _RETRY_S = 0.05
-_PATIENCE_S = 5.0
+# Less than raftctl waits: who gives up first could not say that nothing has changed.
+_PATIENCE_S = 3.0
 # With these nothing has happened yet, and a moment later it may.
 _PASSING = frozenset({ErrorCode.NOT_LEADER, ErrorCode.NO_LEADER})
 

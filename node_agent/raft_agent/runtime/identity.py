@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from raft_agent.config import Config
-from raft_agent.config.values import is_local, split_address
+from raft_agent.config.values import is_served, split_address
 from raft_agent.consensus.types import Member
 from raft_agent.storage.errors import StorageError
 from raft_agent.storage.store import Recovered
@@ -22,15 +22,15 @@ def check_owner(config: Config, recovered: Recovered) -> None:
 
 
 def own_address(config: Config, recovered: Recovered) -> str:
-    """What others are to dial. The configuration's word stands as long as this machine answers to
-    it: people may have joined this node by a name, where it would say a number itself. Raises
-    ConfigError when there is none.
+    """What others are to dial. The configuration's word stands as long as this node listens there:
+    people may have joined it by a name, where it would say a number itself. Raises ConfigError when
+    there is none.
     """
     own = _own_entry(recovered)
     if own is not None and config.server.advertise_addr is None:
-        port = split_address(config.server.listen_addr)[1]
-        host, own_port = split_address(own.address)
-        if own_port == port and is_local(host):
+        listen_addr = config.server.listen_addr
+        host, port = split_address(own.address)
+        if port == split_address(listen_addr)[1] and is_served(host, listen_addr):
             return own.address
     return config.advertise_address()
 

@@ -8,8 +8,8 @@ from raft_agent.api import protocol
 from raft_agent.api.host import Failure
 from raft_agent.api.protocol import ErrorCode
 from raft_agent.consensus.node import Node
-from raft_agent.consensus.types import Event, TransferLeadership
-from raft_agent.runtime.refusals import NO_LEADER_HINT
+from raft_agent.consensus.types import Event, RefusalReason, Role, TransferLeadership
+from raft_agent.runtime.refusals import NO_LEADER_HINT, failure_of
 from raft_agent.transport.transport import Transport
 
 
@@ -20,6 +20,14 @@ def forward_to_leader(
     done: Callable[[bytes | Failure], None],
 ) -> None:
     """Have the leader serve `request`; the answer is the encoded Reply of it."""
+    why = None
+    if node.role is Role.FRESH:
+        why = RefusalReason.FRESH
+    elif node.state.was_removed:
+        why = RefusalReason.REMOVED
+    if why is not None:
+        done(failure_of(why, "", ""))
+        return
     leader = node.leader_id
     if leader in (0, node.state.member_id):
         done(Failure(ErrorCode.NO_LEADER, "There is no leader", NO_LEADER_HINT))

@@ -43,7 +43,7 @@ _RESULT = msgspec.msgpack.Decoder(protocol.MembershipResult)
 _PROBE_TIMEOUT_S = 2.0
 _RETRY_S = 0.05
 # Another change, or a new leader's first entry, is through by then, or something is wrong.
-_PATIENCE_S = 5.0
+_PATIENCE_S = 3.0
 _PASSING = frozenset(
     {RefusalReason.CHANGE_PENDING, RefusalReason.NOT_READY, RefusalReason.TRANSFERRING}
 )
@@ -91,15 +91,23 @@ class Memberships:
         if self._given_up is not None or configuration is None:
             done(self._given_up or failure_of(RefusalReason.FRESH, "", ""))
         elif isinstance(request, protocol.Join):
-            task = self._loop.create_task(self._join(request, done))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._begin_join(request, done)
         elif isinstance(request, protocol.Leave):
             self._leave(configuration, request, done)
         elif isinstance(request, protocol.MemberPromote):
             self._promote(configuration, request, done)
         else:
             self._update(configuration, request, done)
+
+    def _begin_join(self, request: protocol.Join, done: Done) -> None:
+        def ended(task: asyncio.Task[None]) -> None:
+            self._tasks.discard(task)
+            if task.cancelled() and self._given_up is not None:
+                done(self._given_up)
+
+        task = self._loop.create_task(self._join(request, done))
+        self._tasks.add(task)
+        task.add_done_callback(ended)
 
     async def _join(self, request: protocol.Join, done: Done) -> None:
         try:

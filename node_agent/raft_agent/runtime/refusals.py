@@ -121,7 +121,7 @@ _WORDS = {
     RefusalReason.REMOVED: (
         ErrorCode.REMOVED,
         "This node is no member of the cluster any more",
-        "Use another member; to bring this node back, empty its data directory, start it, and "
-        "run raftctl join",
+        "Use another member; to bring this node back, stop it, empty its data directory, start it, "
+        "and at a member: raftctl --node MEMBER join NAME ADDR",
     ),
 }

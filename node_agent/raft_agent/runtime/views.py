@@ -97,7 +97,7 @@ class Views:
         configuration = node.configuration
         return StatusResult(
             node_id=self._name,
-            role=_SHOWN_ROLES.get(node.role, str(node.role)),
+            role=self._shown_role(),
             term=node.current_term,
             commit_index=node.commit_index,
             last_applied=node.applied_index,
@@ -112,6 +112,13 @@ class Views:
             progress=self._progress(),
             note=self._note(),
         )
+
+    def _shown_role(self) -> str:
+        role = self._node.role
+        # Whatever it was when it heard that it was removed, it stands for nothing any more.
+        if self._node.state.was_removed:
+            role = Role.FOLLOWER
+        return _SHOWN_ROLES.get(role, str(role))
 
     def _note(self) -> str:
         """What people should know at once, the gravest first."""

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,7 +29,8 @@ class Node(SingleNode):
     """A node that can lose its quorum, and whose members change. `fresh_note`: it is in no cluster,
     and says so; `member_note`: it has something to say as a member; `is_alone`: nobody is there to
     hand over to. `others`: the members besides itself, by name; `lags`: how much a learner lacks.
-    `refusal`: its answer to each change of the members; `is_mute`: it gives none.
+    `refusal`: its answer to each change of the members; `is_mute`: it gives none. `is_member`:
+    whether it finds itself among the members.
     """
 
     has_quorum = True
@@ -37,14 +39,26 @@ class Node(SingleNode):
     is_alone = False
     refusal: Failure | None = None
     is_mute = False
+    is_member = True
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
+        self.time_ms = time.time_ns() // 1_000_000
         self.others: dict[str, protocol.MemberInfo] = {}
         self.lags: dict[str, int] = {}
 
+    @property
+    def waiting_commands(self) -> list[bytes]:
+        """What `hold_back` holds back."""
+        return [command for command, _ in self._waiting]
+
+    def forget_waiting(self) -> None:
+        self._waiting.clear()
+
     def member_list(self) -> protocol.MemberListResult:
         listed = super().member_list()
+        if self.fresh_note:
+            return msgspec.structs.replace(listed, cluster_id="", members=[])
         members = sorted([*listed.members, *self.others.values()], key=lambda item: item.name)
         return msgspec.structs.replace(listed, members=members, configuration_index=7)
 
@@ -91,7 +105,13 @@ class Node(SingleNode):
         self._put(name, known.address if known else "127.0.0.1:1", "voter")
 
     def status(self) -> protocol.StatusResult:
-        status = msgspec.structs.replace(super().status(), note=self.fresh_note or self.member_note)
+        members = self.member_list().members
+        status = msgspec.structs.replace(
+            super().status(),
+            note=self.fresh_note or self.member_note,
+            members=members if self.is_member else [],
+            voters=[item.name for item in members if item.role == "voter"],
+        )
         if not self.fresh_note:
             return status
         return msgspec.structs.replace(status, cluster_id="", members=[], voters=[], leader=None)

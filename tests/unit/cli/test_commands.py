@@ -153,6 +153,24 @@ def test_a_list_without_a_limit_goes_through_all_pages(served: Served, at: tuple
     assert [line.split(b"\t")[0] for line in lines] == [b"%05d" % n for n in range(2500)]
 
 
+def test_a_stale_read_says_how_old_it_may_be(served: Served, at: tuple[str, str]) -> None:
+    raftctl(*at, "propose", "put", "k", "v")
+    for read, shown in (("get", b"v\n"), ("list", b"k\tv\n")):
+        stale = (*at, "propose", read, "k", "--consistency", "stale")
+        served.host.age_ms = 12
+        done = raftctl(*stale)
+        assert (done.stdout, done.stderr) == (shown, b"(as of 12 ms ago)\n")
+        assert json_of(raftctl(*stale, "-o", "json"))["age_ms"] == 12
+        served.host.age_ms = None
+        unknown = b"(it may be of any age: this node has not heard of a leader yet)\n"
+        assert raftctl(*stale).stderr == unknown
+        assert json_of(raftctl(*stale, "-o", "json"))["age_ms"] is None
+        for consistency in ("linearizable", "lease"):
+            fresh = raftctl(*at, "propose", read, "k", "--consistency", consistency)
+            assert (fresh.stdout, fresh.stderr) == (shown, b"")
+    assert "age_ms" not in json_of(raftctl(*at, "-o", "json", "propose", "get", "k"))
+
+
 def test_status_in_all_forms(at: tuple[str, str]) -> None:
     text = raftctl(*at, "status").stdout.decode()
     assert text.startswith("RAFT Cluster Status\n==================\nNode ID:      node-01\n")
@@ -172,6 +190,27 @@ def test_members_health_and_transfer(served: Served, at: tuple[str, str]) -> Non
     done = raftctl(*at, "leader", "transfer")
     assert done.stdout.decode() == "✓ Leadership handed over to node-01\n"
     assert raftctl(*at, "leader", "transfer", "nobody").returncode == 1
+
+
+def test_a_node_that_sees_no_quorum_because_it_was_removed_says_so(
+    served: Served, at: tuple[str, str]
+) -> None:
+    served.host.has_quorum = False
+    served.host.leader = None
+    served.host.member_note = "this node was removed from the cluster"
+    health = raftctl(*at, "health")
+    assert health.returncode == 6
+    last = health.stdout.decode().splitlines()[-1]
+    assert last == "  node-01: this node was removed from the cluster"
+
+
+def test_a_node_in_no_cluster_has_no_members_to_list(served: Served, at: tuple[str, str]) -> None:
+    served.host.fresh_note = "waiting to be joined"
+    listed = raftctl(*at, "member", "list")
+    assert (listed.returncode, listed.stdout) == (0, b"")
+    note = "This node belongs to no cluster yet, so it knows of no members\n"
+    assert listed.stderr.decode() == note
+    assert json_of(raftctl(*at, "-o", "json", "member", "list"))["members"] == []
 
 
 def test_no_agent_has_exit_status_5(tmp_path: Path) -> None:
@@ -234,6 +273,54 @@ def test_watch_of_keys_shows_puts_and_deletes(at: tuple[str, str]) -> None:
         assert watch.interrupt() == 0
 
 
+def test_a_watch_of_keys_begins_at_a_revision_and_goes_on_after_a_restart(
+    served: Served, at: tuple[str, str]
+) -> None:
+    for value in ("1", "2", "3"):
+        raftctl(*at, "propose", "put", "k", value)
+    watch_at = (*at, "propose", "watch", "k", "--from-revision", "2", "--interval", "20")
+    with Follower(*watch_at) as watch:
+        assert watch.note() == "Watching key 'k' (Ctrl+C to stop)..."
+        assert [watch.line(), watch.line()] == ["put\tk\t2", "put\tk\t3"]
+        served.stop()
+        assert "Connection lost" in watch.note()
+        meanwhile = [encode_command(Put(key, b"4", -1)) for key in ("other", "k")]
+        served.call(served.host.apply_commands, meanwhile)
+        served.start()
+        raftctl(*at, "propose", "put", "k", "5")
+        assert [watch.line(), watch.line()] == ["put\tk\t4", "put\tk\t5"]
+        assert watch.interrupt() == 0
+
+
+def test_a_watch_of_keys_from_now_on_loses_nothing_either(
+    served: Served, at: tuple[str, str]
+) -> None:
+    raftctl(*at, "propose", "put", "k", "past")
+    with Follower(*at, "propose", "watch", "", "--interval", "20") as watch:
+        assert watch.note().startswith("Watching")
+        served.stop()
+        assert "Connection lost" in watch.note()
+        served.call(served.host.apply_commands, [encode_command(Put("k", b"meanwhile", -1))])
+        served.start()
+        assert watch.line() == "put\tk\tmeanwhile"
+
+
+def test_changes_that_are_not_kept_any_more_end_a_watch_with_what_is(
+    served: Served, at: tuple[str, str]
+) -> None:
+    raftctl(*at, "settings", "set", "history_keep", "0")
+    large = encode_command(Put("k", bytes(1 << 20), -1))  # the history forgets in steps of a MiB
+    served.call(served.host.apply_commands, [large] * 3)
+    gone = raftctl(*at, "propose", "watch", "k", "--from-revision", "1")
+    oldest = served.host.machine.compacted_revision + 1
+    assert (gone.returncode, gone.stdout) == (1, b"")
+    assert gone.stderr.decode() == (
+        "✗ Failed to watch: The changes from revision 1 on are not all kept; "
+        f"the oldest is {oldest}\n  Hint: Changes are kept --from-revision {oldest} on; "
+        f"what the keys are now: raftctl --socket {served.path} -o json propose list PREFIX\n"
+    )
+
+
 def test_a_watch_that_never_connected_fails(tmp_path: Path) -> None:
     assert raftctl("--socket", str(tmp_path / "none"), "watch").returncode == 5
 
@@ -267,3 +354,35 @@ def test_doctor_names_what_is_wrong_and_the_command(
     gone = raftctl("--socket", str(tmp_path / "none"), "doctor")
     assert gone.returncode == 1
     assert "raft-agent --config raft.toml" in gone.stdout.decode()
+
+
+def findings(at: tuple[str, str]) -> dict[str, dict[str, str]]:
+    """What doctor finds, by the word for it."""
+    done = raftctl(*at, "-o", "json", "doctor")
+    return {item["check"]: item for item in json_of(done)["findings"]}
+
+
+def test_doctor_counts_the_voters(served: Served, at: tuple[str, str]) -> None:
+    assert "voters" not in findings(at)
+    served.host.have_voter("node-02")
+    assert findings(at)["voters"]["text"].startswith("Two voters: the loss of either stops")
+    served.host.have_voter("node-03")
+    assert "voters" not in findings(at)
+    served.host.have_voter("node-04")
+    assert findings(at)["voters"]["text"].startswith("4 voters bear the loss of 1")
+
+
+def test_doctor_does_not_blame_a_quorum_that_a_node_is_no_part_of(
+    served: Served, at: tuple[str, str]
+) -> None:
+    served.host.has_quorum = False
+    served.host.leader = None
+    served.host.fresh_note = "waiting to be joined"
+    checks = findings(at)
+    assert checks["cluster"]["level"] == "fail"
+    assert "quorum" not in checks
+    served.host.fresh_note, served.host.member_note = "", "this node was removed from the cluster"
+    served.host.is_member = False
+    checks = findings(at)
+    assert (checks["note"]["level"], checks["note"]["text"]) == ("fail", served.host.member_note)
+    assert not checks.keys() & {"quorum", "leader", "voters"}

@@ -6,12 +6,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
+from raft_agent.api import protocol
 from raft_agent.config import load
-from raftctl import dev_process, sockets
+from raftctl import dev_cluster, dev_process, sockets
 from raftctl.dev_cluster import DevCluster, default_dir
 from raftctl.errors import CommandError
 from raftctl.main import cli
@@ -169,3 +171,69 @@ def test_ending_what_is_no_cluster_leaves_nothing_in_the_directory(tmp_path: Pat
     assert done.exit_code == 1
     assert "no cluster" in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def status(name: str, leader: str | None, **more: Any) -> protocol.StatusResult:
+    """What the node says when all three are members and `leader` leads."""
+    names = ["node-01", "node-02", "node-03"]
+    told: dict[str, Any] = {
+        "node_id": name,
+        "role": "leader" if name == leader else "follower",
+        "term": 2,
+        "commit_index": 4,
+        "last_applied": 4,
+        "leader": leader,
+        "peers": [],
+        "voters": names,
+        "learners": [],
+        "members": [protocol.MemberInfo(item, "", "", "voter") for item in names],
+        "cluster_id": "c0ffee",
+        "version": "0",
+        "ebpf": protocol.EbpfStatus(),
+    }
+    return protocol.StatusResult(**{**told, **more})
+
+
+MEMBERS = [status(f"node-0{number}", "node-01") for number in (1, 2)]
+REMOVED = status("node-03", None, term=1, members=[], note="this node was removed")
+FRESH = status("node-03", None, term=0, commit_index=0, members=[], cluster_id="", note="waits")
+
+
+@pytest.mark.parametrize(
+    ("statuses", "agreed"),
+    [
+        ([*MEMBERS, status("node-03", "node-01")], True),
+        ([*MEMBERS, status("node-03", None)], False),
+        ([*MEMBERS, status("node-03", "node-01", term=3)], False),
+        ([*MEMBERS, status("node-03", "node-01", commit_index=0)], False),
+        ([status(f"node-0{number}", "node-01", role="follower") for number in (1, 2, 3)], False),
+        # One that was joined besides these leads.
+        ([status(f"node-0{number}", "node-04") for number in (1, 2, 3)], True),
+        ([*MEMBERS, REMOVED], True),
+        ([*MEMBERS, FRESH], True),
+        ([REMOVED], False),
+        ([FRESH], False),
+    ],
+)
+def test_a_cluster_is_ready_when_those_who_are_members_agree(
+    statuses: list[protocol.StatusResult], agreed: bool
+) -> None:
+    assert dev_cluster.agree(statuses) is agreed
+
+
+def test_a_node_that_has_to_be_joined_holds_up_a_start_only_for_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_s = [0.0]
+    first_start = {node.node_id: node for node in (*MEMBERS, FRESH)}
+
+    def sleep(seconds: float) -> None:
+        now_s[0] += seconds
+
+    monkeypatch.setattr(dev_cluster.time, "monotonic", lambda: now_s[0])
+    monkeypatch.setattr(dev_cluster.time, "sleep", sleep)
+    monkeypatch.setattr(dev_cluster, "_status", lambda node: first_start[node.name])
+    monkeypatch.setattr(dev_cluster.Node, "pid", lambda _node: 1)
+    cluster = dev_cluster.DevCluster(tmp_path)
+    assert cluster.wait_ready(cluster.nodes(3)) == [*MEMBERS, FRESH]
+    assert 2 < now_s[0] < 5

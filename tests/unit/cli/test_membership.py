@@ -81,9 +81,17 @@ def test_whom_a_new_member_replaces_is_asked_for_in_the_same_step(
     raftctl(*at, "join", "node-04", ADDRESS, "--replace", "node-02", "--no-wait")
     request, _ = served.host.membership_requests[0]
     assert request == protocol.Join(1, "node-04", ADDRESS, replace="node-02")
-    both = raftctl(*at, "join", "node-04", ADDRESS, "--replace", "node-02", "--learner")
+    with Follower(*at, "join", "node-04", ADDRESS, "--replace", "node-02") as join:
+        assert "100" in join.note()
+        served.call(served.host.have_voter, "node-04")
+        assert join.line() == "✓ node-04 is a member already"
+    with Follower(*at, "join", "node-05", ADDRESS, "--replace", "node-04") as join:
+        assert "100" in join.note()
+        served.call(served.host.have_voter, "node-05")
+        assert join.line() == "✓ node-05 is a voter now, in place of node-04"
+    both = raftctl(*at, "join", "node-06", ADDRESS, "--replace", "node-02", "--learner")
     assert both.returncode == 2
-    assert len(served.host.membership_requests) == 1
+    assert "node-06" not in served.host.others
 
 
 def test_joining_a_voter_again_changes_nothing_and_says_so(
