@@ -17,6 +17,7 @@ from raft_agent.consensus.types import (
     Role,
     VoteReply,
 )
+from tests.sim.calls import Attempt
 from tests.sim.checks import Checks
 from tests.sim.clock import Clock
 from tests.sim.faults import Faults
@@ -24,7 +25,7 @@ from tests.sim.linearizability import check
 from tests.sim.network import Network
 from tests.sim.operators import Operator
 from tests.sim.options import Options
-from tests.sim.oracle import Call, Oracle
+from tests.sim.oracle import Oracle
 from tests.sim.process import Process
 from tests.sim.survival import Survival
 from tests.sim.trace import EVENT_NUMBERS, Tracer
@@ -33,6 +34,7 @@ from tests.sim.trace import EVENT_NUMBERS, Tracer
 _HEALING_US = 10_000_000
 _HEALING_TIMEOUTS = 40
 _LOOK_EVERY_US = 50_000
+_BEGAN_MS = 1_700_000_000_000
 _LINEARIZABILITY_STEPS = 500_000
 
 
@@ -72,6 +74,10 @@ class Cluster:
         """A stream of random numbers of its own for each part, so that one more draw in one of
         them does not change all the others."""
         return random.Random(f"{self.seed}/{name}")
+
+    def wall_ms(self) -> int:
+        """What a clock on the wall shows that is right."""
+        return _BEGAN_MS + self.clock.now_us // 1000
 
     # --- the run
 
@@ -122,7 +128,7 @@ class Cluster:
         largest = max(process.disk.shelf.largest_bytes for process in self.processes)
         chunks = largest // self.options.settings.snapshot_chunk_bytes
         chunk_us = 2 * (network.latency_us + network.jitter_us + access_us)
-        return batches * access_us + chunks * chunk_us
+        return 4 * batches * access_us + chunks * chunk_us
 
     def members(self) -> list[Process]:
         """The processes whose ids stand in the leader's configuration."""
@@ -252,18 +258,18 @@ class Cluster:
                 return
         self.seen["message_to_nobody"] += 1
 
-    def forward(self, process: Process, leader_id: int, call: Call) -> None:
+    def forward(self, process: Process, leader_id: int, attempt: Attempt) -> None:
         """A client's write on its way from a follower to the leader; it may get lost."""
         for target in self.processes:
             if target.member_id == leader_id and self.network.reaches(process.index, target.index):
                 self.seen["write_forwarded"] += 1
                 delay_us = self.options.network.latency_us
-                self.clock.after(delay_us, target.run, self._forwarded, target, call)
+                self.clock.after(delay_us, target.run, self._forwarded, target, attempt)
                 return
-        call.lost()
+        attempt.lost()
 
-    def _forwarded(self, target: Process, call: Call) -> None:
-        target.service.write(call, forwarded=True)
+    def _forwarded(self, target: Process, attempt: Attempt) -> None:
+        target.service.write(attempt, forwarded=True)
 
     def _connected(self, index: int, other: int) -> None:
         peer = self.processes[other]

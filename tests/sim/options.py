@@ -76,7 +76,8 @@ class ClientOptions:
 
     `weights`: how often get, put, delete, cas, send. `value_bytes`: the longest value.
     `forward`: the probability that a follower is asked to pass a write on; `lease`: that a read is
-    content with the leader's lease.
+    content with the leader's lease. `once`: how they keep writes from taking effect twice, in a
+    "session", by a "deadline", or ("") not at all; `ttl_ms`: of either.
     """
 
     clients: int
@@ -87,6 +88,8 @@ class ClientOptions:
     timeout_us: int
     forward: float
     lease: float = 0.0
+    once: str = ""
+    ttl_ms: int = 0
 
 
 CHANGES = (
@@ -115,7 +118,8 @@ class OperatorOptions:
 @dataclass(frozen=True, slots=True)
 class Options:
     """One run. `nodes` form the cluster, `spares` wait to be joined. `calm_start`: no faults until
-    the first leader is there. `skew_ppm`: how much faster each node's clock runs.
+    the first leader is there. `skew_ppm`: how much faster each node's clock runs;
+    `wall_ahead_ms`: what its clock on the wall shows too much.
     `fault_interval_us`: the mean time between two faults. `operator`: None, nobody changes the
     membership. `snapshot_every`: so many entries; 0, never.
     """
@@ -131,6 +135,7 @@ class Options:
     faults: tuple[str, ...]
     fault_interval_us: int
     skew_ppm: tuple[int, ...]
+    wall_ahead_ms: tuple[int, ...]
     timer_late_us: int
     tells_silence: bool
     operator: OperatorOptions | None = None
@@ -158,6 +163,8 @@ def options_for(seed: int, *, nodes: int | None = None, events: int = EVENTS) ->
     settings = _settings(rng, heartbeat_us, election_us)
     reads = random.Random(f"options/{seed}/reads")
     snapshots = random.Random(f"options/{seed}/snapshots")
+    once = random.Random(f"options/{seed}/once")
+    apart_ms = once.choice((0, 100, 3_000))
     return Options(
         nodes=count,
         spares=spares,
@@ -182,10 +189,16 @@ def options_for(seed: int, *, nodes: int | None = None, events: int = EVENTS) ->
             tear=rng.choice((0.2, 0.5, 0.8)),
             kill=rng.choice((0.0, 0.3, 0.7)),
         ),
-        clients=replace(_clients(rng, election_us), lease=reads.choice((0.0, 0.5, 1.0))),
+        clients=replace(
+            _clients(rng, election_us),
+            lease=reads.choice((0.0, 0.5, 1.0)),
+            once=once.choice(("", "session", "deadline")),
+            ttl_ms=once.choice((1_000, 3_000, 20_000)),
+        ),
         faults=tuple(fault for fault in FAULTS if rng.random() < 0.5),
         fault_interval_us=election_us * rng.choice((1, 2, 4, 8)),
         skew_ppm=skew_ppm,
+        wall_ahead_ms=tuple(once.randint(-apart_ms, apart_ms) for _ in skew_ppm),
         timer_late_us=rng.choice((0, 0, 1_000, 20_000)),
         tells_silence=rng.random() < 0.5,
         operator=operator,

@@ -119,6 +119,10 @@ class Process:
             self.cluster.seen,
         )
 
+    def wall_ms(self) -> int:
+        """What this machine's clock on the wall shows."""
+        return self.cluster.wall_ms() + self.cluster.options.wall_ahead_ms[self.index]
+
     # --- a process's life
 
     def start(self) -> None:
@@ -273,6 +277,8 @@ class Process:
 
     def _note(self, note: Note) -> None:
         self.cluster.seen[note.kind] += 1
+        if note.kind == "snapshot_refused":
+            self.snapshots.take()
 
     def _send(self, send: Send) -> None:
         disk = self.disk

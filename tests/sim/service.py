@@ -21,8 +21,8 @@ from raft_agent.machine.commands import join_commands
 from raft_agent.machine.machine import CommandResult
 
 if TYPE_CHECKING:
+    from tests.sim.calls import Attempt
     from tests.sim.operators import Change
-    from tests.sim.oracle import Call
     from tests.sim.process import Process
 
 
@@ -32,46 +32,51 @@ class Service:
     def __init__(self, process: Process) -> None:
         self._process = process
         self._tag = 0
-        self._queue: list[Call] = []
-        self._proposals: dict[int, list[Call]] = {}
-        self._awaiting: dict[int, tuple[int, list[Call]]] = {}
-        self._reads: dict[int, Call] = {}
-        self._ready: list[tuple[int, Call]] = []
+        self._queue: list[Attempt] = []
+        self._proposals: dict[int, list[Attempt]] = {}
+        self._awaiting: dict[int, tuple[int, list[Attempt]]] = {}
+        self._reads: dict[int, Attempt] = {}
+        self._ready: list[tuple[int, Attempt]] = []
         self._changes: dict[int, Change] = {}
         self._is_reading = False
 
     # --- requests
 
-    def write(self, call: Call, *, forwarded: bool = False) -> None:
+    def write(self, attempt: Attempt, *, forwarded: bool = False) -> None:
         """Writes that arrive in the same turn of the loop share a batch."""
         process = self._process
         node = process.node
         if node is None:
             return
-        if node.role is not Role.LEADER and call.forward and not forwarded and node.leader_id:
-            process.cluster.forward(process, node.leader_id, call)
+        if (
+            node.role is not Role.LEADER
+            and attempt.call.forward
+            and not forwarded
+            and node.leader_id
+        ):
+            process.cluster.forward(process, node.leader_id, attempt)
             return
         if not self._queue:
             process.cluster.clock.after(0, process.run, self._flush, process.boots)
-        self._queue.append(call)
+        self._queue.append(attempt)
 
     def _flush(self, boot: int) -> None:
         process = self._process
         if boot != process.boots:
             return
-        calls, self._queue = self._queue, []
-        payload = join_commands(process.clock.now_us() // 1000, [call.command for call in calls])
+        attempts, self._queue = self._queue, []
+        payload = join_commands(process.wall_ms(), [attempt.call.command for attempt in attempts])
         tag = self._next_tag()
-        self._proposals[tag] = calls
-        for call in calls:
-            call.reached_core = True
-        process.step(Propose(tag, len(calls), payload))
+        self._proposals[tag] = attempts
+        for attempt in attempts:
+            attempt.reached_core = True
+        process.step(Propose(tag, len(attempts), payload))
 
-    def read(self, call: Call) -> None:
+    def read(self, attempt: Attempt) -> None:
         tag = self._next_tag()
-        self._reads[tag] = call
+        self._reads[tag] = attempt
         self._is_reading = True
-        self._process.step(Read(tag, call.lease))
+        self._process.step(Read(tag, attempt.call.lease))
         self._is_reading = False
 
     def transfer(self, target: int) -> None:
@@ -91,10 +96,10 @@ class Service:
     # --- what the core says
 
     def proposed(self, effect: Proposed) -> None:
-        calls = self._proposals.pop(effect.tag)
-        self._awaiting[effect.first_index] = (effect.term, calls)
-        for index, call in enumerate(calls, start=effect.first_index):
-            call.index = index
+        attempts = self._proposals.pop(effect.tag)
+        self._awaiting[effect.first_index] = (effect.term, attempts)
+        for index, attempt in enumerate(attempts, start=effect.first_index):
+            attempt.index = index
 
     def refused(self, effect: Refused | TransferDone) -> None:
         seen = self._process.cluster.seen
@@ -102,8 +107,8 @@ class Service:
             seen["transfer_done"] += 1
             return
         seen[f"refused_{effect.reason.value}"] += 1
-        for call in self._proposals.pop(effect.tag, ()):
-            call.refused()
+        for attempt in self._proposals.pop(effect.tag, ()):
+            attempt.refused()
         read = self._reads.pop(effect.tag, None)
         if read is not None:
             read.refused()
@@ -115,32 +120,32 @@ class Service:
         self._changes.pop(effect.tag).done(effect.index)
 
     def read_ready(self, effect: ReadReady) -> None:
-        call = self._reads.pop(effect.tag)
-        if call.lease and self._is_reading:
+        attempt = self._reads.pop(effect.tag)
+        if attempt.call.lease and self._is_reading:
             self._process.cluster.seen["read_by_lease"] += 1
         if effect.index <= self._process.machine.last_applied:
-            self._answer_read(call)
+            self._answer_read(attempt)
         else:
-            self._ready.append((effect.index, call))
+            self._ready.append((effect.index, attempt))
 
-    def _answer_read(self, call: Call) -> None:
+    def _answer_read(self, attempt: Attempt) -> None:
         machine = self._process.machine
-        call.index = machine.last_applied
-        call.answered(machine.get(call.key))
+        attempt.index = machine.last_applied
+        attempt.answered(machine.get(attempt.call.key))
 
     def applied(self, batch: Batch, results: list[CommandResult] | None) -> None:
         awaited = self._awaiting.pop(batch.first_index, None)
         if awaited is not None:
-            term, calls = awaited
+            term, attempts = awaited
             if term == batch.term and results is not None:
-                for call, result in zip(calls, results, strict=True):
-                    call.answered(result)
+                for attempt, result in zip(attempts, results, strict=True):
+                    attempt.answered(result)
             else:
                 # Another term's batch stands where this one would have: it never will.
                 self._process.cluster.seen["proposal_overwritten"] += 1
-                for call in calls:
-                    call.reached_core = False
-                    call.refused()
+                for attempt in attempts:
+                    attempt.reached_core = False
+                    attempt.refused()
         if self._ready:
             self._answer_ready(batch.last_index)
 
@@ -149,25 +154,25 @@ class Service:
         can't be told any more."""
         for first_index in [first for first in self._awaiting if first <= index]:
             self._process.cluster.seen["result_lost_in_snapshot"] += 1
-            for call in self._awaiting.pop(first_index)[1]:
-                call.lost()
+            for attempt in self._awaiting.pop(first_index)[1]:
+                attempt.lost()
         self._answer_ready(index)
 
     def _answer_ready(self, index: int) -> None:
         still = []
-        for wanted, call in self._ready:
+        for wanted, attempt in self._ready:
             if wanted <= index:
-                self._answer_read(call)
+                self._answer_read(attempt)
             else:
-                still.append((wanted, call))
+                still.append((wanted, attempt))
         self._ready = still
 
     def lost(self) -> None:
         """The process has ended: its clients see their connections break."""
-        calls = [*self._queue, *self._reads.values(), *(call for _, call in self._ready)]
+        attempts = [*self._queue, *self._reads.values(), *(attempt for _, attempt in self._ready)]
         for group in self._proposals.values():
-            calls += group
+            attempts += group
         for _, group in self._awaiting.values():
-            calls += group
-        for call in calls:
-            call.lost()
+            attempts += group
+        for attempt in attempts:
+            attempt.lost()

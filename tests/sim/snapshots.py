@@ -53,14 +53,16 @@ class Snapshots:
         """Take one when enough was applied since the last."""
         every = self._process.cluster.options.snapshot_every
         newest = self._process.disk.shelf.newest_index
-        if every and not self._is_taking and index - newest >= every:
-            self._take(index)
+        if every and index - newest >= every:
+            self.take()
 
-    def _take(self, index: int) -> None:
+    def take(self) -> None:
+        """Take one now, unless one is under way or nothing was applied since the last."""
         process = self._process
         node, machine = process.node, process.machine
+        index = machine.last_applied
         in_force = node.configuration_at(index) if node is not None else None
-        if in_force is None or machine.last_applied != index:
+        if self._is_taking or in_force is None or index <= process.disk.shelf.newest_index:
             return
         self._is_taking = True
         process.cluster.checks.has_state(process, index, machine.digest())

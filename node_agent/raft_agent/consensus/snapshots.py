@@ -8,6 +8,8 @@ goes on where it was after a reconnect, and under another leader that offers the
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 
 from raft_agent.consensus.invariants import require
@@ -34,10 +36,11 @@ _PATIENCE_TIMEOUTS = 4
 
 
 class SnapshotSender:
-    """The leader's side."""
+    """The leader's side. `on_refused` is called when a peer has found a snapshot damaged."""
 
-    def __init__(self, state: RaftState) -> None:
+    def __init__(self, state: RaftState, on_refused: Callable[[], None]) -> None:
         self._state = state
+        self._on_refused = on_refused
 
     def begin(self, peer: int, progress: Progress, token: int = 0) -> None:
         """Send the newest snapshot. `token`: a fresh peer's."""
@@ -95,8 +98,11 @@ class SnapshotSender:
             # The peer had more and has given it up: what it got did not match its checksum.
             state.note("snapshot_refused", target=sender, index=message.index)
             self.begin(sender, progress, transmission.token)
-        elif message.offset < transmission.snapshot.size_bytes:
-            transmission.offset = transmission.read_offset = message.offset
+            self._on_refused()
+            return False
+        transmission.offset = message.offset
+        if message.offset < transmission.snapshot.size_bytes:
+            transmission.read_offset = message.offset
             chunk_bytes = state.settings.snapshot_chunk_bytes
             read = ReadSnapshot(sender, message.index, message.offset, chunk_bytes)
             state.effects.append(read)

@@ -24,7 +24,13 @@ def swarm(options: Options) -> Options:
 
 def _fixed(nodes: int) -> dict[str, Any]:
     """So many nodes that stay, and good clocks."""
-    return {"nodes": nodes, "spares": 0, "operator": None, "skew_ppm": (0,) * nodes}
+    return {
+        "nodes": nodes,
+        "spares": 0,
+        "operator": None,
+        "skew_ppm": (0,) * nodes,
+        "wall_ahead_ms": (0,) * nodes,
+    }
 
 
 def stale_leaders(options: Options) -> Options:

@@ -101,8 +101,8 @@ FAULTS = (
         (
             Edit(
                 _SERVICE,
-                "for call, result in zip(calls, results, strict=True):",
-                "for call, result in zip(calls, results):",
+                "for attempt, result in zip(attempts, results, strict=True):",
+                "for attempt, result in zip(attempts, results):",
             ),
             Edit(
                 _SERVICE,

@@ -15,6 +15,7 @@ from raft_agent.consensus.types import (
 )
 from tests.unit.consensus.harness import Cluster, member
 from tests.unit.consensus.server import MAX_TIMEOUT_US, notes, of, sends
+from tests.unit.consensus.snapshot_files import SnapshotFile
 
 ADD_4 = MembershipChange(add=(member(4),))
 
@@ -94,3 +95,20 @@ def test_a_member_that_joined_by_a_snapshot_stands_for_election() -> None:
     assert configuration.voters == (1, 4)
     cluster.part({1}, {4})
     assert sends(PreVote, cluster.time_out(4), to=1)
+
+
+def test_a_damaged_snapshot_in_one_piece_is_replaced_although_nothing_is_written() -> None:
+    """The host takes another one in its place; there is one only of another entry."""
+    cluster = Cluster()
+    cluster.down = {3}
+    cluster.elect(1)
+    cluster.run_for(5 * MAX_TIMEOUT_US)  # it is waited for no longer
+    cluster.run(1, lambda server: server.take_snapshot(2))
+    files = cluster[1].snapshots
+    files.kept = [SnapshotFile(file.meta, file.data[::-1]) for file in files.kept]
+    cluster.restart(3)
+    cluster.run_for(20 * MAX_TIMEOUT_US)
+    assert "snapshot_refused" in notes(cluster[1].history)
+    cluster.run(1, lambda server: server.take_snapshot())
+    cluster.run_for(20 * MAX_TIMEOUT_US)
+    assert cluster.node(3).commit_index == cluster.node(1).commit_index
