@@ -93,10 +93,10 @@ class Shelf:
 
     def publish(self, stored: Stored) -> None:
         """From now on it is there, whatever happens."""
-        if self.find(stored.meta.index) is None:
-            self.kept.append(stored)
-            self.kept.sort(key=lambda kept: kept.meta.index, reverse=True)
-            del self.kept[KEPT:]
+        self.kept = [kept for kept in self.kept if kept.meta.index != stored.meta.index]
+        self.kept.append(stored)
+        self.kept.sort(key=lambda kept: kept.meta.index, reverse=True)
+        del self.kept[KEPT:]
 
     # --- one that comes in
 

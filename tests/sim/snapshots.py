@@ -57,12 +57,12 @@ class Snapshots:
             self.take()
 
     def take(self) -> None:
-        """Take one now, unless one is under way or nothing was applied since the last."""
+        """Take one now, unless one is under way or there is a later one."""
         process = self._process
         node, machine = process.node, process.machine
         index = machine.last_applied
         in_force = node.configuration_at(index) if node is not None else None
-        if self._is_taking or in_force is None or index <= process.disk.shelf.newest_index:
+        if self._is_taking or in_force is None or index < process.disk.shelf.newest_index:
             return
         self._is_taking = True
         process.cluster.checks.has_state(process, index, machine.digest())

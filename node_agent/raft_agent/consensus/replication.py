@@ -30,7 +30,7 @@ class Replication:
 
     def __init__(self, state: RaftState) -> None:
         self._state = state
-        self._snapshots = SnapshotSender(state, self._snapshot_refused)
+        self._snapshots = SnapshotSender(state)
         self._session = 0
 
     def lead(self) -> None:
@@ -209,15 +209,6 @@ class Replication:
             progress.acknowledged(message.index, state.now_us)
             self.advance_commit(leadership)
             self._replicate(sender, progress)
-
-    def _snapshot_refused(self) -> None:
-        """The host takes another snapshot in its place; there is one only of another entry."""
-        state = self._state
-        leadership, snapshot = state.leadership, state.snapshot
-        if leadership is None or leadership.transfer is not None or snapshot is None:
-            return
-        if snapshot.index == state.log.last_index:
-            self.append(leadership, BatchKind.NOOP, 1, b"")
 
     def snapshot_read(self, event: SnapshotRead) -> None:
         self._snapshots.read(event)

@@ -8,8 +8,6 @@ goes on where it was after a reconnect, and under another leader that offers the
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import msgspec
 
 from raft_agent.consensus.invariants import require
@@ -36,11 +34,10 @@ _PATIENCE_TIMEOUTS = 4
 
 
 class SnapshotSender:
-    """The leader's side. `on_refused` is called when a peer has found a snapshot damaged."""
+    """The leader's side."""
 
-    def __init__(self, state: RaftState, on_refused: Callable[[], None]) -> None:
+    def __init__(self, state: RaftState) -> None:
         self._state = state
-        self._on_refused = on_refused
 
     def begin(self, peer: int, progress: Progress, token: int = 0) -> None:
         """Send the newest snapshot. `token`: a fresh peer's."""
@@ -98,7 +95,6 @@ class SnapshotSender:
             # The peer had more and has given it up: what it got did not match its checksum.
             state.note("snapshot_refused", target=sender, index=message.index)
             self.begin(sender, progress, transmission.token)
-            self._on_refused()
             return False
         transmission.offset = message.offset
         if message.offset < transmission.snapshot.size_bytes:
@@ -169,7 +165,8 @@ class SnapshotReceiver:
             snapshot=event.snapshot.index,
             applied=state.applied_index,
         )
-        if state.installing or (state.snapshot and event.snapshot.index <= state.snapshot.index):
+        # One of the same entry takes the place of a file that has gone bad.
+        if state.installing or (state.snapshot and event.snapshot.index < state.snapshot.index):
             return
         state.snapshot = event.snapshot
         wanted = max(min(event.compact_to, self._needed_by_others()), self._compact_to)

@@ -152,6 +152,13 @@ class OpenFiles:
             self._read_since.add(index)
             return read_exactly(self._fds[index], max_bytes, offset)
 
+    def forget(self, index: int) -> None:
+        """Another file has taken the place of this snapshot."""
+        with self._lock:
+            fd = self._fds.pop(index, -1)
+            if fd >= 0:
+                os.close(fd)
+
     def close_idle(self) -> None:
         """Close those that were not read since the last call."""
         self._close(keep=True)

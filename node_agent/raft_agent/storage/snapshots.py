@@ -159,22 +159,24 @@ class SnapshotStore:
             self._incoming = None
 
     def _publish(self, file: NewFile, meta: SnapshotMeta) -> SnapshotMeta:
-        """Give the complete file its name, durably, then forget what is not kept any more. A
-        snapshot of the same index that is there already stays: others may be reading it.
+        """Give the complete file its name, durably, then forget what is not kept any more. It takes
+        the place of one of the same index, which may have gone bad.
         """
         with self._publishing:
             there = self._find(meta.index)
-            if there is not None:
-                return there
             path = self._path(meta)
             file.settle(path)
             try:
                 sync_directory(self._directory)
             except OSError:
-                with contextlib.suppress(OSError):  # at worst the next start finds it
-                    path.unlink()
+                if there is None:
+                    with contextlib.suppress(OSError):  # at worst the next start finds it
+                        path.unlink()
                 raise
-            newest_first = sorted((meta, *self._kept), key=lambda kept: kept.index, reverse=True)
+            if there is not None:
+                self._sending.forget(meta.index)
+            others = (kept for kept in self._kept if kept.index != meta.index)
+            newest_first = sorted((meta, *others), key=lambda kept: kept.index, reverse=True)
             self._kept = tuple(newest_first[:KEPT])
             self._prune()
         return meta
@@ -212,9 +214,8 @@ class SnapshotFile:
         self._blocks += 1
 
     def finish(self) -> SnapshotMeta:
-        """Make the snapshot durable; all but the two newest go. Raises OSError.
-
-        When there is one of the same index already, that one stays and is returned.
+        """Make the snapshot durable, in the place of one of the same index if there is one; all but
+        the two newest go. Raises OSError.
         """
         try:
             self._file.append(encode_end(self._blocks))

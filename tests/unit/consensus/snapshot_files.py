@@ -64,7 +64,8 @@ class SnapshotFiles:
         return self.kept[-1] if self.kept else None
 
     def keep(self, file: SnapshotFile) -> None:
-        self.kept = [*self.kept, file][-KEPT:]
+        others = [kept for kept in self.kept if kept.meta.index != file.meta.index]
+        self.kept = [*others, file][-KEPT:]
 
     def read(self, index: int, offset: int, max_bytes: int) -> bytes:
         """Empty when it is gone."""

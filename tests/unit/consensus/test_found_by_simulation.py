@@ -98,7 +98,7 @@ def test_a_member_that_joined_by_a_snapshot_stands_for_election() -> None:
 
 
 def test_a_damaged_snapshot_in_one_piece_is_replaced_although_nothing_is_written() -> None:
-    """The host takes another one in its place; there is one only of another entry."""
+    """The host takes another one of the same entry: what the state machine holds is not damaged."""
     cluster = Cluster()
     cluster.down = {3}
     cluster.elect(1)

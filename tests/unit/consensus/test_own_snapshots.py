@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from raft_agent.consensus.invariants import BrokenInvariantError
@@ -77,12 +78,25 @@ def test_a_snapshot_that_is_older_than_the_newest_changes_nothing() -> None:
     assert server.node.log.base_index == 0
 
 
-def test_the_newest_snapshot_again_changes_nothing() -> None:
+def test_another_snapshot_of_the_same_entry_takes_the_place_of_the_first() -> None:
+    """That one's file may have gone bad."""
     server = applied_server()
     server.take_snapshot()
     newest = server.node.state.snapshot
     assert newest is not None
-    assert not server.step(SnapshotTaken(newest, 3))
+    again = msgspec.structs.replace(newest, checksum=newest.checksum ^ 1)
+    server.step(SnapshotTaken(again, 0))
+    assert server.node.state.snapshot == again
+
+
+def test_an_older_snapshot_changes_nothing() -> None:
+    server = applied_server()
+    server.take_snapshot()
+    newest = server.node.state.snapshot
+    assert newest is not None
+    older = msgspec.structs.replace(newest, index=newest.index - 1)
+    assert not server.step(SnapshotTaken(older, 3))
+    assert server.node.state.snapshot == newest
 
 
 def test_a_snapshot_of_what_was_not_applied_stops_the_node() -> None:
