@@ -157,7 +157,8 @@ class Disk:
         if left.rstrip(b"\0") != data[: len(left.rstrip(b"\0"))]:
             self._seen["torn_with_holes"] += 1
         spared = spare_ambiguous(data, left, batches)
-        self._seen["ambiguous_tear_spared"] += spared is not left
+        if spared is not left:
+            self._seen["ambiguous_tear_spared"] += 1
         return spared
 
     def _file(self) -> bytearray:
