@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from raft_agent.consensus import quorum
 from raft_agent.consensus.batch import Batch
 from raft_agent.consensus.node import Node
-from raft_agent.consensus.types import AppendLog, Configuration, Role
+from raft_agent.consensus.types import AppendLog, Configuration, Role, SnapshotMeta
 from tests.sim.disk import Disk
 from tests.sim.logfile import LogFile
 from tests.sim.memberships import Memberships
@@ -49,6 +49,8 @@ class Checks:
         # (first index, term) of every batch ever appended: the batch, and the term before it.
         self._appended: dict[tuple[str, int, int], tuple[Batch, int]] = {}
         self._results: dict[int, tuple[Batch, Any]] = {}
+        self._states: dict[int, str] = {}
+        self.is_compacted = False
         self.cluster_id = ""
         self.committed = LogFile()
         self.memberships = Memberships(self.committed, self.promises)
@@ -62,7 +64,9 @@ class Checks:
 
     def started(self, process: Process, node: Node) -> None:
         self._disks[process.member_id] = process.disk
-        self._watched[process.index] = _Watched(node.current_term)
+        watched = self._watched[process.index] = _Watched(node.current_term)
+        watched.commit_index = watched.applied_index = node.commit_index
+        self._base_is_committed(process)
         promised = self.promises.term_of(process.member_id)
         require(
             node.current_term >= promised,
@@ -71,6 +75,45 @@ class Checks:
             term=node.current_term,
             promised=promised,
         )
+
+    def _base_is_committed(self, process: Process) -> None:
+        """What a log has lost is what was committed."""
+        log = process.disk.written
+        require(
+            log.base_term == self.committed.term_at(log.base_index),
+            "a log begins behind what is not committed",
+            process,
+            index=log.base_index,
+            term=log.base_term,
+        )
+
+    def took_over(self, process: Process, snapshot: SnapshotMeta) -> None:
+        """A leader's snapshot has taken the place of this process's log and state."""
+        watched = self._watched[process.index]
+        require(
+            snapshot.index > watched.commit_index,
+            "a snapshot takes back what was committed",
+            process,
+            index=snapshot.index,
+        )
+        self._base_is_committed(process)
+
+    def compacting(self, process: Process, upto_index: int) -> None:
+        """What the log loses is in both snapshots."""
+        self.is_compacted = True
+        older = process.disk.shelf.older_index
+        require(
+            upto_index <= older,
+            "the log is compacted beyond the older snapshot",
+            process,
+            upto_index=upto_index,
+            older=older,
+        )
+
+    def has_state(self, process: Process, index: int, digest: str) -> None:
+        """The state after an entry is the same wherever it was looked at."""
+        known = self._states.setdefault(index, digest)
+        require(known == digest, "two nodes have other states", process, index=index)
 
     def ended(self, process: Process) -> None:
         del self._watched[process.index]
@@ -157,10 +200,10 @@ class Checks:
                 break
         if index == 0:
             return
-        committed = self.committed.batch_at(index)
-        own = process.disk.written.batch_at(index)
+        written = process.disk.written
+        committed = self.committed.term_at(index)
         require(
-            own is not None and committed is not None and own.term == committed.term,
+            index <= written.base_index or written.term_at(index) == committed,
             "leader completeness: a leader lacks a committed entry",
             process,
             leader_of=watched.led_term,
@@ -177,7 +220,7 @@ class Checks:
             watched.matched[peer] = key
             if before is not None and before[0] == key[0]:
                 require(key[1] >= before[1], "a match index goes back", process)
-            if key[1] == 0:
+            if key[1] <= node.log.base_index:
                 continue
             disk = self._disks.get(peer)
             # A peer that knows of a later term may have cut its log since.
@@ -212,9 +255,8 @@ class Checks:
         if index > self.committed.last_index:
             self._newly_committed(process, node, index)
         else:
-            own, committed = written.batch_at(index), self.committed.batch_at(index)
             require(
-                own is not None and committed is not None and own.term == committed.term,
+                written.term_at(index) == self.committed.term_at(index),
                 "committed entries differ",
                 process,
                 index=index,
@@ -226,9 +268,8 @@ class Checks:
         new = [batch for batch in batches if batch.first_index <= index]
         if self.committed.batches:
             last = self.committed.batches[-1]
-            own = written.batch_at(last.last_index)
             require(
-                own is not None and own.term == last.term,
+                written.term_at(last.last_index) == last.term,
                 "committed entries differ",
                 process,
                 index=last.last_index,
@@ -291,7 +332,7 @@ class Checks:
                 )
         last_index = cut - 1 if cut else written.last_index
         before = written.batch_at(last_index)
-        term_before = before.term if before is not None else 0
+        term_before = before.term if before is not None else written.term_at(last_index)
         for batch in effect.batches:
             require(
                 batch.first_index == last_index + 1 and batch.term >= term_before,

@@ -113,11 +113,16 @@ class Cluster:
                 self.oracle.write_last(leader)
 
     def _reading_us(self) -> int:
-        """How long it takes to read the whole log batch by batch: some nodes keep nothing in
-        memory, apply one batch at a time, and have a slow disk."""
-        disk = self.options.disk
+        """How long it takes to read the whole log batch by batch, and to send the largest snapshot
+        chunk by chunk: some nodes keep nothing in memory, apply one batch at a time, and have a
+        slow disk."""
+        disk, network = self.options.disk, self.options.network
+        access_us = disk.fsync_us + disk.jitter_us
         batches = max(len(process.disk.durable.batches) for process in self.processes)
-        return batches * (disk.fsync_us + disk.jitter_us)
+        largest = max(process.disk.shelf.largest_bytes for process in self.processes)
+        chunks = largest // self.options.settings.snapshot_chunk_bytes
+        chunk_us = 2 * (network.latency_us + network.jitter_us + access_us)
+        return batches * access_us + chunks * chunk_us
 
     def members(self) -> list[Process]:
         """The processes whose ids stand in the leader's configuration."""
@@ -126,7 +131,14 @@ class Cluster:
         if configuration is None:
             return []
         ids = {member.id for member in configuration.members}
-        return [p for p in self.processes if p.member_id in ids]
+        return [p for p in self.processes if p.member_id in ids and not self._is_too_late(p)]
+
+    def _is_too_late(self, process: Process) -> bool:
+        """Whether a founding member has missed everything: it could only be brought in for as long
+        as the log went back to the first entry. It can be replaced, like one that has lost its
+        disk."""
+        node = process.node
+        return self.survival.has_no_log(process) and node is not None and node.role is Role.FRESH
 
     def leader(self) -> Process | None:
         """The leader of the highest term."""
@@ -169,9 +181,11 @@ class Cluster:
     def _check_end(self) -> None:
         members = self.members()
         first = members[0]
-        for process in members[1:]:
-            if process.disk.durable.batches != first.disk.durable.batches:
-                raise self.checks.violation(f"{process.name} and {first.name} have other logs")
+        committed = self.checks.committed
+        for process in members:
+            log = process.disk.durable
+            if log.batches != committed.batches_from(log.base_index + 1):
+                raise self.checks.violation(f"{process.name} has another log than is committed")
             if process.machine.digest() != first.machine.digest():
                 raise self.checks.violation(f"{process.name} and {first.name} have other states")
         self.operator.check()

@@ -11,15 +11,24 @@ import random
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeAlias
 
 from raft_agent.consensus.batch import Batch
-from raft_agent.consensus.types import LogImage, Vote
+from raft_agent.consensus.types import (
+    CompactLog,
+    InstallSnapshot,
+    LogImage,
+    SnapshotMeta,
+    Vote,
+)
 from raft_agent.storage.format import group_buffers
-from raft_agent.storage.judge import SECTOR_BYTES
 from tests.sim import recovery
 from tests.sim.clock import Clock
 from tests.sim.logfile import LogFile
 from tests.sim.options import DiskOptions
+from tests.sim.shelf import Shelf, Stored
+from tests.sim.tearing import spare_ambiguous, with_holes
 
 Told = Callable[..., None]
 
@@ -31,6 +40,9 @@ class LogWrite:
     seq: int
     truncate_from: int
     batches: tuple[Batch, ...]
+
+
+LogJob: TypeAlias = LogWrite | CompactLog | InstallSnapshot
 
 
 class Disk:
@@ -48,6 +60,7 @@ class Disk:
         self.durable = LogFile()
         self.vote = Vote()
         self.damaged: list[Batch] = []
+        self.shelf = Shelf(rng, seen)
         self._group_starts: list[int] = []
         self.slow_until_us = 0
         self.fsync_fails = False
@@ -61,8 +74,13 @@ class Disk:
         self.synced_log_seq = 0
         self.synced_vote_seq = 0
         self.has_failed = False
-        self._log_queue: deque[LogWrite] = deque()
+        self._log_queue: deque[LogJob] = deque()
+        self._is_busy = False
         self._group: list[LogWrite] = []
+        # Snapshots that may or may not have their name when a crash comes, and one that has it
+        # while the log in front of it is being forgotten.
+        self._publishing: list[Stored] = []
+        self._taking_over: Stored | None = None
         self._vote_queue: deque[tuple[int, Vote]] = deque()
         self._vote_group: list[tuple[int, Vote]] = []
         self._boot = object()
@@ -70,17 +88,18 @@ class Disk:
     # --- a process's life
 
     def open(
-        self, on_log_synced: Told, on_vote_synced: Told, on_failure: Told
-    ) -> tuple[Vote, LogImage]:
-        """What a new process finds. The three are how the disk's thread calls it: with a number
-        that is on stable storage, or with a reason.
+        self, on_log_synced: Told, on_vote_synced: Told, on_installed: Told, on_failure: Told
+    ) -> tuple[Vote, LogImage, SnapshotMeta | None]:
+        """What a new process finds. The four are how the disk's thread calls it: with a number that
+        is on stable storage, with an InstallSnapshot and what came of it, or with a reason.
         """
         self._begin()
+        self._on_installed = on_installed
         self._on_log_synced = on_log_synced
         self._on_vote_synced = on_vote_synced
         self._on_failure = on_failure
         image = self._recovered.log_image(self._rng) if self._recovered else LogImage()
-        return self.vote, image
+        return self.vote, image, self._recovered.plan.snapshot if self._recovered else None
 
     def crash(self, *, kill: bool = False, damage: bool = False) -> None:
         """The process ends, and with it what it had not written. `kill`: the machine lives on, and
@@ -93,8 +112,21 @@ class Disk:
         elif self._vote_group:
             self._seen["unsynced_vote_lost"] += 1
         remains = self._remains_of_group(kill=kill)
+        self._settle_snapshots()
         self._recover(b"" if damage else remains, damage=damage)
         self._begin()
+
+    def _settle_snapshots(self) -> None:
+        """A name that was being given is there, or not; so is a log that was being forgotten."""
+        self.shelf.crash()
+        for stored in self._publishing:
+            if self._rng.random() < 0.5:
+                self._seen["unsynced_snapshot_survived"] += 1
+                self.shelf.publish(stored)
+        if self._taking_over is not None:
+            self._seen["crash_before_log_was_forgotten"] += 1
+            if self._rng.random() < 0.5:
+                self._forget_log(self._taking_over.meta)
 
     def _remains_of_group(self, *, kill: bool) -> bytes:
         """The bytes behind the log that a power failure leaves of the unfinished group. What the
@@ -121,38 +153,16 @@ class Disk:
         start = len(self._file())
         data = b"".join(group_buffers(batches, start))
         length = rng.randint(0, len(data)) if rng.random() < self._options.tear else 0
-        left = self._with_holes(data if rng.random() < 0.5 else data[:length], start)
-        return self._spare(data, left, batches)
-
-    def _spare(self, data: bytes, left: bytes, batches: list[Batch]) -> bytes:
-        """A batch that misses a single bit is taken for damage, and the tears of one power failure
-        must not do that to a majority: such a batch is there in full.
-        """
-        left = left.ljust(len(data), b"\0")
-        end = len(data) - sum(len(batch.record) for batch in batches)
-        for batch in batches:
-            begin, end = end, end + len(batch.record)
-            missing = int.from_bytes(batch.record) ^ int.from_bytes(left[begin:end])
-            if missing.bit_count() == 1:
-                self._seen["ambiguous_tear_spared"] += 1
-                return left[:begin] + batch.record + left[end:]
-        return left
-
-    def _with_holes(self, data: bytes, start: int) -> bytes:
-        """Sectors of one unfinished write reach the medium in any order."""
-        lost = self._rng.choice((0, 0.1, 0.5))
-        holed = bytearray(data)
-        for sector in range(-(start % SECTOR_BYTES), len(data), SECTOR_BYTES):
-            if self._rng.random() < lost:
-                begin, end = max(sector, 0), min(sector + SECTOR_BYTES, len(data))
-                holed[begin:end] = bytes(end - begin)
-        if holed.rstrip(b"\0") != data[: len(holed.rstrip(b"\0"))]:
+        left = with_holes(data if rng.random() < 0.5 else data[:length], start, rng)
+        if left.rstrip(b"\0") != data[: len(left.rstrip(b"\0"))]:
             self._seen["torn_with_holes"] += 1
-        return bytes(holed)
+        spared = spare_ambiguous(data, left, batches)
+        self._seen["ambiguous_tear_spared"] += spared is not left
+        return spared
 
     def _file(self) -> bytearray:
         """The log's file as the storage would have written it, without the space behind."""
-        return recovery.log_file(self.durable.batches, self._group_starts, self.cluster_id)
+        return recovery.log_file(self.durable, self._group_starts, self.cluster_id)
 
     def _note_group(self, first_index: int) -> None:
         """The log ends before `first_index`, and a group begins there."""
@@ -167,21 +177,39 @@ class Disk:
         if damage and before.batches:
             while self._group_starts[-1] > before.last_index:
                 self._group_starts.pop()
-            last_group = before.batches_from(self._group_starts[-1])
+            first = max(self._group_starts[-1], before.base_index + 1)
+            last_group = before.batches_from(first)
             size = sum(len(batch.record) for batch in last_group)
             bit = len(data) * 8 - 1 - self._rng.randrange(size * 8)
             data[bit // 8] ^= 1 << bit % 8
-        found = recovery.recover(bytes(data) + torn, self.cluster_id, self.vote)
-        self.durable = LogFile(found.batches)
+        if before.base_index and not before.batches:
+            # Behind a snapshot a segment gets its name once its first batch is on the medium.
+            data, torn = bytearray(), b""
+        found = recovery.recover(
+            bytes(data) + torn,
+            before.base_index + 1,
+            self.cluster_id,
+            self.vote,
+            self.shelf.examine(),
+        )
+        self.durable = found.log
+        self.cluster_id = found.plan.cluster_id or self.cluster_id
         if torn.strip(b"\0") and found.plan.cut is not None:
             self._seen["torn_tail"] += 1
         if found.vote.floor_index > self.vote.floor_index:
             self._seen["damaged_tail"] += 1
         if damage:
-            self.damaged = before.batches[len(found.batches) :]
+            last_index = self.durable.last_index
+            self.damaged = [batch for batch in before.batches if batch.first_index > last_index]
         self.vote = found.vote
         self._recovered = found
         self._note_group(self.durable.last_index + 1)
+
+    @property
+    def has_later_groups(self) -> bool:
+        """Whether the log goes on behind what was written first. A voter that loses that is as good
+        as lost itself once the others' logs have lost their beginning."""
+        return any(1 < start <= self.durable.last_index for start in self._group_starts)
 
     @property
     def is_damaged(self) -> bool:
@@ -195,11 +223,41 @@ class Disk:
         if write.truncate_from:
             self.cuts += 1
         self.written.write(write.truncate_from, write.batches)
+        self._queue(write)
+
+    def compact(self, effect: CompactLog) -> None:
+        self.written.compact(effect.upto_index)
+        self._queue(effect)
+
+    def install(self, effect: InstallSnapshot) -> None:
+        self._queue(effect)
+
+    def took_over(self) -> None:
+        """The process knows by now that its log is forgotten."""
+        self.written = self.durable.copy()
+        self.cuts += 1
+
+    def keep(self, stored: Stored, done: Callable[[Stored], None]) -> None:
+        """Write a snapshot of this node's own; `done` once it is durable."""
+        self._publishing.append(stored)
+        self._clock.after(self.latency_us(), self._kept, self._boot, stored, done)
+
+    def _kept(self, boot: object, stored: Stored, done: Callable[[Stored], None]) -> None:
+        if boot is not self._boot:
+            return
+        self._publishing.remove(stored)
+        if self.is_full or self.fsync_fails:
+            self._seen["snapshot_failed"] += 1
+            return
+        self.shelf.publish(stored)
+        done(stored)
+
+    def _queue(self, job: LogJob) -> None:
         if self.has_failed:
             return
-        self._log_queue.append(write)
-        if not self._group:
-            self._write_group()
+        self._log_queue.append(job)
+        if not self._is_busy:
+            self._next_job()
 
     def save_vote(self, seq: int, term: int, voted_for: int) -> None:
         if self.has_failed:
@@ -210,9 +268,11 @@ class Disk:
             self._write_votes()
 
     def holds(self, index: int, term: int) -> bool:
-        """Whether the entry `index` of `term` is on stable storage. A batch that was damaged there
-        counts as long as the node's votes protect it.
+        """Whether the entry `index` of `term` is on stable storage, or a snapshot that stands for
+        it. A batch that was damaged there counts as long as the node's votes protect it.
         """
+        if index <= max(self.durable.base_index, self.shelf.newest_index):
+            return True
         batch = self.durable.batch_at(index)
         if batch is not None and batch.term == term:
             return True
@@ -223,16 +283,79 @@ class Disk:
 
     # --- the disk's thread
 
-    def _write_group(self) -> None:
-        """Write what has gathered, then wait for the fsync; a cut begins a group of its own."""
-        queue, group = self._log_queue, self._group
-        group.append(queue.popleft())
-        while queue and not queue[0].truncate_from:
-            group.append(queue.popleft())
+    def _next_job(self) -> None:
+        self._is_busy = bool(self._log_queue)
+        if not self._is_busy:
+            return
         if self.is_full:
             self._fail("no space left on device")
-        else:
-            self._clock.after(self.latency_us(), self._log_synced, self._boot)
+            return
+        job = self._log_queue.popleft()
+        match job:
+            case LogWrite():
+                self._gather(job)
+                done: Callable[[object], None] = self._log_synced
+            case CompactLog():
+                done = partial(self._compacted, job)
+            case InstallSnapshot():
+                stored = self.shelf.take_incoming(job)
+                is_newer = stored is not None and job.index > self.shelf.newest_index
+                self._publishing += [stored] if stored is not None and is_newer else []
+                done = partial(self._published, job, stored if is_newer else None)
+        self._clock.after(self.latency_us(), done, self._boot)
+
+    def _gather(self, first: LogWrite) -> None:
+        """Write what has gathered, then wait for the fsync; a cut begins a group of its own."""
+        queue, group = self._log_queue, self._group
+        group.append(first)
+        while queue:
+            following = queue[0]
+            if not isinstance(following, LogWrite) or following.truncate_from:
+                break
+            group.append(following)
+            queue.popleft()
+
+    def _compacted(self, effect: CompactLog, boot: object) -> None:
+        """Whole segments go, and never the last one: any number of batches."""
+        if boot is not self._boot or self.has_failed:
+            return
+        durable = self.durable
+        ends = [batch.last_index for batch in durable.batches[:-1]]
+        ends = [end for end in ends if end <= effect.upto_index]
+        if ends:
+            durable.compact(ends[-1] if self._rng.random() < 0.5 else self._rng.choice(ends))
+            self._seen["log_compacted"] += 1
+        self._next_job()
+
+    def _published(self, effect: InstallSnapshot, stored: Stored | None, boot: object) -> None:
+        if boot is not self._boot or self.has_failed:
+            return
+        if stored is None:
+            self._next_job()
+            self._on_installed((effect.index, None))
+            return
+        if self.fsync_fails:
+            self._fail("fsync: input/output error")
+            return
+        self._publishing.remove(stored)
+        self.shelf.publish(stored)
+        self._taking_over = stored
+        self._clock.after(self.latency_us(), self._forgotten, self._boot)
+
+    def _forgotten(self, boot: object) -> None:
+        stored = self._taking_over
+        if boot is not self._boot or self.has_failed or stored is None:
+            return
+        self._taking_over = None
+        self._forget_log(stored.meta)
+        self._next_job()
+        self._on_installed((stored.meta.index, stored))
+
+    def _forget_log(self, meta: SnapshotMeta) -> None:
+        in_force = (meta.configuration_index, meta.configuration)
+        self.durable = LogFile((), (meta.index, meta.term), in_force)
+        self._group_starts = []
+        self._forget_floor()
 
     def _log_synced(self, boot: object) -> None:
         if boot is not self._boot or self.has_failed:
@@ -248,8 +371,7 @@ class Disk:
             self._note_group(group[0].truncate_from or batches[0].first_index)
         self._forget_floor()
         self.synced_log_seq = group[-1].seq
-        if self._log_queue:
-            self._write_group()
+        self._next_job()
         self._on_log_synced(self.synced_log_seq)
 
     def _forget_floor(self) -> None:

@@ -36,6 +36,7 @@ class Faults:
             "fsync_fails": self._fsync_fails,
             "disk_full": self._disk_full,
             "damage": self._damage,
+            "damage_snapshot": self._damage_snapshot,
             "wipe": self._wipe,
             "transfer": self._transfer,
             "burst": self._burst,
@@ -295,13 +296,26 @@ class Faults:
 
     def _damage(self) -> None:
         process = self._victim()
-        if (
-            process is not None
-            and not process.disk.damaged
-            and self._cluster.survival.may_lose(process)
-        ):
+        if process is None or process.disk.damaged:
+            return
+        if self._cluster.options.snapshot_every and not process.disk.has_later_groups:
+            return
+        if self._cluster.survival.may_lose(process):
             self._tell("damage", process.name)
             self.crash(process, damage=True)
+
+    def _damage_snapshot(self) -> None:
+        """A bit of the newest snapshot turns, while the log goes on from the older one."""
+        process = self._victim()
+        if process is None:
+            return
+        shelf, log = process.disk.shelf, process.disk.durable
+        is_older_enough = len(shelf.kept) > 1 and shelf.kept[1].is_intact
+        if is_older_enough and log.base_index <= shelf.older_index <= log.last_index:
+            self._tell("damage_snapshot", process.name)
+            shelf.damage_newest()
+            if self._rng.random() < 0.5:
+                self.crash(process)
 
     def _wipe(self) -> None:
         process = self._victim()

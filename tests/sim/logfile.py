@@ -80,6 +80,20 @@ class LogFile:
         self.last_index = last.last_index if last is not None else self.base_index
         self.last_term = last.term if last is not None else self.base_term
 
+    def compact(self, upto_index: int) -> None:
+        """Forget the batches that end at or before `upto_index`; the last of them is the base."""
+        gone = bisect_right(self.starts, upto_index)
+        if gone and self.batches[gone - 1].last_index > upto_index:
+            gone -= 1
+        if not gone:
+            return
+        base = self.batches[gone - 1]
+        self.base_index, self.base_term = base.last_index, base.term
+        del self.batches[:gone], self.starts[:gone]
+        known = self.configurations
+        while len(known) > 1 and known[1][0] <= self.base_index:
+            del known[0]
+
     def batch_at(self, index: int) -> Batch | None:
         """The batch that holds the entry `index`."""
         if not self.base_index < index <= self.last_index:
@@ -95,9 +109,9 @@ class LogFile:
 
     def batches_from(self, index: int) -> list[Batch]:
         """All batches from the one on that holds the entry `index`."""
-        if index > self.last_index:
+        if not self.base_index < index <= self.last_index:
             return []
-        return self.batches[max(bisect_right(self.starts, index) - 1, 0) :]
+        return self.batches[bisect_right(self.starts, index) - 1 :]
 
     def configuration_at(self, index: int) -> tuple[int, Configuration] | None:
         """The configuration in force at the entry `index`, and where it stands."""

@@ -34,6 +34,7 @@ FAULTS = (
     "fsync_fails",
     "disk_full",
     "damage",
+    "damage_snapshot",
     "wipe",
     "transfer",
     "burst",
@@ -116,7 +117,7 @@ class Options:
     """One run. `nodes` form the cluster, `spares` wait to be joined. `calm_start`: no faults until
     the first leader is there. `skew_ppm`: how much faster each node's clock runs.
     `fault_interval_us`: the mean time between two faults. `operator`: None, nobody changes the
-    membership.
+    membership. `snapshot_every`: so many entries; 0, never.
     """
 
     nodes: int
@@ -133,6 +134,7 @@ class Options:
     timer_late_us: int
     tells_silence: bool
     operator: OperatorOptions | None = None
+    snapshot_every: int = 0
 
     @property
     def size(self) -> int:
@@ -155,12 +157,17 @@ def options_for(seed: int, *, nodes: int | None = None, events: int = EVENTS) ->
     skew_ppm = tuple(rng.randint(-50_000, 50_000) if skewed else 0 for _ in range(count + spares))
     settings = _settings(rng, heartbeat_us, election_us)
     reads = random.Random(f"options/{seed}/reads")
+    snapshots = random.Random(f"options/{seed}/snapshots")
     return Options(
         nodes=count,
         spares=spares,
         events=events,
         calm_start=rng.random() < 0.7,
-        settings=structs.replace(settings, clock_drift_ppm=drift_ppm(skew_ppm)),
+        settings=structs.replace(
+            settings,
+            clock_drift_ppm=drift_ppm(skew_ppm),
+            snapshot_chunk_bytes=snapshots.choice((500, 4_000, 1 << 20)),
+        ),
         network=NetworkOptions(
             latency_us=rng.choice((100, 500, 2_000, 10_000)),
             jitter_us=rng.choice((100, 1_000, 10_000)),
@@ -182,6 +189,7 @@ def options_for(seed: int, *, nodes: int | None = None, events: int = EVENTS) ->
         timer_late_us=rng.choice((0, 0, 1_000, 20_000)),
         tells_silence=rng.random() < 0.5,
         operator=operator,
+        snapshot_every=snapshots.choice((0, 0, 3, 10, 30)),
     )
 
 

@@ -15,10 +15,12 @@ from raft_agent.consensus.types import (
     AppendLog,
     Applied,
     Apply,
+    CompactLog,
     ConfigurationChanged,
     Effect,
     Event,
     FoundCluster,
+    InstallSnapshot,
     LogPersisted,
     LogRead,
     MembershipChanged,
@@ -29,6 +31,7 @@ from raft_agent.consensus.types import (
     Proposed,
     ReadLog,
     ReadReady,
+    ReadSnapshot,
     Received,
     Refused,
     RoleChanged,
@@ -38,11 +41,13 @@ from raft_agent.consensus.types import (
     TimerExpired,
     TransferDone,
     VotePersisted,
+    WriteSnapshot,
 )
 from raft_agent.machine.machine import Machine
 from tests.sim.clock import LocalClock
 from tests.sim.disk import Disk, LogWrite
 from tests.sim.service import Service
+from tests.sim.snapshots import Snapshots, restored
 
 if TYPE_CHECKING:
     from tests.sim.cluster import Cluster
@@ -66,6 +71,7 @@ class Process:
         self.node: Node | None = None
         self.machine = Machine()
         self.service = Service(self)
+        self.snapshots = Snapshots(self)
         self.is_paused = False
         self._inbox: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
         self._held: list[tuple[Send, int]] = []
@@ -82,6 +88,10 @@ class Process:
             ReadReady: self._read_ready,
             TransferDone: self._refused,
             MembershipChanged: self._membership_changed,
+            CompactLog: self.snapshots.compact,
+            ReadSnapshot: self.snapshots.read,
+            WriteSnapshot: self.snapshots.write,
+            InstallSnapshot: self.snapshots.install,
             FoundCluster: self._found_cluster,
             RoleChanged: self._nothing,
             ConfigurationChanged: self._nothing,
@@ -121,10 +131,15 @@ class Process:
         self._held = []
         self._timer_at_us = None
         self._heard_us = {}
-        vote, log = self.disk.open(
-            self._soon(self._log_synced), self._soon(self._vote_synced), self._soon(self._failed)
+        self.snapshots.begin()
+        vote, log, snapshot = self.disk.open(
+            self._soon(self._log_synced),
+            self._soon(self._vote_synced),
+            self._soon(self.snapshots.installed),
+            self._soon(self._failed),
         )
-        self.machine = Machine()
+        stored = self.disk.shelf.find(snapshot.index) if snapshot is not None else None
+        self.machine = restored(self, stored) if stored is not None else Machine()
         self.service = Service(self)
         self.node = Node(
             member_id=self.member_id,
@@ -133,6 +148,7 @@ class Process:
             peer_names=self._peer_names,
             vote=vote,
             log=log,
+            snapshot=snapshot,
             settings=cluster.options.settings,
             seed=self._rng.getrandbits(64),
             now_us=self.clock.now_us(),
@@ -333,6 +349,7 @@ class Process:
     def _applied(self, boot: int, index: int) -> None:
         if boot == self.boots:
             self.step(Applied(index))
+            self.snapshots.applied(index)
 
     def _proposed(self, effect: Proposed) -> None:
         self.service.proposed(effect)

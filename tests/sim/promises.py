@@ -12,6 +12,7 @@ from raft_agent.consensus.types import (
     Message,
     ReadIndexReply,
     RequestVote,
+    SnapshotReply,
     TimeoutNow,
     VoteReply,
 )
@@ -62,6 +63,15 @@ class Promises:
                 )
                 promised = self._terms.get(process.member_id, 0)
                 self._terms[process.member_id] = max(promised, message.term)
+            case SnapshotReply(done=True, index=index):
+                self._term_is_durable(process, message)
+                require(
+                    cuts_since > 0 or index <= durable.last_index,
+                    "a snapshot is said to be there before it was on disk",
+                    process,
+                    index=index,
+                    durable=durable.last_index,
+                )
             case BootstrapInstall():
                 require(
                     durable.last_index > 0, "installs a first entry that is not on disk", process

@@ -142,13 +142,25 @@ class Service:
                     call.reached_core = False
                     call.refused()
         if self._ready:
-            still = []
-            for index, call in self._ready:
-                if index <= batch.last_index:
-                    self._answer_read(call)
-                else:
-                    still.append((index, call))
-            self._ready = still
+            self._answer_ready(batch.last_index)
+
+    def took_over(self, index: int) -> None:
+        """A snapshot has brought the state machine up to `index`. What came of writes before it
+        can't be told any more."""
+        for first_index in [first for first in self._awaiting if first <= index]:
+            self._process.cluster.seen["result_lost_in_snapshot"] += 1
+            for call in self._awaiting.pop(first_index)[1]:
+                call.lost()
+        self._answer_ready(index)
+
+    def _answer_ready(self, index: int) -> None:
+        still = []
+        for wanted, call in self._ready:
+            if wanted <= index:
+                self._answer_read(call)
+            else:
+                still.append((wanted, call))
+        self._ready = still
 
     def lost(self) -> None:
         """The process has ended: its clients see their connections break."""

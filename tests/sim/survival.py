@@ -44,6 +44,11 @@ class Survival:
         """Whether the member's disk is there and undamaged."""
         return member_id in self._intact_members()
 
+    def has_no_log(self, process: Process) -> bool:
+        """Whether nothing is on this disk. No voter is let in without a log once the others' logs
+        have lost their beginning."""
+        return process.disk.durable.last_index == 0
+
     def _suffice(self, intact: set[int], configurations: Iterable[Configuration]) -> bool:
         return all(
             sum(voter in intact for voter in voters) > len(voters) // 2
@@ -56,5 +61,7 @@ class Survival:
         return {
             process.member_id
             for process in self._cluster.processes
-            if process is not but and not process.disk.is_damaged
+            if process is not but
+            and not process.disk.is_damaged
+            and not (self.has_no_log(process) and self._cluster.checks.is_compacted)
         }

@@ -171,7 +171,8 @@ class Client:
 
     def watch_messages(self, after_index: int = -1) -> Watch[protocol.MessageItem]:
         """Messages after a log index (-1: from now on). Goes on at another agent when the
-        connection is lost, without missing or repeating any."""
+        connection is lost, without missing or repeating any. Raises RequestFailed when some are
+        not kept any more."""
         return Watch(self, protocol.WatchMessages(1, after_index))
 
     def follow_events(self, limit: int = 0) -> Watch[protocol.EventItem]:

@@ -30,7 +30,8 @@ class Watch(Generic[ItemT]):
     the block begins, and closed after it; or `await close()` it.
 
     Watches of keys and messages go on at any agent when the connection is lost, without missing or
-    repeating any; HistoryCompacted is raised when changes of keys are gone that would come next.
+    repeating any; HistoryCompacted is raised when changes of keys are gone that would come next,
+    RequestFailed when messages are.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class Watch(Generic[ItemT]):
         self._client = client
         self._request = request
         self._link: Link | None = None
+        self._has_stood = False
         self._closed = False
 
     async def __aenter__(self) -> Watch[ItemT]:
@@ -66,7 +68,16 @@ class Watch(Generic[ItemT]):
         except BaseException:
             link.close()
             raise
-        self._link = link
+        if self._has_stood and isinstance(self._request, protocol.WatchMessages):
+            after_index = self._request.after_index
+            if started.index > after_index:
+                link.close()
+                raise RequestFailed(
+                    f"Of the messages after index {after_index} the oldest are gone",
+                    ErrorCode.BUSY,
+                    f"Only the newest are kept; watch anew after index {started.index}.",
+                )
+        self._link, self._has_stood = link, True
         if isinstance(self._request, protocol.WatchMessages):
             self._go_on_after(started.index)
         elif isinstance(self._request, protocol.WatchKeys):

@@ -47,16 +47,19 @@ def check(node: Node) -> None:
         last_term=log.last_term,
         current_term=state.current_term,
     )
+    snapshot_index = state.snapshot.index if state.snapshot else 0
     require(
-        log.base_index <= state.applied_index,
-        "what the log has lost was applied",
+        log.base_index <= snapshot_index <= state.applied_index,
+        "base <= snapshot <= applied",
         base=log.base_index,
+        snapshot=snapshot_index,
         applied=state.applied_index,
     )
     require(
-        state.snapshot.index >= log.base_index if state.snapshot else log.base_index == 0,
-        "a snapshot stands for what the log has lost",
-        base=log.base_index,
+        state.membership.index <= log.last_index,
+        "the configuration in force is in the log, or before its base",
+        configuration=state.membership.index,
+        last=log.last_index,
     )
     require(
         not state.installing or state.leadership is None,

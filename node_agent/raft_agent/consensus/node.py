@@ -72,6 +72,14 @@ from raft_agent.consensus.types import (
 )
 
 _BOOTSTRAP_MESSAGES = (BootstrapAsk, BootstrapAnswer, BootstrapInstall)
+_EVENTS_OF_FRESH_NODES = (
+    PeerConnected,
+    PeerLost,
+    StorageFailed,
+    SnapshotWritten,
+    SnapshotInstalled,
+    VotePersisted,
+)
 _CALLS = (PreVote, RequestVote, AppendEntries, Heartbeat, ReadIndex, SnapshotChunk, Announce)
 
 
@@ -210,9 +218,7 @@ class Node:
         elif isinstance(event, TimerExpired):
             if self._bootstrap.asks:
                 self._bootstrap.tick()
-        elif isinstance(
-            event, PeerConnected | PeerLost | StorageFailed | SnapshotWritten | SnapshotInstalled
-        ):
+        elif isinstance(event, _EVENTS_OF_FRESH_NODES):
             self._on_event[type(event)](event)
 
     def _follow_up(self) -> None:

@@ -95,6 +95,13 @@ class Reconfiguration:
         voters = self._configuration().voters
         if following.voters == voters:
             return True
+        answering = self._answering(leadership)
+        new = set(following.voters) - set(voters)
+        return new <= answering and quorum.has_quorum(following, answering)
+
+    def _answering(self, leadership: Leadership) -> set[int]:
+        """This leader, and the peers that were heard within an election timeout and of which it is
+        known how far they are."""
         state = self._state
         oldest_us = state.now_us - state.settings.election_timeout_max_us
         answering = {
@@ -103,8 +110,7 @@ class Reconfiguration:
             if progress.last_contact_us >= oldest_us and progress.match_index > 0
         }
         answering.add(state.member_id)
-        new = set(following.voters) - set(voters)
-        return new <= answering and quorum.has_quorum(following, answering)
+        return answering
 
     def _put(self, leadership: Leadership, following: Configuration) -> None:
         state = self._state
@@ -166,7 +172,8 @@ class Reconfiguration:
         state.become_follower(state.current_term, 0)
 
     def _promote(self, leadership: Leadership, configuration: Configuration) -> bool:
-        """Make one of the learners that have caught up a voter; whether one was found."""
+        """Make one of the learners that have caught up, and are there, a voter; whether there was
+        one."""
         for entry in configuration.joining:
             catch_up = leadership.catching_up.get(entry.id)
             if catch_up is None or not catch_up.is_done:

@@ -113,9 +113,10 @@ class SnapshotSender:
             return
         if event.data:
             self._send(event.peer, progress, event.data)
-        else:
+        elif self._state.snapshot != transmission.snapshot:
             # That file is gone: there is a newer one.
             self.begin(event.peer, progress, transmission.token)
+        # Else it can't be read; another offer asks for it after a while.
 
 
 class _Incoming(msgspec.Struct):

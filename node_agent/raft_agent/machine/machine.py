@@ -357,8 +357,9 @@ class Machine:
         machine._message_log = MessageLog(
             machine.settings.messages_keep, dropped_before=header.messages_dropped
         )
-        # There may be more than history_keep, which takes effect little by little.
-        machine._history = History(1 << 62, compacted_revision=header.compacted_revision)
+        # There may be more than is to be kept, for that is dropped little by little; and what those
+        # have who did not restore must not go here.
+        machine._history = History(None, compacted_revision=header.compacted_revision)
         reader.fill(
             entries=machine._entries,
             index=machine._index,

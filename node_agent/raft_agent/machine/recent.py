@@ -105,9 +105,10 @@ class History:
     whole; but no more than HISTORY_BYTES of keys and values, and the piece that grows.
 
     `compacted_revision`: changes up to it are gone. A smaller `keep` takes effect little by little.
+    `keep` None: nothing at all is dropped until `set_keep`.
     """
 
-    def __init__(self, keep: int, *, compacted_revision: int = 0) -> None:
+    def __init__(self, keep: int | None, *, compacted_revision: int = 0) -> None:
         self.compacted_revision = compacted_revision
         self._keep = keep
         self._last: list[KeyChange] = []
@@ -136,6 +137,8 @@ class History:
         self._count += len(self._last)
         self._last, self._last_bytes = [], 0
         self._pieces.append(self._last)
+        if self._keep is None:
+            return
         for _ in range(_FREED_AT_ONCE):
             oldest = self._pieces[0]
             if oldest is self._last or (

@@ -21,7 +21,7 @@ from raft_agent.api.client import (
 )
 from raft_agent.api.protocol import ErrorCode
 from raft_agent.api.server import ApiServer
-from raft_agent.machine.commands import Delete, Put, SetSetting, encode_command
+from raft_agent.machine.commands import Delete, Put, SendMessage, SetSetting, encode_command
 from tests.unit.api.single_node import SingleNode, run, serving
 
 TIMEOUT_S = 20.0
@@ -337,6 +337,26 @@ def test_a_watch_of_messages_goes_on_where_it_was_after_a_lost_connection(tmp_pa
             await client.send("two")
             await client.send("three")
             assert [(await anext(messages)).text for _ in range(2)] == ["two", "three"]
+
+    run(main())
+
+
+def test_a_watch_whose_next_messages_are_gone_says_so(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with (
+            nodes(tmp_path, 1) as group,
+            Plain(group.paths, timeout_s=TIMEOUT_S) as client,
+            client.watch_messages() as messages,
+        ):
+            await client.send("seen")
+            seen = await anext(messages)
+            node = group.hosts[0]
+            await group.stop(node)
+            node.apply_commands([encode_command(SetSetting("messages_keep", 1))])
+            node.apply_commands([encode_command(SendMessage(text, "n")) for text in ("b", "c")])
+            await group.start(node)
+            with pytest.raises(RequestFailed, match=f"after index {seen.index} the oldest are"):
+                await anext(messages)
 
     run(main())
 

@@ -7,13 +7,14 @@ from raft_agent.consensus.types import (
     ConfigurationChanged,
     Joining,
     MembershipChange,
+    PreVote,
     Received,
     RefusalReason,
     Refused,
     Vote,
 )
 from tests.unit.consensus.harness import Cluster, member
-from tests.unit.consensus.server import MAX_TIMEOUT_US, notes, of
+from tests.unit.consensus.server import MAX_TIMEOUT_US, notes, of, sends
 
 ADD_4 = MembershipChange(add=(member(4),))
 
@@ -64,7 +65,7 @@ def test_a_learner_that_has_no_log_yet_is_not_promoted() -> None:
     cluster.change(1, ADD_4)
     cluster.settle()
     effects = cluster.change(1, MembershipChange(promote=(4,)), tag=7)
-    assert of(Refused, effects) == [Refused(7, RefusalReason.WOULD_LOSE_QUORUM, 0)]
+    assert of(Refused, effects) == [Refused(7, RefusalReason.NOT_READY, 0)]
 
 
 def test_a_learner_that_never_catches_up_does_not_keep_addresses_from_moving() -> None:
@@ -77,3 +78,19 @@ def test_a_learner_that_never_catches_up_does_not_keep_addresses_from_moving() -
     cluster.settle(lambda packet: packet.to == 3)
     told = of(ConfigurationChanged, cluster[3].history)[-1].configuration
     assert {known.id: known.address for known in told.members}[2] == "elsewhere:5555"
+
+
+def test_a_member_that_joined_by_a_snapshot_stands_for_election() -> None:
+    """It saved the leader's term while it was still fresh, and has to hear that this was done."""
+    cluster = Cluster(1)
+    cluster.elect(1)
+    cluster.run(1, lambda server: server.take_snapshot(2))
+    cluster.change(1, MembershipChange(add=(member(4),), joining=(Joining(4),)))
+    cluster.settle()
+    cluster.add(4)
+    cluster.run_for(4 * MAX_TIMEOUT_US)
+    configuration = cluster.node(4).configuration
+    assert configuration is not None
+    assert configuration.voters == (1, 4)
+    cluster.part({1}, {4})
+    assert sends(PreVote, cluster.time_out(4), to=1)

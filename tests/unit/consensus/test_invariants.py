@@ -11,7 +11,8 @@ from raft_agent.consensus.invariants import BrokenInvariantError
 from raft_agent.consensus.node import Node
 from raft_agent.consensus.types import Role
 from tests.unit.consensus.harness import Cluster
-from tests.unit.consensus.server import Server, log_of
+from tests.unit.consensus.server import Server, configuration_of, log_of
+from tests.unit.consensus.snapshot_files import snapshot_of
 
 
 def leader() -> Node:
@@ -40,6 +41,19 @@ def _persist_beyond_the_end(node: Node) -> None:
 
 def _fall_behind_the_log(node: Node) -> None:
     node.state.current_term = node.state.log.last_term - 1
+
+
+def _compact_without_a_snapshot(node: Node) -> None:
+    node.state.log.compact(1)
+
+
+def _have_a_snapshot_of_what_was_not_applied(node: Node) -> None:
+    file = snapshot_of(log_of(1, *[2] * node.applied_index), 1, configuration_of(3))
+    node.state.snapshot = file.meta
+
+
+def _use_a_configuration_that_is_not_there(node: Node) -> None:
+    node.state.membership.reset(node.log.last_index + 1, configuration_of(3))
 
 
 def _lose_the_last_batch(node: Node) -> None:
@@ -81,6 +95,9 @@ def _miscount_what_is_in_flight(node: Node) -> None:
         (_commit_beyond_the_end, "applied <= committed <= last"),
         (_persist_beyond_the_end, "what is on disk is in the log"),
         (_fall_behind_the_log, "no entry is of a later term"),
+        (_compact_without_a_snapshot, "base <= snapshot <= applied"),
+        (_have_a_snapshot_of_what_was_not_applied, "base <= snapshot <= applied"),
+        (_use_a_configuration_that_is_not_there, "the configuration in force is in the log"),
         (_lose_the_last_batch, "the resident batches reach the end of the log"),
         (_lead_without_leadership, "leaders, and only they, have a leadership"),
         (_follow_with_leadership, "leaders, and only they, have a leadership"),

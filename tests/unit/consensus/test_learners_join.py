@@ -190,6 +190,16 @@ def test_a_learner_that_a_snapshot_brought_up_to_date_becomes_a_voter_in_an_idle
     assert voters(cluster) == (1, 2, 3, 4)
 
 
+def test_a_voter_that_came_in_by_a_snapshot_stands_for_election() -> None:
+    """The term that it took over with the snapshot was on its disk before it had a log."""
+    cluster = compacted(JOIN_4)
+    cluster.add(4)
+    cluster.run_for(2 * MAX_TIMEOUT_US)
+    cluster.elect(4)
+    state = cluster.node(4).state
+    assert state.vote_persisted_seq == state.vote_seq
+
+
 def test_a_transfer_to_a_voter_that_a_snapshot_brought_up_to_date_is_done() -> None:
     cluster = leading()
     cluster.down = {3}

@@ -245,6 +245,10 @@ def test_what_one_read_is_content_with_proves_nothing_for_another() -> None:
     cluster.step(1, Read(2, lease=False))
     cluster.step(1, Read(3, lease=True))
     assert [ready.tag for ready in of(ReadReady, cluster[1].history)] == [3]
+    cluster.cut = set()
+    cluster.run(1, lambda server: server.tick())
+    cluster.settle()
+    assert [ready.tag for ready in of(ReadReady, cluster[1].history)] == [3, 1, 2]
 
 
 def test_an_answer_to_a_heartbeat_that_never_left_in_this_term_proves_nothing() -> None:

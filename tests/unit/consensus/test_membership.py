@@ -106,3 +106,49 @@ def test_voters_of_both_sides_vote_and_learners_do_not() -> None:
 def test_everybody_but_the_removed_gets_the_log() -> None:
     joint = Configuration("c", (), (1, 9), voters_outgoing=(3, 9), learners=(4,), removed=(5,))
     assert replicated_to(joint) == (1, 3, 4, 9)
+
+
+def history(*indexes: int) -> Membership:
+    return Membership((index, configuration_of(index)) for index in indexes)
+
+
+def test_a_compacted_log_keeps_the_configuration_in_force_at_its_base() -> None:
+    for base_index, first_index in ((2, 1), (3, 3), (4, 3), (5, 5), (9, 5)):
+        membership = history(1, 3, 5)
+        membership.compact(base_index)
+        assert membership.first == (first_index, configuration_of(first_index))
+        assert membership.index == 5
+
+
+def test_a_log_that_begins_anew_knows_one_configuration() -> None:
+    membership = history(1, 3, 5)
+    membership.reset(4, configuration_of(2))
+    assert membership.first == (4, membership.current) == (4, configuration_of(2))
+
+
+def test_what_was_in_force_is_known_from_the_first_configuration_on() -> None:
+    membership = history(3, 5)
+    known = [membership.in_force_at(index) for index in range(2, 7)]
+    assert [at[0] if at else 0 for at in known] == [0, 3, 3, 5, 5]
+
+
+def test_who_was_a_voter_may_lead_until_its_removal_is_known_to_be_committed() -> None:
+    membership = history(3, 5)
+    membership.append(entry_of(7, Configuration("c1", (), (1, 2))))
+    for member_id, commit_index, may_lead in (
+        (1, 9, True),
+        (5, 0, True),
+        (5, 6, True),
+        (5, 7, False),
+        (6, 0, False),
+    ):
+        assert membership.may_lead(member_id, commit_index) == may_lead
+
+
+def test_somebody_is_removed_once_that_is_committed() -> None:
+    membership = history(3)
+    membership.append(entry_of(7, Configuration("c1", (), (1,), removed=(2,))))
+    assert not membership.is_removed(2, 2)
+    assert not membership.is_removed(2, 6)
+    assert membership.is_removed(2, 7)
+    assert not membership.is_removed(1, 7)

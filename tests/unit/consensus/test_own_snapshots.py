@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+
+from raft_agent.consensus.invariants import BrokenInvariantError
 from raft_agent.consensus.types import AppendEntries, CompactLog, SnapshotTaken, Vote
 from tests.unit.consensus.server import Server, configuration_of, entry, log_of, of
 from tests.unit.consensus.snapshot_files import snapshot_of
@@ -72,3 +75,18 @@ def test_a_snapshot_that_is_older_than_the_newest_changes_nothing() -> None:
     assert not server.step(SnapshotTaken(older.meta, 3))
     assert server.node.state.snapshot == newest
     assert server.node.log.base_index == 0
+
+
+def test_the_newest_snapshot_again_changes_nothing() -> None:
+    server = applied_server()
+    server.take_snapshot()
+    newest = server.node.state.snapshot
+    assert newest is not None
+    assert not server.step(SnapshotTaken(newest, 3))
+
+
+def test_a_snapshot_of_what_was_not_applied_stops_the_node() -> None:
+    server = applied_server()
+    ahead = snapshot_of([*server.applied, entry(7, 2)], 1, configuration_of(1))
+    with pytest.raises(BrokenInvariantError, match="a snapshot holds what was applied"):
+        server.step(SnapshotTaken(ahead.meta, 0))

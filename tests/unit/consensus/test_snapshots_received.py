@@ -288,6 +288,14 @@ def test_another_snapshot_waits_until_this_one_is_installed() -> None:
     assert replies(other.offer()) == [other.reply(0)]
 
 
+def test_an_older_snapshot_that_is_offered_meanwhile_changes_nothing() -> None:
+    leader = installing(1, 2, 2)
+    server = leader.server
+    assert not replies(Sending(server, snapshot(1, 2, 2)).offer())
+    server.do_snapshot_work()
+    assert server.node.log.base_index == 8
+
+
 def test_whoever_offers_it_last_is_told_that_it_is_done() -> None:
     leader = installing()
     new = Sending(leader.server, term=3, sender=3)

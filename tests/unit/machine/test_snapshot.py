@@ -129,6 +129,20 @@ def test_a_view_is_the_state_of_its_moment_while_others_apply(data: st.DataObjec
     assert restored.digest() == machine.digest()
 
 
+def test_a_history_over_its_bytes_is_restored_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recent, "HISTORY_BYTES", 100)
+    monkeypatch.setattr(recent, "_PIECE_BYTES", 10)
+    machine = Machine()
+    for size in [10] * 9 + [80] + [1] * 30:
+        apply(machine, Put("k", bytes(size)))
+        restored = Machine.restore(blocks_of(machine.begin_snapshot()))
+        assert restored.compacted_revision == machine.compacted_revision
+        assert restored.digest() == machine.digest()
+        apply(restored, Put("k", bytes(10)))
+        apply(machine, Put("k", bytes(10)))
+        assert restored.digest() == machine.digest()
+
+
 def test_two_views_do_not_disturb_each_other() -> None:
     machine = Machine()
     apply(machine, *(Put(f"k{number}", b"1") for number in range(9)))
