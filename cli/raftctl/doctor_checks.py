@@ -126,7 +126,8 @@ def agent(context: Context, path: Path) -> Iterator[Finding]:
     except CommandError as failure:
         yield Finding("fail", "quorum", failure.error, failure.hint)
         return
-    yield from _quorum(context, health)
+    joining = {item.name for item in status.members if item.state == "joining"}
+    yield from _quorum(context, health, joining)
 
 
 def _how_to_reach(context: Context, path: Path) -> str:
@@ -181,7 +182,8 @@ def _ebpf(status: StatusResult) -> Finding:
     return Finding("ok" if good else "warn", "ebpf", text)
 
 
-def _quorum(context: Context, health: HealthResult) -> Iterator[Finding]:
+def _quorum(context: Context, health: HealthResult, joining: set[str]) -> Iterator[Finding]:
+    """`joining`: the names of the learners that are to become voters."""
     if health.quorum:
         yield Finding("ok", "quorum", "A majority of the voters answers the leader")
     else:
@@ -192,6 +194,8 @@ def _quorum(context: Context, health: HealthResult) -> Iterator[Finding]:
             text = f"{member.name} at {member.address} is {member.state}"
             if member.detail:
                 text += f": {member.detail}"
+            if member.name in joining:
+                text += "; it becomes a voter once it has caught up"
             yield Finding("warn", "member", text, f"raftctl --node {member.name} doctor")
 
 

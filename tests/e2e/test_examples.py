@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,7 +17,8 @@ from tests.e2e.agents import free_ports, wait_for
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "three-nodes"
 BIN = Path(sys.executable).parent
 NAMES = ("node-01", "node-02", "node-03")
-PORTS = (5555, 5556, 5557)
+FOURTH = "node-04"
+PORTS = (5555, 5556, 5557, 5558)
 
 
 def is_free(port: int) -> bool:
@@ -35,7 +36,7 @@ def files(tmp_path: Path) -> Path:
     """The files themselves, or copies with other ports when somebody uses theirs."""
     if all(map(is_free, PORTS)):
         return EXAMPLE
-    texts = {name: (EXAMPLE / f"{name}.toml").read_text() for name in NAMES}
+    texts = {name: (EXAMPLE / f"{name}.toml").read_text() for name in (*NAMES, FOURTH)}
     for port, other in zip(PORTS, free_ports(len(PORTS)), strict=True):
         texts = {name: text.replace(f":{port}", f":{other}") for name, text in texts.items()}
     for name, text in texts.items():
@@ -43,23 +44,30 @@ def files(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.fixture
-def cluster(files: Path, tmp_path: Path) -> Iterator[Path]:
-    """The folder of the sockets, while the three agents run."""
+@contextmanager
+def running(files: Path, folder: Path, *names: str) -> Iterator[None]:
+    """The agents with these files; what else belongs to them is in the folder."""
     with ExitStack() as stack:
-        for name in NAMES:
-            log = stack.enter_context((tmp_path / f"{name}.log").open("w"))
+        for name in names:
+            log = stack.enter_context((folder / f"{name}.log").open("a"))
             agent = subprocess.Popen(
                 [
                     *(BIN / "raft-agent", "--config", files / f"{name}.toml"),
-                    *("--set", f"server.data_dir={tmp_path / name}"),
-                    *("--set", f"server.ipc_socket={tmp_path / name}.sock"),
+                    *("--set", f"server.data_dir={folder / name}"),
+                    *("--set", f"server.ipc_socket={folder / name}.sock"),
                 ],
                 stdin=subprocess.DEVNULL,
                 stderr=log,
             )
             stack.callback(agent.wait)
             stack.callback(agent.kill)
+        yield
+
+
+@pytest.fixture
+def cluster(files: Path, tmp_path: Path) -> Iterator[Path]:
+    """The folder of the sockets, while the three agents run."""
+    with running(files, tmp_path, *NAMES):
         yield tmp_path
 
 
@@ -93,6 +101,25 @@ def test_the_three_files_make_a_cluster(cluster: Path) -> None:
         assert re.search(r"^Leader:       node-0[123]$", status, re.MULTILINE)
 
 
+def test_a_fourth_joins_the_three_and_one_of_them_leaves(
+    files: Path, cluster: Path, tmp_path: Path
+) -> None:
+    found = re.search(r'"(127[^"]+)"', (files / f"{FOURTH}.toml").read_text())
+    assert found is not None
+    with running(files, tmp_path, FOURTH):
+        wait_for("it to be a voter", lambda: raftctl(cluster, "node-01", "join", FOURTH, found[1]))
+        left = raftctl(cluster, FOURTH, "leave", "node-02")
+        assert left is not None
+        listed = raftctl(cluster, "node-01", "member", "list")
+        assert listed is not None
+        names = [line.split()[0] for line in listed.splitlines()[1:]]
+        assert names == ["node-01", "node-03", FOURTH]
+        wait_for(
+            "who left to know it",
+            lambda: "was removed" in (raftctl(cluster, "node-02", "status") or "") or None,
+        )
+
+
 def test_the_files_differ_only_in_who_the_node_is() -> None:
     for number, name in enumerate(NAMES):
         text = (EXAMPLE / f"{name}.toml").read_text()
@@ -101,5 +128,7 @@ def test_the_files_differ_only_in_who_the_node_is() -> None:
         assert f'data_dir = "/tmp/raft/{name}"' in text
         peers = re.findall(r'id = "(node-0\d)"\naddress = "127.0.0.1:(\d+)"', text)
         assert peers == [
-            (other, str(port)) for other, port in zip(NAMES, PORTS, strict=True) if other != name
+            (other, str(port))
+            for other, port in zip(NAMES, PORTS[:3], strict=True)
+            if other != name
         ]

@@ -107,7 +107,8 @@ class Snapshotter:
         view = machine.begin_snapshot()
         try:
             file = await self._in_thread(
-                lambda: self._store.snapshots.create(index, term, *configuration)
+                lambda: self._store.snapshots.create(index, term, *configuration),
+                undo=SnapshotFile.abort,
             )
             try:
                 while (portion := view.next_items()) is not None:
@@ -122,13 +123,19 @@ class Snapshotter:
         self._tell("snapshot_taken", index=index, size_bytes=meta.size_bytes, took_ms=took_ms)
         self._feed(SnapshotTaken(meta, self._store.snapshots.older_index))
 
-    async def _in_thread(self, work: Callable[[], _T]) -> _T:
-        """A thread can't be interrupted: who gives up waits until it has come to its end."""
+    async def _in_thread(
+        self, work: Callable[[], _T], *, undo: Callable[[_T], None] | None = None
+    ) -> _T:
+        """A thread can't be interrupted: who gives up waits until it has come to its end, and has
+        nobody who would `undo` what it did.
+        """
         future = self._loop.run_in_executor(None, work)
         try:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
             await asyncio.wait([future])
+            if undo is not None and future.exception() is None:
+                await self._loop.run_in_executor(None, undo, future.result())
             raise
 
 

@@ -76,6 +76,16 @@ def test_what_else_there_is_to_know_follows_the_peers() -> None:
     assert after.endswith("Note:         waits to be joined")
 
 
+def test_status_names_who_joins_and_who_leaves() -> None:
+    members = [
+        protocol.MemberInfo("node-02", "a2", "b:1", "voter"),
+        protocol.MemberInfo("node-03", "a3", "c:1", "voter", "leaving"),
+        protocol.MemberInfo("node-04", "a4", "d:1", "learner", "joining"),
+    ]
+    after = status_text(msgspec.structs.replace(STATUS, members=members)).partition("Peers:")[2]
+    assert "Change:       node-03 is leaving\nChange:       node-04 is joining\n" in after
+
+
 def test_status_has_the_contracts_fields() -> None:
     data = status_data(STATUS)
     assert set(data) == {

@@ -1,0 +1,302 @@
+"""When snapshots are taken, what becomes of one that fails, and the state machine from one."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from raft_agent.consensus.types import Event, SnapshotMeta, SnapshotTaken
+from raft_agent.machine.commands import Put, encode_command, join_commands
+from raft_agent.machine.machine import Machine
+from raft_agent.runtime.restoring import Restorer, restore
+from raft_agent.runtime.snapshotter import Snapshotter
+from raft_agent.storage.errors import StorageError
+from raft_agent.storage.snapshots import SnapshotStore, open_snapshots
+from tests.unit.consensus.server import Server, log_of
+from tests.unit.runtime.jumping import run
+
+
+class Failing:
+    """A disk on which no snapshot can be begun."""
+
+    older_index = 0
+
+    def __init__(self) -> None:
+        self.tries = 0
+
+    def create(self, *_: object) -> object:
+        self.tries += 1
+        raise OSError(28, "No space left on device")
+
+
+class Host:
+    """A node of one whose machine applies what it is given. `store` is its own store's face."""
+
+    def __init__(
+        self,
+        snapshots: SnapshotStore | Failing,
+        *,
+        due_bytes: int = 1 << 30,
+        due_entries: int = 1 << 30,
+    ) -> None:
+        self.server = Server(1, log=log_of(1, size=1))
+        self.server.tick()  # it leads, and has committed all that its log holds
+        self.machine = Machine()
+        for batch in self.server.applied:
+            self.machine.apply(batch)
+        self.snapshots = snapshots
+        self.taken: list[SnapshotMeta] = []
+        self.events: list[tuple[str, dict[str, Any]]] = []
+        self.told = asyncio.Event()
+        self.errors: list[object] = []
+        asyncio.get_running_loop().set_exception_handler(self._broken)
+        self.snapshotter = Snapshotter(
+            node=self.server.node,
+            machine=self.machine,
+            store=self,  # type: ignore[arg-type]
+            loop=asyncio.get_running_loop(),
+            feed=self._feed,
+            tell=self._tell,
+            due_bytes=due_bytes,
+            due_entries=due_entries,
+        )
+
+    def _feed(self, event: Event) -> None:
+        assert isinstance(event, SnapshotTaken)
+        self.taken.append(event.snapshot)
+        self.server.step(event)
+        self.told.set()
+
+    def _tell(self, kind: str, **facts: Any) -> None:
+        self.events.append((kind, facts))
+        if kind == "snapshot_failed":
+            self.told.set()
+
+    def _broken(self, _loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
+        self.errors.append(context.get("exception"))
+        self.told.set()
+
+    def put(self, key: str, value: bytes = b"v") -> int:
+        """Commit and apply it; how much log that is."""
+        payload = join_commands(0, [encode_command(Put(key, value, -1))])
+        self.server.propose(payload)
+        batch = self.server.applied[-1]
+        self.machine.apply(batch)
+        return len(batch.record)
+
+    def write(self, key: str, value: bytes = b"v") -> None:
+        self.snapshotter.applied(self.put(key, value))
+
+    async def next_word(self) -> None:
+        """Until a snapshot is taken or has failed."""
+        await self.told.wait()
+        self.told.clear()
+        assert self.errors == []
+
+
+@pytest.fixture
+def snapshots(tmp_path: Path) -> SnapshotStore:
+    return open_snapshots(tmp_path).store
+
+
+async def settle(host: Host) -> None:
+    """Whatever has begun comes to its end."""
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert host.snapshotter._task is None
+
+
+def test_so_many_entries_make_a_snapshot_due(snapshots: SnapshotStore) -> None:
+    async def test() -> None:
+        host = Host(snapshots, due_entries=5)
+        for number in range(5 - host.machine.last_applied - 1):
+            host.write(f"k{number}")
+        await settle(host)
+        assert host.taken == []
+        host.write("last")
+        await host.next_word()
+        assert [meta.index for meta in host.taken] == [5]
+        assert host.events[0][1]["index"] == 5
+
+    run(test)
+
+
+def test_so_many_bytes_of_log_make_a_snapshot_due(snapshots: SnapshotStore) -> None:
+    async def test() -> None:
+        host = Host(snapshots, due_bytes=10_000)
+        host.write("k", bytes(9_000))
+        await settle(host)
+        assert host.taken == []
+        host.write("k", bytes(2_000))
+        await host.next_word()
+        assert host.taken[0].index == host.machine.last_applied
+
+    run(test)
+
+
+def test_a_large_snapshot_is_taken_only_when_the_log_has_grown_by_as_much(
+    snapshots: SnapshotStore,
+) -> None:
+    async def test() -> None:
+        host = Host(snapshots, due_bytes=100)
+        host.write("large", bytes(range(256)) * 400)
+        await host.next_word()
+        size = host.taken[0].size_bytes
+        written = 0
+        while written + 30_000 < size:
+            host.write("small", bytes(20_000))
+            written += 30_000
+        await settle(host)
+        assert len(host.taken) == 1
+        host.write("more", bytes(size))
+        await host.next_word()
+        assert len(host.taken) == 2
+
+    run(test)
+
+
+def test_a_snapshot_holds_the_moment_at_which_it_began(snapshots: SnapshotStore) -> None:
+    async def test() -> None:
+        host = Host(snapshots)
+        for number in range(200):
+            host.put(f"k{number:03}", b"before")
+        host.snapshotter.take()
+        await asyncio.sleep(0)
+        for number in range(200):
+            host.put(f"k{number:03}", b"after")
+        await host.next_word()
+        (meta,) = host.taken
+        machine = restore(snapshots, meta)
+        assert machine.last_applied == meta.index == host.machine.last_applied - 200
+        values = [machine.get(f"k{number:03}") for number in range(200)]
+        assert {entry.value for entry in values if entry} == {b"before"}
+        assert None not in values
+
+    run(test)
+
+
+def test_one_is_taken_at_a_time(snapshots: SnapshotStore) -> None:
+    async def test() -> None:
+        host = Host(snapshots, due_entries=1)
+        host.write("a")
+        host.write("b")
+        host.snapshotter.take()
+        await host.next_word()
+        assert len(host.taken) == 1
+
+    run(test)
+
+
+def test_a_snapshot_that_failed_costs_nothing_and_is_tried_again_after_a_while() -> None:
+    async def test() -> None:
+        disk = Failing()
+        host = Host(disk, due_entries=1)
+        host.write("a")
+        await host.next_word()
+        assert host.events == [
+            ("snapshot_failed", {"reason": "[Errno 28] No space left on device"})
+        ]
+        await asyncio.sleep(29)
+        host.write("b")
+        await settle(host)
+        assert disk.tries == 1
+        await asyncio.sleep(2)
+        host.write("c")
+        await host.next_word()
+        assert disk.tries == 2
+
+    run(test)
+
+
+def test_a_snapshot_that_is_given_up_leaves_no_file(
+    tmp_path: Path, snapshots: SnapshotStore
+) -> None:
+    async def test() -> None:
+        host = Host(snapshots)
+        host.put("k", bytes(1_000_000))
+        before = set(tmp_path.iterdir())
+        host.snapshotter.take()
+        await asyncio.sleep(0)
+        await host.snapshotter.stop()
+        assert host.taken == []
+        assert set(tmp_path.iterdir()) == before
+
+    run(test)
+
+
+# --- the state machine from a snapshot ------------------------------------------------------------
+
+
+async def taken(host: Host) -> SnapshotMeta:
+    host.snapshotter.take()
+    await host.next_word()
+    return host.taken[-1]
+
+
+def test_a_snapshot_from_a_leader_is_taken_over_in_one_step(snapshots: SnapshotStore) -> None:
+    async def test() -> None:
+        host = Host(snapshots)
+        host.put("k", b"of the leader")
+        meta = await taken(host)
+        mine = Machine()
+        steps: list[str] = []
+        done = asyncio.Event()
+
+        async def before() -> None:
+            steps.append("before")
+
+        def restored() -> None:
+            steps.append(f"restored at {mine.last_applied}")
+            done.set()
+
+        loop = asyncio.get_running_loop()
+        restorer = Restorer(
+            mine,
+            snapshots,
+            loop,
+            before=lambda: loop.create_task(before()),
+            fail=lambda error: steps.append(str(error)),
+        )
+        restorer.begin(meta, restored)
+        await done.wait()
+        assert steps == ["before", f"restored at {meta.index}"]
+        assert mine.revision == host.machine.revision
+
+    run(test)
+
+
+def test_a_snapshot_that_can_not_be_used_ends_the_node_and_changes_nothing(
+    tmp_path: Path, snapshots: SnapshotStore
+) -> None:
+    async def test() -> None:
+        host = Host(snapshots)
+        host.put("k", bytes(range(256)) * 100)
+        meta = await taken(host)
+        (path,) = tmp_path.glob("*")
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+        with pytest.raises(StorageError):
+            restore(snapshots, meta)
+        failed: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
+        mine = Machine()
+
+        async def before() -> None:
+            return
+
+        loop = asyncio.get_running_loop()
+        restorer = Restorer(
+            mine,
+            snapshots,
+            loop,
+            before=lambda: loop.create_task(before()),
+            fail=failed.set_result,
+        )
+        restorer.begin(meta, lambda: failed.set_exception(AssertionError("it was taken over")))
+        assert isinstance(await failed, StorageError)
+        assert mine.last_applied == 0
+
+    run(test)
