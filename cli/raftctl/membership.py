@@ -102,6 +102,8 @@ def _wait_until_voter(context: Context, name: str, result: MembershipResult) -> 
             told = _tell_progress(context, name, told)
         time.sleep(_LOOK_EVERY_S)
         listed = context.ask(protocol.MemberList(id=1, forward=True), protocol.MemberListResult)
+        if listed.configuration_index < result.index:
+            continue  # without a leader a node tells what it knows itself, which may be older
         voters = sum(item.role == "voter" for item in listed.members)
         result = msgspec.structs.replace(
             result,

@@ -7,7 +7,8 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-from raft_agent.api import protocol
+from raft_agent import wire
+from raft_agent.api import problems, protocol
 from raft_agent.api.caller import Caller
 from raft_agent.api.connection import ClientConnection
 from raft_agent.api.host import Host
@@ -99,7 +100,11 @@ class _ForwardedCaller(Caller):
         self._answer = answer
 
     def reply(self, request_id: int, result: object, data_bytes: int = 0) -> None:  # noqa: ARG002
-        self._answer(protocol.ENCODER.encode((request_id, None, result)))
+        body = protocol.ENCODER.encode((request_id, None, result))
+        if len(body) > wire.MAX_BODY_BYTES:
+            self.fail(request_id, problems.too_large("answer", len(body), wire.MAX_BODY_BYTES))
+        else:
+            self._answer(body)
 
     def fail(self, request_id: int, error: Error) -> None:
         self._answer(protocol.ENCODER.encode((request_id, error, None)))

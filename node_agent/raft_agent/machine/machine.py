@@ -57,6 +57,9 @@ _BAD = BadCommand()
 # Later stamps are read as this one: deadlines behind it still fit 64 bits.
 _LAST_TIME_MS = 1 << 62
 
+# What an encoded entry has about besides its key and value. Many small keys are mostly that.
+_ENTRY_BYTES = 64
+
 # What `adopt` takes over: everything but the watches.
 _STATE = (
     "last_applied",
@@ -257,7 +260,8 @@ class Machine:
         self, prefix: str = "", limit: int = 1000, after: str = "", *, max_bytes: int = 1 << 62
     ) -> tuple[Entries, bool]:
         """(entries, more): keys that start with `prefix` and come after the key `after`, in byte
-        order; at most `limit` of them, and none after those that reach `max_bytes` in all.
+        order; at most `limit` of them, and none after those that reach about `max_bytes` in all as
+        they are encoded.
         """
         index = self._index
         from_start = not after or after < prefix
@@ -271,7 +275,7 @@ class Machine:
                 return entries, True
             entry = self._entries[key]
             entries.append(entry)
-            size += len(key) + len(entry.value)
+            size += len(key) + len(entry.value) + _ENTRY_BYTES
         return entries, False
 
     @property

@@ -26,6 +26,8 @@ _CHALLENGE_S = 30.0
 # Strangers may ask for any number of them.
 _MAX_CHALLENGES = 1024
 _ASK_EVERY_S = 1.0
+# The leader dials the new node and waits for other changes meanwhile. Who hangs never answers.
+_PATIENCE_S = 15.0
 
 _REPLY = msgspec.msgpack.Decoder(protocol.Reply)
 _CHALLENGE = msgspec.msgpack.Decoder(protocol.ChallengeResult)
@@ -149,7 +151,7 @@ class Applicant:
             self._tell(kind, **facts)
 
     async def _forward(self, peer: int, request: protocol.Request) -> bytes | None:
-        """The encoded Reply; None when none came."""
+        """The encoded Reply; None when none came in time."""
         answered: asyncio.Future[bytes | None] = asyncio.get_running_loop().create_future()
 
         def on_reply(body: bytes | None, _sent: bool) -> None:
@@ -157,4 +159,5 @@ class Applicant:
                 answered.set_result(body)
 
         self._transport.forward(peer, protocol.ENCODER.encode(request), on_reply)
-        return await answered
+        await asyncio.wait([answered], timeout=_PATIENCE_S)
+        return answered.result() if answered.done() else None

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from raft_agent import wire
 from raft_agent.api import protocol
 from raft_agent.api.host import Failure
 from raft_agent.api.server import ApiServer
+from raft_agent.machine.commands import Put, encode_command
 from tests.unit.api.raw_client import RawClient, connected
 from tests.unit.api.single_node import SingleNode, run, serving
 
@@ -132,6 +135,34 @@ def test_a_forwarded_request_that_can_not_be_served_is_answered(
     assert len(answers) == 1
     assert reply.error is not None
     assert (reply.id, reply.error.code) == (request_id, code)
+
+
+def test_an_answer_too_large_for_a_frame_is_refused_where_it_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A read is answered from within the core's step: an exception there would end the node."""
+    answers: list[bytes] = []
+
+    async def main() -> None:
+        node = SingleNode()
+        server = ApiServer(node, socket_path=tmp_path / "s", group=None)
+        node.apply_commands([encode_command(Put("k", bytes(1000)))])
+        monkeypatch.setattr(wire, "MAX_BODY_BYTES", 500)
+        served = asyncio.Event()
+
+        def answer(body: bytes) -> None:
+            wire.encode(wire.FrameType.FORWARD_REPLY, body)
+            answers.append(body)
+            served.set()
+
+        server.serve_forwarded(protocol.ENCODER.encode(protocol.Get(5, "k")), answer)
+        async with asyncio.timeout(10):
+            await served.wait()
+
+    run(main())
+    reply = protocol.msgspec.msgpack.decode(answers[0], type=protocol.Reply)
+    assert reply.error is not None
+    assert (reply.id, reply.error.code) == (5, "too_large")
 
 
 def test_the_hosts_failure_reaches_the_client_as_it_is(tmp_path: Path) -> None:

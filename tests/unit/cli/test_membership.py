@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -136,6 +137,30 @@ def test_a_member_that_goes_while_it_is_waited_for_ends_the_waiting(
         assert join.note() == (
             "✗ Failed to join: node-02 is no member any more: somebody has removed it"
         )
+
+
+def test_a_node_that_has_not_heard_of_a_join_yet_does_not_end_the_waiting(
+    served: Served, at: tuple[str, str]
+) -> None:
+    host = served.host
+    listed = host.member_list()
+    known = host.member_list
+    with Follower(*at, "join", "node-02", ADDRESS) as join:
+        assert "100" in join.note()
+        # The leader is gone, and the node that is asked tells what it knows itself.
+        older = msgspec.structs.replace(listed, configuration_index=6)
+        asked = threading.Event()
+
+        def member_list() -> protocol.MemberListResult:
+            asked.set()
+            return older
+
+        served.call(setattr, host, "member_list", member_list)
+        assert asked.wait(10)
+        served.call(setattr, host, "member_list", known)
+        served.call(host.have_voter, "node-02")
+        assert join.line() == "✓ node-02 is a voter now"
+        assert join.process.wait(10) == 0
 
 
 def test_waiting_that_is_interrupted_does_not_say_that_nothing_changed(

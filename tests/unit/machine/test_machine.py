@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import tracemalloc
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -93,10 +94,18 @@ def test_a_listing_goes_on_after_the_last_key() -> None:
 
 def test_a_listing_stops_at_the_key_that_reaches_its_bytes() -> None:
     machine = Machine()
-    apply(machine, *(Put(f"k{number}", b"x" * 98) for number in range(5)))
-    entries, more = machine.list(max_bytes=101)
+    apply(machine, *(Put(f"k{number}", b"x" * 498) for number in range(5)))
+    entries, more = machine.list(max_bytes=700)
     assert ([entry.key for entry in entries], more) == (["k0", "k1"], True)
     assert machine.list(after="k3", max_bytes=1)[1] is False
+
+
+def test_a_listing_of_many_small_keys_keeps_to_its_bytes_as_they_are_encoded() -> None:
+    machine = Machine()
+    apply(machine, *(Put(f"k{number:03}", b"") for number in range(1000)))
+    entries, more = machine.list(max_bytes=10_000)
+    assert more
+    assert 5_000 < len(msgspec.msgpack.encode(entries)) < 15_000
 
 
 def test_messages_have_the_leaders_time_and_come_newest_first() -> None:
