@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import secrets
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
@@ -18,7 +17,6 @@ from raft_agent.api.protocol import ErrorCode
 from raft_agent.api.server import ApiServer
 from raft_agent.config import Config
 from raft_agent.consensus.batch import Batch
-from raft_agent.consensus.node import Node
 from raft_agent.consensus.types import (
     Configuration,
     ConfigurationChanged,
@@ -32,7 +30,6 @@ from raft_agent.consensus.types import (
     Refused,
     Role,
     RoleChanged,
-    Settings,
     SnapshotMeta,
     TransferDone,
 )
@@ -43,7 +40,7 @@ from raft_agent.runtime.changes import Changes
 from raft_agent.runtime.changes import Request as ChangeRequest
 from raft_agent.runtime.engine import Answer, Engine, now_us
 from raft_agent.runtime.events import EventLog
-from raft_agent.runtime.identity import check_owner, own_address
+from raft_agent.runtime.identity import check_owner, make_node, own_address
 from raft_agent.runtime.joining import Applicant, Doorkeeper
 from raft_agent.runtime.leaders import Transfers, forward_to_leader
 from raft_agent.runtime.memberships import Memberships
@@ -107,26 +104,7 @@ class Agent:
         timing = config.timing
         address = own_address(config, recovered)
         peers = tuple(peer.id for peer in config.peers)
-        node = Node(
-            member_id=recovered.member_id,
-            name=self.node_name,
-            address=address,
-            peer_names=tuple(sorted((*peers, self.node_name))) if peers else (),
-            vote=recovered.vote,
-            log=recovered.log,
-            settings=Settings(
-                heartbeat_interval_us=timing.heartbeat_interval_ms * 1000,
-                election_timeout_min_us=timing.election_timeout_min_ms * 1000,
-                election_timeout_max_us=timing.election_timeout_max_ms * 1000,
-                disk_stall_us=timing.disk_stall * 1000,
-                clock_drift_ppm=timing.clock_drift_ppm,
-            ),
-            snapshot=recovered.snapshot,
-            seed=secrets.randbits(64),
-            now_us=now_us(),
-            bootstrap=config.cluster.bootstrap,
-        )
-        self.node = node
+        self.node = node = make_node(config, recovered, address)
         self._transport = Transport(
             member_id=recovered.member_id,
             name=self.node_name,
@@ -161,12 +139,17 @@ class Agent:
             # The tests that count needless elections need the naive timer to compare with.
             excuse_stalls=os.environ.get("RAFT_TEST_NAIVE_TIMERS") != "1",
         )
+        self._build_services(config, address)
+
+    def _build_services(self, config: Config, address: str) -> None:
+        """What stands between the core and those who ask something of it."""
+        loop, node = self._loop, self.node
         self._proposals = Proposals(loop, self.engine.feed)
         self._barriers = Barriers(
             loop,
             self.engine.feed,
             lambda: self.machine.last_applied,
-            patience_s=max(1.0, 4 * timing.election_timeout_max_ms / 1000),
+            patience_s=max(1.0, 4 * config.timing.election_timeout_max_ms / 1000),
         )
         tags = count(_TAGS)
         self._transfers = Transfers(node, self.engine.feed, lambda: next(tags))

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import secrets
+
 from raft_agent.config import Config
 from raft_agent.config.values import is_served, split_address
-from raft_agent.consensus.types import Member
+from raft_agent.consensus.node import Node
+from raft_agent.consensus.types import Member, Settings
+from raft_agent.runtime.engine import now_us
 from raft_agent.storage.errors import StorageError
 from raft_agent.storage.store import Recovered
 
@@ -33,6 +37,31 @@ def own_address(config: Config, recovered: Recovered) -> str:
         if port == split_address(listen_addr)[1] and is_served(host, listen_addr):
             return own.address
     return config.advertise_address()
+
+
+def make_node(config: Config, recovered: Recovered, address: str) -> Node:
+    """The core, as it was when the data directory was left. `address`: where others dial it."""
+    timing, name = config.timing, config.server.node_id
+    peers = tuple(peer.id for peer in config.peers)
+    return Node(
+        member_id=recovered.member_id,
+        name=name,
+        address=address,
+        peer_names=tuple(sorted((*peers, name))) if peers else (),
+        vote=recovered.vote,
+        log=recovered.log,
+        settings=Settings(
+            heartbeat_interval_us=timing.heartbeat_interval_ms * 1000,
+            election_timeout_min_us=timing.election_timeout_min_ms * 1000,
+            election_timeout_max_us=timing.election_timeout_max_ms * 1000,
+            disk_stall_us=timing.disk_stall * 1000,
+            clock_drift_ppm=timing.clock_drift_ppm,
+        ),
+        snapshot=recovered.snapshot,
+        seed=secrets.randbits(64),
+        now_us=now_us(),
+        bootstrap=config.cluster.bootstrap,
+    )
 
 
 def _own_entry(recovered: Recovered) -> Member | None:
