@@ -15,6 +15,7 @@ import msgspec
 from raft_agent.api import protocol
 from raft_agent.api.host import Failure
 from raft_agent.api.protocol import ErrorCode
+from raft_agent.config.values import dial_address
 from raft_agent.consensus.node import Node
 from raft_agent.consensus.types import (
     ChangeMembership,
@@ -80,7 +81,7 @@ class Memberships:
         self._next_tag = next_tag
         self._list = list_members
         self._wanted: dict[int, _Wanted] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._joins: dict[asyncio.Task[None], Done] = {}
         self._given_up: Failure | None = None
 
     # --- requests
@@ -91,7 +92,13 @@ class Memberships:
         if self._given_up is not None or configuration is None:
             done(self._given_up or failure_of(RefusalReason.FRESH, "", ""))
         elif isinstance(request, protocol.Join):
+<<<<<<< HEAD
             self._begin_join(request, done)
+=======
+            task = self._loop.create_task(self._join(request, done))
+            self._joins[task] = done
+            task.add_done_callback(lambda task: self._joins.pop(task, None))
+>>>>>>> b-r2
         elif isinstance(request, protocol.Leave):
             self._leave(configuration, request, done)
         elif isinstance(request, protocol.MemberPromote):
@@ -220,8 +227,13 @@ class Memberships:
         if member is None:
             done(_no_such_member(configuration, request.name))
             return
-        moved = Member(member.id, member.name, request.address)
-        note = f"{request.name} is dialled at {request.address} from now on"
+        try:
+            address = dial_address(request.address)
+        except ValueError as error:
+            done(Failure(ErrorCode.BAD_REQUEST, f"An address {error}"))
+            return
+        moved = Member(member.id, member.name, address)
+        note = f"{request.name} is dialled at {address} from now on"
         self._want(MembershipChange(update=(moved,)), done, note=note)
 
     def hands_over_before(self, request: MembershipRequest) -> bool:
@@ -279,8 +291,10 @@ class Memberships:
     def give_up(self, failure: Failure) -> None:
         """The node ends or its disk failed; what is in the log may still come about."""
         self._given_up = failure
-        for task in list(self._tasks):
-            task.cancel()
+        joins, self._joins = self._joins, {}
+        for task, done in joins.items():
+            if task.cancel():
+                done(failure)
         wanted, self._wanted = self._wanted, {}
         unknown = Failure(
             ErrorCode.UNKNOWN_OUTCOME,

@@ -166,6 +166,9 @@ def test_settings_are_listed_and_set(tmp_path: Path) -> None:
         [refused] = await client.ask(["setting_set", 3, "messages_keep", 0])
         assert code(refused) == "bad_request"
         assert "from 1 to 10000000" in refused[1]["error"]
+        for value in (10**30, -(10**30)):
+            [refused] = await client.ask(["setting_set", 4, "messages_keep", value], as_json=True)
+            assert code(refused) == "bad_request"
 
     with_node(tmp_path, check)
 
