@@ -92,29 +92,15 @@ class Memberships:
         if self._given_up is not None or configuration is None:
             done(self._given_up or failure_of(RefusalReason.FRESH, "", ""))
         elif isinstance(request, protocol.Join):
-<<<<<<< HEAD
-            self._begin_join(request, done)
-=======
             task = self._loop.create_task(self._join(request, done))
             self._joins[task] = done
             task.add_done_callback(lambda task: self._joins.pop(task, None))
->>>>>>> b-r2
         elif isinstance(request, protocol.Leave):
             self._leave(configuration, request, done)
         elif isinstance(request, protocol.MemberPromote):
             self._promote(configuration, request, done)
         else:
             self._update(configuration, request, done)
-
-    def _begin_join(self, request: protocol.Join, done: Done) -> None:
-        def ended(task: asyncio.Task[None]) -> None:
-            self._tasks.discard(task)
-            if task.cancelled() and self._given_up is not None:
-                done(self._given_up)
-
-        task = self._loop.create_task(self._join(request, done))
-        self._tasks.add(task)
-        task.add_done_callback(ended)
 
     async def _join(self, request: protocol.Join, done: Done) -> None:
         try:
