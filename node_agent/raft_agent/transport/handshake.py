@@ -73,7 +73,7 @@ def decode_hello(frame: wire.Frame) -> Hello:
     """The hello in a frame. Raises FrameError("body") or ("sender")."""
     try:
         hello = _DECODER.decode(frame.body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise FrameError("body", f"malformed handshake: {error}") from None
     if not _CLUSTER_ID.fullmatch(hello.cluster_id):
         raise FrameError("body", f"malformed handshake: cluster id {hello.cluster_id!r}")

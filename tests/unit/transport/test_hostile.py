@@ -95,6 +95,15 @@ FIRST_WORDS = {
         "body",
         "malformed handshake",
     ),
+    "a hello of a great depth": (
+        wire.encode(
+            FrameType.HELLO,
+            b"\x98" + msgspec.msgpack.encode(STRANGER.hello())[1:] + b"\x91" * 9000 + b"\xc0",
+            sender=2,
+        ),
+        "body",
+        "malformed handshake",
+    ),
     "a strange cluster id": (hello_frame(STRANGER, cluster_id="A\n\n"), "body", r"'A\n\n'"),
     "two ids": (
         wire.encode(FrameType.HELLO, msgspec.msgpack.encode(STRANGER.hello()), sender=3),
