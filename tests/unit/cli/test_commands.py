@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from raft_agent.machine.commands import Put, SendMessage, encode_command
+from raft_agent.machine.machine import Machine
 from tests.unit.cli.served import Follower, Served, json_of, raftctl, serving
 
 
@@ -319,6 +320,29 @@ def test_changes_that_are_not_kept_any_more_end_a_watch_with_what_is(
         f"the oldest is {oldest}\n  Hint: Changes are kept --from-revision {oldest} on; "
         f"what the keys are now: raftctl --socket {served.path} -o json propose list PREFIX\n"
     )
+
+
+def test_a_watch_of_keys_repeats_nothing_when_a_restarted_agent_applies_its_log_again(
+    served: Served, at: tuple[str, str]
+) -> None:
+    host = served.host
+    commands = [encode_command(Put("k", value)) for value in (b"1", b"2")]
+    before = [encode_command(Put("k", b"before"))]
+    served.call(host.apply_commands, before)
+    with Follower(*at, "propose", "watch", "k", "--interval", "10") as watch:
+        watch.note()
+        served.call(host.apply_commands, commands)
+        assert [watch.line(), watch.line()] == ["put\tk\t1", "put\tk\t2"]
+        served.stop()
+        host.machine = Machine()
+        served.start()
+        assert "Connection lost" in watch.note()
+        assert watch.note() == "Connected again"
+        served.call(host.apply_commands, before)
+        served.call(host.apply_commands, commands)
+        served.call(host.apply_commands, [encode_command(Put("k", b"3"))])
+        assert watch.line() == "put\tk\t3"
+        assert watch.interrupt() == 0
 
 
 def test_a_watch_that_never_connected_fails(tmp_path: Path) -> None:
