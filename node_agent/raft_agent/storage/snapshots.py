@@ -243,6 +243,8 @@ def open_snapshots(directory: Path) -> OpenedSnapshots:
     removed. Raises OSError, and StorageError when one is of a format that is not known.
     """
     make_directory(directory, 0o700)
+    # A killed agent may have left a name that is not on the medium; the log goes in favour of it.
+    sync_directory(directory)
     names: list[str] = []
     for path in directory.iterdir():
         if path.name.endswith(TEMPORARY_SUFFIX):
