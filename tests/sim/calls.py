@@ -76,18 +76,30 @@ class Call:
     def hint(self) -> int:
         """Where in the order of effects it stands, as far as is known: a read after what was
         applied, a write at its index."""
-        index = self.index or max((attempt.index for attempt in self.attempts), default=0)
+        index = self.index or self._index_of_first_copy()
         return 2 * index + int(self.action[0] == "get")
+
+    def _index_of_first_copy(self) -> int:
+        """Of several copies that are committed the first one took effect, and the others nothing;
+        of none of them that is known is any as good as another."""
+        committed = self.client.oracle.cluster.checks.committed
+        placed = [attempt for attempt in self.attempts if attempt.index]
+        there = [
+            attempt.index
+            for attempt in placed
+            if (batch := committed.batch_at(attempt.index)) and batch.term == attempt.term
+        ]
+        return min(there, default=max((attempt.index for attempt in placed), default=0))
 
 
 class Attempt:
-    """The call was sent once. `index`: in the leader's log."""
+    """The call was sent once. `index`: in the leader's log, and its `term` there."""
 
-    __slots__ = ("call", "index", "is_open", "reached_core", "was_refused")
+    __slots__ = ("call", "index", "is_open", "reached_core", "term", "was_refused")
 
     def __init__(self, call: Call) -> None:
         self.call = call
-        self.index = 0
+        self.index = self.term = 0
         self.is_open = True
         self.reached_core = False
         self.was_refused = False

@@ -99,7 +99,7 @@ class Service:
         attempts = self._proposals.pop(effect.tag)
         self._awaiting[effect.first_index] = (effect.term, attempts)
         for index, attempt in enumerate(attempts, start=effect.first_index):
-            attempt.index = index
+            attempt.index, attempt.term = index, effect.term
 
     def refused(self, effect: Refused | TransferDone) -> None:
         seen = self._process.cluster.seen

@@ -324,6 +324,14 @@ class Client:
                 raise AgentNotReachable(reason)
             await asyncio.sleep(_ROUND_PAUSE_S)
 
+    async def may_go_on(self, deadline: float) -> bool:
+        """Turn to the next agent after a short pause; False when there is no time for that."""
+        if self._deadline_is_near(deadline):
+            return False
+        self._place = (self._place + 1) % len(self._paths)
+        await asyncio.sleep(_ROUND_PAUSE_S)
+        return True
+
     def _deadline_is_near(self, deadline: float) -> bool:
         """Whether there is no time for another round."""
         return asyncio.get_running_loop().time() + _ROUND_PAUSE_S > deadline

@@ -21,6 +21,8 @@ class Connector(Protocol):
 
     async def connect(self, deadline: float) -> Link: ...
 
+    async def may_go_on(self, deadline: float) -> bool: ...
+
     def deadline(self) -> float: ...
 
 
@@ -55,19 +57,15 @@ class Watch(Generic[ItemT]):
     async def start(self) -> int:
         """Make the watch stand. The log index from which on it misses nothing."""
         deadline = self._client.deadline()
-        link = await self._client.connect(deadline)
-        answer = link.ask(self._request)
-        try:
-            async with asyncio.timeout_at(deadline):
-                started: protocol.StreamStarted = await answer
-        except NotSent:
-            raise AgentNotReachable("the connection was lost") from None
-        except TimeoutError:
-            link.close()
-            raise AgentNotReachable("no answer in time") from None
-        except BaseException:
-            link.close()
-            raise
+        while True:
+            link = await self._client.connect(deadline)
+            try:
+                started = await self._ask(link, deadline)
+                break
+            except AgentNotReachable:
+                # It ended in this very moment, or hangs: another one may answer.
+                if not await self._client.may_go_on(deadline):
+                    raise
         if self._has_stood and isinstance(self._request, protocol.WatchMessages):
             after_index = self._request.after_index
             if started.index > after_index:
@@ -83,6 +81,23 @@ class Watch(Generic[ItemT]):
         elif isinstance(self._request, protocol.WatchKeys):
             self._go_on_after(started.revision)
         return started.index
+
+    async def _ask(self, link: Link, deadline: float) -> protocol.StreamStarted:
+        loop = asyncio.get_running_loop()
+        until = loop.time() + max(deadline - loop.time(), 0) / 2
+        answer = link.ask(self._request)
+        try:
+            async with asyncio.timeout_at(until):
+                started: protocol.StreamStarted = await answer
+        except NotSent:
+            raise AgentNotReachable("the connection was lost") from None
+        except TimeoutError:
+            link.close()
+            raise AgentNotReachable("no answer in time") from None
+        except BaseException:
+            link.close()
+            raise
+        return started
 
     def _go_on_after(self, place: int) -> None:
         """Where a new connection goes on: after this log index or this revision of the store."""

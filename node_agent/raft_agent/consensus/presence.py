@@ -29,15 +29,15 @@ class Presence:
             self._announce(leader)
 
     def nobody_is_heard(self) -> None:
-        """No leader for an election timeout. Those whom this node asks for votes would say so if it
-        was removed; they may have been as well, and not know it, so the others are asked too."""
+        """No leader for an election timeout: there may be one that dials another address, because
+        this node moved while nobody led, or a wrong one was noted. And whom this node asks for
+        votes may have been removed, and not know that this node was as well, so all are asked."""
         state = self._state
         configuration = state.configuration
         if configuration is None:
             return
-        asked = self._asks_for_votes()
         for member in configuration.members:
-            if member.id != state.member_id and member.id not in asked:
+            if member.id != state.member_id:
                 self._announce(member.id)
 
     def _asks_for_votes(self) -> set[int]:

@@ -16,7 +16,7 @@ def restore(snapshots: SnapshotStore, snapshot: SnapshotMeta) -> Machine:
     """The state machine that `snapshot` holds. Blocks. Raises StorageError."""
     try:
         return Machine.restore(snapshots.blocks(snapshot.index))
-    except SnapshotError as error:
+    except (SnapshotError, LookupError) as error:
         what = f"the snapshot of index {snapshot.index} can't be used: {error}"
         raise StorageError(what, advice=START_ANEW) from error
 
@@ -52,7 +52,8 @@ class Restorer:
         await self._before()
         try:
             machine = await self._loop.run_in_executor(None, restore, self._snapshots, snapshot)
-        except StorageError as error:
+        except Exception as error:
+            # A bug among them: the node must end, and not go on installing for ever.
             self._fail(error)
             return
         self._machine.adopt(machine)

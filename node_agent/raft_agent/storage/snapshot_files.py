@@ -100,6 +100,7 @@ class Incoming:
     """A snapshot that is being received: it is `effect`'s, from its beginning on."""
 
     def __init__(self, path: Path, effect: WriteSnapshot) -> None:
+        self.index = effect.index
         self.file = NewFile(path, os.O_TRUNC)
         self._key = _key(effect)
 

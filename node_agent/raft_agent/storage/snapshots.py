@@ -158,6 +158,12 @@ class SnapshotStore:
             self._incoming.file.remove()
             self._incoming = None
 
+    def _give_up_overtaken(self, newest_index: int) -> None:
+        """Nobody sends on what stands for no more than is here, so it would keep its room."""
+        with self._receiving:
+            if self._incoming is not None and self._incoming.index <= newest_index:
+                self._give_up_incoming()
+
     def _publish(self, file: NewFile, meta: SnapshotMeta) -> SnapshotMeta:
         """Give the complete file its name, durably, then forget what is not kept any more. It takes
         the place of one of the same index, which may have gone bad.
@@ -179,6 +185,7 @@ class SnapshotStore:
             newest_first = sorted((meta, *others), key=lambda kept: kept.index, reverse=True)
             self._kept = tuple(newest_first[:KEPT])
             self._prune()
+        self._give_up_overtaken(self._kept[0].index)
         return meta
 
     def _prune(self) -> None:
@@ -243,6 +250,8 @@ def open_snapshots(directory: Path) -> OpenedSnapshots:
     removed. Raises OSError, and StorageError when one is of a format that is not known.
     """
     make_directory(directory, 0o700)
+    # A killed agent may have left a name that is not on the medium; the log goes in favour of it.
+    sync_directory(directory)
     names: list[str] = []
     for path in directory.iterdir():
         if path.name.endswith(TEMPORARY_SUFFIX):

@@ -27,7 +27,7 @@ from raft_agent.storage.datadir import (
     make_data_dir,
 )
 from raft_agent.storage.errors import StorageError
-from raft_agent.storage.files import is_disk_full, replace_file
+from raft_agent.storage.files import is_disk_full, replace_file, sync_directory
 from raft_agent.storage.format import encode_vote
 from raft_agent.storage.log import Log
 from raft_agent.storage.reader import read_batches
@@ -117,6 +117,9 @@ class Store:
     def _open_locked(
         cls, lock: DirectoryLock, data_dir: Path, segment_bytes: int, resident_bytes: int
     ) -> Store:
+        # A killed agent may have left names that are not on the medium: a vote that is believed now
+        # is given again without another write.
+        sync_directory(data_dir)
         member_id = load_identity(data_dir)
         vote, warnings = load_vote(data_dir)
         found = open_snapshots(data_dir / SNAPSHOTS_NAME)

@@ -161,9 +161,9 @@ def test_no_ballot_is_opened_while_a_vote_is_being_written() -> None:
 
 
 def test_the_time_for_an_answer_runs_from_when_the_question_could_leave() -> None:
-    server, _ = pre_candidate()
+    server, ballot = pre_candidate()
     server.saves = False
-    server.receive(2, PreVoteReply(2, server.node.state.next_request_id() - 1, True))
+    server.receive(2, PreVoteReply(2, ballot, True))
     assert server.node.role is Role.CANDIDATE
     due_us = server.node.next_deadline_us
     assert due_us is not None

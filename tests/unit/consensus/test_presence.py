@@ -7,6 +7,7 @@ from raft_agent.consensus.types import (
     Announce,
     Configuration,
     Heartbeat,
+    Member,
     MembershipChange,
     PeerConnected,
     PreVote,
@@ -15,6 +16,7 @@ from raft_agent.consensus.types import (
 )
 from tests.unit.consensus.harness import Cluster, member
 from tests.unit.consensus.server import (
+    MAX_TIMEOUT_US,
     Server,
     configuration_of,
     notes,
@@ -33,7 +35,6 @@ def test_a_voter_where_it_was_says_nothing() -> None:
     server = Server(2)
     assert not sends(Announce, server.step(PeerConnected(1, "n1")))
     assert not sends(Announce, server.receive(1, Heartbeat(1, 1, 1, 0, 0)))
-    assert not sends(Announce, server.tick())
 
 
 def test_a_member_on_another_address_says_so_to_whom_it_meets_and_to_its_leader() -> None:
@@ -170,3 +171,28 @@ def test_a_refused_address_keeps_nobody_elses_from_being_followed() -> None:
     assert moved(cluster, 2) == "n2:5555"
     assert moved(cluster, 3) == "b:1"
     assert notes(cluster[1].history).count("address_refused") == 1
+
+
+def test_a_voter_that_moved_while_nobody_led_is_found_once_somebody_does() -> None:
+    """It met everybody before there was a leader, and no leader can dial it where it was."""
+    cluster = Cluster(3)
+    cluster[3].address = "elsewhere:1"
+    cluster.restart(3)
+    cluster.cut = {(1, 3), (2, 3)}
+    cluster.connect_all()
+    cluster.settle()
+    cluster.elect(1)
+    cluster.run_for(4 * MAX_TIMEOUT_US)
+    assert moved(cluster, 3) == "elsewhere:1"
+
+
+def test_a_voter_of_whom_a_wrong_address_was_noted_says_where_it_is() -> None:
+    """It can't know what the others were told of it, and only notices that they are silent."""
+    cluster = leading()
+    cluster.cut = {(1, 3), (2, 3)}
+    wrong = Member(3, "n3", "nobody:1")
+    cluster.change(1, MembershipChange(update=(wrong,)))
+    cluster.settle()
+    assert moved(cluster, 3) == "nobody:1"
+    cluster.run_for(4 * MAX_TIMEOUT_US)
+    assert moved(cluster, 3) == "n3:5555"

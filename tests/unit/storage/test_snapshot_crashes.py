@@ -3,15 +3,20 @@ old state is there or the new one, and everything that was answered."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import msgspec
 import pytest
 
 from raft_agent.consensus.batch import Batch
+from raft_agent.consensus.types import Vote
+from raft_agent.storage import files, snapshots
+from raft_agent.storage.format import decode_vote, encode_vote
 from raft_agent.storage.store import Recovered, Store
 from tests.unit.storage.support import (
     CLUSTER,
@@ -224,3 +229,62 @@ def test_a_crash_while_a_start_drops_the_log_leads_to_the_same_start(tmp_path: P
         finally:
             disk.close()
     assert check_all(disk, tmp_path) > 5
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+@contextlib.contextmanager
+def killed_before_names_are_durable(module: ModuleType) -> Iterator[None]:
+    def end(_: Path) -> None:
+        raise Killed
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(module, "sync_directory", end)
+        with pytest.raises(Killed):
+            yield
+
+
+def test_a_name_that_a_killed_agent_left_is_durable_before_the_start_builds_on_it(
+    tmp_path: Path,
+) -> None:
+    """The log goes in favour of the snapshot, so a power failure must not take that back."""
+    data_dir = tmp_path / "data"
+    old = appended(random.Random(1), State())
+    new = State((), old.end[0] + 50, old.end[1] + 1)
+    with opened(data_dir, segment_bytes=SEGMENT_BYTES) as driver:
+        carry_out(driver, State(), old)
+    with pytest.MonkeyPatch.context() as patched:
+        disk = PowerFailures(data_dir, patched, 1)
+        disk.note = Step(old, new)
+        try:
+            with opened(data_dir, segment_bytes=SEGMENT_BYTES) as driver:
+                data = snapshot_bytes(new.snapshot, new.snapshot_term)
+                effect = receive(driver.store.snapshots, data, new.snapshot, new.snapshot_term)
+                with killed_before_names_are_durable(snapshots):
+                    driver.store.snapshots.install(effect, CLUSTER)
+            Store.open(data_dir, segment_bytes=SEGMENT_BYTES).close()
+        finally:
+            disk.close()
+    assert check_all(disk, tmp_path) > 5
+
+
+def test_a_vote_that_a_killed_agent_left_is_durable_before_the_start_knows_of_it(
+    tmp_path: Path,
+) -> None:
+    """Whoever asks for it again gets it without another write."""
+    data_dir = tmp_path / "data"
+    Store.open(data_dir).close()
+    with pytest.MonkeyPatch.context() as patched:
+        disk = PowerFailures(data_dir, patched, 1)
+        try:
+            with killed_before_names_are_durable(files):
+                files.replace_file(data_dir / "vote", encode_vote(Vote(7, 2)))
+            store = Store.open(data_dir)
+            assert store.recovered.vote == Vote(7, 2)
+            store.close()
+            files.replace_file(data_dir / "other", b"")
+        finally:
+            disk.close()
+    assert decode_vote(disk.worst[-1].image["vote"]).vote == Vote(7, 2)

@@ -15,7 +15,7 @@ import pytest
 from raft_agent.consensus.types import InstallSnapshot, SnapshotMeta, WriteSnapshot
 from raft_agent.storage.errors import StorageError
 from raft_agent.storage.snapshot_format import MAX_BLOCK_BYTES, snapshot_name
-from raft_agent.storage.snapshots import SnapshotStore, open_snapshots
+from raft_agent.storage.snapshots import INCOMING_NAME, SnapshotStore, open_snapshots
 from tests.unit.storage.support import (
     CLUSTER,
     configuration,
@@ -333,6 +333,17 @@ def test_a_piece_that_does_not_follow_changes_nothing(snapshots: SnapshotStore) 
 
 def test_a_piece_before_the_first_one_is_not_taken(snapshots: SnapshotStore) -> None:
     assert snapshots.write_chunk(WriteSnapshot(50, 1, 1_000, 1, 500, b"x")) == 0
+
+
+def test_what_was_received_goes_when_an_own_snapshot_holds_as_much(
+    directory: Path, snapshots: SnapshotStore
+) -> None:
+    """The log has come in the meantime; a part of a large file would stay until the next start."""
+    for index in (50, 100, 51):
+        receive(snapshots, snapshot_bytes(index)[:2_000], index)
+        assert INCOMING_NAME in names(directory)
+        take_snapshot(snapshots, 100 if index > 50 else 49)
+        assert (INCOMING_NAME in names(directory)) == (index == 50)
 
 
 def altered(effect: InstallSnapshot, **fields: int) -> InstallSnapshot:

@@ -406,7 +406,7 @@ def test_what_is_found_is_synced_before_it_is_believed(
 
     monkeypatch.setattr(os, "fsync", watched)
     Store.open(tmp_path).close()
-    assert synced[:2] == [segment_name(1), "log"]
+    assert synced[:4] == [tmp_path.name, "snapshots", segment_name(1), "log"]
 
 
 def test_what_was_prepared_and_not_used_is_removed(tmp_path: Path) -> None:
