@@ -341,7 +341,7 @@ class Checks:
                 index=batch.first_index,
                 after=last_index,
             )
-            self.memberships.appended(batch)
+            self.memberships.appended(process, batch)
             key = (process.disk.cluster_id, batch.first_index, batch.term)
             known, known_before = self._appended.setdefault(key, (batch, term_before))
             require(

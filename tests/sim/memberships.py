@@ -27,10 +27,30 @@ class Memberships:
         # What a process was, and in which term, when it first knew to be removed.
         self._settled: dict[int, tuple[Role, int]] = {}
 
-    def appended(self, batch: Batch) -> None:
-        if batch.kind == BatchKind.CONFIGURATION:
-            found = configuration_in(bytes(batch.payload))
-            self._appended[batch.first_index, batch.term] = found
+    def appended(self, process: Process, batch: Batch) -> None:
+        """A configuration follows one that is committed, and its leader knows what is."""
+        if batch.kind != BatchKind.CONFIGURATION:
+            return
+        self._appended[batch.first_index, batch.term] = configuration_in(bytes(batch.payload))
+        node = process.node
+        if node is None or node.role is not Role.LEADER:
+            return
+        before = process.disk.written.configuration_index
+        require(
+            before <= node.commit_index,
+            "a configuration follows one that is not committed",
+            process,
+            index=batch.first_index,
+            before=before,
+            committed=node.commit_index,
+        )
+        require(
+            node.log.term_at(node.commit_index) == node.current_term,
+            "a configuration is changed before its leader has committed anything",
+            process,
+            index=batch.first_index,
+            committed=node.commit_index,
+        )
 
     def is_removed(self, member_id: int) -> bool:
         """Whether it is committed that this member is none any more."""

@@ -13,10 +13,9 @@ from pathlib import Path
 
 CONSENSUS = Path(__file__).parents[2] / "node_agent" / "raft_agent" / "consensus"
 
-# types.py only says what messages, events and effects look like; nothing in it decides anything.
-MODULES = tuple(
-    sorted(path.stem for path in CONSENSUS.glob("*.py") if path.stem not in {"__init__", "types"})
-)
+# These only say what messages, events and effects look like; nothing in them decides anything.
+_ONLY_DATA = {"__init__", "data", "effects", "events", "messages", "types"}
+MODULES = tuple(sorted(path.stem for path in CONSENSUS.glob("*.py") if path.stem not in _ONLY_DATA))
 
 Path_ = tuple[tuple[str, int | None], ...]
 

@@ -53,7 +53,7 @@ class Change:
         return (
             not changes.is_joint(configuration)
             and {member.id for member in wanted.add} - gone <= members
-            and not members & gone
+            and not {*members, *configuration.voters, *configuration.learners} & gone
             and gone <= set(configuration.removed)
             and set(wanted.promote) - gone <= set(configuration.voters)
         )

@@ -2,6 +2,24 @@
 
 from __future__ import annotations
 
-from tests.sim.planted import elections, hosts, leases, reads, replication
+from tests.sim.planted import (
+    elections,
+    hosts,
+    leases,
+    memberships,
+    reads,
+    replication,
+    sessions,
+    snapshots,
+)
 
-FAULTS = (*elections.FAULTS, *replication.FAULTS, *reads.FAULTS, *leases.FAULTS, *hosts.FAULTS)
+FAULTS = (
+    *elections.FAULTS,
+    *replication.FAULTS,
+    *reads.FAULTS,
+    *leases.FAULTS,
+    *memberships.FAULTS,
+    *snapshots.FAULTS,
+    *sessions.FAULTS,
+    *hosts.FAULTS,
+)

@@ -84,7 +84,7 @@ FAULTS = (
             "a leader voted for itself and knows itself",
             "a vote left before it was on disk",
         ),
-        seed=13,
+        seed=173,
     ),
     Fault(
         "pre_votes_count_as_votes",
@@ -96,7 +96,12 @@ FAULTS = (
                 "        self._refused = set()\n\n",
             ),
         ),
-        ("two leaders in one term", "a term has one leader", "leader completeness"),
+        (
+            "elected without the votes of a quorum",
+            "two leaders in one term",
+            "a term has one leader",
+            "leader completeness",
+        ),
     ),
     Fault(
         "refusals_count_as_votes",
@@ -110,7 +115,12 @@ FAULTS = (
                 "            self._granted.add(sender)",
             ),
         ),
-        ("two leaders in one term", "a term has one leader", "leader completeness"),
+        (
+            "elected without the votes of a quorum",
+            "two leaders in one term",
+            "a term has one leader",
+            "leader completeness",
+        ),
     ),
     Fault(
         "votes_for_any_log",
@@ -179,7 +189,8 @@ FAULTS = (
             ),
         ),
         ("leader completeness", "an entry is cut that is committed elsewhere"),
-        seed=45,
+        focus=damaged_logs,
+        seed=15,
     ),
     Fault(
         "damaged_end_stands",

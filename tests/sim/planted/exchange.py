@@ -69,6 +69,8 @@ def _live(module: ModuleType, qualified_name: str) -> FunctionType:
     found = vars(owner)[name]
     if isinstance(found, property):
         found = found.fget
+    elif isinstance(found, classmethod | staticmethod):
+        found = found.__func__
     if not isinstance(found, FunctionType):
         raise ExchangeError(f"{module.__name__}.{qualified_name} is no plain function")
     return found

@@ -70,10 +70,24 @@ def fails_unit_test(fault: Fault) -> bool:
     test = getattr(importlib.import_module(f"tests.unit.consensus.{module}"), function)
     with planted(fault):
         try:
-            test()
+            for arguments in _cases(test):
+                test(*arguments)
         except (AssertionError, BrokenInvariantError):
             return True
     return False
+
+
+def _cases(test: FunctionType) -> list[tuple[object, ...]]:
+    """What a test is called with: nothing, or one after the other what its mark lists."""
+    for mark in getattr(test, "pytestmark", ()):
+        if mark.name == "parametrize":
+            names, cases = mark.args
+            return (
+                list(cases)
+                if "," in names or not isinstance(names, str)
+                else [(case,) for case in cases]
+            )
+    return [()]
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from typing import Any
 
 from msgspec import structs
 
-from tests.sim.options import Options, drift_ppm
+from tests.sim.options import CHANGES, ClientOptions, OperatorOptions, Options, drift_ppm
 
 Focus = Callable[[Options], Options]
 
@@ -30,7 +30,20 @@ def _fixed(nodes: int) -> dict[str, Any]:
         "operator": None,
         "skew_ppm": (0,) * nodes,
         "wall_ahead_ms": (0,) * nodes,
+        "snapshot_every": 0,
     }
+
+
+def _writers(options: Options) -> ClientOptions:
+    """Many clients that write, and send nothing again."""
+    return replace(
+        options.clients,
+        clients=8,
+        think_us=3_000,
+        weights=(1, 8, 0, 0, 1),
+        lease=0.0,
+        once="",
+    )
 
 
 def stale_leaders(options: Options) -> Options:
@@ -72,6 +85,8 @@ def stale_leaders(options: Options) -> Options:
             value_bytes=10,
             timeout_us=election_us,
             forward=0.0,
+            lease=0.0,
+            once="",
         ),
     )
 
@@ -90,7 +105,7 @@ def diverging_logs(options: Options) -> Options:
             max_inflight_messages=2,
             max_uncommitted_bytes=64 << 20,
         ),
-        clients=replace(options.clients, clients=8, think_us=3_000, weights=(1, 8, 0, 0, 1)),
+        clients=_writers(options),
     )
 
 
@@ -102,7 +117,7 @@ def damaged_logs(options: Options) -> Options:
         calm_start=True,
         faults=("damage", "crash", "isolate_leader"),
         fault_interval_us=60_000,
-        clients=replace(options.clients, clients=8, think_us=3_000, weights=(1, 8, 0, 0, 1)),
+        clients=_writers(options),
     )
 
 
@@ -112,22 +127,6 @@ def slow_disks(options: Options) -> Options:
         diverging_logs(options),
         faults=("isolate_leader", "slow_disk", "burst"),
         fault_interval_us=100_000,
-        disk=replace(options.disk, fsync_us=3_000, jitter_us=60_000),
-    )
-
-
-def logs_on_disk(options: Options) -> Options:
-    """As `diverging_logs`; and hardly anything stays in memory, while disks take their time."""
-    diverging = diverging_logs(options)
-    return replace(
-        diverging,
-        settings=structs.replace(
-            diverging.settings,
-            resident_bytes=0,
-            max_append_bytes=4_000,
-            max_inflight_messages=8,
-            max_apply_bytes=1 << 20,
-        ),
         disk=replace(options.disk, fsync_us=3_000, jitter_us=60_000),
     )
 
@@ -151,3 +150,51 @@ def leases(options: Options) -> Options:
         ),
         clients=replace(stale.clients, clients=3, think_us=20_000, lease=1.0),
     )
+
+
+def memberships(options: Options) -> Options:
+    """Members come and go all the time, while leaders are cut off and nodes crash."""
+    changing = diverging_logs(options)
+    return replace(
+        changing,
+        **{
+            **_fixed(6),
+            "nodes": 3,
+            "spares": 3,
+            "operator": OperatorOptions(100_000, CHANGES),
+        },
+        faults=("isolate_leader", "partition", "crash", "wipe", "transfer"),
+        fault_interval_us=200_000,
+        settings=structs.replace(changing.settings, max_append_bytes=4_000),
+        clients=replace(changing.clients, clients=3, think_us=20_000),
+    )
+
+
+def snapshots(options: Options) -> Options:
+    """Snapshots are taken all the time, and followers fall behind what logs still hold."""
+    diverging = diverging_logs(options)
+    return replace(
+        diverging,
+        snapshot_every=3,
+        faults=("isolate_leader", "partition", "crash", "crash_while_writing", "damage_snapshot"),
+        settings=structs.replace(
+            diverging.settings, max_append_bytes=4_000, snapshot_chunk_bytes=1_000
+        ),
+        clients=replace(diverging.clients, clients=4, think_us=10_000, value_bytes=10),
+    )
+
+
+def sessions(options: Options) -> Options:
+    """As `snapshots`; and all writes are sent again when they are not answered."""
+    taken = snapshots(options)
+    return replace(
+        taken,
+        snapshot_every=10,
+        clients=replace(taken.clients, once="session", ttl_ms=3_000, weights=(1, 4, 1, 1, 4)),
+    )
+
+
+def deadlines(options: Options) -> Options:
+    """As `sessions`; and each write has a deadline of its own, often before it is answered."""
+    sent_again = sessions(options)
+    return replace(sent_again, clients=replace(sent_again.clients, once="deadline", ttl_ms=1_000))

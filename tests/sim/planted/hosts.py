@@ -111,11 +111,11 @@ FAULTS = (
             ),
         ),
         (
+            "is told to stand at",
             "linearizable",
             "was answered with",
             "was promised",
-            "is to one client",
-            "to one client",
+            "revision ",
         ),
         focus=diverging_logs,
         seed=27,

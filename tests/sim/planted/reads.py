@@ -19,8 +19,8 @@ FAULTS = (
                 "if not reads.waiting:",
             ),
         ),
-        ("linearizable",),
-        seed=5,
+        ("linearizable", "undecided"),
+        seed=78,
     ),
     Fault(
         "read_without_a_round",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.sim.planted.fault import Edit, Fault
-from tests.sim.planted.focus import diverging_logs, logs_on_disk, slow_disks
+from tests.sim.planted.focus import diverging_logs, slow_disks
 
 _APPENDS = "raft_agent.consensus.appends"
 _REPLICATION = "raft_agent.consensus.replication"
@@ -158,8 +158,7 @@ FAULTS = (
             "committed entries differ",
             "state machine safety",
         ),
-        focus=diverging_logs,
-        seed=4,
+        unit_test="test_figure2_append_entries:test_commit_index_is_the_minimum_of_leader_commit_and_the_last_new_entry",
     ),
     Fault(
         "heartbeat_commits_beyond_match",
@@ -262,7 +261,7 @@ FAULTS = (
             ),
         ),
         ("was refused but is at index", "linearizable"),
-        seed=14,
+        seed=40,
     ),
     Fault(
         "hand_over_never_ends",
@@ -316,8 +315,7 @@ FAULTS = (
             ),
         ),
         ("state machine safety", "applied before it was committed"),
-        focus=logs_on_disk,
-        seed=21,
+        unit_test="test_read_log_cut:test_what_was_read_before_a_cut_is_not_applied_after_it",
     ),
     Fault(
         "check_quorum_left_out",
