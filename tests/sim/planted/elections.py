@@ -189,8 +189,7 @@ FAULTS = (
             ),
         ),
         ("leader completeness", "an entry is cut that is committed elsewhere"),
-        focus=damaged_logs,
-        seed=15,
+        unit_test="test_vote_floor:test_it_votes_as_if_its_log_ended_with_the_damaged_batch",
     ),
     Fault(
         "damaged_end_stands",

@@ -64,7 +64,7 @@ FAULTS = (
         ),
         ("committed entries differ", "a match index is beyond", "state machine safety"),
         focus=snapshots,
-        seed=5,
+        seed=2,
     ),
     Fault(
         "compacted_beyond_the_older_snapshot",
