@@ -40,7 +40,7 @@ def measure(
     printed = raftctl(
         *("--node", node, "-o", "json", "bench", "get", "--consistency", consistency),
         *("--clients", str(clients), "--pipeline", str(pipeline), "--value-size", "256"),
-        *("--duration", str(seconds)),
+        *("--duration", str(seconds), "--warmup", "0.5"),
     )
     result: dict[str, float] = json.loads(printed)
     return result
