@@ -68,8 +68,8 @@ class Leadership:
 
     `change_tag`: of the membership change that somebody waits for. `settled_index`: the last
     configuration of which all that follows from its commit was done. `departed`: who has gone and
-    was not told yet. `announced`: where members say they are, by id. `told`: what was noted once
-    and would come up again with every message.
+    was not told yet. `announced`: where members say they are, by id; `refused_moves`: what of it
+    could not be done yet. `told`: what was noted once and would come up again with every message.
     """
 
     __slots__ = (
@@ -82,6 +82,7 @@ class Leadership:
         "lease",
         "progress",
         "reads",
+        "refused_moves",
         "settled_index",
         "stall_retry_us",
         "told",
@@ -101,6 +102,7 @@ class Leadership:
         self.settled_index = 0
         self.departed: set[int] = set()
         self.announced: dict[int, str] = {}
+        self.refused_moves: dict[int, str] = {}
         self.catching_up: dict[int, CatchUp] = {}
         self.told: set[tuple[str, int, str]] = set()
         self.stall_retry_us = 0

@@ -186,24 +186,38 @@ class Reconfiguration:
         return False
 
     def _move(self, leadership: Leadership, configuration: Configuration) -> None:
-        """Have the configuration follow the members that have come up on other addresses."""
-        announced, leadership.announced = leadership.announced, {}
-        for member in configuration.members:
-            address = announced.pop(member.id, member.address)
-            if address == member.address:
-                continue
-            moved = Member(member.id, member.name, address)
+        """Have the configuration follow the members that have come up on other addresses: all in
+        one step if that can be, since two may have swapped theirs, else one of them."""
+        said = {**leadership.refused_moves, **leadership.announced}
+        leadership.announced.clear()
+        moved = [
+            Member(member.id, member.name, said[member.id])
+            for member in configuration.members
+            if said.get(member.id, member.address) != member.address
+        ]
+        leadership.refused_moves = {member.id: member.address for member in moved}
+        for some in (moved, *([member] for member in moved)):
             try:
-                following = changes.change(configuration, MembershipChange(update=(moved,)))
+                following = changes.change(configuration, MembershipChange(update=tuple(some)))
             except ChangeRefusedError as refused:
-                reason = str(refused.reason)
-                if leadership.is_news("address_refused", member.id, address):
-                    self._state.note("address_refused", sender=member.id, reason=reason)
+                self._note_refused_move(leadership, some, refused)
                 continue
-            self._state.note("address_moved", sender=member.id, address=address)
-            self._put(leadership, following)
-            leadership.announced = announced
+            for member in some:
+                del leadership.refused_moves[member.id]
+                self._state.note("address_moved", sender=member.id, address=member.address)
+            if some:
+                self._put(leadership, following)
             return
+
+    def _note_refused_move(
+        self, leadership: Leadership, members: list[Member], refused: ChangeRefusedError
+    ) -> None:
+        if len(members) > 1:
+            return  # each of them is tried on its own
+        (member,) = members
+        if leadership.is_news("address_refused", member.id, member.address):
+            reason = str(refused.reason)
+            self._state.note("address_refused", sender=member.id, reason=reason)
 
     # --- learners that catch up
 

@@ -28,6 +28,8 @@ VERSION = 1
 BLOCK_BYTES = 128 << 10
 BLOCK_ITEMS = 500
 
+_SHARDS = 256
+
 
 class SnapshotError(ValueError):
     """The blocks are no snapshot that this program can read; the text says why."""
@@ -66,6 +68,33 @@ class Portion(msgspec.Struct, frozen=True):
     items: Sequence[Any]
 
 
+class _Remembered:
+    """What keys were, in many small dicts: one that holds hundreds of thousands keeps the loop
+    waiting each time it has to grow, for all of it moves then."""
+
+    __slots__ = ("_count", "_shards")
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._shards: list[dict[str, Entry | None]] = [{} for _ in range(_SHARDS)]
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._shards[hash(key) % _SHARDS]
+
+    def add(self, key: str, old: Entry | None) -> None:
+        """`key` must not be in here."""
+        self._shards[hash(key) % _SHARDS][key] = old
+        self._count += 1
+
+    def pop(self, key: str) -> Entry | None:
+        """`key` must be in here."""
+        self._count -= 1
+        return self._shards[hash(key) % _SHARDS].pop(key)
+
+
 class SnapshotView:
     """The state as it was when the view was made: `next_items` until that gives None, then `close`.
 
@@ -93,7 +122,7 @@ class SnapshotView:
         self._cursor: str | None = None
         self._keys_done = False
         # What keys that are still to be read were; None: they did not exist.
-        self._before: dict[str, Entry | None] = {}
+        self._before = _Remembered()
         self._before_index = KeyIndex()
         self._counts = [0] * len(Section)
         self._limit = BLOCK_ITEMS
@@ -104,7 +133,7 @@ class SnapshotView:
         if self._keys_done or key in self._before:
             return
         if self._cursor is None or key > self._cursor:
-            self._before[key] = old
+            self._before.add(key, old)
             if old is not None:
                 self._before_index.add(old.key)
 
@@ -118,7 +147,7 @@ class SnapshotView:
         if self in self._views:
             self._views.remove(self)
         self._keys_done = True
-        self._before.clear()
+        self._before = _Remembered()
         self._before_index = KeyIndex()
         self._portions.close()
 

@@ -124,11 +124,17 @@ class Memberships:
             return
         known = _by_id(configuration, hello.member_id)
         member = Member(hello.member_id, request.name, request.address)
+        replaced = _by_name(configuration, request.replace) if request.replace else None
+        joining = Joining(member.id, replaced.id if replaced else 0)
+        is_learner = member.id in configuration.learners
         if known is None:
-            replaced = _by_name(configuration, request.replace) if request.replace else None
-            joining = Joining(member.id, replaced.id if replaced else 0)
             change = MembershipChange(add=(member,), joining=() if request.learner else (joining,))
             self._want(change, done, note=f"{request.name} was added as a learner")
+        elif is_learner and not request.learner and joining not in configuration.joining:
+            # It was added before, to stay a learner or to replace nobody.
+            change = MembershipChange(joining=(joining,), update=(member,))
+            note = f"{request.name} becomes a voter as soon as it has caught up"
+            self._want(change, done, note=note)
         elif known.address != request.address:
             change = MembershipChange(update=(member,))
             self._want(change, done, note=f"{request.name} is a member already; its address moved")

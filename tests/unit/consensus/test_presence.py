@@ -165,12 +165,24 @@ def test_no_address_is_followed_while_leadership_moves() -> None:
 def test_a_refused_address_keeps_nobody_elses_from_being_followed() -> None:
     cluster = leading()
     cluster.change(1, MembershipChange(add=(member(4),)))
-    cluster.run(1, lambda server: server.receive(2, announce("n3:5555")))
+    cluster.run(1, lambda server: server.receive(2, announce("n1:5555")))
     cluster.run(1, lambda server: server.receive(3, announce("b:1")))
     settle(cluster)
     assert moved(cluster, 2) == "n2:5555"
     assert moved(cluster, 3) == "b:1"
     assert notes(cluster[1].history).count("address_refused") == 1
+
+
+def test_members_that_have_swapped_their_addresses_are_followed_in_one_step() -> None:
+    """Either alone would take the other's."""
+    cluster = leading()
+    cluster.run(1, lambda server: server.receive(2, announce("n3:5555")))
+    settle(cluster)
+    assert moved(cluster, 2) == "n2:5555"
+    cluster.run(1, lambda server: server.receive(3, announce("n2:5555")))
+    settle(cluster)
+    assert moved(cluster, 2) == "n3:5555"
+    assert moved(cluster, 3) == "n2:5555"
 
 
 def test_a_voter_that_moved_while_nobody_led_is_found_once_somebody_does() -> None:

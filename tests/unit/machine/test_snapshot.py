@@ -171,7 +171,7 @@ def test_a_closed_view_costs_the_machine_nothing_more() -> None:
     view.close()
     view.close()
     apply(machine, Put("a", b"new"))
-    assert view._before == {}
+    assert len(view._before) == 0
     assert machine._views == []
 
 

@@ -80,10 +80,22 @@ def test_asking_again_changes_nothing_and_succeeds() -> None:
 def test_a_member_that_joins_from_elsewhere_is_dialled_there() -> None:
     async def test() -> None:
         leader = alone(learners=(4,))
-        request = protocol.Join(1, "node-04", "10.9.9.9:5555")
+        request = protocol.Join(1, "node-04", "10.9.9.9:5555", learner=True)
         note = await joined(leader, request, hello(4, cluster_id=CLUSTER))
         assert note == "node-04 is a member already; its address moved"
         assert leader.configuration.members[1].address == "10.9.9.9:5555"
+
+    run(test)
+
+
+def test_a_learner_that_is_asked_to_join_is_to_become_a_voter() -> None:
+    """It was added to stay a learner, and somebody has thought better of it."""
+
+    async def test() -> None:
+        leader = alone(learners=(4,))
+        note = await joined(leader, join(), hello(4, cluster_id=CLUSTER))
+        assert note == "node-04 becomes a voter as soon as it has caught up"
+        assert leader.configuration.joining == (Joining(4),)
 
     run(test)
 
