@@ -73,7 +73,6 @@ HAPPENS = (
     "snapshot_failed",
     "log_compacted",
     "cluster_joined",
-    "crash_before_CompactLog",
     "crash_before_log_was_forgotten",
     "damaged_snapshot_found",
     "unsynced_snapshot_survived",
