@@ -233,22 +233,28 @@ class Disk:
     def install(self, effect: InstallSnapshot) -> None:
         self._queue(effect)
 
+    @property
+    def forgets_its_log(self) -> bool:
+        """Whether a snapshot that was sent is about to stand for the whole log."""
+        return self._taking_over is not None
+
     def took_over(self) -> None:
         """The process knows by now that its log is forgotten."""
         self.written = self.durable.copy()
         self.cuts += 1
 
-    def keep(self, stored: Stored, done: Callable[[Stored], None]) -> None:
-        """Write a snapshot of this node's own; `done` once it is durable."""
+    def keep(self, stored: Stored, done: Callable[[Stored | None], None]) -> None:
+        """Write a snapshot of this node's own; `done` once it is durable, or failed (None)."""
         self._publishing.append(stored)
         self._clock.after(self.latency_us(), self._kept, self._boot, stored, done)
 
-    def _kept(self, boot: object, stored: Stored, done: Callable[[Stored], None]) -> None:
+    def _kept(self, boot: object, stored: Stored, done: Callable[[Stored | None], None]) -> None:
         if boot is not self._boot:
             return
         self._publishing.remove(stored)
         if self.is_full or self.fsync_fails:
             self._seen["snapshot_failed"] += 1
+            done(None)
             return
         self.shelf.publish(stored)
         done(stored)

@@ -307,7 +307,7 @@ class Faults:
     def _damage_snapshot(self) -> None:
         """A bit of the newest snapshot turns, while the log goes on from the older one."""
         process = self._victim()
-        if process is None:
+        if process is None or process.disk.forgets_its_log:
             return
         shelf, log = process.disk.shelf, process.disk.durable
         is_older_enough = len(shelf.kept) > 1 and shelf.kept[1].is_intact

@@ -87,8 +87,11 @@ class Snapshots:
         process.cluster.faults.writes(process, cuts=False)
         process.disk.keep(stored_of(*at, in_force, blocks), self._kept)
 
-    def _kept(self, stored: Stored) -> None:
-        self._later(self._taken, stored)
+    def _kept(self, stored: Stored | None) -> None:
+        if stored is None:
+            self._is_taking = False
+        else:
+            self._later(self._taken, stored)
 
     def _taken(self, stored: Stored) -> None:
         self._is_taking = False
