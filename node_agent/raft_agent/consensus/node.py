@@ -425,12 +425,7 @@ class Node:
 
     def has_lease(self, now_us: int) -> bool:
         """Whether this node leads and no other can have been elected by `now_us`."""
-        leadership, configuration = self.state.leadership, self.state.configuration
-        return (
-            leadership is not None
-            and configuration is not None
-            and leadership.lease.holds(configuration, self.state.member_id, now_us)
-        )
+        return self.state.has_lease(now_us)
 
     def stale_age_us(self, now_us: int) -> int | None:
         """How long ago this node's applied state was known to be all that was committed: when the

@@ -173,6 +173,10 @@ class RaftState:
             reason = RefusalReason.REMOVED
         self.effects.append(Refused(tag, reason, leader))
 
+    def refuse_not_leading(self, tag: int) -> None:
+        known = RefusalReason.NOT_LEADER if self.leader_id else RefusalReason.NO_LEADER
+        self.refuse(tag, known)
+
     def save_vote(self, term: int, voted_for: int) -> None:
         require(
             term > self.current_term or (term == self.current_term and self.voted_for == 0),
@@ -319,6 +323,15 @@ class RaftState:
             and self.vote_floor == (0, 0)
             and not self.installing
             and not self.disk_stalls
+        )
+
+    def has_lease(self, now_us: int) -> bool:
+        """Whether this node leads and no other can have been elected by `now_us`."""
+        leadership, configuration = self.leadership, self.configuration
+        return (
+            leadership is not None
+            and configuration is not None
+            and leadership.lease.holds(configuration, self.member_id, now_us)
         )
 
     @property
