@@ -122,8 +122,8 @@ def load_word(data_dir: Path) -> tuple[int, list[str]]:
         return 0, []
     except FormatError as error:
         return _LONGEST_WORD_US, [
-            f"{path}: damaged: {error}. This member votes for nobody in its first ten minutes: it may "
-            "have promised a leader so"
+            f"{path}: damaged: {error}. This member votes for nobody in its first ten minutes: it "
+            "may have promised a leader so"
         ]
 
 
