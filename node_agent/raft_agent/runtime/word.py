@@ -1,5 +1,6 @@
 """The word that this member gives its leaders: to vote for nobody for a shortest election timeout
-after each heartbeat. Reads by the lease count on it, so it outlives a restart with a shorter one."""
+after each heartbeat. Reads by the lease count on it, so it holds over a restart with a shorter one.
+"""
 
 from __future__ import annotations
 
