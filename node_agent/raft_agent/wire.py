@@ -24,6 +24,7 @@ APPEND_FIELDS_SIZE = 32
 
 _CHECKSUM_OFFSET = 12
 _CHECKSUM_END = 16
+_NO_CHECKSUM = bytes(_CHECKSUM_END - _CHECKSUM_OFFSET)
 _MAGIC_BYTES = MAGIC.to_bytes(4, "little")
 _LENGTH = 4  # its position in the unpacked header
 
@@ -56,6 +57,10 @@ class FrameType(enum.IntEnum):
     CLIENT_PUSH = 34
     FORWARD_REQUEST = 35
     FORWARD_REPLY = 36
+
+
+# Of an enumeration's member as such each use costs more than the rest of its line.
+_APPEND_ENTRIES = int(FrameType.APPEND_ENTRIES)
 
 
 class Flag(enum.IntFlag):
@@ -161,6 +166,20 @@ class FrameReader:
         """
         frames: list[Frame] = []
         offset = 0
+        if not self._head:
+            # The usual case, without the detour by way of what is kept between two calls.
+            size = len(data)
+            while size - offset >= HEADER_SIZE:
+                fields = HEADER.unpack_from(data, offset)
+                self._check(fields, data, offset)
+                start = offset + HEADER_SIZE
+                end = start + fields[_LENGTH]
+                if end > size:
+                    break
+                frames.append(self._finish(fields, data[offset:start], data[start:end]))
+                offset = end
+            if offset == size:
+                return frames
         while True:
             if self._fields is None:
                 offset = self._take_head(data, offset)
@@ -177,7 +196,7 @@ class FrameReader:
                 self._body += body
                 body = bytes(self._body)
                 self._body = bytearray()
-            frames.append(self._finish(self._fields, body))
+            frames.append(self._finish(self._fields, self._head, body))
             self._head = b""
             self._fields = None
 
@@ -191,9 +210,16 @@ class FrameReader:
                 raise _no_magic(head)
             return len(data)
         fields = HEADER.unpack(head)
-        magic, version, frame_type, _, length, *_, reserved = fields
+        self._check(fields, head, 0)
+        self._fields = fields
+        return end
+
+    def _check(self, fields: tuple[int, ...], data: bytes, offset: int) -> None:
+        """Raises FrameError when these fields, which stand in `data` at `offset`, can't be the
+        header of a frame that is welcome here."""
+        magic, version, frame_type, _, length, _, _, _, _, _, reserved = fields
         if magic != MAGIC:
-            raise _no_magic(head)
+            raise _no_magic(data[offset : offset + HEADER_SIZE])
         if version != VERSION:
             raise FrameError(
                 "version", f"frame of version {version}; this program speaks {VERSION}"
@@ -206,15 +232,12 @@ class FrameReader:
             raise FrameError(
                 "length", f"frame body of {length} bytes is over the limit {self._max_body_bytes}"
             )
-        self._fields = fields
-        return end
 
-    def _finish(self, fields: tuple[int, ...], body: bytes) -> Frame:
+    def _finish(self, fields: tuple[int, ...], head: bytes, body: bytes) -> Frame:
         _, _, frame_type, flags, _, checksum, sender, term, request_id, count, _ = fields
         if checksum or not self._checksum_optional:
-            head = self._head
-            covered = body[:APPEND_FIELDS_SIZE] if frame_type == FrameType.APPEND_ENTRIES else body
-            crc = google_crc32c.value(head[:_CHECKSUM_OFFSET] + bytes(4) + head[_CHECKSUM_END:])
+            covered = body[:APPEND_FIELDS_SIZE] if frame_type == _APPEND_ENTRIES else body
+            crc = google_crc32c.value(head[:_CHECKSUM_OFFSET] + _NO_CHECKSUM + head[_CHECKSUM_END:])
             if google_crc32c.extend(crc, covered) != checksum:
                 raise FrameError("checksum", f"checksum of a frame of type {frame_type} is wrong")
         return Frame(frame_type, flags, sender, term, request_id, count, body)
