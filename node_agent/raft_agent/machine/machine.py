@@ -14,8 +14,6 @@ import msgspec
 
 from raft_agent.consensus.batch import Batch, BatchKind
 from raft_agent.machine.commands import (
-    COMMAND_ERRORS,
-    LENGTH,
     TIME,
     CloseSession,
     Delete,
@@ -27,7 +25,7 @@ from raft_agent.machine.commands import (
     SendMessage,
     SetSetting,
     StateCommand,
-    decode_command,
+    split_commands,
 )
 from raft_agent.machine.entry import Entry
 from raft_agent.machine.index import KeyIndex
@@ -128,10 +126,8 @@ class Machine:
 
     def _apply_commands(self, batch: Batch) -> list[CommandResult]:
         payload = batch.payload
-        size = len(payload)
-        count = batch.count
-        if size < TIME.size:
-            return [_BAD] * count
+        if len(payload) < TIME.size:
+            return [_BAD] * batch.count
         # Clocks of different leaders differ; what people read must not go back.
         time_ms = min(TIME.unpack_from(payload)[0], _LAST_TIME_MS)
         if time_ms > self.time_ms:
@@ -142,35 +138,25 @@ class Machine:
         time_ms = self.time_ms
         in_session = self._sessions.apply_once
         apply = self._apply_to_state
+        put = self._put
         results: list[CommandResult] = []
         add = results.append
-        put = self._put
-        length_at = LENGTH.unpack_from
-        start = TIME.size + LENGTH.size
-        for index in range(batch.first_index, batch.first_index + count):
-            end = start + length_at(payload, start - LENGTH.size)[0] if start <= size else size + 1
-            if end > size:
-                # Lengths that don't add up: what follows can't be told apart, on any node.
-                add(_BAD)
-                start = size + 1
-                continue
-            try:
-                command = decode_command(payload[start:end])
-            except COMMAND_ERRORS:
+        index = batch.first_index
+        for command in split_commands(payload, batch.count):
+            kind = type(command)
+            if kind is Put:
+                add(put(command, index))  # type: ignore[arg-type]
+            elif kind is InSession:
+                add(in_session(command, index, term, time_ms, apply))  # type: ignore[arg-type]
+            elif kind is SendMessage:
+                add(self._send(command, index))  # type: ignore[arg-type]
+            elif kind is Delete:
+                add(self._delete(command, index))  # type: ignore[arg-type]
+            elif command is None:
                 add(_BAD)
             else:
-                kind = type(command)
-                if kind is Put:
-                    add(put(command, index))  # type: ignore[arg-type]
-                elif kind is InSession:
-                    add(in_session(command, index, term, time_ms, apply))  # type: ignore[arg-type]
-                elif kind is SendMessage:
-                    add(self._send(command, index))  # type: ignore[arg-type]
-                elif kind is Delete:
-                    add(self._delete(command, index))  # type: ignore[arg-type]
-                else:
-                    add(self._others[kind](command, index))
-            start = end + LENGTH.size
+                add(self._others[kind](command, index))
+            index += 1
         return results
 
     def _once(self, command: Once, index: int) -> CommandResult:

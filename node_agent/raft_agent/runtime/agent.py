@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import count
 from pathlib import Path
 
@@ -34,6 +34,7 @@ from raft_agent.consensus.types import (
     TransferDone,
 )
 from raft_agent.logs import LogContext
+from raft_agent.machine.commands import Command
 from raft_agent.machine.machine import Machine
 from raft_agent.runtime.barriers import Barriers
 from raft_agent.runtime.changes import Changes
@@ -377,8 +378,8 @@ class Agent:
 
     # --- Host
 
-    def propose(self, command: bytes, done: Callable[[Outcome], None]) -> None:
-        self._proposals.add(command, done)
+    def propose(self, commands: Sequence[Command], done: Callable[[Outcome], None]) -> None:
+        self._proposals.add(commands, done)
 
     def read_barrier(self, done: Callable[[Failure | None], None], *, lease: bool = False) -> None:
         self._barriers.add(done, lease=lease)
@@ -406,7 +407,7 @@ class Agent:
         return self._doorkeeper.challenge()
 
     def is_leader(self) -> bool:
-        return self.node.role is Role.LEADER
+        return self.node.state.leadership is not None
 
     def leader_name(self) -> str | None:
         return self._views.leader_name()

@@ -6,16 +6,20 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 
+import msgspec
+
 from raft_agent.api.host import Applied, Failure, Outcome
 from raft_agent.api.protocol import ErrorCode
 from raft_agent.consensus.batch import Batch
 from raft_agent.consensus.types import Event, Propose, Proposed
-from raft_agent.machine.commands import join_commands
+from raft_agent.machine.commands import Command, encode_commands, join_commands
 
 Done = Callable[[Outcome], None]
 
 MAX_BATCH_BYTES = 1 << 20
 MAX_BATCH_COMMANDS = 4096
+
+_NOTHING = memoryview(b"")
 
 LOST = Failure(
     ErrorCode.NOT_LEADER,
@@ -30,45 +34,56 @@ SKIPPED = Failure(
 )
 
 
+class _Group(msgspec.Struct):
+    """Commands that were handed over together; `encoded` holds all `count` of them."""
+
+    encoded: memoryview
+    count: int
+    done: Done
+
+
 class Proposals:
     """Commands of one turn of the loop become one batch (two, when they are large)."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, feed: Callable[[Event], None]) -> None:
         self._loop = loop
         self._feed = feed
-        self._gathered: list[tuple[bytes, Done]] = []
-        self._proposed: dict[int, list[Done]] = {}
-        self._logged: dict[int, list[tuple[int, list[Done]]]] = {}
+        self._gathered: list[_Group] = []
+        self._proposed: dict[int, list[_Group]] = {}
+        self._logged: dict[int, list[tuple[int, list[_Group]]]] = {}
         self._tag = 0
         self._led_before = False
 
-    def add(self, command: bytes, done: Done) -> None:
+    def add(self, commands: Sequence[Command], done: Done) -> None:
         if not self._gathered:
             self._loop.call_soon(self._flush)
-        self._gathered.append((command, done))
+        self._gathered.append(_Group(encode_commands(commands), len(commands), done))
 
     def _flush(self) -> None:
         gathered, self._gathered = self._gathered, []
-        commands: list[bytes] = []
-        dones: list[Done] = []
-        size = 0
-        for command, done in gathered:
-            if commands and (
-                size + len(command) > MAX_BATCH_BYTES or len(commands) == MAX_BATCH_COMMANDS
+        groups: list[_Group] = []
+        size = count = 0
+        for group in gathered:
+            more = len(group.encoded)
+            if groups and (
+                size + more > MAX_BATCH_BYTES or count + group.count > MAX_BATCH_COMMANDS
             ):
-                self._propose(commands, dones)
-                commands, dones, size = [], [], 0
-            commands.append(command)
-            dones.append(done)
-            size += len(command)
-        if commands:
-            self._propose(commands, dones)
+                self._propose(groups, count)
+                groups, size, count = [], 0, 0
+            groups.append(group)
+            size += more
+            count += group.count
+        if groups:
+            self._propose(groups, count)
 
-    def _propose(self, commands: list[bytes], dones: list[Done]) -> None:
+    def _propose(self, groups: list[_Group], count: int) -> None:
         self._tag += 1
-        self._proposed[self._tag] = dones
-        payload = join_commands(time.time_ns() // 1_000_000, commands)
-        self._feed(Propose(self._tag, len(commands), payload))
+        self._proposed[self._tag] = groups
+        encoded = [group.encoded for group in groups]
+        payload = join_commands(time.time_ns() // 1_000_000, count, encoded)
+        for group in groups:
+            group.encoded = _NOTHING
+        self._feed(Propose(self._tag, count, payload))
 
     def owns(self, tag: int) -> bool:
         return tag in self._proposed
@@ -85,14 +100,15 @@ class Proposals:
     def applied(self, batch: Batch, results: Sequence[object] | None) -> None:
         """Answer whoever waits for this batch; what another one took the place of is lost."""
         waiting = self._logged.pop(batch.first_index, ()) if self._logged else ()
-        for term, dones in waiting:
+        for term, groups in waiting:
             if term == batch.term and results is not None:
-                index = batch.first_index
-                for done, result in zip(dones, results, strict=True):
-                    done(Applied(index, term, result))
-                    index += 1
+                start = 0
+                for group in groups:
+                    stop = start + group.count
+                    group.done(Applied(batch.first_index + start, term, results[start:stop]))
+                    start = stop
             else:
-                _tell(dones, LOST)
+                _tell(groups, LOST)
         if self._led_before:
             self._drop_overwritten(batch.last_index)
 
@@ -100,8 +116,8 @@ class Proposals:
         """A snapshot took the place of the entries up to `index`: what became of those that this
         node had proposed there can't be told any more."""
         for first_index in [first for first in self._logged if first <= index]:
-            for _, dones in self._logged.pop(first_index):
-                _tell(dones, SKIPPED)
+            for _, groups in self._logged.pop(first_index):
+                _tell(groups, SKIPPED)
 
     def stepped_down(self) -> None:
         """From now on another leader's batches may stand where this node's were."""
@@ -109,27 +125,26 @@ class Proposals:
 
     def _drop_overwritten(self, last_index: int) -> None:
         for first_index in [first for first in self._logged if first <= last_index]:
-            for _, dones in self._logged.pop(first_index):
-                _tell(dones, LOST)
+            for _, groups in self._logged.pop(first_index):
+                _tell(groups, LOST)
         self._led_before = bool(self._logged)
 
     def give_up(self, failure: Failure) -> None:
         """The node ends or its disk failed: what is in the log may still be committed by others,
         what was only gathered will not."""
-        for _, done in self._gathered:
-            done(failure)
-        self._gathered = []
+        gathered, self._gathered = self._gathered, []
+        _tell(gathered, failure)
         unknown = Failure(
             ErrorCode.UNKNOWN_OUTCOME,
             f"{failure.error}; the write may still happen",
             "Read the key back before you write it again",
         )
         for waiting in self._logged.values():
-            for _, dones in waiting:
-                _tell(dones, unknown)
+            for _, groups in waiting:
+                _tell(groups, unknown)
         self._logged.clear()
 
 
-def _tell(dones: list[Done], failure: Failure) -> None:
-    for done in dones:
-        done(failure)
+def _tell(groups: list[_Group], failure: Failure) -> None:
+    for group in groups:
+        group.done(failure)
