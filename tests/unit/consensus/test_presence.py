@@ -12,6 +12,7 @@ from raft_agent.consensus.types import (
     PeerConnected,
     PreVote,
     Removed,
+    TimerExpired,
     TransferLeadership,
 )
 from tests.unit.consensus.harness import Cluster, member
@@ -74,6 +75,7 @@ def test_a_learner_that_hears_its_leader_asks_nobody() -> None:
     server.now_us = due_us - 1
     server.receive(1, Heartbeat(1, 2, 1, 0, 0))
     server.now_us = due_us
+    server.step(TimerExpired())
     assert not sends(Announce, server.history)
 
 
