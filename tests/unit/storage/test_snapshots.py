@@ -370,8 +370,8 @@ def test_a_wrong_checksum_is_noticed(directory: Path, snapshots: SnapshotStore) 
 
 def test_a_snapshot_that_is_not_complete_is_not_installed(snapshots: SnapshotStore) -> None:
     data = snapshot_bytes(50)
-    said = (50, 1, len(data), 12345)
-    snapshots.write_chunk(WriteSnapshot(*said, 0, data[:-1]))
+    said = (50, 1, len(data) + 1, google_crc32c.value(data))
+    snapshots.write_chunk(WriteSnapshot(*said, 0, data))
     assert snapshots.install(InstallSnapshot(*said)) is None
 
 
