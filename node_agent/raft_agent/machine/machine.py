@@ -94,6 +94,8 @@ class Machine:
         self._index = KeyIndex()
         self._message_log = MessageLog(messages_keep)
         self._history = History(history_keep)
+        # Of the batch that is being applied, on their way into the history.
+        self._changes: Changes = []
         self._sessions = Sessions()
         self._one_shots = OneShots()
         # Snapshots being taken, which want to know what a key was before it changes.
@@ -157,7 +159,13 @@ class Machine:
             else:
                 add(self._others[kind](command, index))
             index += 1
+        self._note_changes()
         return results
+
+    def _note_changes(self) -> None:
+        if self._changes:
+            self._history.extend(self._changes)
+            self._changes = []
 
     def _once(self, command: Once, index: int) -> CommandResult:
         return self._one_shots.apply_once(
@@ -177,6 +185,7 @@ class Machine:
         problem = problem_with(name, value)
         if problem:
             return BadValue(problem)
+        self._note_changes()  # those that came before a smaller history_keep
         self.settings = msgspec.structs.replace(self.settings, **{name: value})
         self._message_log.set_keep(self.settings.messages_keep)
         self._history.set_keep(self.settings.history_keep)
@@ -203,7 +212,7 @@ class Machine:
                 key, command.value, revision, old.create_revision, old.version + 1
             )
         change = KeyChange(key, command.value, revision, index)
-        self._history.append(change)
+        self._changes.append(change)
         if self.watches.watches_keys:
             self.watches.key_changed(change)
         return WriteDone(revision)
@@ -222,7 +231,7 @@ class Machine:
         del self._entries[key]
         self._index.remove(key)
         change = KeyChange(old.key, None, self.revision, index)
-        self._history.append(change)
+        self._changes.append(change)
         if self.watches.watches_keys:
             self.watches.key_changed(change)
         return WriteDone(self.revision, 1)
