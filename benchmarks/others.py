@@ -89,14 +89,10 @@ class Etcd:
             yield etcd
 
     def _etcdctl(self, *arguments: str, timeout_s: float = 120) -> str:
+        endpoints = ",".join(self.endpoints)
+        command = ["etcdctl", "--command-timeout=60s", "--endpoints", endpoints, *arguments]
         done = subprocess.run(  # noqa: S603
-            [
-                "etcdctl",
-                "--command-timeout=60s",
-                "--endpoints",
-                ",".join(self.endpoints),
-                *arguments,
-            ],
+            command,
             env={"ETCDCTL_API": "3", "PATH": "/usr/bin:/bin:/usr/local/bin"},
             capture_output=True,
             text=True,
