@@ -161,6 +161,7 @@ def main() -> int:
     arguments = parser.parse_args()
     done = run_rounds(arguments.rounds, arguments.seconds)
     if arguments.json:
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
         arguments.json.write_text(json.dumps(done, indent=1) + "\n")
     print(f"{versions()}, {len(done)} rounds\n\n{tables(done)}")
     return 0 if all(run.get("is_sound", True) for found in done for run in found.values()) else 1

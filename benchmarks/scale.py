@@ -160,6 +160,7 @@ def main() -> int:
     arguments = parser.parse_args()
     curves = measure(arguments.seconds, arguments.most_keys)
     if arguments.json:
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
         arguments.json.write_text(json.dumps(curves, indent=1) + "\n")
     print(tables(curves))
     return 0
