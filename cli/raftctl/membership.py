@@ -59,13 +59,16 @@ def show_change(context: Context, result: MembershipResult) -> None:
     out.result(text, result)
 
 
-def wait_until_voter(context: Context, name: str, result: MembershipResult) -> MembershipResult:
-    """Show how NAME catches up, until it is a voter; the result to show then.
+def wait_until_voter(
+    context: Context, name: str, result: MembershipResult, *, replaced: str = ""
+) -> MembershipResult:
+    """Show how NAME catches up, until it is a voter, and `replaced` is none any more; the result to
+    show then: the agent's own when there was nothing to wait for.
 
     Raises CommandError when it is no member any more, or when nobody tells how it goes on.
     """
     try:
-        return _wait_until_voter(context, name, result)
+        return _wait_until_voter(context, name, result, replaced)
     except (CommandError, KeyboardInterrupt) as stop:
         if isinstance(stop, CommandError) and stop.code == FAILED:
             raise
@@ -77,24 +80,25 @@ def wait_until_voter(context: Context, name: str, result: MembershipResult) -> M
         ) from stop
 
 
-def _is_voter(name: str) -> str:
-    return f"{name} is a voter now"
-
-
-def _wait_until_voter(context: Context, name: str, result: MembershipResult) -> MembershipResult:
+def _wait_until_voter(
+    context: Context, name: str, first: MembershipResult, replaced: str
+) -> MembershipResult:
     import msgspec  # noqa: PLC0415
 
     from raft_agent.api import protocol  # noqa: PLC0415
 
     told_at = time.monotonic()
     told = ""
+    result = first
     while True:
         found = next((item for item in result.members if item.name == name), None)
         if found is None:
             raise CommandError(f"{name} is no member any more: somebody has removed it")
         if found.role == "voter" and not result.pending:
-            note = result.note if "already" in result.note else _is_voter(name)
-            return msgspec.structs.replace(result, note=note)
+            if result is first:
+                return first
+            place = f", in place of {replaced}" if replaced else ""
+            return msgspec.structs.replace(result, note=f"{name} is a voter now{place}")
         if found.role == "learner" and not found.state:
             return result
         if time.monotonic() - told_at >= _TELL_EVERY_S:
@@ -155,8 +159,6 @@ def join(name: str, address: str, learner: bool, replace: str, no_wait: bool) ->
     The leader dials ADDR and adds it as a learner; once it has caught up it becomes a voter. Asking
     again is harmless.
     """
-    import msgspec  # noqa: PLC0415
-
     from raft_agent.api import protocol  # noqa: PLC0415
 
     if learner and replace:
@@ -165,10 +167,7 @@ def join(name: str, address: str, learner: bool, replace: str, no_wait: bool) ->
     request = protocol.Join(id=1, name=name, address=address, learner=learner, replace=replace)
     result = change(context, request)
     if not (no_wait or learner):
-        result = wait_until_voter(context, name, result)
-        if replace and result.note == _is_voter(name):
-            note = f"{result.note}, in place of {replace}"
-            result = msgspec.structs.replace(result, note=note)
+        result = wait_until_voter(context, name, result, replaced=replace)
     show_change(context, result)
 
 

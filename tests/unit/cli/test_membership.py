@@ -85,7 +85,9 @@ def test_whom_a_new_member_replaces_is_asked_for_in_the_same_step(
     with Follower(*at, "join", "node-04", ADDRESS, "--replace", "node-02") as join:
         assert "100" in join.note()
         served.call(served.host.have_voter, "node-04")
-        assert join.line() == "✓ node-04 is a member already"
+        assert join.line() == "✓ node-04 is a voter now, in place of node-02"
+    again = raftctl(*at, "join", "node-04", ADDRESS, "--replace", "node-02")
+    assert said(again)[1].splitlines()[0] == "✓ node-04 is a member already"
     with Follower(*at, "join", "node-05", ADDRESS, "--replace", "node-04") as join:
         assert "100" in join.note()
         served.call(served.host.have_voter, "node-05")
