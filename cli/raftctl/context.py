@@ -155,10 +155,10 @@ def agent_errors(agent: str, *, writes: bool) -> Iterator[None]:
             raise CommandError(
                 f"Outcome unknown: {unknown}",
                 "unknown_outcome",
-                "It may still happen: look before you repeat it",
+                unknown.hint or "It may still happen: look before you repeat it",
             ) from unknown
         raise CommandError(
-            f"{_capital(agent)} does not answer: {unknown}", NOT_REACHABLE
+            f"{_capital(agent)} does not answer: {unknown}", NOT_REACHABLE, unknown.hint
         ) from unknown
     except sync_client.RequestFailed as refused:
         raise _refusal(refused) from refused
