@@ -50,32 +50,6 @@ def compacted(wanted: int, oldest: int) -> Error:
     )
 
 
-def not_in_cluster() -> Error:
-    return Error(
-        "This node belongs to no cluster yet",
-        ErrorCode.NOT_IN_CLUSTER,
-        "raftctl status says what it waits for",
-    )
-
-
-def no_leader() -> Error:
-    return Error(
-        "No leader is known at the moment",
-        ErrorCode.NO_LEADER,
-        "An election may be going on: try again; "
-        "if it stays so, ask which members answer: raftctl health",
-    )
-
-
-def not_leader(leader: str) -> Error:
-    return Error(
-        "Not leader - send to leader node",
-        ErrorCode.NOT_LEADER,
-        f"Send from leader node: {leader}",
-        leader,
-    )
-
-
 def refused(request: protocol.Request, outcome: Applied) -> Error:
     """The command stands in the log, but it changed nothing."""
     result = outcome.result

@@ -78,7 +78,7 @@ class Changes:
                 done(failure_of(RefusalReason.NOT_LEADER, outcome, ""))
 
         if not self._host.is_leader():
-            done(failure_of(RefusalReason.NOT_LEADER, self._host.leader_name() or "", ""))
+            done(self._host.why_not_leading())
         elif self._memberships.hands_over_before(request):
             self._host.transfer_leadership("", handed_over)
         else:

@@ -29,7 +29,7 @@ from raft_agent.consensus.types import (
     Refused,
     Role,
 )
-from raft_agent.runtime.refusals import failure_of
+from raft_agent.runtime.refusals import failure_of, no_such_member
 from raft_agent.transport.handshake import Hello
 from raft_agent.transport.transport import ProbeFailed, Transport
 
@@ -187,13 +187,13 @@ class Memberships:
                 f"If the old one is gone for good: raftctl leave {name}, then ask again",
             )
         if request.replace and _by_name(configuration, request.replace) is None:
-            return _no_such_member(configuration, request.replace)
+            return no_such_member(configuration, request.replace)
         return None
 
     def _leave(self, configuration: Configuration, request: protocol.Leave, done: Done) -> None:
         member = _by_name(configuration, request.name)
         if member is None:
-            done(_no_such_member(configuration, request.name))
+            done(no_such_member(configuration, request.name))
             return
         change = MembershipChange(remove=(member.id,))
         note = f"{request.name} was removed; its id is refused from now on, its name is free"
@@ -204,7 +204,7 @@ class Memberships:
     ) -> None:
         member = _by_name(configuration, request.name)
         if member is None:
-            done(_no_such_member(configuration, request.name))
+            done(no_such_member(configuration, request.name))
         elif member.id in configuration.voters:
             done(self.result(f"{request.name} is a voter already"))
         else:
@@ -217,7 +217,7 @@ class Memberships:
     ) -> None:
         member = _by_name(configuration, request.name)
         if member is None:
-            done(_no_such_member(configuration, request.name))
+            done(no_such_member(configuration, request.name))
             return
         try:
             address = dial_address(request.address)
@@ -316,8 +316,3 @@ def _by_id(configuration: Configuration, member_id: int) -> Member | None:
 
 def _by_name(configuration: Configuration, name: str) -> Member | None:
     return next((m for m in configuration.members if m.name == name), None)
-
-
-def _no_such_member(configuration: Configuration, name: str) -> Failure:
-    names = ", ".join(sorted(member.name for member in configuration.members))
-    return Failure(ErrorCode.NO_SUCH_MEMBER, f"{name} is no member", f"The members are: {names}")

@@ -20,6 +20,8 @@ import msgspec
 from raft_agent.api import protocol
 from raft_agent.api.host import Failure
 from raft_agent.api.server import ApiServer
+from raft_agent.consensus.types import RefusalReason
+from raft_agent.runtime.refusals import failure_of
 from tests.unit.api.single_node import SingleNode
 
 TIMEOUT_S = 20.0
@@ -115,6 +117,11 @@ class Node(SingleNode):
         if not self.fresh_note:
             return status
         return msgspec.structs.replace(status, cluster_id="", members=[], voters=[], leader=None)
+
+    def why_not_leading(self) -> Failure:
+        if self.fresh_note:
+            return failure_of(RefusalReason.FRESH, "", "")
+        return super().why_not_leading()
 
     def health(self) -> protocol.HealthResult:
         if self.fresh_note:

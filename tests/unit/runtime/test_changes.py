@@ -64,8 +64,8 @@ class Node:
     def is_leader(self) -> bool:
         return self.leads
 
-    def leader_name(self) -> str | None:
-        return "node-03"
+    def why_not_leading(self) -> Failure:
+        return NOT_LEADER
 
     def forward(self, request: protocol.Request, done: Callable[[bytes | Failure], None]) -> None:
         self.forwarded.append(request)
