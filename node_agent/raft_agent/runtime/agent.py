@@ -248,6 +248,7 @@ class Agent:
     def _give_up(self, failure: Failure) -> None:
         self._proposals.give_up(failure)
         self._barriers.give_up(failure)
+        self._changes.give_up(failure)
         self._memberships.give_up(failure)
 
     def _say_what_is_awaited(self) -> None:

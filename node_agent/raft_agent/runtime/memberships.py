@@ -42,23 +42,25 @@ _REPLY = msgspec.msgpack.Decoder(protocol.Reply)
 _RESULT = msgspec.msgpack.Decoder(protocol.MembershipResult)
 
 _PROBE_TIMEOUT_S = 2.0
+# However late it is: in less time a good address would be called a bad one.
+_PROBE_AT_LEAST_S = 0.5
 _RETRY_S = 0.05
-# Another change, or a new leader's first entry, is through by then, or something is wrong.
-_PATIENCE_S = 3.0
+# Another change, or a new leader's first entry, may be through in a moment.
 _PASSING = frozenset(
     {RefusalReason.CHANGE_PENDING, RefusalReason.NOT_READY, RefusalReason.TRANSFERRING}
 )
 
 
-class _Wanted:
-    """A change that is tried until it is refused for good. `note`: what to say when it is done."""
+class _Wanted(msgspec.Struct, eq=False):
+    """A request that is tried until it is refused for good, or until `give_up_at` in the loop's
+    time. `change`: what it comes to; `note`: what to say when that is done.
+    """
 
-    def __init__(self, change: MembershipChange, done: Done, give_up_at: float) -> None:
-        self.change = change
-        self.done = done
-        self.give_up_at = give_up_at
-        self.force = False
-        self.note = ""
+    request: MembershipRequest
+    done: Done
+    give_up_at: float
+    change: MembershipChange = MembershipChange()
+    note: str = ""
 
 
 class Memberships:
@@ -86,25 +88,30 @@ class Memberships:
 
     # --- requests
 
-    def change(self, request: MembershipRequest, done: Done) -> None:
-        """Carry out `request`; this node leads."""
+    def change(self, request: MembershipRequest, done: Done, give_up_at: float) -> None:
+        """Carry out `request`; this node leads. What only has to wait its turn is refused when that
+        has not come by `give_up_at`, in the loop's time."""
+        wanted = _Wanted(request, done, give_up_at)
         configuration = self._node.configuration
         if self._given_up is not None or configuration is None:
             done(self._given_up or failure_of(RefusalReason.FRESH, "", ""))
         elif isinstance(request, protocol.Join):
-            task = self._loop.create_task(self._join(request, done))
+            task = self._loop.create_task(self._join(wanted, request))
             self._joins[task] = done
             task.add_done_callback(lambda task: self._joins.pop(task, None))
         elif isinstance(request, protocol.Leave):
-            self._leave(configuration, request, done)
+            self._leave(configuration, wanted, request)
         elif isinstance(request, protocol.MemberPromote):
-            self._promote(configuration, request, done)
+            self._promote(configuration, wanted, request)
         else:
-            self._update(configuration, request, done)
+            self._update(configuration, wanted, request)
 
-    async def _join(self, request: protocol.Join, done: Done) -> None:
+    async def _join(self, wanted: _Wanted, request: protocol.Join) -> None:
+        done = wanted.done
+        left_s = wanted.give_up_at - self._loop.time()
+        patience_s = min(_PROBE_TIMEOUT_S, max(left_s, _PROBE_AT_LEAST_S))
         try:
-            hello = await self._transport.probe(request.address, _PROBE_TIMEOUT_S)
+            hello = await self._transport.probe(request.address, patience_s)
         except ProbeFailed as failed:
             done(
                 Failure(
@@ -129,15 +136,15 @@ class Memberships:
         is_learner = member.id in configuration.learners
         if known is None:
             change = MembershipChange(add=(member,), joining=() if request.learner else (joining,))
-            self._want(change, done, note=f"{request.name} was added as a learner")
+            self._want(wanted, change, f"{request.name} was added as a learner")
         elif is_learner and not request.learner and joining not in configuration.joining:
             # It was added before, to stay a learner or to replace nobody.
             change = MembershipChange(joining=(joining,), update=(member,))
             note = f"{request.name} becomes a voter as soon as it has caught up"
-            self._want(change, done, note=note)
+            self._want(wanted, change, note)
         elif known.address != request.address:
             change = MembershipChange(update=(member,))
-            self._want(change, done, note=f"{request.name} is a member already; its address moved")
+            self._want(wanted, change, f"{request.name} is a member already; its address moved")
         else:
             done(self.result(f"{request.name} is a member already"))
 
@@ -190,43 +197,45 @@ class Memberships:
             return no_such_member(configuration, request.replace)
         return None
 
-    def _leave(self, configuration: Configuration, request: protocol.Leave, done: Done) -> None:
+    def _leave(
+        self, configuration: Configuration, wanted: _Wanted, request: protocol.Leave
+    ) -> None:
         member = _by_name(configuration, request.name)
         if member is None:
-            done(no_such_member(configuration, request.name))
+            wanted.done(no_such_member(configuration, request.name))
             return
         change = MembershipChange(remove=(member.id,))
         note = f"{request.name} was removed; its id is refused from now on, its name is free"
-        self._want(change, done, force=request.force, note=note)
+        self._want(wanted, change, note)
 
     def _promote(
-        self, configuration: Configuration, request: protocol.MemberPromote, done: Done
+        self, configuration: Configuration, wanted: _Wanted, request: protocol.MemberPromote
     ) -> None:
         member = _by_name(configuration, request.name)
         if member is None:
-            done(no_such_member(configuration, request.name))
+            wanted.done(no_such_member(configuration, request.name))
         elif member.id in configuration.voters:
-            done(self.result(f"{request.name} is a voter already"))
+            wanted.done(self.result(f"{request.name} is a voter already"))
         else:
             change = MembershipChange(joining=(Joining(member.id),))
             note = f"{request.name} becomes a voter as soon as it has caught up"
-            self._want(change, done, note=note)
+            self._want(wanted, change, note)
 
     def _update(
-        self, configuration: Configuration, request: protocol.MemberUpdate, done: Done
+        self, configuration: Configuration, wanted: _Wanted, request: protocol.MemberUpdate
     ) -> None:
         member = _by_name(configuration, request.name)
         if member is None:
-            done(no_such_member(configuration, request.name))
+            wanted.done(no_such_member(configuration, request.name))
             return
         try:
             address = dial_address(request.address)
         except ValueError as error:
-            done(Failure(ErrorCode.BAD_REQUEST, f"An address {error}"))
+            wanted.done(Failure(ErrorCode.BAD_REQUEST, f"An address {error}"))
             return
         moved = Member(member.id, member.name, address)
         note = f"{request.name} is dialled at {address} from now on"
-        self._want(MembershipChange(update=(moved,)), done, note=note)
+        self._want(wanted, MembershipChange(update=(moved,)), note)
 
     def hands_over_before(self, request: MembershipRequest) -> bool:
         """Whether this leader is the one that is to leave, and there is somebody to lead then."""
@@ -239,11 +248,8 @@ class Memberships:
 
     # --- the core's answers
 
-    def _want(
-        self, change: MembershipChange, done: Done, *, note: str, force: bool = False
-    ) -> None:
-        wanted = _Wanted(change, done, self._loop.time() + _PATIENCE_S)
-        wanted.note, wanted.force = note, force
+    def _want(self, wanted: _Wanted, change: MembershipChange, note: str) -> None:
+        wanted.change, wanted.note = change, note
         self._ask(wanted)
 
     def _ask(self, wanted: _Wanted) -> None:
@@ -252,7 +258,8 @@ class Memberships:
             return
         tag = self._next_tag()
         self._wanted[tag] = wanted
-        self._feed(ChangeMembership(tag, wanted.change, force=wanted.force))
+        force = isinstance(wanted.request, protocol.Leave) and wanted.request.force
+        self._feed(ChangeMembership(tag, wanted.change, force=force))
 
     def owns(self, tag: int) -> bool:
         return tag in self._wanted

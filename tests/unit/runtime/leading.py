@@ -146,7 +146,8 @@ class Leader:
         """What whoever asks is told."""
         told: asyncio.Future[protocol.MembershipResult | Failure]
         told = asyncio.get_running_loop().create_future()
-        self.memberships.change(request, told.set_result)  # type: ignore[arg-type]
+        give_up_at = asyncio.get_running_loop().time() + 3
+        self.memberships.change(request, told.set_result, give_up_at)  # type: ignore[arg-type]
         return await told
 
     async def refusal(self, request: protocol.MembershipRequest) -> Failure:
