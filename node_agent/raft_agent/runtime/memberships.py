@@ -125,7 +125,9 @@ class Memberships:
         if configuration is None or self._node.role is not Role.LEADER:
             done(failure_of(RefusalReason.NOT_LEADER, "", ""))
             return
-        problem = self._problem(configuration, request, hello)
+        problem = _problem(configuration, request, hello) or _role_problem(
+            configuration, request, hello.member_id
+        )
         if problem is not None:
             done(problem)
             return
@@ -133,12 +135,13 @@ class Memberships:
         member = Member(hello.member_id, request.name, request.address)
         replaced = _by_name(configuration, request.replace) if request.replace else None
         joining = Joining(member.id, replaced.id if replaced else 0)
-        is_learner = member.id in configuration.learners
+        asked_before = _joining(configuration, member.id)
+        becomes_more = not request.learner and member.id in configuration.learners
         if known is None:
             change = MembershipChange(add=(member,), joining=() if request.learner else (joining,))
             self._want(wanted, change, f"{request.name} was added as a learner")
-        elif is_learner and not request.learner and joining not in configuration.joining:
-            # It was added before, to stay a learner or to replace nobody.
+        elif becomes_more and (asked_before is None or (replaced and asked_before != joining)):
+            # It was added before, to stay a learner or to replace somebody else.
             change = MembershipChange(joining=(joining,), update=(member,))
             note = f"{request.name} becomes a voter as soon as it has caught up"
             self._want(wanted, change, note)
@@ -147,55 +150,6 @@ class Memberships:
             self._want(wanted, change, f"{request.name} is a member already; its address moved")
         else:
             done(self.result(f"{request.name} is a member already"))
-
-    def _problem(
-        self, configuration: Configuration, request: protocol.Join, hello: Hello
-    ) -> Failure | None:
-        """Why whoever answered can't be added under that name."""
-        name, where = request.name, f"at {request.address}"
-        known = _by_id(configuration, hello.member_id)
-        namesake = _by_name(configuration, name)
-        if hello.name != name:
-            return Failure(
-                ErrorCode.REFUSED,
-                f"{hello.name} answers {where}, not {name}",
-                f"Give it the name it has: raftctl join {hello.name} {request.address}",
-            )
-        if hello.cluster_id not in ("", configuration.cluster_id):
-            return Failure(
-                ErrorCode.REFUSED,
-                f"{name} belongs to another cluster already: {hello.cluster_id}",
-                "A node's data directory is its membership: give it an empty one to join this",
-            )
-        if hello.member_id in configuration.removed:
-            return Failure(
-                ErrorCode.REFUSED,
-                f"The id of {name} was a member once and was removed; ids are refused for ever",
-                "Stop it, empty its data directory, start it and ask again: it gets a new id",
-            )
-        if known is not None and not hello.cluster_id and hello.member_id in configuration.voters:
-            return Failure(
-                ErrorCode.REFUSED,
-                f"{name} is a voter of this cluster but has no log: what it promised is gone",
-                f"raftctl leave {name}; then empty its data directory, start it, and: "
-                f"raftctl join {name} {request.address}",
-            )
-        if known is None and hello.cluster_id:
-            return Failure(
-                ErrorCode.REFUSED,
-                f"{name} has a log of this cluster but is no member of it",
-                "Stop it, empty its data directory, start it and ask again",
-            )
-        if known is None and namesake is not None:
-            return Failure(
-                ErrorCode.REFUSED,
-                f"There is a member {name} already, with another id: the data directory {where} is "
-                "new",
-                f"If the old one is gone for good: raftctl leave {name}, then ask again",
-            )
-        if request.replace and _by_name(configuration, request.replace) is None:
-            return no_such_member(configuration, request.replace)
-        return None
 
     def _leave(
         self, configuration: Configuration, wanted: _Wanted, request: protocol.Leave
@@ -302,6 +256,89 @@ class Memberships:
         )
         for entry in wanted.values():
             entry.done(unknown)
+
+
+def _problem(configuration: Configuration, request: protocol.Join, hello: Hello) -> Failure | None:
+    """Why whoever answered can't be added under that name."""
+    name, where = request.name, f"at {request.address}"
+    known = _by_id(configuration, hello.member_id)
+    namesake = _by_name(configuration, name)
+    if hello.name != name:
+        return Failure(
+            ErrorCode.REFUSED,
+            f"{hello.name} answers {where}, not {name}",
+            f"Give it the name it has: raftctl join {hello.name} {request.address}",
+        )
+    if hello.cluster_id not in ("", configuration.cluster_id):
+        return Failure(
+            ErrorCode.REFUSED,
+            f"{name} belongs to another cluster already: {hello.cluster_id}",
+            "A node's data directory is its membership: give it an empty one to join this",
+        )
+    if hello.member_id in configuration.removed:
+        return Failure(
+            ErrorCode.REFUSED,
+            f"The id of {name} was a member once and was removed; ids are refused for ever",
+            "Stop it, empty its data directory, start it and ask again: it gets a new id",
+        )
+    if known is not None and not hello.cluster_id and hello.member_id in configuration.voters:
+        return Failure(
+            ErrorCode.REFUSED,
+            f"{name} is a voter of this cluster but has no log: what it promised is gone",
+            f"raftctl leave {name}; then empty its data directory, start it, and: "
+            f"raftctl join {name} {request.address}",
+        )
+    if known is None and hello.cluster_id:
+        return Failure(
+            ErrorCode.REFUSED,
+            f"{name} has a log of this cluster but is no member of it",
+            "Stop it, empty its data directory, start it and ask again",
+        )
+    if known is None and namesake is not None:
+        return Failure(
+            ErrorCode.REFUSED,
+            f"There is a member {name} already, with another id: the data directory {where} is new",
+            f"If the old one is gone for good: raftctl leave {name}, then ask again",
+        )
+    return None
+
+
+def _role_problem(
+    configuration: Configuration, request: protocol.Join, member_id: int
+) -> Failure | None:
+    """Why it can't be the learner that is asked for, or take the place of `replace`. Who asks again
+    for what has come about finds nobody any more to replace."""
+    name = request.name
+    replaced = _by_name(configuration, request.replace) if request.replace else None
+    empty_it = "then empty its data directory, start it, and:"
+    as_learner = f"raftctl leave {name}; {empty_it} raftctl join {name} {request.address} --learner"
+    if replaced is not None and replaced.id == member_id:
+        return Failure(
+            ErrorCode.REFUSED,
+            f"{name} can't take its own place",
+            "Name the member that is to go: --replace NAME",
+        )
+    if member_id not in configuration.voters:
+        if request.replace and replaced is None:
+            return no_such_member(configuration, request.replace)
+        if request.learner and _joining(configuration, member_id) is not None:
+            what = f"{name} was asked for as a voter, and becomes one once it has caught up"
+            return Failure(ErrorCode.REFUSED, what, as_learner)
+        return None
+    if request.learner:
+        what = f"{name} is a voter, and voters don't become learners"
+        return Failure(ErrorCode.REFUSED, what, as_learner)
+    if replaced is not None and replaced.id in (*configuration.voters, *configuration.learners):
+        return Failure(
+            ErrorCode.REFUSED,
+            f"{name} is a voter already, so {replaced.name} does not go in the same step",
+            f"raftctl leave {replaced.name}",
+        )
+    return None
+
+
+def _joining(configuration: Configuration, member_id: int) -> Joining | None:
+    return next((entry for entry in configuration.joining if entry.id == member_id), None)
 
 
 def membership_result(reply: bytes) -> protocol.MembershipResult | Failure:

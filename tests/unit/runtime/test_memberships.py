@@ -77,6 +77,47 @@ def test_asking_again_changes_nothing_and_succeeds() -> None:
     run(test)
 
 
+def test_asking_again_for_a_replacement_that_has_come_about_succeeds() -> None:
+    async def test() -> None:
+        leader = Leader(configuration((1, 3, 4)))
+        request = join(replace="node-02")
+        note = await joined(leader, request, hello(4, cluster_id=CLUSTER))
+        assert note == "node-04 is a member already"
+
+    run(test)
+
+
+def test_asking_again_while_a_replacement_goes_on_leaves_it_as_it_is() -> None:
+    async def test() -> None:
+        leader = Leader(configuration((1, 2, 3)))
+        for request in (join(replace="node-02"), join(replace="node-02"), join()):
+            await joined(leader, request, hello(4))
+            assert leader.configuration.joining == (Joining(4, 2),)
+        await joined(leader, join(replace="node-03"), hello(4))
+        assert leader.configuration.joining == (Joining(4, 3),)
+        # The joint configuration, in which whom it replaces is still a member on its way out.
+        promoted = MembershipChange(promote=(4,), remove=(3,))
+        leader.are_awake = False
+        leader.server.node.progress[4].had_entries = True
+        leader.feed(ChangeMembership(1 << 40, promoted, force=True))
+        assert leader.configuration.voters == (1, 2, 4)
+        assert member(3) in leader.configuration.members
+        note = await joined(leader, join(replace="node-03"), hello(4, cluster_id=CLUSTER))
+        assert note == "node-04 is a member already"
+
+    run(test)
+
+
+def test_a_learner_that_is_to_become_a_voter_is_not_asked_for_as_one_for_good() -> None:
+    async def test() -> None:
+        leader = alone()
+        await joined(leader, join(), hello(4))
+        refused = await leader.refusal(join(learner=True))
+        assert refused.error.startswith("node-04 was asked for as a voter")
+
+    run(test)
+
+
 def test_a_member_that_joins_from_elsewhere_is_dialled_there() -> None:
     async def test() -> None:
         leader = alone(learners=(4,))
@@ -142,6 +183,24 @@ REFUSALS = [
         "raftctl leave node-02, then ask again",
     ),
     (join(replace="nobody"), hello(4), "nobody is no member", "node-01, node-02, node-03"),
+    (
+        join(2, replace="node-03"),
+        hello(2, cluster_id=CLUSTER),
+        "node-02 is a voter already, so node-03 does not go in the same step",
+        "raftctl leave node-03",
+    ),
+    (
+        join(2, replace="node-02"),
+        hello(2, cluster_id=CLUSTER),
+        "node-02 can't take its own place",
+        "--replace NAME",
+    ),
+    (
+        join(2, learner=True),
+        hello(2, cluster_id=CLUSTER),
+        "node-02 is a voter, and voters don't become learners",
+        f"raftctl join node-02 {member(2).address} --learner",
+    ),
     (
         protocol.Join(1, "node-04", member(2).address),
         hello(4),
