@@ -92,7 +92,11 @@ def promote(name: str, no_wait: bool) -> None:
 @click.argument("name", type=Utf8())
 @click.argument("address", metavar="ADDR", type=Address())
 def update(name: str, address: str) -> None:
-    """Have the others dial NAME at ADDR from now on. Who it is does not change."""
+    """Have the others dial NAME at ADDR from now on. Who it is does not change.
+
+    For a member that can't reach the others: one that can announces its server.advertise_addr
+    itself.
+    """
     from raft_agent.api import protocol  # noqa: PLC0415
 
     context = current()

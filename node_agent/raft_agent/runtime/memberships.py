@@ -187,6 +187,12 @@ class Memberships:
         except ValueError as error:
             wanted.done(Failure(ErrorCode.BAD_REQUEST, f"An address {error}"))
             return
+        announced = self._transport.announced(member.id)
+        if announced not in ("", address):
+            what = f"{member.name} is there, and announces {announced} by itself"
+            hint = "Set server.advertise_addr in its raft.toml, and restart it"
+            wanted.done(Failure(ErrorCode.REFUSED, what, hint))
+            return
         moved = Member(member.id, member.name, address)
         note = f"{request.name} is dialled at {address} from now on"
         self._want(wanted, MembershipChange(update=(moved,)), note)

@@ -331,6 +331,21 @@ def test_an_update_moves_a_member_unless_another_has_the_address() -> None:
     run(test)
 
 
+def test_a_member_that_announces_where_it_is_is_not_said_to_be_elsewhere() -> None:
+    """Its next announcement would undo the change at once."""
+
+    async def test() -> None:
+        leader = alone(learners=(4,))
+        leader.network.connected[4] = "10.8.8.8:5555"
+        refused = await leader.refusal(protocol.MemberUpdate(1, "node-04", "10.9.9.9:5555"))
+        assert refused.error == "node-04 is there, and announces 10.8.8.8:5555 by itself"
+        assert "server.advertise_addr" in refused.hint
+        done = await leader.ask(protocol.MemberUpdate(1, "node-04", "10.8.8.8:5555"))
+        assert isinstance(done, protocol.MembershipResult)
+
+    run(test)
+
+
 def test_only_a_leader_that_leaves_unforced_with_others_there_hands_over_first() -> None:
     async def test() -> None:
         leader = Leader(configuration((1, 2, 3)))
