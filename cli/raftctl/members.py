@@ -12,6 +12,7 @@ from raftctl.framework import RaftGroup, Utf8
 from raftctl.membership import (
     Address,
     change,
+    if_configuration_option,
     no_wait_option,
     show_change,
     wait_until_voter,
@@ -73,13 +74,15 @@ def member_list() -> None:
     """,
 )
 @click.argument("name", type=Utf8())
+@if_configuration_option
 @no_wait_option
-def promote(name: str, no_wait: bool) -> None:
+def promote(name: str, if_configuration: int, no_wait: bool) -> None:
     """Make the learner NAME a voter, as soon as it has caught up."""
     from raft_agent.api import protocol  # noqa: PLC0415
 
     context = current()
-    result = change(context, protocol.MemberPromote(id=1, name=name))
+    request = protocol.MemberPromote(id=1, name=name, if_configuration=if_configuration)
+    result = change(context, request)
     if not no_wait:
         result = wait_until_voter(context, name, result)
     show_change(context, result)
@@ -91,7 +94,8 @@ def promote(name: str, no_wait: bool) -> None:
 )
 @click.argument("name", type=Utf8())
 @click.argument("address", metavar="ADDR", type=Address())
-def update(name: str, address: str) -> None:
+@if_configuration_option
+def update(name: str, address: str, if_configuration: int) -> None:
     """Have the others dial NAME at ADDR from now on. Who it is does not change.
 
     For a member that can't reach the others: one that can announces its server.advertise_addr
@@ -100,7 +104,10 @@ def update(name: str, address: str) -> None:
     from raft_agent.api import protocol  # noqa: PLC0415
 
     context = current()
-    show_change(context, change(context, protocol.MemberUpdate(id=1, name=name, address=address)))
+    request = protocol.MemberUpdate(
+        id=1, name=name, address=address, if_configuration=if_configuration
+    )
+    show_change(context, change(context, request))
 
 
 @click.group(cls=RaftGroup, examples="raftctl --node node-02 leader transfer node-03")

@@ -11,6 +11,7 @@ from raftctl.context import Context, current
 from raftctl.errors import FAILED, CommandError
 from raftctl.framework import RaftCommand, Utf8
 from raftctl.output import printable
+from raftctl.quantities import MAX_REVISION, Whole
 
 if TYPE_CHECKING:
     from raft_agent.api.protocol import HealthMember, MembershipResult, Request
@@ -37,6 +38,17 @@ class Address(Utf8):
 def no_wait_option(command: Any) -> Any:
     return click.option(
         "--no-wait", is_flag=True, help="Don't wait until it has caught up and is a voter."
+    )(command)
+
+
+def if_configuration_option(command: Any) -> Any:
+    return click.option(
+        "--if-configuration",
+        type=Whole(low=0, high=MAX_REVISION),
+        default=0,
+        metavar="N",
+        help="Only while the members' configuration is that of log index N (0: any), the "
+        "configuration_index of: raftctl -o json member list.",
     )(command)
 
 
@@ -152,8 +164,11 @@ def _progress_line(member: HealthMember) -> str:
 @click.argument("address", metavar="ADDR", type=Address())
 @click.option("--learner", is_flag=True, help="It stays a learner: gets the log, has no vote.")
 @click.option("--replace", metavar="NAME", default="", help="This member goes in the same step.")
+@if_configuration_option
 @no_wait_option
-def join(name: str, address: str, learner: bool, replace: str, no_wait: bool) -> None:
+def join(
+    name: str, address: str, *, learner: bool, replace: str, if_configuration: int, no_wait: bool
+) -> None:
     """Add the node NAME, whose agent runs at ADDR and waits to be joined.
 
     The leader dials ADDR and adds it as a learner; once it has caught up it becomes a voter. Asking
@@ -164,7 +179,14 @@ def join(name: str, address: str, learner: bool, replace: str, no_wait: bool) ->
     if learner and replace:
         raise click.UsageError("--learner and --replace exclude each other")
     context = current()
-    request = protocol.Join(id=1, name=name, address=address, learner=learner, replace=replace)
+    request = protocol.Join(
+        id=1,
+        name=name,
+        address=address,
+        learner=learner,
+        replace=replace,
+        if_configuration=if_configuration,
+    )
     result = change(context, request)
     if not (no_wait or learner):
         result = wait_until_voter(context, name, result, replaced=replace)
@@ -185,7 +207,8 @@ def join(name: str, address: str, learner: bool, replace: str, no_wait: bool) ->
     is_flag=True,
     help="Also when too few of the voters that are left answer at the moment.",
 )
-def leave(name: str, force: bool) -> None:
+@if_configuration_option
+def leave(name: str, force: bool, if_configuration: int) -> None:
     """Remove the member NAME, dead or alive. A leader that leaves hands over first.
 
     Its id is refused for ever, its name is free again. To bring the node back, empty its data
@@ -194,4 +217,5 @@ def leave(name: str, force: bool) -> None:
     from raft_agent.api import protocol  # noqa: PLC0415
 
     context = current()
-    show_change(context, change(context, protocol.Leave(id=1, name=name, force=force)))
+    request = protocol.Leave(id=1, name=name, force=force, if_configuration=if_configuration)
+    show_change(context, change(context, request))

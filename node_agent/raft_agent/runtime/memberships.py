@@ -149,7 +149,7 @@ class Memberships:
             change = MembershipChange(update=(member,))
             self._want(wanted, change, f"{request.name} is a member already; its address moved")
         else:
-            done(self.result(f"{request.name} is a member already"))
+            self._is_so_already(wanted, f"{request.name} is a member already")
 
     def _leave(
         self, configuration: Configuration, wanted: _Wanted, request: protocol.Leave
@@ -169,7 +169,7 @@ class Memberships:
         if member is None:
             wanted.done(no_such_member(configuration, request.name))
         elif member.id in configuration.voters:
-            wanted.done(self.result(f"{request.name} is a voter already"))
+            self._is_so_already(wanted, f"{request.name} is a voter already")
         else:
             change = MembershipChange(joining=(Joining(member.id),))
             note = f"{request.name} becomes a voter as soon as it has caught up"
@@ -204,7 +204,11 @@ class Memberships:
             return False
         member = _by_name(configuration, request.name)
         is_own = member is not None and member.id == self._node.state.member_id
-        return is_own and len(configuration.voters) > 1
+        return is_own and len(configuration.voters) > 1 and self._is_meant(request)
+
+    def _is_meant(self, request: MembershipRequest) -> bool:
+        """Whether the configuration in force is the one that `request` was made for."""
+        return request.if_configuration in (0, self._node.configuration_index)
 
     # --- the core's answers
 
@@ -212,14 +216,21 @@ class Memberships:
         wanted.change, wanted.note = change, note
         self._ask(wanted)
 
+    def _is_so_already(self, wanted: _Wanted, note: str) -> None:
+        if self._is_meant(wanted.request):
+            wanted.done(self.result(note))
+        else:
+            wanted.done(failure_of(RefusalReason.CONFIGURATION_MOVED, "", ""))
+
     def _ask(self, wanted: _Wanted) -> None:
         if self._given_up is not None:
             wanted.done(self._given_up)
             return
         tag = self._next_tag()
         self._wanted[tag] = wanted
-        force = isinstance(wanted.request, protocol.Leave) and wanted.request.force
-        self._feed(ChangeMembership(tag, wanted.change, force=force))
+        request = wanted.request
+        force = isinstance(request, protocol.Leave) and request.force
+        self._feed(ChangeMembership(tag, wanted.change, request.if_configuration, force))
 
     def owns(self, tag: int) -> bool:
         return tag in self._wanted

@@ -281,6 +281,18 @@ def test_promote_waits_until_the_learner_is_a_voter(served: Served, at: tuple[st
         assert promote.line() == "✓ node-02 is a voter now"
 
 
+def test_each_change_can_be_made_for_one_configuration_only(
+    served: Served, at: tuple[str, str]
+) -> None:
+    served.host.have_voter("node-02")
+    index = json_of(raftctl(*at, "-o", "json", "member", "list"))["configuration_index"]
+    served.host.refusal = Failure(ErrorCode.CONFLICT, "The members have changed since")
+    for _, command in CHANGES:
+        assert raftctl(*at, *command, "--if-configuration", str(index)).returncode == 1
+    requests = [request for request, _ in served.host.membership_requests]
+    assert [request.if_configuration for request in requests] == [index] * len(CHANGES)
+
+
 def test_update_says_where_the_member_is_dialled_now(served: Served, at: tuple[str, str]) -> None:
     served.host.have_voter("node-02")
     served.host.have_voter("node-03")

@@ -11,7 +11,7 @@ from raft_agent.api import protocol
 from raft_agent.api.host import Failure
 from raft_agent.api.protocol import ErrorCode
 from raft_agent.consensus.types import ChangeMembership, Joining, MembershipChange
-from raft_agent.runtime.memberships import membership_result
+from raft_agent.runtime.memberships import MembershipRequest, membership_result
 from raft_agent.transport.handshake import Hello
 from tests.unit.runtime.jumping import run
 from tests.unit.runtime.leading import CLUSTER, Leader, alone, configuration, hello, member
@@ -353,9 +353,34 @@ def test_only_a_leader_that_leaves_unforced_with_others_there_hands_over_first()
         assert hands_over(protocol.Leave(1, "node-01"))
         assert not hands_over(protocol.Leave(1, "node-01", force=True))
         assert not hands_over(protocol.Leave(1, "node-02"))
+        assert not hands_over(protocol.Leave(1, "node-01", if_configuration=1000))
         assert not hands_over(protocol.Leave(1, "nobody"))
         assert not hands_over(protocol.MemberUpdate(1, "node-01", WHERE))
         assert not alone().memberships.hands_over_before(protocol.Leave(1, "node-01"))
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        join(),
+        join(2),
+        protocol.Leave(1, "node-03"),
+        protocol.MemberPromote(1, "node-02"),
+        protocol.MemberUpdate(1, "node-02", "10.9.9.9:5555"),
+    ],
+)
+def test_what_was_meant_for_another_configuration_is_refused(request_: MembershipRequest) -> None:
+    async def test() -> None:
+        leader = Leader(configuration((1, 2, 3)))
+        leader.network.answers[WHERE] = hello(4)
+        leader.network.answers[member(2).address] = hello(2, cluster_id=CLUSTER)
+        index = leader.server.node.configuration_index
+        moved = msgspec.structs.replace(request_, if_configuration=index + 1)
+        assert (await leader.refusal(moved)).code is ErrorCode.CONFLICT
+        meant = msgspec.structs.replace(request_, if_configuration=index)
+        assert isinstance(await leader.ask(meant), protocol.MembershipResult)
 
     run(test)
 
