@@ -48,14 +48,6 @@ def status_text(result: StatusResult) -> str:
     return "\n".join(printable(line) for line in lines)
 
 
-def was_removed(result: StatusResult) -> bool:
-    """Whether the node knows that it is no member any more. Its log may end before the entry that
-    settled it, and so still have it as one that leaves.
-    """
-    stays = any(item.name == result.node_id and item.state != "leaving" for item in result.members)
-    return bool(result.cluster_id and result.note and not result.leader) and not stays
-
-
 def status_data(result: StatusResult) -> dict[str, object]:
     """The contract's fields: `progress` only on the leader, `note` only when there is one."""
     import msgspec  # noqa: PLC0415
