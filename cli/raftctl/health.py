@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import click
+import msgspec
 
+from raft_agent.api import protocol
 from raftctl.context import Context, current
 from raftctl.errors import EXIT_NO_LEADER
 from raftctl.framework import RaftCommand
 from raftctl.output import Output, printable, table
-
-if TYPE_CHECKING:
-    from raft_agent.api.protocol import HealthResult, StatusResult
 
 _COLORS = {"healthy": "green", "lagging": "yellow", "unreachable": "red"}
 
@@ -21,7 +18,9 @@ def _number(value: int | None, unit: str = "") -> str:
     return "-" if value is None else f"{value}{unit}"
 
 
-def health_text(result: HealthResult, out: Output, status: StatusResult | None = None) -> str:
+def health_text(
+    result: protocol.HealthResult, out: Output, status: protocol.StatusResult | None = None
+) -> str:
     """One line per member, then one about the quorum. `status`: the node's own, which may say why
     it sees none."""
     rows = [("NAME", "ROLE", "STATE", "CONTACT", "MATCH", "LAG", "ADDRESS", "DETAIL")]
@@ -56,16 +55,12 @@ def health_text(result: HealthResult, out: Output, status: StatusResult | None =
     return "\n".join([head, *colored, verdict])
 
 
-def _own_status(context: Context) -> StatusResult:
-    from raft_agent.api import protocol  # noqa: PLC0415
-
+def _own_status(context: Context) -> protocol.StatusResult:
     return context.ask(protocol.Status(id=1), protocol.StatusResult)
 
 
-def _show_why_alone(context: Context, result: HealthResult) -> None:
+def _show_why_alone(context: Context, result: protocol.HealthResult) -> None:
     """A node in no cluster has no members to show, but knows what it waits for."""
-    import msgspec  # noqa: PLC0415
-
     status = _own_status(context)
     text = f"{status.node_id} belongs to no cluster yet"
     if status.note:
@@ -87,8 +82,6 @@ def _show_why_alone(context: Context, result: HealthResult) -> None:
 )
 def health() -> None:
     """Show one line per member, the dead ones too. Exit status 6 when there is no quorum."""
-    from raft_agent.api import protocol  # noqa: PLC0415
-
     context = current()
     result = context.ask(protocol.Health(id=1), protocol.HealthResult)
     out = context.out

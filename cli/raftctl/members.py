@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import click
 
+from raft_agent.api import protocol
 from raftctl.context import current
 from raftctl.errors import CommandError
 from raftctl.framework import RaftGroup, Utf8
@@ -19,9 +18,6 @@ from raftctl.membership import (
 )
 from raftctl.output import printable, table
 
-if TYPE_CHECKING:
-    from raft_agent.api.protocol import MemberListResult
-
 
 @click.group(
     cls=RaftGroup,
@@ -34,7 +30,7 @@ def member() -> None:
     """List, promote and move the members."""
 
 
-def members_text(result: MemberListResult) -> str:
+def members_text(result: protocol.MemberListResult) -> str:
     rows = [("NAME", "ID", "ADDRESS", "ROLE")]
     for item in result.members:
         role = item.role
@@ -56,8 +52,6 @@ def members_text(result: MemberListResult) -> str:
 )
 def member_list() -> None:
     """List the members: name, id, address and role, as this node knows them."""
-    from raft_agent.api import protocol  # noqa: PLC0415
-
     context = current()
     result = context.ask(protocol.MemberList(id=1), protocol.MemberListResult)
     if context.out.is_text and not result.members:
@@ -78,8 +72,6 @@ def member_list() -> None:
 @no_wait_option
 def promote(name: str, if_configuration: int, no_wait: bool) -> None:
     """Make the learner NAME a voter, as soon as it has caught up."""
-    from raft_agent.api import protocol  # noqa: PLC0415
-
     context = current()
     request = protocol.MemberPromote(id=1, name=name, if_configuration=if_configuration)
     result = change(context, request)
@@ -101,8 +93,6 @@ def update(name: str, address: str, if_configuration: int) -> None:
     For a member that can't reach the others: one that can announces its server.advertise_addr
     itself.
     """
-    from raft_agent.api import protocol  # noqa: PLC0415
-
     context = current()
     request = protocol.MemberUpdate(
         id=1, name=name, address=address, if_configuration=if_configuration
@@ -125,8 +115,6 @@ def leader() -> None:
 @click.argument("name", required=False, default="", type=Utf8())
 def transfer(name: str) -> None:
     """Hand leadership over to NAME, or to the voter whose log is furthest."""
-    from raft_agent.api import protocol  # noqa: PLC0415
-
     context = current()
     request = protocol.LeaderTransfer(id=1, target=name, forward=context.forward)
     try:

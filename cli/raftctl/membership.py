@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
+import msgspec
 
+from raft_agent.api import protocol
 from raftctl.context import Context, current
 from raftctl.errors import FAILED, CommandError
 from raftctl.framework import RaftCommand, Utf8
 from raftctl.output import printable
 from raftctl.quantities import MAX_REVISION, Whole
-
-if TYPE_CHECKING:
-    from raft_agent.api.protocol import HealthMember, MembershipResult, Request
 
 _LOOK_EVERY_S = 0.1
 _TELL_EVERY_S = 1.0
@@ -52,14 +51,12 @@ def if_configuration_option(command: Any) -> Any:
     )(command)
 
 
-def change(context: Context, request: Request) -> MembershipResult:
+def change(context: Context, request: protocol.Request) -> protocol.MembershipResult:
     """Have the members changed; any node passes it on to the leader."""
-    from raft_agent.api import protocol  # noqa: PLC0415
-
     return context.write(request, protocol.MembershipResult)
 
 
-def show_change(context: Context, result: MembershipResult) -> None:
+def show_change(context: Context, result: protocol.MembershipResult) -> None:
     out = context.out
     text = f"{out.mark(True)} {printable(result.note)}"
     if out.is_text:
@@ -72,8 +69,8 @@ def show_change(context: Context, result: MembershipResult) -> None:
 
 
 def wait_until_voter(
-    context: Context, name: str, result: MembershipResult, *, replaced: str = ""
-) -> MembershipResult:
+    context: Context, name: str, result: protocol.MembershipResult, *, replaced: str = ""
+) -> protocol.MembershipResult:
     """Show how NAME catches up, until it is a voter, and `replaced` is none any more; the result to
     show then: the agent's own when there was nothing to wait for.
 
@@ -93,12 +90,8 @@ def wait_until_voter(
 
 
 def _wait_until_voter(
-    context: Context, name: str, first: MembershipResult, replaced: str
-) -> MembershipResult:
-    import msgspec  # noqa: PLC0415
-
-    from raft_agent.api import protocol  # noqa: PLC0415
-
+    context: Context, name: str, first: protocol.MembershipResult, replaced: str
+) -> protocol.MembershipResult:
     told_at = time.monotonic()
     told = ""
     result = first
@@ -132,8 +125,6 @@ def _wait_until_voter(
 
 def _tell_progress(context: Context, name: str, told: str) -> str:
     """Says how far NAME is, unless that is what was `told` last; what was said."""
-    from raft_agent.api import protocol  # noqa: PLC0415
-
     health = context.ask(protocol.Health(id=1), protocol.HealthResult)
     found = next((item for item in health.members if item.name == name), None)
     line = _progress_line(found) if found is not None else ""
@@ -142,7 +133,7 @@ def _tell_progress(context: Context, name: str, told: str) -> str:
     return line
 
 
-def _progress_line(member: HealthMember) -> str:
+def _progress_line(member: protocol.HealthMember) -> str:
     name = printable(member.name)
     if member.state == "unreachable":
         return f"  {name} is {member.state}: {printable(member.detail)}"
@@ -174,8 +165,6 @@ def join(
     The leader dials ADDR and adds it as a learner; once it has caught up it becomes a voter. Asking
     again is harmless.
     """
-    from raft_agent.api import protocol  # noqa: PLC0415
-
     if learner and replace:
         raise click.UsageError("--learner and --replace exclude each other")
     context = current()
@@ -214,8 +203,6 @@ def leave(name: str, force: bool, if_configuration: int) -> None:
     Its id is refused for ever, its name is free again. To bring the node back, empty its data
     directory, start it, and run raftctl join.
     """
-    from raft_agent.api import protocol  # noqa: PLC0415
-
     context = current()
     request = protocol.Leave(id=1, name=name, force=force, if_configuration=if_configuration)
     show_change(context, change(context, request))
