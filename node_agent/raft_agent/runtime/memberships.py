@@ -84,6 +84,7 @@ class Memberships:
         self._list = list_members
         self._wanted: dict[int, _Wanted] = {}
         self._joins: dict[asyncio.Task[None], Done] = {}
+        self._pausing: dict[_Wanted, asyncio.TimerHandle] = {}
         self._given_up: Failure | None = None
 
     # --- requests
@@ -171,9 +172,11 @@ class Memberships:
         elif member.id in configuration.voters:
             self._is_so_already(wanted, f"{request.name} is a voter already")
         else:
-            change = MembershipChange(joining=(Joining(member.id),))
             note = f"{request.name} becomes a voter as soon as it has caught up"
-            self._want(wanted, change, note)
+            if _joining(configuration, member.id) is not None:
+                self._is_so_already(wanted, note)
+            else:
+                self._want(wanted, MembershipChange(joining=(Joining(member.id),)), note)
 
     def _update(
         self, configuration: Configuration, wanted: _Wanted, request: protocol.MemberUpdate
@@ -223,9 +226,7 @@ class Memberships:
             wanted.done(failure_of(RefusalReason.CONFIGURATION_MOVED, "", ""))
 
     def _ask(self, wanted: _Wanted) -> None:
-        if self._given_up is not None:
-            wanted.done(self._given_up)
-            return
+        self._pausing.pop(wanted, None)
         tag = self._next_tag()
         self._wanted[tag] = wanted
         request = wanted.request
@@ -242,7 +243,7 @@ class Memberships:
     def refused(self, answer: Refused, failure: Failure) -> None:
         wanted = self._wanted.pop(answer.tag)
         if answer.reason in _PASSING and self._loop.time() < wanted.give_up_at:
-            self._loop.call_later(_RETRY_S, self._ask, wanted)
+            self._pausing[wanted] = self._loop.call_later(_RETRY_S, self._ask, wanted)
         else:
             wanted.done(failure)
 
@@ -265,6 +266,10 @@ class Memberships:
         for task, done in joins.items():
             if task.cancel():
                 done(failure)
+        pausing, self._pausing = self._pausing, {}
+        for entry, timer in pausing.items():
+            timer.cancel()
+            entry.done(failure)
         wanted, self._wanted = self._wanted, {}
         unknown = Failure(
             ErrorCode.UNKNOWN_OUTCOME,

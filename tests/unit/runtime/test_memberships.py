@@ -93,6 +93,8 @@ def test_asking_again_while_a_replacement_goes_on_leaves_it_as_it_is() -> None:
         for request in (join(replace="node-02"), join(replace="node-02"), join()):
             await joined(leader, request, hello(4))
             assert leader.configuration.joining == (Joining(4, 2),)
+        await leader.ask(protocol.MemberPromote(1, "node-04"))
+        assert leader.configuration.joining == (Joining(4, 2),)
         await joined(leader, join(replace="node-03"), hello(4))
         assert leader.configuration.joining == (Joining(4, 3),)
         # The joint configuration, in which whom it replaces is still a member on its way out.
@@ -431,6 +433,20 @@ def test_a_node_that_ends_leaves_open_what_becomes_of_a_change() -> None:
         assert isinstance(answer, Failure)
         assert answer.code is ErrorCode.UNKNOWN_OUTCOME
         assert await leader.ask(protocol.Leave(1, "node-03")) == stopping
+
+    run(test)
+
+
+def test_a_change_that_waits_its_turn_when_the_node_ends_has_not_happened() -> None:
+    async def test() -> None:
+        leader = Leader(configuration((1, 2, 3)))
+        leader.are_awake = False
+        leader.feed(ChangeMembership(1 << 40, MembershipChange(add=(member(5),))))
+        asked = asyncio.ensure_future(leader.ask(protocol.Leave(1, "node-03")))
+        await asyncio.sleep(0.01)
+        stopping = Failure(ErrorCode.SHUTTING_DOWN, "The agent is stopping")
+        leader.memberships.give_up(stopping)
+        assert await asyncio.wait_for(asked, 0.01) == stopping
 
     run(test)
 
