@@ -127,14 +127,19 @@ class SyncClient:
                 )
             except RaftClientError as error:
                 is_last = _monotonic() + _PAUSE_S > give_up_at
-                if isinstance(error, RequestFailed) and not attempts.in_doubt:
-                    if error.code in WRONG_TIME and not is_last:
-                        # Nothing was applied, so it can be said anew in the cluster's time.
-                        self._clock_offset_ms = error.time_ms - time.time_ns() // 1_000_000
-                        copy = self._numbered(request)
-                        continue
-                    if not is_patient:
-                        raise
+                is_unchanged = not (attempts.in_doubt or isinstance(error, OutcomeUnknown))
+                if (
+                    is_unchanged
+                    and isinstance(error, RequestFailed)
+                    and error.code in WRONG_TIME
+                    and not is_last
+                ):
+                    # Nothing was applied, so it can be said anew in the cluster's time.
+                    self._clock_offset_ms = error.time_ms - time.time_ns() // 1_000_000
+                    copy = self._numbered(request)
+                    continue
+                if is_unchanged and not is_patient:
+                    raise
                 attempts.failed(error, is_last=is_last)
             if attempts.in_doubt:
                 # It was taken once; whoever leads by now may bring it to its end.

@@ -81,6 +81,14 @@ def test_a_write_is_numbered_and_waits_for_a_leader_only_when_it_is_patient(
         elected.join()
 
 
+def test_an_impatient_write_that_did_not_leave_is_not_tried_again(served: Served) -> None:
+    with SyncClient(str(served.path), timeout_s=1000) as client:
+        served.stop()
+        client.close()
+        with pytest.raises(AgentNotReachable):
+            client.write(PUT, is_patient=False)
+
+
 def test_many_requests_travel_together_and_come_back_in_order(served: Served) -> None:
     with SyncClient(str(served.path)) as client:
         puts = [protocol.Put(number, f"k{number}", b"x" * 500) for number in range(5000)]
