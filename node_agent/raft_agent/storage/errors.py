@@ -8,6 +8,8 @@ START_ANEW = (
     "`raftctl leave NAME`, then `raftctl join NAME ADDRESS`."
 )
 
+OTHER_VERSION = "Start the version that wrote it, or a later one"
+
 
 class StorageError(Exception):
     """The data directory can't be used as it is.

@@ -12,7 +12,7 @@ import google_crc32c
 
 from raft_agent import platform
 from raft_agent.consensus.types import InstallSnapshot, SnapshotMeta, WriteSnapshot
-from raft_agent.storage.errors import START_ANEW, StorageError
+from raft_agent.storage.errors import OTHER_VERSION, START_ANEW, StorageError
 from raft_agent.storage.files import read_exactly, write_all
 from raft_agent.storage.snapshot_format import (
     SnapshotDamageError,
@@ -201,8 +201,7 @@ def _reading(path: Path) -> Iterator[SnapshotReader]:
             f"damaged: {error}", str(path), error.offset, START_ANEW
         ) from None
     except UnknownVersionError as error:
-        advice = "Start the version that wrote it, or a later one"
-        raise StorageError(str(error), str(path), advice=advice) from None
+        raise StorageError(str(error), str(path), advice=OTHER_VERSION) from None
     except OSError as error:
         what = f"can't be read: {error.strerror}"
         raise DamagedSnapshotError(what, str(path), advice="Check the disk") from error
