@@ -50,7 +50,6 @@ _TEXTS = {
     "cluster_joined": "joined the cluster {cluster_id}",
     "snapshot_taken": "took a snapshot at index {index}: {size_bytes} bytes in {took_ms} ms",
     "snapshot_failed": "could not take a snapshot, and tries again later: {reason}",
-    "log_compacted": "dropped the log up to index {index}",
     "snapshot_offered": "{target} needs entries that the log has lost: sends the snapshot of index "
     "{index}",
     "snapshot_sent": "{target} has the snapshot of index {index}",
@@ -59,7 +58,6 @@ _TEXTS = {
     "snapshot_damaged": "the snapshot of index {index} from {sender} came damaged; it is sent anew",
     "snapshot_installed": "has the state of index {index} now, from a snapshot",
     "storage_failed": "takes no part any more: {reason}",
-    "storage_recovered": "the disk is well again",
     "started": "started version {version}",
     "stopping": "is stopping",
     "warning": "{text}",
