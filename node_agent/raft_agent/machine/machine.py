@@ -306,14 +306,6 @@ class Machine:
         """How many keys there are."""
         return len(self._entries)
 
-    def session_count(self) -> int:
-        """How many sessions there are, those included that expired just now."""
-        return len(self._sessions)
-
-    def one_shot_count(self) -> int:
-        """How many one-shot commands are remembered."""
-        return len(self._one_shots)
-
     # --- snapshots --------------------------------------------------------------------------------
 
     def begin_snapshot(self) -> SnapshotView:
