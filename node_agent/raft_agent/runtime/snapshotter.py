@@ -16,7 +16,7 @@ from raft_agent.consensus.node import Node
 from raft_agent.consensus.types import Event, SnapshotMeta, SnapshotTaken
 from raft_agent.machine.machine import Machine
 from raft_agent.machine.snapshot import Portion, encode_block
-from raft_agent.storage.errors import StorageError
+from raft_agent.storage.errors import StorageError, in_words
 from raft_agent.storage.snapshots import SnapshotFile
 from raft_agent.storage.store import Store
 
@@ -97,7 +97,7 @@ class Snapshotter:
         self._not_before = self._loop.time() + _RETRY_S
         if isinstance(error, StorageError | OSError):
             # The log goes on without it: nothing is lost but room.
-            self._tell("snapshot_failed", reason=str(error))
+            self._tell("snapshot_failed", reason=in_words(error))
         else:
             self._loop.call_exception_handler({"message": "a snapshot failed", "exception": error})
 

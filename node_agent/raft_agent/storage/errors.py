@@ -27,3 +27,10 @@ class StorageError(Exception):
         at = f" (at byte {offset})" if offset >= 0 else ""
         after = f". {advice}" if advice else ""
         super().__init__(f"{where}{what}{at}{after}")
+
+
+def in_words(error: Exception) -> str:
+    """For people: the file, when the error has one, and what happened, without its number."""
+    if not isinstance(error, OSError) or not error.strerror:
+        return str(error)
+    return f"{error.filename}: {error.strerror}" if error.filename else error.strerror

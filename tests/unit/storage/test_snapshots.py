@@ -56,6 +56,17 @@ def whole(snapshots: SnapshotStore, index: int, max_bytes: int = 1_000) -> bytes
     return data
 
 
+def failing(monkeypatch: pytest.MonkeyPatch, name: str, number: int) -> Callable[[], None]:
+    """From now on this call of `os` fails; what is returned puts it right."""
+    real = getattr(os, name)
+
+    def call(*_args: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, name, call)
+    return lambda: monkeypatch.setattr(os, name, real)
+
+
 # --- Taking
 
 
@@ -177,17 +188,6 @@ def test_a_large_snapshot_is_synced_piece_by_piece(
     assert max(steps) <= MIB + MIB // 4
 
 
-def failing(monkeypatch: pytest.MonkeyPatch, name: str, number: int) -> Callable[[], None]:
-    """From now on this call of `os` fails; what is returned puts it right."""
-    real = getattr(os, name)
-
-    def call(*_args: object) -> None:
-        raise OSError(number, os.strerror(number))
-
-    monkeypatch.setattr(os, name, call)
-    return lambda: monkeypatch.setattr(os, name, real)
-
-
 @pytest.mark.parametrize("call", ["pwritev", "fsync"])
 def test_a_full_disk_gives_the_snapshot_up_and_the_next_one_may_do(
     directory: Path, snapshots: SnapshotStore, monkeypatch: pytest.MonkeyPatch, call: str
@@ -195,9 +195,10 @@ def test_a_full_disk_gives_the_snapshot_up_and_the_next_one_may_do(
     take_snapshot(snapshots, 10)
     file = snapshots.create(20, 1, 1, configuration())
     mend = failing(monkeypatch, call, errno.ENOSPC)
-    with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):  # noqa: PT012 - either may fail
+    with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)) as caught:  # noqa: PT012 - either may fail
         file.write_block(b"a block")
         file.finish()
+    assert Path(caught.value.filename).parent == directory
     assert names(directory) == [snapshot_name(10, 1)]
     mend()
     assert snapshots.older_index == 0
@@ -421,9 +422,10 @@ def test_a_full_disk_gives_up_what_was_received(
     effect = receive(snapshots, data[:2_000], 50)
     mend = failing(monkeypatch, "pwritev", errno.ENOSPC)
     chunk = WriteSnapshot(50, 1, 2_000, effect.checksum, 2_000, b"")
-    with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
+    with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)) as caught:
         snapshots.write_chunk(chunk)
     mend()
+    assert caught.value.filename == str(directory / INCOMING_NAME)
     assert names(directory) == []
     assert snapshots.install(receive(snapshots, data, 50)) is not None
 
@@ -542,3 +544,13 @@ def test_damage_that_comes_later_is_noticed_while_restoring(
 def test_blocks_of_a_snapshot_that_is_not_there_are_refused(snapshots: SnapshotStore) -> None:
     with pytest.raises(StorageError, match="no snapshot of index 5"):
         snapshots.blocks(5)
+
+
+def test_a_piece_that_can_not_be_read_names_its_file(
+    directory: Path, snapshots: SnapshotStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take_snapshot(snapshots, 10)
+    failing(monkeypatch, "pread", errno.EIO)
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)) as caught:
+        snapshots.read_chunk(10, 0, 500)
+    assert caught.value.filename == str(directory / snapshot_name(10, 1))
