@@ -207,7 +207,8 @@ def _reading(path: Path) -> Iterator[SnapshotReader]:
         raise StorageError(str(error), str(path), advice=OTHER_VERSION) from None
     except OSError as error:
         what = f"can't be read: {error.strerror}"
-        raise DamagedSnapshotError(what, str(path), advice="Check the disk") from error
+        advice = "Check that the agent's user may read it, and the disk"
+        raise DamagedSnapshotError(what, str(path), advice=advice) from error
 
 
 def _key(said: WriteSnapshot | InstallSnapshot | SnapshotMeta) -> tuple[int, int, int, int]:
