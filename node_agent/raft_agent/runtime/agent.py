@@ -69,6 +69,7 @@ _WARNINGS = frozenset(
         "snapshot_failed",
         "snapshot_damaged",
         "snapshot_refused",
+        "snapshot_unreadable",
     }
 )
 
@@ -315,6 +316,11 @@ class Agent:
             self._barriers.applied(snapshot.index)
 
         self._restorer.begin(snapshot, go_on)
+
+    def on_snapshot_unreadable(self, index: int, reason: str) -> None:
+        # What the machine holds can be read all the same.
+        if self._snapshotter.take():
+            self._event("snapshot_unreadable", index=index, reason=reason)
 
     def on_answer(self, answer: Answer) -> None:
         if isinstance(answer, Proposed):
