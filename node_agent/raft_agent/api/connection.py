@@ -59,12 +59,14 @@ class ClientConnection(asyncio.Protocol):
         self,
         handlers: RequestHandlers,
         turn: Turn,
+        opened: Callable[[ClientConnection], None],
         closed: Callable[[ClientConnection], None],
     ) -> None:
         self.unsent_bytes = 0
         self.write_paused = False
         self._handlers = handlers
         self._turn = turn
+        self._opened = opened
         self._closed = closed
         self._reader = wire.FrameReader(_CLIENT_TYPES, checksum_optional=True)
         # One for each encoding that the client has used.
@@ -84,6 +86,7 @@ class ClientConnection(asyncio.Protocol):
         transport.set_write_buffer_limits(high=FRAME_BYTES)
         self._peer = _describe_peer(transport.get_extra_info("socket"))
         _log.debug("%s connected", self._peer)
+        self._opened(self)
 
     def data_received(self, data: bytes) -> None:
         if self._gone:
