@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -66,7 +67,11 @@ def measure_agents(seconds: float) -> Round:
     with agents() as cluster:
         for name, load in LOADS.items():
             at = cluster.follower() if name.startswith("stale") else ""
-            run = run_load(cluster, load, at=at, seconds=seconds)
+            try:
+                run = run_load(cluster, load, at=at, seconds=seconds)
+            except subprocess.CalledProcessError as failure:
+                print(f"{name}: {failure.stderr}", file=sys.stderr)
+                continue
             problem = complaint(load, run)
             if problem:
                 print(f"{name}: {problem}", file=sys.stderr)
@@ -99,8 +104,9 @@ def measure_pysyncobj(seconds: float) -> Round:
         return {PYSYNCOBJ: cluster.load(seconds, 1000, _KEY_BYTES, _VALUE_BYTES)}
 
 
-def run_rounds(rounds: int, seconds: float) -> list[Round]:
-    """Every system once in each round, in the opposite order every other time."""
+def run_rounds(rounds: int, seconds: float, kept: Path | None) -> list[Round]:
+    """Every system once in each round, in the opposite order every other time; `kept`: a file for
+    the rounds that are done."""
     systems: list[Callable[[float], Round]] = [measure_agents]
     systems += [measure_etcd] if Etcd.version() else []
     systems += [measure_pysyncobj] if PySyncObj.version() else []
@@ -110,6 +116,9 @@ def run_rounds(rounds: int, seconds: float) -> list[Round]:
         for system in systems if number % 2 == 0 else reversed(systems):
             found |= system(seconds)
         done.append(found)
+        if kept:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            kept.write_text(json.dumps(done, indent=1) + "\n")
         print(f"round {number + 1} of {rounds} is done", file=sys.stderr)
     return done
 
@@ -159,10 +168,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--json", type=Path, help="keep all rounds in this file")
     arguments = parser.parse_args()
-    done = run_rounds(arguments.rounds, arguments.seconds)
-    if arguments.json:
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        arguments.json.write_text(json.dumps(done, indent=1) + "\n")
+    done = run_rounds(arguments.rounds, arguments.seconds, arguments.json)
     print(f"{versions()}, {len(done)} rounds\n\n{tables(done)}")
     return 0 if all(run.get("is_sound", True) for found in done for run in found.values()) else 1
 
