@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -43,6 +44,12 @@ def usage(pid: int) -> Usage:
         written_bytes=int(io["write_bytes"]),
         resident_bytes=resident_kib << 10,
     )
+
+
+def end_in_order() -> None:
+    """Have SIGTERM, and SIGINT in the background too, end what was started like everything else."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda received, _: sys.exit(128 + received))
 
 
 def free_ports(count: int) -> list[int]:

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from agents import Load, Run, agents, run_load
+from agents import Load, Run, agents, end_in_order, run_load
 from others import Etcd, PySyncObj
 
 # Two systems answer "how many" with the same sizes: those of `etcdctl check perf`.
@@ -168,6 +168,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--json", type=Path, help="keep all rounds in this file")
     arguments = parser.parse_args()
+    end_in_order()
     done = run_rounds(arguments.rounds, arguments.seconds, arguments.json)
     print(f"{versions()}, {len(done)} rounds\n\n{tables(done)}")
     return 0 if all(run.get("is_sound", True) for found in done for run in found.values()) else 1

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from agents import Agents, Load, agents, run_load
+from agents import Agents, Load, agents, end_in_order, run_load
 
 from raft_agent.api import protocol
 from raft_agent.api.client import SyncClient
@@ -158,6 +158,7 @@ def main() -> int:
     parser.add_argument("--most-keys", type=int, default=KEYS[-1])
     parser.add_argument("--json", type=Path, help="keep all figures in this file")
     arguments = parser.parse_args()
+    end_in_order()
     curves = measure(arguments.seconds, arguments.most_keys)
     if arguments.json:
         arguments.json.parent.mkdir(parents=True, exist_ok=True)
