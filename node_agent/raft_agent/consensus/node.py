@@ -90,6 +90,7 @@ class Node:
     has at this moment) are what the data directory holds. `peer_names` are the names of
     all members of a first start, this one's included, sorted, or empty for a node that waits to be
     joined; `bootstrap` makes a new cluster of this one member. `seed` must be new at each start.
+    `word_us`: for how long, at most, an earlier start promised a leader not to vote.
     """
 
     def __init__(
@@ -106,6 +107,7 @@ class Node:
         now_us: int,
         bootstrap: bool = False,
         snapshot: SnapshotMeta | None = None,
+        word_us: int = 0,
     ) -> None:
         self.state = state = RaftState(
             member_id=member_id,
@@ -115,6 +117,7 @@ class Node:
             settings=settings,
             seed=seed,
             now_us=now_us,
+            word_us=word_us,
         )
         self._replication = Replication(state)
         self._bootstrap = Bootstrap(
