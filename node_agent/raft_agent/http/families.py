@@ -89,6 +89,12 @@ def _node_info(reading: Reading) -> Iterable[Sample]:
     return [((status.node_id, status.cluster_id, status.version), 1)]
 
 
+def _connected_voters(reading: Reading) -> float:
+    voters = reading.status.voters
+    connected = sum(peer.is_connected and peer.name in voters for peer in reading.peers)
+    return connected + (reading.status.node_id in voters)
+
+
 _NODE = Group(
     "The node",
     (
@@ -125,6 +131,12 @@ _NODE = Group(
             "kind",
             "How many voters and learners the configuration has.",
             lambda r: {"voter": len(r.status.voters), "learner": len(r.status.learners)},
+        ),
+        _one(
+            Kind.GAUGE,
+            "raft_connected_voters",
+            "To how many voters this node's connection stands, itself among them if it is one.",
+            _connected_voters,
         ),
         _by(
             Kind.COUNTER,
