@@ -110,19 +110,20 @@ class _Screen:
     def run(self, once: bool) -> None:
         """Until Ctrl+C. Raises CommandError when the agent does not answer the first time."""
         look = self._look()
-        if once:
+        if self._console.is_terminal and not once:
+            self._follow(look)
+            return
+        while True:  # into a file or a pipe one after the other
             time.sleep(self._interval_s)
             self._console.print(self._picture(self._look()))
-        else:
-            self._follow(look)
+            if once:
+                return
 
     def _follow(self, look: Look) -> None:
         from rich.live import Live  # noqa: PLC0415
 
-        console = self._console
-        with Live(
-            self._picture(look), console=console, screen=console.is_terminal, auto_refresh=False
-        ) as live:
+        first = self._picture(look)
+        with Live(first, console=self._console, screen=True, auto_refresh=False) as live:
             while True:
                 time.sleep(self._interval_s)
                 try:
