@@ -33,7 +33,7 @@ the agent's start. Histograms have buckets by powers of two, from 16 µs to 34 s
 def section(group: Group) -> list[str]:
     lines = [f"## {group.title}", "", "| metric | kind | labels | meaning |", "|---|---|---|---|"]
     for family in group.families:
-        labels = ", ".join(f"`{label}`" for label in family.labels) or "–"
+        labels = ", ".join(f"`{label}`" for label in family.labels) or "-"
         lines.append(f"| `{family.name}` | {family.kind} | {labels} | {family.help} |")
     return [*lines, ""]
 

@@ -233,9 +233,9 @@ _WORK = Group(
             Kind.GAUGE,
             "raft_queue_length",
             "queue",
-            "What waits: events for the core, messages held_messages back until the disk has "
-            "what they promise, commands for the end of the turn (gathered_proposals) and for "
-            "their commit (logged_proposals), reads, jobs of the log's thread (log_writes).",
+            "What waits: events for the core; held_messages until the disk has what they "
+            "promise; gathered_proposals for the end of the loop's turn, logged_proposals for "
+            "their commit; reads; log_writes for the log's thread.",
             lambda r: r.vitals.queues,
         ),
         _one(
