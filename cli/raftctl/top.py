@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING
 
 import click
 
+from raft_agent.api import protocol
 from raftctl.context import Context, agent_errors, current
 from raftctl.errors import CommandError
 from raftctl.framework import RaftCommand
 from raftctl.quantities import Whole
 from raftctl.status import status_data
+from raftctl.top_look import Look
+from raftctl.top_rates import Rates
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
-
-    from raftctl.top_look import Look
 
 _EVENTS = 50
 # Lines of the picture besides its members and events, with the frames.
@@ -63,9 +64,6 @@ def top(interval_ms: int, once: bool) -> None:
 
 def _look(context: Context) -> Look:
     """Ask the agent. Raises CommandError when it does not answer."""
-    from raft_agent.api import protocol  # noqa: PLC0415
-    from raftctl.top_look import Look  # noqa: PLC0415
-
     questions: list[protocol.Request] = [
         protocol.Status(id=1),
         protocol.Health(id=2),
@@ -92,8 +90,6 @@ class _Screen:
     library that draws."""
 
     def __init__(self, context: Context, interval_s: float) -> None:
-        from raftctl.top_rates import Rates  # noqa: PLC0415
-
         try:
             # An extra: boards without a screen do without.
             from rich.console import Console  # noqa: PLC0415

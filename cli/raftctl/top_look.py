@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from raft_agent.api.protocol import EventItem, HealthResult, StatusResult, VitalsResult
+from raft_agent.api.protocol import EventItem, HealthResult, StatusResult, VitalsResult
 
 
 @dataclass(frozen=True)

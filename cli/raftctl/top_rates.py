@@ -6,10 +6,8 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from raft_agent.api.protocol import VitalsResult
+from raft_agent.api.protocol import VitalsResult
 
 KEPT = 60
 _RECENT_S = 30.0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
@@ -12,13 +11,11 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from raft_agent.api.protocol import HealthMember
 from raftctl.events import event_line
 from raftctl.output import printable
 from raftctl.top_look import Look
 from raftctl.top_rates import Rates, percentile
-
-if TYPE_CHECKING:
-    from raft_agent.api.protocol import HealthMember
 
 _STATE_STYLES = {"healthy": "green", "lagging": "yellow", "unreachable": "bold red"}
 _BARS = "▁▂▃▄▅▆▇█"

@@ -43,8 +43,8 @@ class _Wave(msgspec.Struct, gc=False):
 class ProposalCounts:
     """What became of commands that were proposed here, since the start; all of them end as one of
     these. `refused`: the core took none of it. `lost`: another leader's entries stand there now.
-    `unknown`: the node ended or skipped the entries. `commits`: from the core's yes until the
-    command was committed and applied here.
+    `unknown`: the node ended or skipped the entries. `commits`: from the proposal to the core until
+    the command was committed and applied here.
     """
 
     __slots__ = ("applied", "commits", "lost", "refused", "unknown")
@@ -134,31 +134,29 @@ class Proposals:
                     done(Applied(index, term, result))
                     index += 1
             else:
-                self._lose(dones)
+                self.counts.lost += len(dones)
+                _tell(dones, LOST)
         if self._led_before:
-            self._drop_overwritten(batch.last_index)
+            self.counts.lost += self._drop(batch.last_index, LOST)
+            self._led_before = bool(self._logged)
 
     def skipped(self, index: int) -> None:
         """A snapshot took the place of the entries up to `index`: what became of those that this
         node had proposed there can't be told any more."""
-        for first_index in [first for first in self._logged if first <= index]:
-            for _, wave in self._logged.pop(first_index):
-                self.counts.unknown += len(wave.dones)
-                _tell(wave.dones, SKIPPED)
+        self.counts.unknown += self._drop(index, SKIPPED)
 
     def stepped_down(self) -> None:
         """From now on another leader's batches may stand where this node's were."""
         self._led_before = bool(self._logged)
 
-    def _drop_overwritten(self, last_index: int) -> None:
+    def _drop(self, last_index: int, failure: Failure) -> int:
+        """Give up on what is in the log up to `last_index`; how many commands that were."""
+        dropped = 0
         for first_index in [first for first in self._logged if first <= last_index]:
             for _, wave in self._logged.pop(first_index):
-                self._lose(wave.dones)
-        self._led_before = bool(self._logged)
-
-    def _lose(self, dones: list[Done]) -> None:
-        self.counts.lost += len(dones)
-        _tell(dones, LOST)
+                dropped += len(wave.dones)
+                _tell(wave.dones, failure)
+        return dropped
 
     def give_up(self, failure: Failure) -> None:
         """The node ends or its disk failed: what is in the log may still be committed by others,
