@@ -17,6 +17,7 @@ from tests.e2e.agents import LocalCluster, free_ports, local_cluster, wait_for
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 PATIENCE_MS = 30_000
+expect.set_options(timeout=PATIENCE_MS)
 # The browser itself talks to nobody but the agent.
 FLAGS = (
     "--disable-background-networking",
@@ -106,7 +107,7 @@ def transfer(site: Site) -> str:
 
 
 def shows_leader(page: Page, name: str) -> None:
-    expect(page.locator("#verdict")).to_have_text(f"{name} leads", timeout=PATIENCE_MS)
+    expect(page.locator("#verdict")).to_have_text(f"{name} leads")
     expect(page.locator(f'[data-member="{name}"]')).to_have_attribute("data-role", "leader")
 
 
