@@ -65,6 +65,7 @@ make_venv() {
 install_test_programs() {
     local missing=()
     command -v strace > /dev/null || missing+=(strace)
+    command -v chromium > /dev/null || command -v chromium-browser > /dev/null || missing+=(chromium)
     perl -MIO::Socket::UNIX -MJSON::PP -e 1 2> /dev/null || missing+=(perl)
     if [ "${#missing[@]}" != 0 ] && [ "$(uname)" = Linux ]; then
         install_packages "${missing[@]}" ||

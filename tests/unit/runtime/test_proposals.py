@@ -121,16 +121,16 @@ def test_leading_again_without_a_batch_does_not_decide_that_it_is_lost(core: Cor
 def test_what_a_leaders_snapshot_stands_for_may_have_happened_and_the_rest_still_may(
     core: Core,
 ) -> None:
-    core.put(b"one")
-    core.put(b"two")
+    core.put("one")
+    core.put("two")
     core.proposals.stepped_down()
     core.proposals.skipped(1)
-    (outcome,) = core.told[b"one"]
+    (outcome,) = core.told["one"]
     assert isinstance(outcome, Failure)
     assert outcome.code is ErrorCode.UNKNOWN_OUTCOME
-    assert core.told[b"two"] == []
+    assert core.told["two"] == []
     core.apply(core.batches[1])
-    assert isinstance(core.told[b"two"][0], Applied)
+    assert isinstance(core.told["two"][0], Applied)
 
 
 def test_at_the_end_only_what_was_never_proposed_is_said_not_to_happen(core: Core) -> None:
@@ -145,3 +145,21 @@ def test_at_the_end_only_what_was_never_proposed_is_said_not_to_happen(core: Cor
         "in the log": [ErrorCode.UNKNOWN_OUTCOME],
         "gathered": [ErrorCode.SHUTTING_DOWN],
     }
+
+
+def test_each_command_is_counted_by_what_became_of_it(core: Core) -> None:
+    counts = core.proposals.counts
+    core.put("one", "two")
+    assert core.proposals.logged_count == 2
+    core.apply(core.batches[0])
+    assert (counts.applied, core.proposals.logged_count) == (2, 0)
+    assert sum(counts.commits.buckets) == 2
+    core.put("overwritten")
+    core.proposals.stepped_down()
+    core.apply(noop(3, term=2))
+    core.put("skipped")
+    core.proposals.skipped(100)
+    core.proposals.add([Put("gathered", b"")], lambda _: None)
+    core.proposals.give_up(Failure(ErrorCode.SHUTTING_DOWN, "The agent is stopping"))
+    assert (counts.applied, counts.refused, counts.lost, counts.unknown) == (2, 1, 1, 1)
+    assert sum(counts.commits.buckets) == 2
