@@ -32,7 +32,7 @@ def machine() -> str:
     model = next((line.split(": ")[1] for line in lines if line.startswith("model name")), "")
     return (
         f"{os.cpu_count()} cores ({model or platform.machine()}), {platform.system()} "
-        f"{platform.release()}, Python {platform.python_version()}; {compare.versions()}"
+        f"{platform.release().partition('-')[0]}, Python {platform.python_version()}; {compare.versions()}"
     )
 
 
