@@ -30,9 +30,10 @@ def machine() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     model = next((line.split(": ")[1] for line in lines if line.startswith("model name")), "")
+    release = platform.release().partition("-")[0]
     return (
-        f"{os.cpu_count()} cores ({model or platform.machine()}), {platform.system()} "
-        f"{platform.release().partition('-')[0]}, Python {platform.python_version()}; {compare.versions()}"
+        f"{os.cpu_count()} cores ({model or platform.machine()}), {platform.system()} {release}, "
+        f"Python {platform.python_version()}; {compare.versions()}"
     )
 
 
