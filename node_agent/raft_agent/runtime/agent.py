@@ -38,7 +38,7 @@ from raft_agent.machine.machine import Machine
 from raft_agent.runtime.barriers import Barriers
 from raft_agent.runtime.changes import Changes
 from raft_agent.runtime.changes import Request as ChangeRequest
-from raft_agent.runtime.engine import Answer, Engine, now_us
+from raft_agent.runtime.engine import Answer, Engine, Excuses, now_us
 from raft_agent.runtime.events import EventLog
 from raft_agent.runtime.identity import check_owner, make_node, own_address
 from raft_agent.runtime.joining import Applicant, Doorkeeper
@@ -136,8 +136,8 @@ class Agent:
             transport=self._transport,
             observer=self,
             loop=loop,
-            # The tests that count needless elections need the naive timer to compare with.
-            excuse_stalls=os.environ.get("RAFT_TEST_NAIVE_TIMERS") != "1",
+            # The tests that count needless elections need worse timers to compare with.
+            excuses=Excuses(os.environ.get("RAFT_TEST_EXCUSES", "all")),
         )
         self._build_services(config, address)
 
