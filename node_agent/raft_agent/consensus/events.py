@@ -10,8 +10,8 @@ from raft_agent.consensus.messages import Message
 
 
 class LeaderStamp(msgspec.Struct, frozen=True, gc=False):
-    """The newest header of a leader (AppendEntries or heartbeat) that the kernel saw arrive, read by
-    this process or not: for how long none has come since, and which member sent it in which term.
+    """The newest header of a leader (AppendEntries or heartbeat) that the kernel saw arrive, read
+    by this process or not: for how long none has come since, who sent it, and in which term.
     """
 
     silence_us: int
