@@ -119,7 +119,7 @@ class Appends:
             state.forget_commit_mark()
             state.note("leader_found", leader=sender)
         state.fruitless_elections = 0
-        state.leader_heard_us = state.now_us
+        state.leader_heard_us = max(state.leader_heard_us, state.now_us)
         state.silence_excused = False
         state.reset_election_timer()
 

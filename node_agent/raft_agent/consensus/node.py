@@ -90,6 +90,7 @@ class Node:
     has at this moment) are what the data directory holds. `peer_names` are the names of
     all members of a first start, this one's included, sorted, or empty for a node that waits to be
     joined; `bootstrap` makes a new cluster of this one member. `seed` must be new at each start.
+    `word_us`: for how long, at most, an earlier start promised a leader not to vote.
     """
 
     def __init__(
@@ -106,6 +107,7 @@ class Node:
         now_us: int,
         bootstrap: bool = False,
         snapshot: SnapshotMeta | None = None,
+        word_us: int = 0,
     ) -> None:
         self.state = state = RaftState(
             member_id=member_id,
@@ -115,6 +117,7 @@ class Node:
             settings=settings,
             seed=seed,
             now_us=now_us,
+            word_us=word_us,
         )
         self._replication = Replication(state)
         self._bootstrap = Bootstrap(
@@ -425,12 +428,7 @@ class Node:
 
     def has_lease(self, now_us: int) -> bool:
         """Whether this node leads and no other can have been elected by `now_us`."""
-        leadership, configuration = self.state.leadership, self.state.configuration
-        return (
-            leadership is not None
-            and configuration is not None
-            and leadership.lease.holds(configuration, self.state.member_id, now_us)
-        )
+        return self.state.has_lease(now_us)
 
     def stale_age_us(self, now_us: int) -> int | None:
         """How long ago this node's applied state was known to be all that was committed: when the

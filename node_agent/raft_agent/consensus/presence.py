@@ -21,7 +21,7 @@ class Presence:
 
     def peer_connected(self, peer: int) -> None:
         """Who asks nobody for a vote is told only so that it was removed."""
-        if self._has_moved() or not self._asks_for_votes():
+        if self._has_moved() or not self._state.can_stand:
             self._announce(peer)
 
     def heard_leader(self, leader: int) -> None:
@@ -39,13 +39,6 @@ class Presence:
         for member in configuration.members:
             if member.id != state.member_id:
                 self._announce(member.id)
-
-    def _asks_for_votes(self) -> set[int]:
-        """Whom this node asks for votes when it hears no leader; nobody when it can't stand."""
-        configuration = self._state.configuration
-        if configuration is None or not self._state.can_stand:
-            return set()
-        return {*configuration.voters, *configuration.voters_outgoing}
 
     def _has_moved(self) -> bool:
         own = self._own_entry()

@@ -100,7 +100,7 @@ class Reads:
         if (
             not any(read.lease for read in reads.waiting)
             or state.commit_index < leadership.first_index
-            or not self.has_lease(leadership)
+            or not state.has_lease(state.now_us)
         ):
             return
         waiting, reads.waiting = reads.waiting, []
@@ -109,13 +109,6 @@ class Reads:
                 self._answer(read, state.commit_index)
             else:
                 reads.waiting.append(read)
-
-    def has_lease(self, leadership: Leadership) -> bool:
-        state = self._state
-        configuration = state.configuration
-        return configuration is not None and leadership.lease.holds(
-            configuration, state.member_id, state.now_us
-        )
 
     def _answer(self, read: ReadRequest, index: int) -> None:
         state = self._state

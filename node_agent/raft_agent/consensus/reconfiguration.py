@@ -44,8 +44,7 @@ class Reconfiguration:
         state = self._state
         leadership = state.leadership
         if leadership is None:
-            known = RefusalReason.NOT_LEADER if state.leader_id else RefusalReason.NO_LEADER
-            state.refuse(event.tag, known)
+            state.refuse_not_leading(event.tag)
             return
         try:
             self._check_moment(leadership, event.expected_index)
@@ -254,7 +253,7 @@ class Reconfiguration:
     # --- announcements
 
     def announced(self, sender: int, message: Announce) -> None:
-        """A member says where it is; somebody who was removed is told so."""
+        """A member says where it is (a stranger is answered before it comes to this)."""
         leadership = self._state.leadership
         if leadership is None:
             return

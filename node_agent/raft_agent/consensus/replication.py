@@ -75,8 +75,7 @@ class Replication:
         state = self._state
         leadership = state.leadership
         if leadership is None:
-            known = RefusalReason.NOT_LEADER if state.leader_id else RefusalReason.NO_LEADER
-            state.refuse(event.tag, known)
+            state.refuse_not_leading(event.tag)
         elif leadership.transfer is not None:
             state.refuse(event.tag, RefusalReason.TRANSFERRING)
         elif (
@@ -262,14 +261,12 @@ class Replication:
         state = self._state
         settings = state.settings
         leadership.heartbeat_due_us = state.now_us + settings.heartbeat_interval_us
-        if not self._quorum_answers(leadership):
+        heard_us = self.quorum_heard_us(leadership, state.now_us)
+        if heard_us < state.now_us - settings.election_timeout_max_us:  # §6.2 of the thesis
             state.note("quorum_lost", term=state.current_term)
             state.become_follower(state.current_term, 0)
             return
-        state.mark_commit(
-            leadership.may_be_committed(state.commit_index),
-            self.quorum_heard_us(leadership, state.now_us),
-        )
+        state.mark_commit(leadership.may_be_committed(state.commit_index), heard_us)
         self.send_heartbeats(leadership, state.next_request_id())
         for peer, progress in leadership.progress.items():
             if progress.transmission is not None:
@@ -305,8 +302,3 @@ class Replication:
         heard_us = {peer: known.last_contact_us for peer, known in leadership.progress.items()}
         heard_us[state.member_id] = now_us
         return quorum.reached_by_quorum(state.configuration, heard_us)
-
-    def _quorum_answers(self, leadership: Leadership) -> bool:
-        """§6.2 of the thesis: a leader steps down after an election timeout without a quorum."""
-        oldest_us = self._state.now_us - self._state.settings.election_timeout_max_us
-        return self.quorum_heard_us(leadership, self._state.now_us) >= oldest_us

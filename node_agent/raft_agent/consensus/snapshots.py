@@ -201,7 +201,7 @@ class SnapshotReceiver:
         """Take in an offer or a piece; the caller has made sure that `sender` leads."""
         state = self._state
         incoming = self._incoming
-        if not state.installing and self._is_behind_us(message):
+        if not state.installing and self._has_all(message.index, message.index_term):
             self._incoming = None
             self._reply_done(sender, message)
             return
@@ -232,14 +232,12 @@ class SnapshotReceiver:
         else:
             self._answer(incoming)
 
-    def _is_behind_us(self, message: SnapshotChunk) -> bool:
-        """Whether this node has all that the snapshot stands for."""
+    def _has_all(self, index: int, index_term: int) -> bool:
+        """Whether this node has what a snapshot at that entry stands for."""
         state = self._state
         if state.role is Role.FRESH:
             return False
-        if message.index <= state.commit_index:
-            return True
-        return state.log.holds(message.index, message.index_term)
+        return index <= state.commit_index or state.log.holds(index, index_term)
 
     def _reply_done(self, sender: int, message: SnapshotChunk) -> None:
         state = self._state
@@ -285,7 +283,8 @@ class SnapshotReceiver:
             return
         if incoming.offset < incoming.size_bytes or state.applying_to or state.read_for_apply:
             return
-        if state.leadership is not None or self._has_caught_up(incoming):
+        if state.leadership is not None or self._has_all(incoming.index, incoming.index_term):
+            # The log came in the meantime: to forget it would take back what was promised.
             self._incoming = None
             return
         incoming.is_installing = state.installing = True
@@ -293,15 +292,6 @@ class SnapshotReceiver:
             InstallSnapshot(
                 incoming.index, incoming.index_term, incoming.size_bytes, incoming.checksum
             )
-        )
-
-    def _has_caught_up(self, incoming: _Incoming) -> bool:
-        """Whether the log came in the meantime: to forget it would take back what was promised."""
-        state = self._state
-        if state.role is Role.FRESH:
-            return False
-        return incoming.index <= state.commit_index or state.log.holds(
-            incoming.index, incoming.index_term
         )
 
     def installed(self, event: SnapshotInstalled) -> None:

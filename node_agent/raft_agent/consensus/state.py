@@ -72,6 +72,7 @@ class RaftState:
         settings: Settings,
         seed: int,
         now_us: int,
+        word_us: int = 0,
     ) -> None:
         self.member_id = member_id
         self.settings = settings
@@ -103,6 +104,7 @@ class RaftState:
         # §4.2.3 of the thesis: a server that restarted may have promised a leader not to vote
         # for a minimum election timeout, and has forgotten; so it begins as if it had just heard.
         self.leader_heard_us = now_us
+        self.leader_heard_us += max(word_us - settings.election_timeout_min_us, 0)
         # Up to where entries may have been committed at some moment (0: no such mark), and the last
         # such moment of which this node is known to have applied all (0: never).
         self.leader_commit = 0
@@ -172,6 +174,10 @@ class RaftState:
         if reason is RefusalReason.NO_LEADER and self.was_removed:
             reason = RefusalReason.REMOVED
         self.effects.append(Refused(tag, reason, leader))
+
+    def refuse_not_leading(self, tag: int) -> None:
+        known = RefusalReason.NOT_LEADER if self.leader_id else RefusalReason.NO_LEADER
+        self.refuse(tag, known)
 
     def save_vote(self, term: int, voted_for: int) -> None:
         require(
@@ -295,7 +301,9 @@ class RaftState:
         if self.now_us < self.shuns_leading_until_us:
             timeout_us += 2 * self.settings.election_timeout_max_us
         doublings = min(max(self.fruitless_elections - 2, 0), _MAX_DOUBLINGS)
-        self.election_due_us = self.now_us + (timeout_us << doublings)
+        # To stand is to vote: not before the word that was given in a former life is kept.
+        free_us = self.leader_heard_us + self.settings.election_timeout_min_us
+        self.election_due_us = max(self.now_us + (timeout_us << doublings), free_us)
 
     def configuration_changed(self) -> None:
         if self.configuration is not None:
@@ -319,6 +327,15 @@ class RaftState:
             and self.vote_floor == (0, 0)
             and not self.installing
             and not self.disk_stalls
+        )
+
+    def has_lease(self, now_us: int) -> bool:
+        """Whether this node leads and no other can have been elected by `now_us`."""
+        leadership, configuration = self.leadership, self.configuration
+        return (
+            leadership is not None
+            and configuration is not None
+            and leadership.lease.holds(configuration, self.member_id, now_us)
         )
 
     @property

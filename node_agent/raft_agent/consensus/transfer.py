@@ -26,8 +26,7 @@ class Handover:
         state = self._state
         leadership = state.leadership
         if leadership is None:
-            known = RefusalReason.NOT_LEADER if state.leader_id else RefusalReason.NO_LEADER
-            state.refuse(event.tag, known)
+            state.refuse_not_leading(event.tag)
             return
         target = event.target or self._furthest(leadership, leadership.progress)
         if target == state.member_id:

@@ -49,6 +49,7 @@ from raft_agent.runtime.refusals import failure_of
 from raft_agent.runtime.restoring import Restorer, restore
 from raft_agent.runtime.snapshotter import Snapshotter
 from raft_agent.runtime.views import Views
+from raft_agent.runtime.word import Word
 from raft_agent.storage.store import StorageFailure, Store
 from raft_agent.transport.transport import PeerTarget, Transport, TransportHandlers
 
@@ -105,6 +106,7 @@ class Agent:
         address = own_address(config, recovered)
         peers = tuple(peer.id for peer in config.peers)
         self.node = node = make_node(config, recovered, address)
+        self._word = Word(self._store, node.state.settings.election_timeout_min_us)
         self._transport = Transport(
             member_id=recovered.member_id,
             name=self.node_name,
@@ -207,6 +209,7 @@ class Agent:
         self._event("started", version=__version__)
         for warning in self._store.recovered.warnings:
             self._event("warning", text=warning)
+        self._word.give(self._event)
         await self._transport.start()
         self._set_peers(self.node.configuration)
         await self._api.start()
@@ -222,6 +225,7 @@ class Agent:
             await self._hand_over()
         if self._applicant is not None:
             self._applicant.stop()
+        self._word.close()
         self.engine.close()
         self._restorer.stop()
         await self._snapshotter.stop()

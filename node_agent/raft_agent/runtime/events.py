@@ -60,6 +60,7 @@ _TEXTS = {
     "snapshot_installed": "has the state of index {index} now, from a snapshot",
     "storage_failed": "takes no part any more: {reason}",
     "storage_recovered": "the disk is well again",
+    "word_kept": "votes for nobody for {ms} ms: it may have promised so before it was started anew",
     "started": "started version {version}",
     "stopping": "is stopping",
     "warning": "{text}",

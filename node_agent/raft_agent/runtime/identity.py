@@ -58,6 +58,7 @@ def make_node(config: Config, recovered: Recovered, address: str) -> Node:
             clock_drift_ppm=timing.clock_drift_ppm,
         ),
         snapshot=recovered.snapshot,
+        word_us=recovered.word_us,
         seed=secrets.randbits(64),
         now_us=now_us(),
         bootstrap=config.cluster.bootstrap,

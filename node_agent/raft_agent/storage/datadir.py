@@ -17,16 +17,21 @@ from raft_agent.storage.format import (
     decode_identity,
     decode_segment_header,
     decode_vote,
+    decode_word,
     encode_identity,
     encode_vote,
+    encode_word,
 )
 
 LOCK_NAME = "lock"
 IDENTITY_NAME = "identity"
 VOTE_NAME = "vote"
+WORD_NAME = "word"
 LAST_SEGMENT_NAME = "last-segment"
 LOG_NAME = "log"
 SNAPSHOTS_NAME = "snapshots"
+
+_LONGEST_WORD_US = 600_000_000  # the longest election timeout that can be set
 
 
 class DirectoryLock:
@@ -36,6 +41,7 @@ class DirectoryLock:
     """
 
     def __init__(self, data_dir: Path) -> None:
+        self.data_dir = data_dir
         path = data_dir / LOCK_NAME
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
@@ -104,6 +110,26 @@ def load_vote(data_dir: Path) -> tuple[Vote, list[str]]:
         return record.vote, []
     replace_file(path, encode_vote(record.vote))
     return record.vote, [f"{path}: one of its two copies was damaged and is written anew"]
+
+
+def load_word(data_dir: Path) -> tuple[int, list[str]]:
+    """For how many microseconds this member may have promised a leader not to vote before it was
+    started now (0: never), and what to warn of. Raises OSError."""
+    path = data_dir / WORD_NAME
+    try:
+        return decode_word(path.read_bytes()), []
+    except FileNotFoundError:
+        return 0, []
+    except FormatError as error:
+        return _LONGEST_WORD_US, [
+            f"{path}: damaged: {error}. This member votes for nobody in its first ten minutes: it "
+            "may have promised a leader so"
+        ]
+
+
+def save_word(data_dir: Path, word_us: int) -> None:
+    """Durably. Blocks; raises OSError."""
+    replace_file(data_dir / WORD_NAME, encode_word(word_us))
 
 
 def load_last_segment(data_dir: Path) -> SegmentHeader | None:

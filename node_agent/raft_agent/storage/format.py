@@ -57,6 +57,7 @@ _U32 = struct.Struct("<I")
 _TO_COME = 1
 _BATCH_MAGIC = batches.MAGIC.to_bytes(4, "little")
 _IDENTITY_TITLE = "raft-ebpf data directory: don't edit, don't copy to another machine"
+_WORD_TITLE = "for how long this member may have promised a leader not to vote"
 
 
 class FormatError(ValueError):
@@ -174,12 +175,33 @@ def decode_vote(data: bytes) -> VoteRecord:
 
 def encode_identity(member_id: int) -> bytes:
     """The identity file's bytes."""
-    text = f"# {_IDENTITY_TITLE}\nformat = {FORMAT_VERSION}\nmember_id = {member_id:016x}\n"
-    return f"{text}crc32c = {google_crc32c.value(text.encode()):08x}\n".encode()
+    return _encode_text(_IDENTITY_TITLE, f"member_id = {member_id:016x}")
 
 
 def decode_identity(data: bytes) -> int:
     """The member id that an identity file holds. Raises FormatError."""
+    member_id = _decode_number(data, "member_id", base=16)
+    if not 0 < member_id < 1 << 64:
+        raise FormatError(f"member_id {member_id} is out of range")
+    return member_id
+
+
+def encode_word(word_us: int) -> bytes:
+    """The bytes of the file that says for how long this member promises leaders not to vote."""
+    return _encode_text(_WORD_TITLE, f"votes_withheld_us = {word_us}")
+
+
+def decode_word(data: bytes) -> int:
+    """The microseconds that such a file holds. Raises FormatError."""
+    return _decode_number(data, "votes_withheld_us", base=10)
+
+
+def _encode_text(title: str, line: str) -> bytes:
+    text = f"# {title}\nformat = {FORMAT_VERSION}\n{line}\n"
+    return f"{text}crc32c = {google_crc32c.value(text.encode()):08x}\n".encode()
+
+
+def _decode_number(data: bytes, key: str, *, base: int) -> int:
     text, separator, checksum = data.rpartition(b"crc32c = ")
     if not separator or checksum != b"%08x\n" % google_crc32c.value(text):
         raise FormatError("checksum does not match")
@@ -189,12 +211,9 @@ def decode_identity(data: bytes) -> int:
     if values.get("format") != str(FORMAT_VERSION):
         raise FormatError(f"format {values.get('format')} is not known to this program")
     try:
-        member_id = int(values["member_id"], 16)
+        return int(values[key], base)
     except (KeyError, ValueError):
-        raise FormatError("there is no member_id in it") from None
-    if not 0 < member_id < 1 << 64:
-        raise FormatError(f"member_id {member_id} is out of range")
-    return member_id
+        raise FormatError(f"there is no {key} in it") from None
 
 
 def _encode_twice(body: bytes) -> bytes:

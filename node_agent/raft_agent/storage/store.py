@@ -24,7 +24,9 @@ from raft_agent.storage.datadir import (
     DirectoryLock,
     load_identity,
     load_vote,
+    load_word,
     make_data_dir,
+    save_word,
 )
 from raft_agent.storage.errors import StorageError
 from raft_agent.storage.files import is_disk_full, replace_file, sync_directory
@@ -46,6 +48,7 @@ class Recovered(msgspec.Struct):
 
     `snapshot`: what the state machine begins with, applied and committed up to its index; its
     blocks come from `Store.snapshots`.
+    `word_us`: for how long an earlier start may have promised a leader not to vote.
     `warnings`: one sentence each for the operator, such as a torn tail that was cut.
     """
 
@@ -54,6 +57,7 @@ class Recovered(msgspec.Struct):
     vote: Vote
     snapshot: SnapshotMeta | None
     log: LogImage
+    word_us: int
     warnings: list[str]
 
 
@@ -122,6 +126,7 @@ class Store:
         sync_directory(data_dir)
         member_id = load_identity(data_dir)
         vote, warnings = load_vote(data_dir)
+        word_us, word_warnings = load_word(data_dir)
         found = open_snapshots(data_dir / SNAPSHOTS_NAME)
         opened = open_log(
             data_dir,
@@ -139,7 +144,8 @@ class Store:
             plan.vote,
             plan.snapshot,
             plan.log_image(opened.tail),
-            warnings + plan.warnings,
+            word_us,
+            warnings + word_warnings + plan.warnings,
         )
         return cls(lock, recovered, opened.log, found.store, VoteWriter(data_dir, plan.vote))
 
@@ -211,6 +217,11 @@ class Store:
     def save_vote(self, effect: SaveVote) -> None:
         """Queue term and vote for the vote file; `on_vote_persisted` answers."""
         self._vote_writer.save(effect)
+
+    def save_word(self, word_us: int) -> None:
+        """From now on this member promises leaders not to vote for so long, and no longer. Blocks
+        until that is on disk; raises OSError."""
+        save_word(self._lock.data_dir, word_us)
 
     def read(self, from_index: int, max_bytes: int) -> tuple[Batch, ...]:
         """Whole consecutive batches from the one that holds `from_index` on: at least one, then as

@@ -8,6 +8,7 @@ from tests.sim.planted.focus import leases
 _LEASE = "raft_agent.consensus.lease"
 _STATE = "raft_agent.consensus.state"
 _ELECTION = "raft_agent.consensus.election"
+_APPENDS = "raft_agent.consensus.appends"
 _TRANSFER = "raft_agent.consensus.transfer"
 
 FAULTS = (
@@ -52,6 +53,28 @@ FAULTS = (
         (Edit(_STATE, "self.leader_heard_us = now_us", "self.leader_heard_us = now_us - 10**9"),),
         ("linearizable", "has a lease"),
         unit_test="test_leases:test_a_voter_that_restarts_inside_a_lease_withholds_its_vote",
+    ),
+    Fault(
+        "longer_word_forgotten_at_restart",
+        "a voter that starts again with a shorter timeout withholds its vote for that one only",
+        (Edit(_STATE, "max(word_us - settings.election_timeout_min_us, 0)", "0"),),
+        ("linearizable", "has a lease"),
+        unit_test="test_leases:"
+        "test_a_voter_that_comes_back_with_a_shorter_timeout_keeps_the_longer_word",
+    ),
+    Fault(
+        "longer_word_shortened",
+        "the next heartbeat makes an earlier start's longer word as short as today's",
+        (
+            Edit(
+                _APPENDS,
+                "max(state.leader_heard_us, state.now_us)",
+                "state.now_us",
+            ),
+        ),
+        ("linearizable", "has a lease"),
+        unit_test="test_leases:"
+        "test_a_voter_that_comes_back_with_a_shorter_timeout_keeps_the_longer_word",
     ),
     Fault(
         "word_forgotten_in_a_later_term",

@@ -148,12 +148,14 @@ class Server:
         address: str = "",
         peer_names: tuple[str, ...] = (),
         bootstrap: bool = False,
+        word_us: int = 0,
     ) -> None:
         self.id = member_id
         self.name = name or f"n{member_id}"
         self.address = address or f"{self.name}:5555"
         self.peer_names = peer_names
         self.bootstrap = bootstrap
+        self.word_us = word_us
         self.settings = settings
         self.disk = list(log_of(1, size=size) if log is None else log)
         self.disk_vote = vote or Vote(self.disk[-1].term if self.disk else 0)
@@ -193,6 +195,7 @@ class Server:
             seed=self.id * 1000 + self.starts,
             now_us=self.now_us,
             bootstrap=self.bootstrap,
+            word_us=self.word_us,
         )
 
     def _recover(self) -> SnapshotMeta | None:

@@ -119,6 +119,27 @@ def test_a_voter_that_restarts_inside_a_lease_withholds_its_vote() -> None:
     assert granted(server.receive(3, RequestVote(2, 2, 9, 1, transfer=False)))
 
 
+def test_a_voter_that_comes_back_with_a_shorter_timeout_keeps_the_longer_word() -> None:
+    server = Server(2, word_us=4 * MIN_TIMEOUT_US)
+    server.start()
+    started_us = server.now_us
+    server.now_us += MIN_TIMEOUT_US
+    server.receive(1, heartbeat(1))  # which must not shorten it
+    server.now_us = started_us + 4 * MIN_TIMEOUT_US - 1
+    assert not granted(server.receive(3, RequestVote(2, 1, 9, 1, transfer=False)))
+    server.now_us += 1
+    assert granted(server.receive(3, RequestVote(2, 2, 9, 1, transfer=False)))
+
+
+def test_a_voter_with_a_longer_word_does_not_stand_before_that_is_over() -> None:
+    server = Server(2, word_us=8 * MAX_TIMEOUT_US)
+    server.start()
+    over_us = server.now_us + 8 * MAX_TIMEOUT_US
+    assert server.node.next_deadline_us == over_us
+    server.receive(3, RequestVote(2, 1, 9, 1, transfer=False))  # has the timer set anew
+    assert server.node.next_deadline_us == over_us
+
+
 def test_a_voter_does_not_stand_itself_while_it_withholds_its_vote() -> None:
     for seed in range(20):
         server = Server(2)

@@ -30,14 +30,14 @@ def found(*members: Member) -> Recovered:
     older = Configuration("c1", (Member(OWN_ID, "older", "older:1"),), (OWN_ID,))
     newest = Configuration("c1", members, tuple(item.id for item in members))
     image = LogImage(last_index=2, configurations=((1, older), (2, newest)))
-    return Recovered(OWN_ID, "c1", Vote(), None, image, [])
+    return Recovered(OWN_ID, "c1", Vote(), None, image, 0, [])
 
 
 def own(address: str) -> Recovered:
     return found(Member(OWN_ID, "node-01", address), Member(0xB2, "node-02", "127.0.0.1:9"))
 
 
-EMPTY = Recovered(OWN_ID, "", Vote(), None, LogImage(), [])
+EMPTY = Recovered(OWN_ID, "", Vote(), None, LogImage(), 0, [])
 
 
 def test_the_directory_of_another_name_is_refused(tmp_path: Path) -> None:
