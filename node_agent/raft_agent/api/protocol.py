@@ -20,8 +20,13 @@ from raft_agent.api.results import (
     EbpfStatus,
     EventItem,
     EventsResult,
+    FaultInfo,
+    FaultsResult,
     HealthMember,
     HealthResult,
+    KernelPeer,
+    KernelResult,
+    KernelTraffic,
     KeyEvent,
     KeyValue,
     ListResult,
@@ -45,6 +50,7 @@ __all__ = [
     "ENCODER",
     "ITEM_TYPES",
     "JSON_ENCODER",
+    "MAX_FAULT_MS",
     "MAX_IN_FLIGHT",
     "MAX_KEY_BYTES",
     "MAX_REQUESTS_PER_FRAME",
@@ -68,6 +74,11 @@ __all__ = [
     "EventItem",
     "Events",
     "EventsResult",
+    "FaultDirection",
+    "FaultHeal",
+    "FaultInfo",
+    "FaultSet",
+    "FaultsResult",
     "Get",
     "Health",
     "HealthMember",
@@ -76,6 +87,10 @@ __all__ = [
     "JoinChallenge",
     "JoinSelf",
     "KeepSession",
+    "Kernel",
+    "KernelPeer",
+    "KernelResult",
+    "KernelTraffic",
     "KeyEvent",
     "KeyValue",
     "LeaderTransfer",
@@ -136,6 +151,9 @@ Revision: TypeAlias = Annotated[int, msgspec.Meta(ge=-1, le=(1 << 63) - 1)]
 LogIndex: TypeAlias = Annotated[int, msgspec.Meta(ge=-1, le=(1 << 63) - 1)]
 Signed: TypeAlias = Annotated[int, msgspec.Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
 Number: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
+MAX_FAULT_MS = 300_000
+FaultShare: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=1000)]
+FaultTime: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=MAX_FAULT_MS)]
 OneShotId: TypeAlias = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
 
 
@@ -175,6 +193,12 @@ class Consistency(enum.StrEnum):
     LINEARIZABLE = "linearizable"
     LEASE = "lease"
     STALE = "stale"
+
+
+class FaultDirection(enum.StrEnum):
+    IN = "in"
+    OUT = "out"
+    BOTH = "both"
 
 
 class SessionRef(msgspec.Struct, frozen=True, array_like=True, tag="session", gc=False):
@@ -378,6 +402,27 @@ class Events(_Request, frozen=True, tag="events"):
     follow: bool = False
 
 
+class Kernel(_Request, frozen=True, tag="kernel"):
+    """What the program in the kernel has seen of every peer."""
+
+
+class FaultSet(_Request, frozen=True, tag="fault_set"):
+    """Lose `per_mille` of the packets that this node exchanges with `peer`, for `duration_ms` (1 to
+    300,000). `direction`: "in", "out" or "both", as this node sees it. Only an agent that was
+    started for such tests does it."""
+
+    peer: str
+    per_mille: FaultShare
+    duration_ms: FaultTime
+    direction: FaultDirection = FaultDirection.BOTH
+
+
+class FaultHeal(_Request, frozen=True, tag="fault_heal"):
+    """End the faults of one peer, or with an empty `peer` all."""
+
+    peer: str = ""
+
+
 class Cancel(_Request, frozen=True, tag="cancel"):
     """End the stream with the id `stream`; nothing of it comes after the reply. The result is null,
     also when the stream had ended already."""
@@ -410,6 +455,9 @@ Request = (
     | LeaderTransfer
     | Health
     | Events
+    | Kernel
+    | FaultSet
+    | FaultHeal
     | Cancel
 )
 
@@ -464,6 +512,9 @@ RESULT_TYPES: dict[type[Request], type | None] = {
     LeaderTransfer: TransferResult,
     Health: HealthResult,
     Events: EventsResult,
+    Kernel: KernelResult,
+    FaultSet: FaultsResult,
+    FaultHeal: FaultsResult,
     Cancel: None,
 }
 ITEM_TYPES: dict[type[Request], type] = {
