@@ -36,8 +36,8 @@ def fault_line(fault: FaultInfo) -> str:
 def fault() -> None:
     """Lose packets between the asked node and a peer, for tests.
 
-    Only an agent that was started with --enable-fault-injection and is attached does it. Every fault
-    ends by itself.
+    Only an agent that was started with --enable-fault-injection and is attached does it. Every
+    fault ends by itself.
     """
 
 

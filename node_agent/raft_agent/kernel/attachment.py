@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import msgspec
-from pyroute2 import IPRoute
 
 from raft_agent.kernel import interfaces, tc
 from raft_agent.kernel.interfaces import AUTO, Interface
 from raft_agent.kernel.tc import AttachError, Programs
 
+if TYPE_CHECKING:
+    from pyroute2 import IPRoute
+
 
 class Place(msgspec.Struct, frozen=True):
     """Where the program is. `problem`: what is not as it should be, for people; else empty.
-    `in_front`: who sees the packets before it, by interface name.
+    `in_front`: who sees the packets before it, by interface name. `local_addresses`: this
+    machine's own IP addresses.
     """
 
     interfaces: tuple[str, ...] = ()
     problem: str = ""
     in_front: dict[str, list[str]] = {}
+    local_addresses: tuple[str, ...] = ()
 
 
 class Attachment:
@@ -49,6 +54,9 @@ class Attachment:
             await asyncio.to_thread(self._remove)
 
     def _update(self, hosts: frozenset[str]) -> Place:
+        # It takes a good part of a second to import, which this thread can wait for.
+        from pyroute2 import IPRoute  # noqa: PLC0415
+
         with IPRoute() as ipr:
             wanted = self._find(ipr, hosts)
             problems = [] if wanted else [self._why_none(hosts)]
@@ -59,8 +67,13 @@ class Attachment:
                 except AttachError as error:
                     problems.append(str(error))
             in_front = {one.name: tc.in_front(ipr, one.index) for one in sorted(self._attached)}
-        names = tuple(one.name for one in sorted(self._attached))
-        return Place(names, "; ".join(problems), {name: who for name, who in in_front.items() if who})
+            own = {str(found.get("address")) for found in ipr.get_addr()}
+        return Place(
+            tuple(one.name for one in sorted(self._attached)),
+            "; ".join(problems),
+            {name: who for name, who in in_front.items() if who},
+            tuple(sorted(own)),
+        )
 
     def _find(self, ipr: IPRoute, hosts: frozenset[str]) -> list[Interface]:
         if self._wanted == AUTO:
@@ -71,8 +84,8 @@ class Attachment:
     def _why_none(self, hosts: frozenset[str]) -> str:
         if self._wanted != AUTO:
             return (
-                f'there is no interface "{self._wanted}" at the moment (see ip link; ebpf.interface '
-                '= "auto" takes those that the routes to the peers use)'
+                f'there is no interface "{self._wanted}" at the moment (see ip link); '
+                'ebpf.interface = "auto" takes those that the routes to the peers use'
             )
         if hosts:
             return "no peer has a route, so it is not known which interface to use (see ip route)"
@@ -101,5 +114,7 @@ class Attachment:
         self._attached = stays
 
     def _remove(self) -> None:
+        from pyroute2 import IPRoute  # noqa: PLC0415
+
         with IPRoute() as ipr:
             self._leave(ipr, [])

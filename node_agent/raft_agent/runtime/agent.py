@@ -42,6 +42,7 @@ from raft_agent.runtime.engine import Answer, Engine, Excuses, now_us
 from raft_agent.runtime.events import EventLog
 from raft_agent.runtime.identity import check_owner, make_node, own_address
 from raft_agent.runtime.joining import Applicant, Doorkeeper
+from raft_agent.runtime.kernel_side import KernelSide
 from raft_agent.runtime.leaders import Transfers, forward_to_leader
 from raft_agent.runtime.memberships import Memberships
 from raft_agent.runtime.proposals import Proposals
@@ -69,6 +70,9 @@ _WARNINGS = frozenset(
         "snapshot_failed",
         "snapshot_damaged",
         "snapshot_refused",
+        "kernel_bypassed",
+        "kernel_degraded",
+        "kernel_fault_set",
     }
 )
 
@@ -126,9 +130,6 @@ class Agent:
             node=node,
             transport=self._transport,
             configured_peers=peers,
-            ebpf=protocol.EbpfStatus(
-                reason="this version has no kernel part" if config.ebpf.enabled else ""
-            ),
             silence_limit_us=max(2 * timing.election_timeout_max_ms, 1000) * 1000,
         )
         self._events = EventLog(self._views.member_name)
@@ -141,6 +142,8 @@ class Agent:
             # The tests that count needless elections need worse timers to compare with.
             excuses=Excuses(os.environ.get("RAFT_TEST_EXCUSES", "all")),
         )
+        self._kernel = KernelSide(config, self._transport, self.engine, self._views, self._event)
+        self._views.ebpf = self._kernel.status
         self._build_services(config, address)
 
     def _build_services(self, config: Config, address: str) -> None:
@@ -212,6 +215,7 @@ class Agent:
         self._word.give(self._event)
         await self._transport.start()
         self._set_peers(self.node.configuration)
+        self._kernel.start()
         await self._api.start()
         self.engine.start()
         if self._applicant is not None:
@@ -234,6 +238,7 @@ class Agent:
         )
         await self._api.close()
         await self._transport.close()
+        await self._kernel.stop()
         await self._loop.run_in_executor(None, self._store.close)
 
     def has_room(self) -> bool:
@@ -290,6 +295,7 @@ class Agent:
                 [PeerTarget(peer.id, peer.address, 0) for peer in self._config.peers]
             )
         else:
+            self._kernel.follow(configuration)
             self._transport.set_peers(
                 [
                     PeerTarget(member.name, member.address, member.id)
@@ -419,6 +425,15 @@ class Agent:
 
     def member_list(self) -> protocol.MemberListResult:
         return self._views.member_list()
+
+    def kernel(self) -> protocol.KernelResult:
+        return self._kernel.report()
+
+    def set_fault(self, request: protocol.FaultSet) -> protocol.FaultsResult | Failure:
+        return self._kernel.set_fault(request)
+
+    def heal_faults(self, request: protocol.FaultHeal) -> protocol.FaultsResult | Failure:
+        return self._kernel.heal_faults(request)
 
     def recent_events(self, limit: int) -> list[protocol.EventItem]:
         return self._events.recent(limit)

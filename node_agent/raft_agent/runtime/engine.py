@@ -108,7 +108,7 @@ class Engine:
     """Owns the node. `feed` is the only way in; effects go to store, transport and observer.
 
     `excuses`: what is asked before a silence counts. `last_stamp`: what a program in the kernel
-    saw of the leader, given its id and the current term; set when there is one.
+    saw of leaders of a term or later ones; set when there is one.
     """
 
     def __init__(
@@ -127,7 +127,7 @@ class Engine:
         self._observer = observer
         self._loop = loop
         self._excuses = excuses
-        self.last_stamp: Callable[[int, int], LeaderStamp | None] | None = None
+        self.last_stamp: Callable[[int], LeaderStamp | None] | None = None
         self._inbox: deque[Event] = deque()
         self._busy = False
         self._closed = False
@@ -364,7 +364,7 @@ class Engine:
         node = self.node
         if self.last_stamp is None or not node.leader_id or node.role is Role.LEADER:
             return None
-        return self.last_stamp(node.leader_id, node.current_term)
+        return self.last_stamp(node.current_term)
 
     def _tick(self, leader_silence_us: int | None, stamp: LeaderStamp | None) -> None:
         self.feed(TimerExpired(leader_silence_us, stamp))

@@ -58,6 +58,13 @@ _TEXTS = {
     "snapshot_arrives": "gets a snapshot of index {index} from {sender}",
     "snapshot_damaged": "the snapshot of index {index} from {sender} came damaged; it is sent anew",
     "snapshot_installed": "has the state of index {index} now, from a snapshot",
+    "kernel_attached": "the kernel part is attached to {interfaces}",
+    "kernel_bypassed": "the kernel part is attached to {interfaces}, but bypassed: {reason}",
+    "kernel_degraded": "the kernel part is degraded ({interfaces}): {reason}",
+    "kernel_detached": "the kernel part is off",
+    "kernel_fault_set": "loses {per_mille} ‰ of the packets of {peer} ({direction}) on purpose, "
+    "for {duration_ms} ms",
+    "kernel_faults_healed": "loses no packets of {peer} on purpose any more",
     "storage_failed": "takes no part any more: {reason}",
     "storage_recovered": "the disk is well again",
     "word_kept": "votes for nobody for {ms} ms: it may have promised so before it was started anew",

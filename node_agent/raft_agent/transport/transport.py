@@ -36,7 +36,15 @@ from raft_agent.transport.outbound import Dialer, OnReply, OutboundConnection
 from raft_agent.transport.probe import ProbeFailed, probe
 from raft_agent.transport.rejects import RejectLog
 
-__all__ = ["Flow", "Hello", "PeerStats", "PeerTarget", "ProbeFailed", "Transport", "TransportHandlers"]
+__all__ = [
+    "Flow",
+    "Hello",
+    "PeerStats",
+    "PeerTarget",
+    "ProbeFailed",
+    "Transport",
+    "TransportHandlers",
+]
 
 logger = logging.getLogger("raft.transport")
 

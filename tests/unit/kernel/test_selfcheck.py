@@ -63,9 +63,9 @@ def test_a_new_connection_from_the_same_port_begins_anew() -> None:
 def test_counts_that_began_anew_are_no_finding() -> None:
     """The map forgets the connection that was quiet for longest."""
     check = SelfCheck()
-    assert [look(check, n * 5000, counted) for n, counted in enumerate([9000, 0, 5000, 10_000])] == [
-        set()
-    ] * 4
+    assert [
+        look(check, n * 5000, counted) for n, counted in enumerate([9000, 0, 5000, 10_000])
+    ] == [set()] * 4
 
 
 def test_one_hidden_connection_of_several_is_enough() -> None:

@@ -1,0 +1,171 @@
+"""The kernel part beside the rest of the node: what it is told, and what it says in the API."""
+
+from __future__ import annotations
+
+import time
+from typing import Protocol
+
+from raft_agent.api import protocol
+from raft_agent.api.host import Failure
+from raft_agent.api.protocol import EbpfStatus, ErrorCode, FaultInfo
+from raft_agent.config import Config
+from raft_agent.config.values import split_address
+from raft_agent.consensus.types import Configuration
+from raft_agent.kernel import part
+from raft_agent.kernel.part import KernelPart
+from raft_agent.kernel.sight import loader
+from raft_agent.runtime.engine import Engine
+from raft_agent.runtime.views import Views
+from raft_agent.transport.transport import Transport
+
+
+class Tell(Protocol):
+    def __call__(self, kind: str, **facts: int | str) -> None: ...
+
+
+class KernelSide:
+    """Nothing at all unless `ebpf.enabled`."""
+
+    def __init__(
+        self, config: Config, transport: Transport, engine: Engine, views: Views, tell: Tell
+    ) -> None:
+        self._config = config
+        self._transport = transport
+        self._engine = engine
+        self._views = views
+        self._tell = tell
+        self._addresses = [peer.address for peer in config.peers]
+        self._part: KernelPart | None = None
+
+    def start(self) -> None:
+        """After the transport has started: its port is what the program looks for."""
+        if not self._config.ebpf.enabled:
+            return
+        port = self._transport.listen_port
+        self._part = KernelPart(
+            self._config.ebpf, port, self, self._tell, loader(self._config, port)
+        )
+        self._engine.last_stamp = self._part.leader_stamp
+        self._part.start()
+
+    async def stop(self) -> None:
+        if self._part is not None:
+            self._engine.last_stamp = None
+            await self._part.stop()
+
+    def follow(self, configuration: Configuration) -> None:
+        """Members have changed; those that are about to leave are still among them."""
+        own = self._engine.node.state.member_id
+        self._addresses = [member.address for member in configuration.members if member.id != own]
+        if self._part is not None:
+            self._part.look_again()
+
+    # --- Surroundings
+
+    def connections(self) -> list[part.Connection]:
+        return [
+            part.Connection(flow.member_id, flow.local, flow.remote, flow.received_bytes)
+            for flow in self._transport.flows()
+        ]
+
+    def peer_hosts(self) -> list[str]:
+        return [split_address(address)[0] for address in self._addresses]
+
+    def peer_name(self, peer: int) -> str:
+        return self._views.member_name(peer)
+
+    # --- API
+
+    def status(self) -> EbpfStatus:
+        kernel = self._part
+        if kernel is None:
+            return EbpfStatus()
+        return EbpfStatus(
+            kernel.state, kernel.reason, kernel.interfaces, kernel.firewall, self._faults()
+        )
+
+    def report(self) -> protocol.KernelResult:
+        kernel = self._part
+        if kernel is None or kernel.sight is None:
+            return protocol.KernelResult(self.status(), [], [])
+        return protocol.KernelResult(self.status(), kernel.in_front, [])
+
+    def set_fault(self, request: protocol.FaultSet) -> protocol.FaultsResult | Failure:
+        sight = self._sight_for_faults()
+        if isinstance(sight, Failure):
+            return sight
+        host = self._host_for_faults(request.peer)
+        if isinstance(host, Failure):
+            return host
+        until_ns = time.monotonic_ns() + request.duration_ms * 1_000_000
+        for direction, is_ingress in (("in", True), ("out", False)):
+            if request.direction in (direction, "both"):
+                sight.set_fault(part.Fault(host, is_ingress, request.per_mille, until_ns))
+        self._tell(
+            "kernel_fault_set",
+            peer=request.peer,
+            per_mille=request.per_mille,
+            direction=str(request.direction),
+            duration_ms=request.duration_ms,
+        )
+        return protocol.FaultsResult(self._faults())
+
+    def heal_faults(self, request: protocol.FaultHeal) -> protocol.FaultsResult | Failure:
+        sight = self._sight_for_faults()
+        if isinstance(sight, Failure):
+            return sight
+        host = self._host_for_faults(request.peer) if request.peer else ""
+        if isinstance(host, Failure):
+            return host
+        sight.heal(host)
+        self._tell("kernel_faults_healed", peer=request.peer or "every peer")
+        return protocol.FaultsResult(self._faults())
+
+    def _sight_for_faults(self) -> part.Sight | Failure:
+        if not self._config.fault_injection:
+            return Failure(
+                ErrorCode.REFUSED,
+                "This agent was not started for tests with faults",
+                "Start it with raft-agent --enable-fault-injection",
+            )
+        if self._part is None or self._part.sight is None:
+            status = self.status()
+            why = status.reason or "ebpf.enabled is false"
+            return Failure(ErrorCode.REFUSED, f"The kernel part is {status.state}: {why}")
+        return self._part.sight
+
+    def _host_for_faults(self, name: str) -> str | Failure:
+        """The IP address that the peer's connections come from and go to."""
+        connections = self.connections()
+        hosts = {one.remote[0] for one in connections if self.peer_name(one.peer) == name}
+        if not hosts:
+            return Failure(
+                ErrorCode.NO_SUCH_MEMBER,
+                f"There is no connection with {name} at the moment",
+                "The peers: raftctl kernel",
+            )
+        host = min(hosts)
+        others = {self.peer_name(one.peer) for one in connections if one.remote[0] == host}
+        if others != {name}:
+            shown = ", ".join(sorted(others - {name}))
+            return Failure(
+                ErrorCode.REFUSED,
+                f"{name} shares the address {host} with {shown}, and faults are per address",
+                "Nodes with addresses of their own: raftctl dev up --isolated",
+            )
+        return host
+
+    def _faults(self) -> list[FaultInfo]:
+        if self._part is None or self._part.sight is None:
+            return []
+        now_ns = time.monotonic_ns()
+        names = {one.remote[0]: self.peer_name(one.peer) for one in self.connections()}
+        return [
+            FaultInfo(
+                names.get(fault.host, fault.host),
+                "in" if fault.is_ingress else "out",
+                fault.per_mille,
+                (fault.until_ns - now_ns) // 1_000_000,
+            )
+            for fault in self._part.sight.faults()
+        ]
