@@ -55,7 +55,7 @@ class TypeCount(msgspec.Struct, frozen=True):
 
 
 class Counters(msgspec.Struct, frozen=True):
-    """One direction of a flow; struct raft_counters of bpf/raft_maps.h tells what the fields mean."""
+    """One direction of a flow; struct raft_counters of bpf/raft_maps.h says what they mean."""
 
     packets: int
     bytes: int
