@@ -4,7 +4,7 @@ SHELL := /bin/bash
 SEEDS ?= 100
 PROCESSES ?= $(shell getconf _NPROCESSORS_ONLN)
 
-.PHONY: help demo demo-down setup test test-e2e lint format sim lock docs clean
+.PHONY: help demo demo-down setup test test-e2e bpf lint format sim lock docs clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | \
@@ -26,6 +26,10 @@ test: setup ## Check and test everything; prints what this machine could not run
 
 test-e2e: setup ## Test what takes longer: many kills and pauses of real agents
 	@.venv/bin/python -m pytest -m long tests
+
+bpf: ## Build the kernel's program anew (needs clang and libbpf's headers)
+	@tools/setup.sh bpf
+	@$(MAKE) -s --always-make -C bpf
 
 lint: setup ## Style, types and import directions
 	@.venv/bin/python tools/lint.py

@@ -1,28 +1,23 @@
-"""Everything here makes network namespaces and loads programs: root on Linux only."""
+"""What these tests need of the machine, said once."""
 
 from __future__ import annotations
 
-import os
-import shutil
-import sys
+from collections.abc import Iterator
 
 import pytest
 
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    reason = _what_is_missing()
-    if reason:
-        for item in items:
-            if "tests/kernel/" in item.nodeid:
-                item.add_marker(pytest.mark.skip(reason=reason))
+from tests.kernel import harness
 
 
-def _what_is_missing() -> str:
-    if sys.platform != "linux":
-        return "needs Linux"
-    if os.geteuid() != 0:
-        return "needs root: it makes network namespaces and loads programs into the kernel"
-    for program in ("ip", "tc"):
-        if shutil.which(program) is None:
-            return f"needs {program} (apt-get install iproute2)"
-    return ""
+@pytest.fixture(autouse=True, scope="session")
+def _able() -> None:
+    reason = harness.missing()
+    if reason is not None:
+        pytest.skip(reason)
+
+
+@pytest.fixture(scope="module")
+def link() -> Iterator[harness.Link]:
+    """Two hosts with the program on both ends of a veth pair."""
+    with harness.linked() as made:
+        yield made

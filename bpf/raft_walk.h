@@ -1,0 +1,137 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR MIT) */
+/*
+ * The walker: from frame header to frame header along the TCP stream, however
+ * the stream was cut into segments. The sequence number of the next header is
+ * kept per direction of a flow; a header that begins in one segment and ends
+ * in another is gathered there too.
+ */
+#ifndef RAFT_WALK_H
+#define RAFT_WALK_H
+
+#include "raft_count.h"
+
+/* Frames per program; the verifier follows each of them. 33 programs follow each other at most. */
+#define FRAMES_PER_PROGRAM 48
+#define HEADER_SIZE	   RAFT_WIRE_HEADER_SIZE
+
+int raft_walk(struct __sk_buff *skb);
+
+/* raft_walk goes on with itself: a bounded loop of this size would take too long to verify. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
+	__uint(max_entries, 1);
+	__uint(key_size, sizeof(__u32));
+	__array(values, int(struct __sk_buff *));
+} walkers SEC(".maps") = {
+	.values = {(void *)&raft_walk},
+};
+
+/* Whether sequence number a stands before b (RFC 9293 §3.4). */
+static __always_inline int before(__u32 a, __u32 b)
+{
+	return (__s32)(a - b) < 0;
+}
+
+/* `at` is the sequence number of the header that can't be read. */
+static __always_inline void lose_sync(const struct raft_packet *packet,
+				      struct raft_counters *counters, __u32 at, __u32 kind,
+				      __u32 detail)
+{
+	counters->walker.sync = RAFT_SYNC_LOST;
+	counters->walker.lost_at = at;
+	counters->walker.have = 0;
+	ADD(counters->sync_lost, 1);
+	emit(packet, kind, detail, counters->term, counters->walker.sender);
+}
+
+static __always_inline void start_walking(struct raft_walker *walker, __u32 seq)
+{
+	walker->sync = RAFT_SYNC_YES;
+	walker->next_header = seq;
+	walker->highest = seq;
+	walker->have = 0;
+	walker->sender = 0;
+}
+
+/*
+ * Follows the sequence numbers. Returns how many of the payload's first bytes
+ * passed before; all of them when nothing is left to look at.
+ */
+static __always_inline __u32 follow(struct raft_counters *counters,
+				    const struct raft_packet *packet)
+{
+	struct raft_walker *walker = &counters->walker;
+	__u32 seq = packet->seq, length = packet->length;
+	__u32 old = 0;
+
+	/* A SYN that is no repetition is a new connection, from the same port perhaps. */
+	if (packet->syn && (walker->sync == RAFT_SYNC_NONE || walker->highest != seq))
+		start_walking(walker, seq);
+	if (walker->sync == RAFT_SYNC_NONE) {
+		/* A connection older than the program: from here on as if sync had been lost. */
+		start_walking(walker, seq);
+		walker->sync = RAFT_SYNC_LOST;
+		walker->lost_at = seq;
+	}
+	if (!length)
+		return 0;
+	if (before(seq, walker->highest)) {
+		old = walker->highest - seq;
+		if (old > length)
+			old = length;
+		ADD(counters->retransmissions, 1);
+		ADD(counters->retransmitted_bytes, old);
+		if (old == length)
+			return old;
+	} else if (seq != walker->highest) {
+		ADD(counters->gaps, 1);
+		ADD(counters->gap_bytes, seq - walker->highest);
+		/* No matter within a body. */
+		if (walker->sync == RAFT_SYNC_YES &&
+		    (walker->have || before(walker->next_header, seq)))
+			lose_sync(packet, counters, walker->next_header, RAFT_EVENT_LOST_SYNC,
+				  RAFT_LOST_GAP);
+	}
+	ADD(counters->stream_bytes, seq + length - walker->highest);
+	walker->highest = seq + length;
+	return old;
+}
+
+/* Whether a header may stand in the packet, whose first `old` bytes passed before; and where. */
+static __always_inline int find_start(const struct raft_counters *counters,
+				      struct raft_packet *packet, __u32 old)
+{
+	const struct raft_walker *walker = &counters->walker;
+
+	packet->resync = walker->sync == RAFT_SYNC_LOST;
+	if (packet->resync) {
+		packet->at = 0;
+		return !old && packet->length >= HEADER_SIZE;
+	}
+	packet->at = walker->next_header + walker->have - packet->seq;
+	return packet->at < packet->length;
+}
+
+/* Takes what there is of a header at `at` into the walker. Returns 0, or < 0 on failure. */
+static __always_inline long gather(struct __sk_buff *skb, struct raft_walker *walker, __u32 at,
+				   __u32 available)
+{
+	__u64 have = walker->have;
+	__u64 size;
+
+	if (have >= HEADER_SIZE)
+		return -1;
+	size = HEADER_SIZE - have;
+	if (size > available)
+		size = available;
+	/* Masks that change nothing, in a form that every verifier understands. */
+	asm volatile("" : "+r"(size), "+r"(have));
+	size = ((size - 1) & (RAFT_HEADER_ROOM / 2 - 1)) + 1;
+	have &= RAFT_HEADER_ROOM / 2 - 1;
+	if (bpf_skb_load_bytes(skb, at, walker->header + have, size))
+		return -1;
+	walker->have = have + size;
+	return 0;
+}
+
+#endif /* RAFT_WALK_H */
