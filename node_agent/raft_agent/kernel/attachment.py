@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -40,24 +41,23 @@ class Attachment:
         self._programs = programs
         self._attached: set[Interface] = set()
         self._swept = False
-        self._turn = asyncio.Lock()
+        # Of threads and not of tasks: one that is cancelled leaves its thread running.
+        self._turn = threading.Lock()
 
     async def update(self, hosts: Iterable[str]) -> Place:
         """Attach where it is missing, and detach where it is not wanted any more. `hosts`: the IP
         addresses of the peers."""
-        async with self._turn:
-            return await asyncio.to_thread(self._update, frozenset(hosts))
+        return await asyncio.to_thread(self._update, frozenset(hosts))
 
     async def remove(self) -> None:
         """Detach everywhere. Raises AttachError."""
-        async with self._turn:
-            await asyncio.to_thread(self._remove)
+        await asyncio.to_thread(self._remove)
 
     def _update(self, hosts: frozenset[str]) -> Place:
         # It takes a good part of a second to import, which this thread can wait for.
         from pyroute2 import IPRoute  # noqa: PLC0415
 
-        with IPRoute() as ipr:
+        with self._turn, IPRoute() as ipr:
             wanted = self._find(ipr, hosts)
             problems = [] if wanted else [self._why_none(hosts)]
             self._leave(ipr, wanted)
@@ -116,5 +116,5 @@ class Attachment:
     def _remove(self) -> None:
         from pyroute2 import IPRoute  # noqa: PLC0415
 
-        with IPRoute() as ipr:
+        with self._turn, IPRoute() as ipr:
             self._leave(ipr, [])

@@ -54,17 +54,31 @@ def on_routes(ipr: IPRoute, hosts: Iterable[str]) -> list[Interface]:
     return sorted(found)
 
 
-async def addresses_of(hosts: Iterable[str]) -> set[str]:
-    """IP addresses of hosts, which may be names. A name that can't be resolved has none."""
-    loop = asyncio.get_running_loop()
-    found: set[str] = set()
-    for host in set(hosts):
-        try:
-            answers = await loop.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-        except OSError:
-            continue
-        found.update(str(answer[4][0]).partition("%")[0] for answer in answers)
-    return found
+class Hosts:
+    """The IP addresses of some hosts, which may be names."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, frozenset[str]] = {}
+
+    async def resolve(self, hosts: Iterable[str]) -> None:
+        """From now on these hosts and no others. One whose name can't be resolved at the moment
+        keeps the addresses that it had."""
+        loop = asyncio.get_running_loop()
+        known = {}
+        for host in set(hosts):
+            try:
+                answers = await loop.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+            except OSError:
+                known[host] = self._known.get(host, frozenset())
+            else:
+                addresses = (str(answer[4][0]).partition("%")[0] for answer in answers)
+                known[host] = frozenset(addresses)
+        self._known = known
+
+    @property
+    def addresses(self) -> frozenset[str]:
+        """Those of all hosts together."""
+        return frozenset().union(*self._known.values())
 
 
 class LinkMonitor:

@@ -245,6 +245,11 @@ class LoadedObject:
             _check(library().bpf_obj_pin(found.fd, os.fsencode(new)), f"pin {new}")
             new.rename(directory / name)
 
+    def unpin_maps(self, directory: Path) -> None:
+        """Take the pins of `pin_maps` away again. Raises OSError."""
+        for name in self._maps:
+            (directory / name).unlink(missing_ok=True)
+
 
 def load(
     object_path: Path,

@@ -7,9 +7,10 @@ agent goes on without.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Protocol
 
 import msgspec
@@ -18,8 +19,13 @@ from raft_agent.config import Ebpf
 from raft_agent.consensus.types import LeaderStamp
 from raft_agent.kernel import interfaces
 from raft_agent.kernel.attachment import Attachment, Place
+from raft_agent.kernel.interfaces import Hosts
+from raft_agent.kernel.lag import LagMeter
+from raft_agent.kernel.libbpf import KernelUnavailable
+from raft_agent.kernel.news import News, Tell
 from raft_agent.kernel.selfcheck import Seen, SelfCheck
-from raft_agent.kernel.tc import AttachError, Programs
+from raft_agent.kernel.sight import Connection, Sight
+from raft_agent.kernel.tc import AttachError
 
 log = logging.getLogger("raft.kernel")
 
@@ -31,84 +37,17 @@ STARTING = "is starting"
 
 _TICK_S = 1.0
 # Names of peers may get other addresses without any word from the cluster.
-_RESOLVE_TICKS = 30
+_RESOLVE_S = 30.0
 # The filter drops nobody once the agent has been silent for so long: a dead one locks nobody out.
-_DEAD_MANS_S = 5.0
+_DEAD_MANS_MS = 5000
+# How often the lag of a frame is measured.
+_LAG_S = 0.05
 _EVENTS = {
     ATTACHED: "kernel_attached",
     BYPASSED: "kernel_bypassed",
     DEGRADED: "kernel_degraded",
     OFF: "kernel_detached",
 }
-
-End = tuple[str, int]
-
-
-class Connection(msgspec.Struct, frozen=True):
-    """A TCP connection with a member: the IP address and port of both ends, and how many bytes of
-    it the system has received (None: it does not tell)."""
-
-    peer: int
-    local: End
-    remote: End
-    received_bytes: int | None
-
-
-class Stamp(msgspec.Struct, frozen=True):
-    """The newest AppendEntries or heartbeat header that came on a connection."""
-
-    time_ns: int
-    sender: int
-    term: int
-
-
-class Fault(msgspec.Struct, frozen=True):
-    """Packets to lose: from (`is_ingress`) or to the IP address `host`, until a moment of
-    CLOCK_MONOTONIC."""
-
-    host: str
-    is_ingress: bool
-    per_mille: int
-    until_ns: int
-
-
-class Unavailable(Exception):  # noqa: N818
-    """What is missing for the kernel part, and how to get it, in one line."""
-
-
-class Sight(Protocol):
-    """The loaded program and its maps."""
-
-    programs: Programs
-
-    def received_bytes(self, connection: Connection) -> int:
-        """How many bytes of the TCP stream it saw come in; 0 when it never saw the connection."""
-
-    def last_append(self, connection: Connection) -> Stamp | None:
-        """None when there was none, or when it has lost its place in the stream."""
-
-    def allow(self, networks: Iterable[str]) -> None:
-        """Let new connections in from these addresses and networks, and from no others."""
-
-    def faults(self) -> list[Fault]:
-        """Those that are in force."""
-
-    def set_fault(self, fault: Fault) -> None: ...
-
-    def heal(self, host: str) -> None:
-        """End the faults of one IP address, or with "" all."""
-
-    def set_firewall(self, mode: str, until_ns: int) -> None:
-        """`mode` "off", "audit" or "enforce"; drops nobody behind `until_ns` (CLOCK_MONOTONIC)."""
-
-    def start(self, loop: asyncio.AbstractEventLoop, tell: Tell) -> None:
-        """Pass on what the program reports."""
-
-    def close(self) -> None: ...
-
-
-class Tell(Protocol):
-    def __call__(self, kind: str, **facts: int | str) -> None: ...
 
 
 class Surroundings(Protocol):
@@ -117,14 +56,17 @@ class Surroundings(Protocol):
     def connections(self) -> list[Connection]:
         """With members, each once."""
 
-    def peer_hosts(self) -> list[str]:
-        """The hosts of all other members' addresses, the ones that leave or join included."""
+    def peer_addresses(self) -> list[tuple[str, int]]:
+        """(host, port) of all other members, those that leave or join included."""
 
     def peer_name(self, peer: int) -> str: ...
 
 
 class KernelPart:
-    """`load` loads the program, in a thread; it raises Unavailable."""
+    """`load` loads the program, in a thread; it raises KernelUnavailable.
+
+    `wants_lag`: whether the next frame is to be given to `measure_lag`.
+    """
 
     def __init__(
         self,
@@ -150,6 +92,10 @@ class KernelPart:
         self._task: asyncio.Task[None] | None = None
         self._look_again = asyncio.Event()
         self._told: tuple[str, str, list[str]] = ("", "", [])
+        self._news: News | None = None
+        self._lag_timer: asyncio.TimerHandle | None = None
+        self.lag = LagMeter()
+        self.wants_lag = False
         self.sight: Sight | None = None
         self.firewall = "off"
 
@@ -164,8 +110,12 @@ class KernelPart:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
-        if self._monitor is not None:
-            self._monitor.close()
+        self.wants_lag = False
+        if self._lag_timer is not None:
+            self._lag_timer.cancel()
+        for watch in (self._monitor, self._news):
+            if watch is not None:
+                watch.close()
         sight, self.sight = self.sight, None
         if self._attachment is not None:
             try:
@@ -182,59 +132,64 @@ class KernelPart:
     async def _run(self) -> None:
         try:
             self.sight = await asyncio.to_thread(self._load)
-        except Unavailable as error:
+        except KernelUnavailable as error:
             self._missing = str(error)
             self._say_state()
             return
         try:
-            self._attachment = Attachment(self._settings.interface, self._port, self.sight.programs)
+            sight = self.sight
+            attachment = Attachment(self._settings.interface, self._port, sight.programs)
+            self._attachment = attachment
             self._monitor = interfaces.LinkMonitor(self._loop, self.look_again)
-            self.sight.start(self._loop, self._tell)
-            await self._look_after()
+            self._news = News(self._loop, sight.events, self._tell)
+            self._want_lag()
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._keep_place(sight, attachment))
+                tasks.create_task(self._keep_watch(sight))
         except Exception as error:
+            # Whatever it is: the cluster is as correct without this part.
             log.exception("the kernel part gives up")
-            self._missing = f"gave up after an error: {error!r}; please report it"
+            self._missing = f"gave up, see the log ({error}); please report it"
             self._say_state()
 
-    async def _look_after(self) -> None:
-        ticks = 0
-        self._look_again.set()
+    async def _keep_place(self, sight: Sight, attachment: Attachment) -> None:
+        """Follow members, links and routes. Names may take long to resolve, so this waits apart."""
+        hosts = Hosts()
         while True:
-            if self._look_again.is_set() or ticks % _RESOLVE_TICKS == 0:
-                self._look_again.clear()
-                await self._update()
-            self._tick()
-            ticks += 1
+            self._look_again.clear()
+            peers = self._surroundings.peer_addresses()
+            sight.count_ports({port for _, port in peers} - {self._port})
+            await hosts.resolve(host for host, _ in peers)
+            before = self._place.interfaces
             try:
-                await asyncio.wait_for(self._look_again.wait(), _TICK_S)
-            except TimeoutError:
-                continue
+                self._place = await attachment.update(hosts.addresses)
+            except (AttachError, OSError) as error:
+                self._place = msgspec.structs.replace(self._place, problem=str(error))
+            if self._place.interfaces != before:
+                self._check.forget()
+                self._hidden = set()
+            own = self._place.local_addresses
+            self._networks = frozenset((*hosts.addresses, *own, *self._settings.firewall_allow))
+            self._tick(sight)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._look_again.wait(), _RESOLVE_S)
 
-    async def _update(self) -> None:
-        if self._attachment is None:
-            return
-        hosts = await interfaces.addresses_of(self._surroundings.peer_hosts())
-        before = self._place.interfaces
-        try:
-            self._place = await self._attachment.update(hosts)
-        except (AttachError, OSError) as error:
-            self._place = msgspec.structs.replace(self._place, problem=str(error))
-        if self._place.interfaces != before:
-            self._check.forget()
-            self._hidden = set()
-        self._networks = frozenset(
-            (*hosts, *self._place.local_addresses, *self._settings.firewall_allow)
-        )
+    async def _keep_watch(self, sight: Sight) -> None:
+        while True:
+            await asyncio.sleep(_TICK_S)
+            self._tick(sight)
+            if self._news is not None:
+                self._news.second_passed()
 
-    def _tick(self) -> None:
-        sight = self.sight
-        if sight is None:
+    def _tick(self, sight: Sight) -> None:
+        if self._place.problem == STARTING:
             return
-        seen = [
-            Seen((one.local, one.remote), one.peer, one.received_bytes, sight.received_bytes(one))
-            for one in self._surroundings.connections()
-            if one.received_bytes is not None and self._port in (one.local[1], one.remote[1])
-        ]
+        seen = []
+        for one in self._surroundings.connections():
+            if one.received_bytes is not None:
+                flow = sight.flow(one)
+                counted = 0 if flow is None else flow.ingress.payload_bytes
+                seen.append(Seen((one.local, one.remote), one.peer, one.received_bytes, counted))
         if self._place.interfaces:
             self._hidden = self._check.look(seen)
         self._guard(sight)
@@ -245,9 +200,7 @@ class KernelPart:
         wanted = self._settings.firewall
         mode = wanted if self.state == ATTACHED else "off"
         if wanted != "off":
-            sight.allow(self._networks)
-            until_ns = time.monotonic_ns() + int(_DEAD_MANS_S * 1e9)
-            sight.set_firewall(mode, until_ns)
+            sight.guard(mode, self._networks, _DEAD_MANS_MS)
         self.firewall = mode
 
     # --- what it says
@@ -295,19 +248,37 @@ class KernelPart:
             _EVENTS[state], reason=reason, interfaces=", ".join(self.interfaces) or "no interface"
         )
 
+    # --- what it knows of frames
+
+    def _want_lag(self) -> None:
+        self.wants_lag = True
+        self._lag_timer = self._loop.call_later(_LAG_S, self._want_lag)
+
+    def measure_lag(self, peer: int, request_id: int) -> None:
+        """The frame of `peer` with that request id is handled now."""
+        self.wants_lag = False
+        if self.sight is not None and request_id:
+            connections = [one for one in self._surroundings.connections() if one.peer == peer]
+            with contextlib.suppress(OSError):
+                self.lag.measure(self.sight, connections, request_id)
+
     def leader_stamp(self, term: int) -> LeaderStamp | None:
         """The newest header of a leader of `term` or later, among those that came over connections
         which their senders had dialled; None when the program can't tell."""
         sight = self.sight
         if sight is None or self._hidden:
             return None
-        stamps = [
-            stamp
-            for one in self._surroundings.connections()
-            if one.local[1] == self._port and (stamp := sight.last_append(one)) is not None
+        stamps = []
+        for one in self._surroundings.connections():
+            if one.local[1] != self._port:
+                continue
+            try:
+                stamp = sight.last_append(one)
+            except OSError:
+                continue
             # The header is open to whoever is on the way; the handshake has said who is there.
-            if stamp.sender == one.peer and stamp.term >= term
-        ]
+            if stamp is not None and stamp.sender == one.peer and stamp.term >= term:
+                stamps.append(stamp)
         if not stamps:
             return None
         newest = max(stamps, key=lambda stamp: (stamp.term, stamp.time_ns))

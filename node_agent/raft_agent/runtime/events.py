@@ -65,6 +65,14 @@ _TEXTS = {
     "kernel_fault_set": "loses {per_mille} ‰ of the packets of {peer} ({direction}) on purpose, "
     "for {duration_ms} ms",
     "kernel_faults_healed": "loses no packets of {peer} on purpose any more",
+    "kernel_leader_seen": "the kernel saw {sender} lead in term {of_term}",
+    "kernel_term_raised": "the kernel saw term {of_term}, from {sender}",
+    "kernel_stranger": "the kernel saw a connection from {address}, which is no member: {done}",
+    "kernel_bad_header": "the kernel found no frame where one should begin {way} {address}: "
+    "{magic}",
+    "kernel_lost_sync": "the kernel lost its place in the stream {way} {address}: {reason}",
+    "kernel_fault_hit": "the kernel loses {per_mille} ‰ of the packets {way} {address} on purpose",
+    "kernel_more": "the kernel reported {count} more events than are shown",
     "storage_failed": "takes no part any more: {reason}",
     "storage_recovered": "the disk is well again",
     "word_kept": "votes for nobody for {ms} ms: it may have promised so before it was started anew",

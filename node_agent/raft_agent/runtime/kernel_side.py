@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Protocol
+from typing import Any
 
 from raft_agent.api import protocol
 from raft_agent.api.host import Failure
@@ -11,16 +11,14 @@ from raft_agent.api.protocol import EbpfStatus, ErrorCode, FaultInfo
 from raft_agent.config import Config
 from raft_agent.config.values import split_address
 from raft_agent.consensus.types import Configuration
-from raft_agent.kernel import part
+from raft_agent.kernel.layout import Direction
+from raft_agent.kernel.news import Tell
 from raft_agent.kernel.part import KernelPart
-from raft_agent.kernel.sight import loader
+from raft_agent.kernel.sight import Connection, Sight, loader
+from raft_agent.runtime import kernel_report
 from raft_agent.runtime.engine import Engine
 from raft_agent.runtime.views import Views
 from raft_agent.transport.transport import Transport
-
-
-class Tell(Protocol):
-    def __call__(self, kind: str, **facts: int | str) -> None: ...
 
 
 class KernelSide:
@@ -42,9 +40,8 @@ class KernelSide:
         if not self._config.ebpf.enabled:
             return
         port = self._transport.listen_port
-        self._part = KernelPart(
-            self._config.ebpf, port, self, self._tell, loader(self._config, port)
-        )
+        load = loader(self._config, port, self._engine.node.state.member_id)
+        self._part = KernelPart(self._config.ebpf, port, self, self._tell, load)
         self._engine.last_stamp = self._part.leader_stamp
         self._part.start()
 
@@ -60,16 +57,26 @@ class KernelSide:
         if self._part is not None:
             self._part.look_again()
 
+    @property
+    def wants_lag(self) -> bool:
+        """Whether the next message is to be given to `measure_lag`."""
+        return self._part is not None and self._part.wants_lag
+
+    def measure_lag(self, sender: int, message: Any) -> None:
+        """This message is handled now: how long ago did it reach the machine?"""
+        if self._part is not None:
+            self._part.measure_lag(sender, getattr(message, "request_id", 0))
+
     # --- Surroundings
 
-    def connections(self) -> list[part.Connection]:
+    def connections(self) -> list[Connection]:
         return [
-            part.Connection(flow.member_id, flow.local, flow.remote, flow.received_bytes)
+            Connection(flow.member_id, flow.local, flow.remote, flow.received_bytes)
             for flow in self._transport.flows()
         ]
 
-    def peer_hosts(self) -> list[str]:
-        return [split_address(address)[0] for address in self._addresses]
+    def peer_addresses(self) -> list[tuple[str, int]]:
+        return [split_address(address) for address in self._addresses]
 
     def peer_name(self, peer: int) -> str:
         return self._views.member_name(peer)
@@ -88,7 +95,9 @@ class KernelSide:
         kernel = self._part
         if kernel is None or kernel.sight is None:
             return protocol.KernelResult(self.status(), [], [])
-        return protocol.KernelResult(self.status(), kernel.in_front, [])
+        found = kernel_report.peers(kernel, kernel.sight, self.connections(), self.peer_name)
+        strangers, lost = kernel.sight.strangers(), kernel.sight.lost_events()
+        return protocol.KernelResult(self.status(), kernel.in_front, found, strangers, lost)
 
     def set_fault(self, request: protocol.FaultSet) -> protocol.FaultsResult | Failure:
         sight = self._sight_for_faults()
@@ -97,10 +106,9 @@ class KernelSide:
         host = self._host_for_faults(request.peer)
         if isinstance(host, Failure):
             return host
-        until_ns = time.monotonic_ns() + request.duration_ms * 1_000_000
-        for direction, is_ingress in (("in", True), ("out", False)):
-            if request.direction in (direction, "both"):
-                sight.set_fault(part.Fault(host, is_ingress, request.per_mille, until_ns))
+        for way, direction in (("in", Direction.INGRESS), ("out", Direction.EGRESS)):
+            if request.direction in (way, "both"):
+                sight.inject(host, direction, request.per_mille, request.duration_ms)
         self._tell(
             "kernel_fault_set",
             peer=request.peer,
@@ -121,7 +129,7 @@ class KernelSide:
         self._tell("kernel_faults_healed", peer=request.peer or "every peer")
         return protocol.FaultsResult(self._faults())
 
-    def _sight_for_faults(self) -> part.Sight | Failure:
+    def _sight_for_faults(self) -> Sight | Failure:
         if not self._config.fault_injection:
             return Failure(
                 ErrorCode.REFUSED,
@@ -162,10 +170,10 @@ class KernelSide:
         names = {one.remote[0]: self.peer_name(one.peer) for one in self.connections()}
         return [
             FaultInfo(
-                names.get(fault.host, fault.host),
-                "in" if fault.is_ingress else "out",
+                names.get(str(fault.remote), str(fault.remote)),
+                "in" if fault.direction is Direction.INGRESS else "out",
                 fault.per_mille,
                 (fault.until_ns - now_ns) // 1_000_000,
             )
-            for fault in self._part.sight.faults()
+            for fault in self._part.sight.faults(now_ns)
         ]

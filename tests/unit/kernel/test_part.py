@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable
 
 from raft_agent.config import Ebpf
 from raft_agent.kernel import part
-from raft_agent.kernel.part import Connection, Fault, KernelPart, Stamp, Unavailable
-from raft_agent.kernel.tc import Programs
+from raft_agent.kernel.libbpf import KernelUnavailable
+from raft_agent.kernel.part import KernelPart
+from raft_agent.kernel.sight import Connection, Sight
+from raft_agent.kernel.stamps import Stamp
 
 PORT = 5555
 LEADER, OTHER = 2, 3
@@ -28,7 +29,7 @@ class Surroundings:
     def connections(self) -> list[Connection]:
         return self.found
 
-    def peer_hosts(self) -> list[str]:
+    def peer_addresses(self) -> list[tuple[str, int]]:
         return []
 
     def peer_name(self, peer: int) -> str:
@@ -38,29 +39,14 @@ class Surroundings:
         self.told.append((kind, str(facts.get("reason", ""))))
 
 
-class Sight:
-    def __init__(self, stamps: dict[int, Stamp]) -> None:
-        self.programs = Programs(-1, -1)
-        self.stamps = stamps
+class FakeSight(Sight):
+    """Knows stamps by peer, and no kernel."""
 
-    def received_bytes(self, _connection: Connection) -> int:
-        return 0
+    def __init__(self, stamps: dict[int, Stamp]) -> None:
+        self.stamps = stamps
 
     def last_append(self, connection: Connection) -> Stamp | None:
         return self.stamps.get(connection.peer)
-
-    def allow(self, networks: Iterable[str]) -> None: ...
-
-    def faults(self) -> list[Fault]:
-        return []
-
-    def set_fault(self, fault: Fault) -> None: ...
-
-    def heal(self, host: str) -> None: ...
-
-    def set_firewall(self, mode: str, until_ns: int) -> None: ...
-
-    def start(self, loop: asyncio.AbstractEventLoop, tell: part.Tell) -> None: ...
 
     def close(self) -> None: ...
 
@@ -69,7 +55,7 @@ def test_what_is_missing_is_said_once_and_the_part_ends_in_peace() -> None:
     around = Surroundings()
 
     def load() -> Sight:
-        raise Unavailable("needs root")
+        raise KernelUnavailable("capability", "needs root")
 
     async def run() -> None:
         kernel = KernelPart(Ebpf(enabled=True), PORT, around, around.tell, load)
@@ -87,7 +73,7 @@ def test_what_is_missing_is_said_once_and_the_part_ends_in_peace() -> None:
 def test_until_it_is_attached_it_says_that_it_starts() -> None:
     async def run() -> None:
         around = Surroundings()
-        kernel = KernelPart(Ebpf(enabled=True), PORT, around, around.tell, lambda: Sight({}))
+        kernel = KernelPart(Ebpf(enabled=True), PORT, around, around.tell, lambda: FakeSight({}))
         assert (kernel.state, kernel.reason) == ("degraded", part.STARTING)
         await kernel.stop()
 
@@ -97,8 +83,8 @@ def test_until_it_is_attached_it_says_that_it_starts() -> None:
 def _stamp(stamps: dict[int, Stamp], *connections: Connection, term: int = 5) -> object:
     async def run() -> object:
         around = Surroundings(*connections)
-        kernel = KernelPart(Ebpf(enabled=True), PORT, around, around.tell, lambda: Sight({}))
-        kernel.sight = Sight(stamps)
+        kernel = KernelPart(Ebpf(enabled=True), PORT, around, around.tell, lambda: FakeSight({}))
+        kernel.sight = FakeSight(stamps)
         found = kernel.leader_stamp(term)
         return None if found is None else (found.sender, found.term, found.silence_us // 1000)
 
@@ -106,7 +92,7 @@ def _stamp(stamps: dict[int, Stamp], *connections: Connection, term: int = 5) ->
 
 
 def _ago(milliseconds: int, sender: int, term: int = 5) -> Stamp:
-    return Stamp(time.monotonic_ns() - milliseconds * MS, sender, term)
+    return Stamp(time.monotonic_ns() - milliseconds * MS, term, sender)
 
 
 def test_the_stamp_tells_how_long_ago_the_leader_was_heard() -> None:
