@@ -53,6 +53,23 @@ def connect(first: str, second: str, first_address: str, second_address: str) ->
         ip("-n", namespace, "link", "set", "eth0", "up")
 
 
+def plug(hub: str, namespace: str, port: str, address: str) -> None:
+    """An eth0 in the namespace whose other end is the port `port` of the hub's bridge br0."""
+    # fmt: off
+    ip("-n", hub, "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", namespace)
+    # fmt: on
+    ip("-n", hub, "link", "set", port, "master", "br0", "up")
+    ip("-n", namespace, "addr", "add", address, "dev", "eth0")
+    ip("-n", namespace, "link", "set", "eth0", "up")
+
+
+def enter(namespace: str) -> list[str]:
+    """In front of a command: run it in the namespace, under the same pid. Unlike `ip netns exec` it
+    leaves /sys/fs/bpf where it is.
+    """
+    return ["nsenter", f"--net=/run/netns/{namespace}", "--"]
+
+
 def index_of(namespace: str, interface: str) -> int:
     return int(ip("-n", namespace, "-o", "link", "show", interface).partition(":")[0])
 
@@ -74,3 +91,11 @@ def inside(namespace: str) -> Iterator[None]:
 def _enter(fd: int) -> None:
     if _libc.setns(fd, _CLONE_NEWNET):
         raise OSError(ctypes.get_errno(), "setns")
+
+
+def set_offloads(namespace: str, interface: str, on_or_off: str) -> None:
+    """Segmentation and its reverse: with them packets of 64 KiB pass, without them MTUs."""
+    words = [word for name in ("tso", "gso", "gro") for word in (name, on_or_off)]
+    command = [*enter(namespace), "ethtool", "-K", interface, *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

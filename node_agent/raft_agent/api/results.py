@@ -153,9 +153,10 @@ class EbpfStatus(msgspec.Struct, frozen=True):
 
 
 class KernelTraffic(msgspec.Struct, frozen=True):
-    """One direction of a peer's connections. `frames`: how many by type, in the names of the
-    protocol's frame types; exact while every flow is in sync. `lost_sync`: how often the program
-    lost its place in a stream."""
+    """One direction of a peer's connections that stand, as the program saw it. `bytes` with all
+    headers; `stream_bytes`: how far the TCP streams went on. `frames`: how many by type; exact
+    while every connection is in sync. `lost_sync`: how often the program lost its place in a
+    stream. `agent_frames`, `agent_bytes`: what the agent itself counted, since its start."""
 
     packets: int = 0
     bytes: int = 0
@@ -163,6 +164,9 @@ class KernelTraffic(msgspec.Struct, frozen=True):
     frames: dict[str, int] = {}
     entries: int = 0
     lost_sync: int = 0
+    stream_bytes: int = 0
+    agent_frames: int = 0
+    agent_bytes: int = 0
 
 
 class KernelPeer(msgspec.Struct, frozen=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import reduce
 from operator import add
 
@@ -13,6 +13,7 @@ from raft_agent.kernel.counters import Counters, Flow, Log2Histogram
 from raft_agent.kernel.layout import Sync
 from raft_agent.kernel.part import KernelPart
 from raft_agent.kernel.sight import Connection, Sight
+from raft_agent.transport.transport import PeerStats
 from raft_agent.wire import FrameType
 
 _NAMES = {int(kind): kind.name.lower() for kind in FrameType}
@@ -22,6 +23,7 @@ def peers(
     kernel: KernelPart,
     sight: Sight,
     connections: Iterable[Connection],
+    counted: Mapping[int, PeerStats],
     name_of: Callable[[int], str],
 ) -> list[KernelPeer]:
     """Of every member the connections that stand, by name. Raises OSError."""
@@ -37,14 +39,19 @@ def peers(
             silence_us = (time.monotonic_ns() - stamp.time_ns) // 1000
             stamps[connection.peer] = LeaderStamp(silence_us, stamp.sender, stamp.term)
     found = [
-        _peer(name_of(peer), seen, kernel.lag.histogram(peer), stamps.get(peer))
+        _peer(name_of(peer), seen, kernel.lag.histogram(peer), stamps.get(peer), counted[peer])
         for peer, seen in flows.items()
+        if peer in counted
     ]
     return sorted(found, key=lambda peer: peer.name)
 
 
 def _peer(
-    name: str, flows: list[Flow], lag: Log2Histogram, stamp: LeaderStamp | None
+    name: str,
+    flows: list[Flow],
+    lag: Log2Histogram,
+    stamp: LeaderStamp | None,
+    counted: PeerStats,
 ) -> KernelPeer:
     sides = [side for flow in flows for side in (flow.ingress, flow.egress)]
     appends = reduce(add, (side.append_latency for side in sides))
@@ -53,8 +60,8 @@ def _peer(
         name,
         len(flows),
         all(side.sync is not Sync.LOST for side in sides),
-        _traffic([flow.ingress for flow in flows]),
-        _traffic([flow.egress for flow in flows]),
+        _traffic([flow.ingress for flow in flows], counted.frames_in, counted.bytes_in),
+        _traffic([flow.egress for flow in flows], counted.frames_out, counted.bytes_out),
         _times(appends if appends.total else heartbeats),
         _times(lag),
         None if stamp is None else stamp.silence_us // 1000,
@@ -62,7 +69,7 @@ def _peer(
     )
 
 
-def _traffic(sides: list[Counters]) -> KernelTraffic:
+def _traffic(sides: list[Counters], agent_frames: int, agent_bytes: int) -> KernelTraffic:
     frames: dict[str, int] = {}
     for side in sides:
         for kind, count in side.types.items():
@@ -75,6 +82,9 @@ def _traffic(sides: list[Counters]) -> KernelTraffic:
         frames,
         sum(side.entries for side in sides),
         sum(side.sync_lost for side in sides),
+        sum(side.stream_bytes for side in sides),
+        agent_frames,
+        agent_bytes,
     )
 
 

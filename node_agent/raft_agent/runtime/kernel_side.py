@@ -95,7 +95,9 @@ class KernelSide:
         kernel = self._part
         if kernel is None or kernel.sight is None:
             return protocol.KernelResult(self.status(), [], [])
-        found = kernel_report.peers(kernel, kernel.sight, self.connections(), self.peer_name)
+        found = kernel_report.peers(
+            kernel, kernel.sight, self.connections(), self._transport.stats(), self.peer_name
+        )
         strangers, lost = kernel.sight.strangers(), kernel.sight.lost_events()
         return protocol.KernelResult(self.status(), kernel.in_front, found, strangers, lost)
 
