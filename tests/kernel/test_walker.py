@@ -11,7 +11,6 @@ import pytest
 
 from raft_agent.kernel.counters import Counters
 from raft_agent.kernel.layout import Sync
-from raft_agent.wire import FrameType
 from tests.kernel import frames
 from tests.kernel.frames import Stream
 from tests.kernel.harness import Link
