@@ -17,7 +17,8 @@
 #define RAFT_MAX_JUMP	     (64U << 20)
 #define RAFT_EVENTS_BYTES    (64 * 1024)
 #define RAFT_FRAME_TYPES     40	       /* enum raft_frame_type is below this */
-#define RAFT_RECENT	     32	       /* a power of two */
+#define RAFT_RECENT_BITS     5
+#define RAFT_RECENT	     (1 << RAFT_RECENT_BITS)
 #define RAFT_LATENCY_BUCKETS 32	       /* a power of two */
 #define RAFT_LATENCY_SHIFT   11	       /* bucket 0 ends at 2^11 ns, each further one at twice that */
 #define RAFT_MAX_LATENCY_NS  60000000000ULL

@@ -131,3 +131,10 @@ def foreign(payload: bytes) -> dict[str, bytes]:
             ip6(tcp(payload), *[(_DESTINATION, _extension())] * 7)
         ),
     }
+
+
+def reversed_ends(packet: bytes) -> bytes:
+    """A plain IPv4 packet of this module as it goes the other way: from us to the peer."""
+    return b"".join(
+        (packet[:26], packet[30:34], packet[26:30], packet[36:38], packet[34:36], packet[38:])
+    )
