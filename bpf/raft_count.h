@@ -113,10 +113,10 @@ static __always_inline __u32 latency_bucket(__u64 ns)
 	return bucket % RAFT_LATENCY_BUCKETS;
 }
 
-/* Fibonacci hashing: request ids of one connection have strides. */
+/* Fibonacci hashing by the highest bits: request ids of one connection come in strides. */
 static __always_inline __u32 raft_recent_slot(__u64 request_id)
 {
-	return (request_id * 0x9e3779b97f4a7c15ULL >> 32) % RAFT_RECENT;
+	return request_id * 0x9e3779b97f4a7c15ULL >> (64 - RAFT_RECENT_BITS);
 }
 
 static __always_inline int is_leaders_word(__u8 type)

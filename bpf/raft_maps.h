@@ -14,9 +14,11 @@
 #define RAFT_MAX_ALLOWED     4096
 #define RAFT_MAX_FAULTS	     256
 #define RAFT_MAX_FAULT_NS    300000000000ULL
+#define RAFT_MAX_JUMP	     (64U << 20)
 #define RAFT_EVENTS_BYTES    (64 * 1024)
 #define RAFT_FRAME_TYPES     40	       /* enum raft_frame_type is below this */
-#define RAFT_RECENT	     32	       /* a power of two */
+#define RAFT_RECENT_BITS     5
+#define RAFT_RECENT	     (1 << RAFT_RECENT_BITS)
 #define RAFT_LATENCY_BUCKETS 32	       /* a power of two */
 #define RAFT_LATENCY_SHIFT   11	       /* bucket 0 ends at 2^11 ns, each further one at twice that */
 #define RAFT_MAX_LATENCY_NS  60000000000ULL
@@ -73,6 +75,8 @@ struct raft_walker {
 	__u32 next_header; /* sequence number of the next header's first byte */
 	__u32 highest;	   /* sequence number behind the last byte seen */
 	__u32 lost_at;	   /* where the header should have been that was not found */
+	__u32 start;	   /* sequence number of the connection's first byte */
+	__u32 stray;	   /* sequence number behind the last stray packet */
 	__u8 sync;	   /* enum raft_sync */
 	__u8 have;	   /* bytes of the next header that came with earlier segments */
 	__u8 reserved[2];
@@ -94,6 +98,7 @@ struct raft_counters {
 	__u64 retransmitted_bytes;
 	__u64 gaps;	       /* packets that begin above the highest byte seen */
 	__u64 gap_bytes;
+	__u64 strays;	       /* packets further off than any window; two in a row are followed */
 	__u64 fragments;       /* first fragments; later ones carry no port */
 	__u64 fault_drops;     /* dropped by the fault map; in no other counter */
 	__u64 last_ns;	       /* the last packet */

@@ -49,6 +49,7 @@ static __always_inline void start_walking(struct raft_walker *walker, __u32 seq)
 	walker->sync = RAFT_SYNC_YES;
 	walker->next_header = seq;
 	walker->highest = seq;
+	walker->start = seq;
 	walker->have = 0;
 	walker->sender = 0;
 }
@@ -65,7 +66,7 @@ static __always_inline __u32 follow(struct raft_counters *counters,
 	__u32 old = 0;
 
 	/* A SYN that is no repetition is a new connection, from the same port perhaps. */
-	if (packet->syn && (walker->sync == RAFT_SYNC_NONE || walker->highest != seq))
+	if (packet->syn && (walker->sync == RAFT_SYNC_NONE || walker->start != seq))
 		start_walking(walker, seq);
 	if (walker->sync == RAFT_SYNC_NONE) {
 		/* A connection older than the program: from here on as if sync had been lost. */
@@ -75,6 +76,19 @@ static __always_inline __u32 follow(struct raft_counters *counters,
 	}
 	if (!length)
 		return 0;
+	if (seq - walker->highest + RAFT_MAX_JUMP > 2 * RAFT_MAX_JUMP) {
+		__u32 expected = walker->stray;
+
+		/* No window is that wide: forged, or much passed by unseen. A second one decides. */
+		ADD(counters->strays, 1);
+		walker->stray = seq + length;
+		if (seq != expected)
+			return length;
+		if (walker->sync == RAFT_SYNC_YES)
+			lose_sync(packet, counters, walker->next_header, RAFT_EVENT_LOST_SYNC,
+				  RAFT_LOST_GAP);
+		walker->highest = seq;
+	}
 	if (before(seq, walker->highest)) {
 		old = walker->highest - seq;
 		if (old > length)

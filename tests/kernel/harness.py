@@ -1,16 +1,20 @@
-"""Network namespaces joined by a veth pair, with the program on both ends."""
+"""Two hosts that are network namespaces, joined by a link with the program on both ends."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import ipaddress
 import itertools
 import os
+import select
 import shutil
 import socket
+import struct
 import subprocess
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,6 +25,7 @@ from raft_agent.kernel.libbpf import LoadedObject
 
 PORT = 5555
 _CLONE_NEWNET = 0x40000000
+_TUNSETIFF = 0x400454CA
 _INGRESS, _EGRESS = 1, 2  # enum bpf_tc_attach_point of <bpf/libbpf.h>
 _numbers = itertools.count()
 
@@ -167,30 +172,32 @@ def load(**rodata: int) -> LoadedObject:
     return libbpf.load(OBJECT_PATH, rodata={"raft_port": PORT, **rodata}, pin_dir=None)
 
 
+def _join_by_veth(left: Host, right: Host) -> None:
+    left.run(
+        *("ip", "link", "add", left.interface, "type", "veth"),
+        *("peer", "name", right.interface, "netns", right.namespace),
+    )
+
+
 @contextlib.contextmanager
-def linked(**rodata: int) -> Iterator[Link]:
-    """Two hosts with the program on both ends of the link."""
+def _two_hosts(join: Callable[[Host, Host], None], rodata: dict[str, int]) -> Iterator[Link]:
     number = f"{os.getpid()}-{next(_numbers)}"
     hosts = [
-        Host(f"raft-{side}-{number}", f"veth-{side}", f"10.77.0.{host}", f"fd77::{host}")
+        Host(f"raft-{side}-{number}", f"raft-{side}", f"10.77.0.{host}", f"fd77::{host}")
         for host, side in ((1, "l"), (2, "r"))
     ]
     programs = [load(**rodata) for _ in hosts]
     try:
         for host in hosts:
             run("ip", "netns", "add", host.namespace)
-        left, right = hosts
-        left.run(
-            *("ip", "link", "add", left.interface, "type", "veth"),
-            *("peer", "name", right.interface, "netns", right.namespace),
-        )
+        join(*hosts)
         for host, program in zip(hosts, programs, strict=True):
             host.run("ip", "addr", "add", f"{host.address}/24", "dev", host.interface)
             host.run("ip", "addr", "add", f"{host.address6}/64", "dev", host.interface, "nodad")
             host.run("ip", "link", "set", "lo", "up")
             host.run("ip", "link", "set", host.interface, "up")
             host.attach(program)
-        yield Link(left, right)
+        yield Link(*hosts)
     finally:
         for host in hosts:
             for end in host.sockets:
@@ -198,3 +205,50 @@ def linked(**rodata: int) -> Iterator[Link]:
             subprocess.run(["ip", "netns", "delete", host.namespace], check=False)
         for program in programs:
             program.close()
+
+
+def linked(**rodata: int) -> contextlib.AbstractContextManager[Link]:
+    """Two hosts on a veth pair, with the program on both ends of it."""
+    return _two_hosts(_join_by_veth, rodata)
+
+
+@contextlib.contextmanager
+def linked_without_ethernet() -> Iterator[Link]:
+    """The same over tun devices, whose packets begin with the IP header; a thread is the wire."""
+    files: list[int] = []
+
+    def join(*hosts: Host) -> None:
+        for host in hosts:
+            with host.inside():
+                files.append(_open_tun(host.interface))
+
+    stop, stopped = os.pipe()
+    wire = threading.Thread(target=_carry, args=(files, stop))
+    try:
+        with _two_hosts(join, {}) as link:
+            wire.start()
+            try:
+                yield link
+            finally:
+                os.write(stopped, b"x")
+                wire.join()
+    finally:
+        for file in (*files, stop, stopped):
+            os.close(file)
+
+
+def _open_tun(name: str) -> int:
+    file = os.open("/dev/net/tun", os.O_RDWR)
+    # struct ifreq of <linux/if.h>: name and flags, here IFF_TUN | IFF_NO_PI of <linux/if_tun.h>
+    fcntl.ioctl(file, _TUNSETIFF, struct.pack("16sH22x", name.encode(), 0x0001 | 0x1000))
+    return file
+
+
+def _carry(files: list[int], stop: int) -> None:
+    left, right = files
+    while True:
+        readable, _, _ = select.select([left, right, stop], [], [])
+        if stop in readable:
+            return
+        for file in readable:
+            os.write(left if file == right else right, os.read(file, 1 << 16))

@@ -11,7 +11,7 @@ from raft_agent.kernel.layout import Direction, FlowKey, Stat, Sync
 from raft_agent.kernel.libbpf import Map
 
 _NAMES = len(layout.COUNTER_NAMES)
-_SYNC_OFFSET = layout.WALKER.offset("sync")
+_WALKER_SYNC = layout.WALKER.offset("sync")
 
 
 class Log2Histogram(msgspec.Struct, frozen=True):
@@ -69,6 +69,7 @@ class Counters(msgspec.Struct, frozen=True):
     retransmitted_bytes: int
     gaps: int
     gap_bytes: int
+    strays: int
     fragments: int
     fault_drops: int
     last_ns: int
@@ -141,7 +142,7 @@ def _counters(value: bytes, direction: Direction) -> Counters:
     numbers: dict[str, int] = dict(zip(layout.COUNTER_NAMES, fields, strict=False))
     return Counters(
         **numbers,
-        sync=Sync(walker[_SYNC_OFFSET]),
+        sync=Sync(walker[_WALKER_SYNC]),
         types={kind: TypeCount(*pair) for kind, pair in enumerate(pairs) if pair[0]},
         append_latency=_histogram(append_latency),
         heartbeat_latency=_histogram(heartbeat_latency),

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Protocol
 
@@ -19,6 +20,7 @@ from raft_agent.config import Ebpf
 from raft_agent.consensus.types import LeaderStamp
 from raft_agent.kernel import interfaces
 from raft_agent.kernel.attachment import Attachment, Place
+from raft_agent.kernel.counters import Log2Histogram
 from raft_agent.kernel.interfaces import Hosts
 from raft_agent.kernel.lag import LagMeter
 from raft_agent.kernel.libbpf import KernelUnavailable
@@ -40,8 +42,6 @@ _TICK_S = 1.0
 _RESOLVE_S = 30.0
 # The filter drops nobody once the agent has been silent for so long: a dead one locks nobody out.
 _DEAD_MANS_MS = 5000
-# How often the lag of a frame is measured.
-_LAG_S = 0.05
 _EVENTS = {
     ATTACHED: "kernel_attached",
     BYPASSED: "kernel_bypassed",
@@ -63,10 +63,7 @@ class Surroundings(Protocol):
 
 
 class KernelPart:
-    """`load` loads the program, in a thread; it raises KernelUnavailable.
-
-    `wants_lag`: whether the next frame is to be given to `measure_lag`.
-    """
+    """`load` loads the program, in a thread; it raises KernelUnavailable."""
 
     def __init__(
         self,
@@ -93,9 +90,7 @@ class KernelPart:
         self._look_again = asyncio.Event()
         self._told: tuple[str, str, list[str]] = ("", "", [])
         self._news: News | None = None
-        self._lag_timer: asyncio.TimerHandle | None = None
-        self.lag = LagMeter()
-        self.wants_lag = False
+        self._lags: defaultdict[int, LagMeter] = defaultdict(LagMeter)
         self.sight: Sight | None = None
         self.firewall = "off"
 
@@ -110,9 +105,6 @@ class KernelPart:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
-        self.wants_lag = False
-        if self._lag_timer is not None:
-            self._lag_timer.cancel()
         for watch in (self._monitor, self._news):
             if watch is not None:
                 watch.close()
@@ -142,7 +134,6 @@ class KernelPart:
             self._attachment = attachment
             self._monitor = interfaces.LinkMonitor(self._loop, self.look_again)
             self._news = News(self._loop, sight.events, self._tell)
-            self._want_lag()
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._keep_place(sight, attachment))
                 tasks.create_task(self._keep_watch(sight))
@@ -186,6 +177,7 @@ class KernelPart:
             return
         seen = []
         for one in self._surroundings.connections():
+            sight.measure(self._lags[one.peer], one)
             if one.received_bytes is not None:
                 flow = sight.flow(one)
                 counted = 0 if flow is None else flow.ingress.payload_bytes
@@ -250,17 +242,14 @@ class KernelPart:
 
     # --- what it knows of frames
 
-    def _want_lag(self) -> None:
-        self.wants_lag = True
-        self._lag_timer = self._loop.call_later(_LAG_S, self._want_lag)
+    def handled(self, peer: int, request_id: int) -> None:
+        """The frame of `peer` with that request id is handled now. Costs little."""
+        if request_id:
+            self._lags[peer].handled(request_id)
 
-    def measure_lag(self, peer: int, request_id: int) -> None:
-        """The frame of `peer` with that request id is handled now."""
-        self.wants_lag = False
-        if self.sight is not None and request_id:
-            connections = [one for one in self._surroundings.connections() if one.peer == peer]
-            with contextlib.suppress(OSError):
-                self.lag.measure(self.sight, connections, request_id)
+    def lag(self, peer: int) -> Log2Histogram:
+        """How long frames of this peer had waited in the kernel when they were handled."""
+        return self._lags[peer].lag
 
     def leader_stamp(self, term: int) -> LeaderStamp | None:
         """The newest header of a leader of `term` or later, among those that came over connections

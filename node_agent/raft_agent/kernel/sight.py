@@ -11,9 +11,10 @@ from pathlib import Path
 import msgspec
 
 from raft_agent.config import Config
-from raft_agent.kernel import OBJECT_PATH, arrivals, counters, faults, firewall, libbpf, ports
+from raft_agent.kernel import OBJECT_PATH, counters, faults, firewall, libbpf, ports
 from raft_agent.kernel.counters import Flow
 from raft_agent.kernel.faults import Fault
+from raft_agent.kernel.lag import LagMeter
 from raft_agent.kernel.layout import Direction, FirewallMode, FlowKey, IpAddress, Stat, Sync
 from raft_agent.kernel.libbpf import LoadedObject
 from raft_agent.kernel.ring import EventRing
@@ -64,9 +65,9 @@ class Sight:
             return None
         return last_append(self._flows, connection.key)
 
-    def arrived_ns(self, connection: Connection, request_id: int) -> int | None:
-        """When the frame came (CLOCK_MONOTONIC), while that is still known."""
-        return arrivals.arrived_ns(self._flows, connection.key, request_id)
+    def measure(self, lag: LagMeter, connection: Connection) -> None:
+        """Have `lag` take in the frames that came on the connection lately."""
+        lag.take_in(self._flows, connection.key)
 
     def count_ports(self, peer_ports: Iterable[int]) -> None:
         """Look at connections to these ports of peers too, besides the agent's own."""

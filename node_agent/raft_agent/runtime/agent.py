@@ -287,8 +287,7 @@ class Agent:
     # --- transport
 
     def _on_message(self, sender: int, message: object) -> None:
-        if self._kernel.wants_lag:
-            self._kernel.measure_lag(sender, message)
+        self._kernel.handled(sender, message)
         self.engine.received(sender, message)
 
     def _set_peers(self, configuration: Configuration | None) -> None:

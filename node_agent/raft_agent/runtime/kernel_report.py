@@ -39,7 +39,7 @@ def peers(
             silence_us = (time.monotonic_ns() - stamp.time_ns) // 1000
             stamps[connection.peer] = LeaderStamp(silence_us, stamp.sender, stamp.term)
     found = [
-        _peer(name_of(peer), seen, kernel.lag.histogram(peer), stamps.get(peer), counted[peer])
+        _peer(name_of(peer), seen, kernel.lag(peer), stamps.get(peer), counted[peer])
         for peer, seen in flows.items()
         if peer in counted
     ]

@@ -57,15 +57,10 @@ class KernelSide:
         if self._part is not None:
             self._part.look_again()
 
-    @property
-    def wants_lag(self) -> bool:
-        """Whether the next message is to be given to `measure_lag`."""
-        return self._part is not None and self._part.wants_lag
-
-    def measure_lag(self, sender: int, message: Any) -> None:
-        """This message is handled now: how long ago did it reach the machine?"""
+    def handled(self, sender: int, message: Any) -> None:
+        """This message has come out of its connection now: how long ago did it reach the machine?"""
         if self._part is not None:
-            self._part.measure_lag(sender, getattr(message, "request_id", 0))
+            self._part.handled(sender, message.request_id)
 
     # --- Surroundings
 
