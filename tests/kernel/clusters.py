@@ -16,9 +16,9 @@ PORT = 5555
 
 
 class IsolatedCluster(LocalCluster):
-    """`namespaces[name]` is a node's; its address there is `addresses[name]`. `hub` is the namespace
-    with the bridge; guests have a namespace and an address there, and no agent. `fresh` nodes are
-    not started and know nobody.
+    """`namespaces[name]` is a node's; its address there is `addresses[name]`. `hub` is the
+    namespace with the bridge; guests have a namespace and an address there, and no agent. `fresh`
+    nodes are not started and know nobody.
     """
 
     def __init__(

@@ -58,7 +58,7 @@ class KernelSide:
             self._part.look_again()
 
     def handled(self, sender: int, message: Any) -> None:
-        """This message has come out of its connection now: how long ago did it reach the machine?"""
+        """This message has come out of its connection now; the kernel knows when it went in."""
         if self._part is not None:
             self._part.handled(sender, message.request_id)
 
