@@ -229,7 +229,8 @@ class DevCluster:
         while True:
             statuses = [_status(node) for node in nodes]
             known = [status for status in statuses if status is not None]
-            if len(known) == len(nodes) and agree(known):
+            starting = any(_kernel_part_starts(status) for status in known)
+            if len(known) == len(nodes) and agree(known) and not starting:
                 if all(status.cluster_id for status in known) or time.monotonic() > no_more_joins:
                     return known
                 no_more_joins = min(no_more_joins, time.monotonic() + _JOIN_PATIENCE_S)
@@ -277,6 +278,12 @@ def _status(node: Node) -> StatusResult | None:
         return context.ask(protocol.Status(id=1), protocol.StatusResult)
     except CommandError:
         return None
+
+
+def _kernel_part_starts(status: StatusResult) -> bool:
+    from raft_agent.api import protocol  # noqa: PLC0415
+
+    return status.ebpf.reason == protocol.EBPF_STARTING
 
 
 def agree(statuses: list[StatusResult]) -> bool:

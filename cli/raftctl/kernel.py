@@ -69,13 +69,13 @@ def _frames(name: str, way: str, traffic: KernelTraffic) -> str:
 
 
 def kernel_text(result: KernelResult) -> str:
-    lines = [f"eBPF:      {ebpf_text(result.ebpf)}"]
+    lines = [f"eBPF:         {ebpf_text(result.ebpf)}"]
     if result.in_front:
-        lines.append(f"In front:  {', '.join(result.in_front)}")
+        lines.append(f"In front:     {', '.join(result.in_front)}")
     if result.ebpf.firewall != "off":
-        lines.append(f"Firewall:  {result.ebpf.firewall}, {result.strangers} strangers")
+        lines.append(f"Firewall:     {result.ebpf.firewall}, {result.strangers} strangers")
     if result.lost_events:
-        lines.append(f"Events:    {result.lost_events} were lost, the buffer was full")
+        lines.append(f"Events:       {result.lost_events} were lost, the buffer was full")
     lines = [printable(line) for line in lines] + fault_lines(result.ebpf)
     if result.peers:
         lines += ["", table([_HEAD, *map(_row, result.peers)]), ""]

@@ -11,22 +11,29 @@ clients.
 from __future__ import annotations
 
 import enum
-from typing import Annotated, TypeAlias
+from typing import TypeAlias
 
 import msgspec
 
-from raft_agent.api.results import (
-    ChallengeResult,
+from raft_agent.api.kernel import (
+    EBPF_STARTING,
     EbpfStatus,
-    EventItem,
-    EventsResult,
+    FaultDirection,
+    FaultHeal,
     FaultInfo,
+    FaultSet,
     FaultsResult,
-    HealthMember,
-    HealthResult,
+    Kernel,
     KernelPeer,
     KernelResult,
     KernelTraffic,
+)
+from raft_agent.api.results import (
+    ChallengeResult,
+    EventItem,
+    EventsResult,
+    HealthMember,
+    HealthResult,
     KeyEvent,
     KeyValue,
     ListResult,
@@ -45,12 +52,14 @@ from raft_agent.api.results import (
     WriteResult,
     voter_warnings,
 )
+from raft_agent.api.terms import BaseRequest as _Request
+from raft_agent.api.terms import Limit, LogIndex, Number, OneShotId, RequestId, Revision, Signed
 
 __all__ = [
+    "EBPF_STARTING",
     "ENCODER",
     "ITEM_TYPES",
     "JSON_ENCODER",
-    "MAX_FAULT_MS",
     "MAX_IN_FLIGHT",
     "MAX_KEY_BYTES",
     "MAX_REQUESTS_PER_FRAME",
@@ -144,18 +153,6 @@ MAX_REQUESTS_PER_FRAME = 16_384
 MAX_IN_FLIGHT = 65_536
 MAX_STREAMS = 1024
 
-# Ids fit a signed 64-bit integer, which every client's language has.
-RequestId: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
-Limit: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
-Revision: TypeAlias = Annotated[int, msgspec.Meta(ge=-1, le=(1 << 63) - 1)]
-LogIndex: TypeAlias = Annotated[int, msgspec.Meta(ge=-1, le=(1 << 63) - 1)]
-Signed: TypeAlias = Annotated[int, msgspec.Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
-Number: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
-MAX_FAULT_MS = 300_000
-FaultShare: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=1000)]
-FaultTime: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=MAX_FAULT_MS)]
-OneShotId: TypeAlias = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
-
 
 class ErrorCode(enum.StrEnum):
     """Stable words for what went wrong. `UNKNOWN_OUTCOME`: the write may still happen; every other
@@ -195,12 +192,6 @@ class Consistency(enum.StrEnum):
     STALE = "stale"
 
 
-class FaultDirection(enum.StrEnum):
-    IN = "in"
-    OUT = "out"
-    BOTH = "both"
-
-
 class SessionRef(msgspec.Struct, frozen=True, array_like=True, tag="session", gc=False):
     """Apply the write once, however often it is sent: it is number `sequence` of this session, and
     the client has the answers to all numbers below `acked_below`, which is not above `sequence`.
@@ -221,12 +212,6 @@ class OneShot(msgspec.Struct, frozen=True, array_like=True, tag="one_shot", gc=F
 
 
 Once: TypeAlias = SessionRef | OneShot | None
-
-
-class _Request(msgspec.Struct, frozen=True, array_like=True, tag_field="op", gc=False):
-    """`id` is the client's number for this request, unique among those it has in flight."""
-
-    id: RequestId
 
 
 # On the wire a request is an array: [op, id, field, field, …]; trailing defaults may be left out.
@@ -400,27 +385,6 @@ class Events(_Request, frozen=True, tag="events"):
 
     limit: Limit = 100
     follow: bool = False
-
-
-class Kernel(_Request, frozen=True, tag="kernel"):
-    """What the program in the kernel has seen of every peer."""
-
-
-class FaultSet(_Request, frozen=True, tag="fault_set"):
-    """Lose `per_mille` of the packets that this node exchanges with `peer`, for `duration_ms` (1 to
-    300,000). `direction`: "in", "out" or "both", as this node sees it. Only an agent that was
-    started for such tests does it."""
-
-    peer: str
-    per_mille: FaultShare
-    duration_ms: FaultTime
-    direction: FaultDirection = FaultDirection.BOTH
-
-
-class FaultHeal(_Request, frozen=True, tag="fault_heal"):
-    """End the faults of one peer, or with an empty `peer` all."""
-
-    peer: str = ""
 
 
 class Cancel(_Request, frozen=True, tag="cancel"):

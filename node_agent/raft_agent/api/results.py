@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import msgspec
 
+from raft_agent.api.kernel import EbpfStatus
+
 
 class WriteResult(msgspec.Struct, frozen=True, gc=False):
     """Send, Put, Delete, SettingSet. `revision` is the store's after the write; `deleted` counts
@@ -130,78 +132,6 @@ def voter_warnings(voters: int) -> list[str]:
 
 class ChallengeResult(msgspec.Struct, frozen=True):
     nonce: bytes
-
-
-class FaultInfo(msgspec.Struct, frozen=True):
-    """A fault that was made for a test. `direction`: "in" or "out", as this node sees it."""
-
-    peer: str
-    direction: str
-    per_mille: int
-    ends_in_ms: int
-
-
-class EbpfStatus(msgspec.Struct, frozen=True):
-    """`state`: "off", "attached", "attached-but-bypassed" or "degraded", and why. `firewall`:
-    "off", "audit" or "enforce", as it is at the moment."""
-
-    state: str = "off"
-    reason: str = ""
-    interfaces: list[str] = []
-    firewall: str = "off"
-    faults: list[FaultInfo] = []
-
-
-class KernelTraffic(msgspec.Struct, frozen=True):
-    """One direction of a peer's connections that stand, as the program saw it. `bytes` with all
-    headers; `stream_bytes`: how far the TCP streams went on. `frames`: how many by type; exact
-    while every connection is in sync. `lost_sync`: how often the program lost its place in a
-    stream. `agent_frames`, `agent_bytes`: what the agent itself counted, since its start."""
-
-    packets: int = 0
-    bytes: int = 0
-    retransmissions: int = 0
-    frames: dict[str, int] = {}
-    entries: int = 0
-    lost_sync: int = 0
-    stream_bytes: int = 0
-    agent_frames: int = 0
-    agent_bytes: int = 0
-
-
-class KernelPeer(msgspec.Struct, frozen=True):
-    """What the kernel saw of one member. `wire`: from AppendEntries to the response, `loop`: from a
-    packet's arrival to this process's handling it, as (median, 99th percentile) in microseconds;
-    null before the first. `append_ago_ms`, `append_term`: the newest AppendEntries or heartbeat
-    that came; null before the first."""
-
-    name: str
-    flows: int
-    in_sync: bool
-    received: KernelTraffic
-    sent: KernelTraffic
-    wire_us: tuple[int, int] | None = None
-    loop_us: tuple[int, int] | None = None
-    append_ago_ms: int | None = None
-    append_term: int | None = None
-
-
-class KernelResult(msgspec.Struct, frozen=True):
-    """`in_front`: programs that see the packets before ours. `strangers`: connections from
-    addresses that the filter does not know, counted or refused. `lost_events`: those for which the
-    ring buffer had no room."""
-
-    ebpf: EbpfStatus
-    in_front: list[str]
-    peers: list[KernelPeer]
-    strangers: int = 0
-    lost_events: int = 0
-
-
-class FaultsResult(msgspec.Struct, frozen=True):
-    """The faults that are in force now."""
-
-    faults: list[FaultInfo]
 
 
 class ProgressInfo(msgspec.Struct, frozen=True):

@@ -167,8 +167,8 @@ class Ebpf(msgspec.Struct, frozen=True, kw_only=True):
     pin_dir: Annotated[
         str | None,
         Key(
-            "A directory on a BPF file system for the maps, so that other programs can read them "
-            "and counters outlive a restart. Every agent of a machine needs one of its own.",
+            "A directory on a BPF file system for the maps, so that other programs can read them. "
+            "Every agent of a machine needs one of its own.",
             values.path,
             "maps are not pinned",
         ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
+from raft_agent.api import protocol
 from raft_agent.config import Ebpf
 from raft_agent.kernel import part
 from raft_agent.kernel.libbpf import KernelUnavailable
@@ -75,6 +76,7 @@ def test_until_it_is_attached_it_says_that_it_starts() -> None:
         around = Surroundings()
         kernel = KernelPart(Ebpf(enabled=True), PORT, around, around.tell, lambda: FakeSight({}))
         assert (kernel.state, kernel.reason) == ("degraded", part.STARTING)
+        assert part.STARTING == protocol.EBPF_STARTING  # what raftctl dev up waits for the end of
         await kernel.stop()
 
     asyncio.run(run())
