@@ -32,6 +32,7 @@ class IsolatedCluster(LocalCluster):
         interface: str,
         options: tuple[str, ...],
         fresh: Sequence[str],
+        wrapper: Sequence[str],
     ) -> None:
         self._lone = ""
         self._fresh = fresh
@@ -53,7 +54,7 @@ class IsolatedCluster(LocalCluster):
                 f'data_dir = "{home / "data"}"\nipc_socket = "{home / "ipc.sock"}"\n'
                 f'[ebpf]\nenabled = true\ninterface = "{interface}"\n{ebpf}\n{peers}'
             )
-            agent = Agent(name, home, config, netns.enter(namespace))
+            agent = Agent(name, home, config, [*netns.enter(namespace), *wrapper])
             agent.options = options
             self.agents[name] = agent
 
@@ -99,6 +100,7 @@ def isolated_cluster(
     environment: dict[str, str] | None = None,
     guests: Sequence[str] = (),
     fresh: Sequence[str] = (),
+    wrapper: Sequence[str] = (),
     start: bool = True,
 ) -> Iterator[IsolatedCluster]:
     """A running cluster; processes, namespaces and files are gone afterwards."""
@@ -116,6 +118,7 @@ def isolated_cluster(
             interface=interface,
             options=options,
             fresh=fresh,
+            wrapper=wrapper,
         )
         addresses = {**cluster.addresses, **cluster.guest_addresses}
         for name, namespace in {**cluster.namespaces, **cluster.guests}.items():

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from raft_agent.api import protocol
+from raft_agent.kernel import libbpf
 from tests.e2e.agents import Agent, wait_for
 from tests.e2e.load import Load
 from tests.kernel import netns
@@ -138,3 +141,35 @@ def _commit_index(agent: Agent) -> int:
     status = agent.status()
     assert status is not None
     return status.commit_index
+
+
+def test_the_loops_lag_is_known_of_every_peer_that_says_something() -> None:
+    with isolated_cluster() as cluster:
+        leader = cluster.leader()
+        cluster.wait_attached()
+        _wait_seen(cluster, leader)
+        for agent in cluster.followers():
+            assert 0 < _tail_us(agent, leader.name) < 60_000_000
+            assert 0 < _tail_us(leader, agent.name) < 60_000_000
+
+
+def _lag_counted(agent: Agent, peer: str) -> bool:
+    return {one.name: one for one in kernel(agent).peers}[peer].loop_us is not None
+
+
+def _tail_us(agent: Agent, peer: str) -> int:
+    wait_for("a lag", lambda: _lag_counted(agent, peer) or None)
+    times = {one.name: one for one in kernel(agent).peers}[peer].loop_us
+    assert times is not None
+    return times[1]
+
+
+def test_maps_are_pinned_for_others_while_the_agent_runs() -> None:
+    pins = Path(f"/sys/fs/bpf/rafttest-{os.getpid()}")
+    if not os.path.ismount("/sys/fs/bpf"):
+        pytest.skip("no BPF file system is mounted at /sys/fs/bpf")
+    with isolated_cluster(1, ebpf=f'pin_dir = "{pins}"', interface="eth0") as cluster:
+        cluster.wait_attached()
+        assert libbpf.open_pinned(pins / "flows").name == "flows"
+        assert cluster.agents["node-01"].stop() == 0
+        assert not pins.exists()

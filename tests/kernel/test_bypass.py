@@ -109,3 +109,22 @@ def test_without_a_program_the_cluster_runs_and_says_what_is_missing(
     with isolated_cluster(options=option) as cluster:
         assert cluster.leader()
         assert said in wait_for_state(cluster.agents["node-01"], "degraded").reason
+
+
+def _only(*capabilities: str) -> list[str]:
+    """In front of a command: root without any other capability."""
+    kept = "".join(f",+{capability}" for capability in capabilities)
+    return ["setpriv", f"--bounding-set=-all{kept}", "--inh-caps=-all"]
+
+
+def test_without_the_capabilities_the_cluster_runs_and_says_how_to_get_them() -> None:
+    with isolated_cluster(wrapper=_only()) as cluster:
+        assert cluster.leader()
+        found = wait_for_state(cluster.agents["node-01"], "degraded")
+        assert "run as root, or with CAP_BPF" in found.reason
+
+
+def test_a_few_capabilities_are_enough() -> None:
+    with isolated_cluster(wrapper=_only("bpf", "net_admin", "perfmon")) as cluster:
+        assert cluster.leader()
+        cluster.wait_attached()

@@ -156,8 +156,9 @@ class Ebpf(msgspec.Struct, frozen=True, kw_only=True):
     enabled: Annotated[
         bool,
         Key(
-            "Attach to the network interface (Linux 5.10 or newer, root or CAP_BPF and "
-            "CAP_NET_ADMIN). Where that can't be, the agent runs without and says why."
+            "Attach to the network interface (Linux 5.10 or newer; root, or CAP_BPF, "
+            "CAP_NET_ADMIN and CAP_PERFMON). Where that can't be, the agent runs without and says "
+            "why."
         ),
     ] = False
     interface: Annotated[

@@ -46,6 +46,7 @@ class LagMeter:
             return
         for request_id, arrived_ns in layout.RECENT_FRAME.iter_unpack(value[_OFFSET:_END]):
             handled_ns = self._handled.pop(request_id, 0)
-            # An id that came again since it was handled is newer than its handling.
-            if request_id and handled_ns >= arrived_ns:
+            # 0: it was answered, and the program keeps the time no longer. An id that came again
+            # since it was handled is newer than its handling.
+            if request_id and arrived_ns and handled_ns >= arrived_ns:
                 self._counts[Log2Histogram.bucket(handled_ns - arrived_ns)] += 1

@@ -236,9 +236,7 @@ class LoadedObject:
 
         Raises OSError.
         """
-        for name, found in self._maps.items():
-            if name in _PRIVATE or "." in name:  # .rodata; and bpffs takes no dots
-                continue
+        for name, found in self._public_maps():
             # A reader sees the old map or the new one, never none.
             new = directory / f"{name}-new"
             new.unlink(missing_ok=True)
@@ -247,8 +245,13 @@ class LoadedObject:
 
     def unpin_maps(self, directory: Path) -> None:
         """Take the pins of `pin_maps` away again. Raises OSError."""
-        for name in self._maps:
+        for name, _ in self._public_maps():
             (directory / name).unlink(missing_ok=True)
+
+    def _public_maps(self) -> Iterator[tuple[str, Map]]:
+        for name, found in self._maps.items():
+            if name not in _PRIVATE and "." not in name:  # .rodata; and bpffs takes no dots
+                yield name, found
 
 
 def load(

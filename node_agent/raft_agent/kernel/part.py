@@ -42,6 +42,9 @@ _TICK_S = 1.0
 _RESOLVE_S = 30.0
 # The filter drops nobody once the agent has been silent for so long: a dead one locks nobody out.
 _DEAD_MANS_MS = 5000
+# The program forgets when a request came once it was answered, so lags are measured at the moment
+# at which a frame is handled. It takes a look into a map, so not for every frame.
+_LAG_S = 0.05
 _EVENTS = {
     ATTACHED: "kernel_attached",
     BYPASSED: "kernel_bypassed",
@@ -90,6 +93,8 @@ class KernelPart:
         self._look_again = asyncio.Event()
         self._told: tuple[str, str, list[str]] = ("", "", [])
         self._news: News | None = None
+        self._lag_is_due = False
+        self._lag_timer: asyncio.TimerHandle | None = None
         self._lags: defaultdict[int, LagMeter] = defaultdict(LagMeter)
         self.sight: Sight | None = None
         self.firewall = "off"
@@ -105,6 +110,8 @@ class KernelPart:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
+        if self._lag_timer is not None:
+            self._lag_timer.cancel()
         for watch in (self._monitor, self._news):
             if watch is not None:
                 watch.close()
@@ -134,6 +141,7 @@ class KernelPart:
             self._attachment = attachment
             self._monitor = interfaces.LinkMonitor(self._loop, self.look_again)
             self._news = News(self._loop, sight.events, self._tell)
+            self._lag_falls_due()
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._keep_place(sight, attachment))
                 tasks.create_task(self._keep_watch(sight))
@@ -177,7 +185,6 @@ class KernelPart:
             return
         seen = []
         for one in self._surroundings.connections():
-            sight.measure(self._lags[one.peer], one)
             if one.received_bytes is not None:
                 flow = sight.flow(one)
                 counted = 0 if flow is None else flow.ingress.payload_bytes
@@ -243,9 +250,23 @@ class KernelPart:
     # --- what it knows of frames
 
     def handled(self, peer: int, request_id: int) -> None:
-        """The frame of `peer` with that request id is handled now. Costs little."""
-        if request_id:
-            self._lags[peer].handled(request_id)
+        """The frame of `peer` with that request id is handled now, and not answered yet. Costs
+        little for most frames."""
+        sight = self.sight
+        if sight is None or not request_id:
+            return
+        lag = self._lags[peer]
+        lag.handled(request_id)
+        if self._lag_is_due:
+            self._lag_is_due = False
+            with contextlib.suppress(OSError):
+                for one in self._surroundings.connections():
+                    if one.peer == peer:
+                        sight.measure(lag, one)
+
+    def _lag_falls_due(self) -> None:
+        self._lag_is_due = True
+        self._lag_timer = self._loop.call_later(_LAG_S, self._lag_falls_due)
 
     def lag(self, peer: int) -> Log2Histogram:
         """How long frames of this peer had waited in the kernel when they were handled."""

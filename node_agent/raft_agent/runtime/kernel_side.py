@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from ipaddress import ip_address
 from typing import Any
 
 from raft_agent.api import protocol
@@ -32,7 +33,7 @@ class KernelSide:
         self._engine = engine
         self._views = views
         self._tell = tell
-        self._addresses = [peer.address for peer in config.peers]
+        self._addresses = {peer.id: peer.address for peer in config.peers}
         self._part: KernelPart | None = None
 
     def start(self) -> None:
@@ -53,7 +54,9 @@ class KernelSide:
     def follow(self, configuration: Configuration) -> None:
         """Members have changed; those that are about to leave are still among them."""
         own = self._engine.node.state.member_id
-        self._addresses = [member.address for member in configuration.members if member.id != own]
+        self._addresses = {
+            member.name: member.address for member in configuration.members if member.id != own
+        }
         if self._part is not None:
             self._part.look_again()
 
@@ -71,7 +74,7 @@ class KernelSide:
         ]
 
     def peer_addresses(self) -> list[tuple[str, int]]:
-        return [split_address(address) for address in self._addresses]
+        return [split_address(address) for address in self._addresses.values()]
 
     def peer_name(self, peer: int) -> str:
         return self._views.member_name(peer)
@@ -141,30 +144,39 @@ class KernelSide:
 
     def _host_for_faults(self, name: str) -> str | Failure:
         """The IP address that the peer's connections come from and go to."""
-        connections = self.connections()
-        hosts = {one.remote[0] for one in connections if self.peer_name(one.peer) == name}
-        if not hosts:
+        host = self._host_of(name)
+        if host is None:
             return Failure(
                 ErrorCode.NO_SUCH_MEMBER,
-                f"There is no connection with {name} at the moment",
-                "The peers: raftctl kernel",
+                f"No other member is called {name}, or its address is not known",
+                "The members: raftctl member list",
             )
-        host = min(hosts)
-        others = {self.peer_name(one.peer) for one in connections if one.remote[0] == host}
-        if others != {name}:
-            shown = ", ".join(sorted(others - {name}))
+        others = {other for other in self._addresses if self._host_of(other) == host} - {name}
+        if others:
             return Failure(
                 ErrorCode.REFUSED,
-                f"{name} shares the address {host} with {shown}, and faults are per address",
+                f"{name} shares the address {host} with {', '.join(sorted(others))}, and faults "
+                "are per address",
                 "Nodes with addresses of their own: raftctl dev up --isolated",
             )
         return host
 
+    def _host_of(self, name: str) -> str | None:
+        """Where the peer's connections end; when there are none, where it is dialled, if that is no
+        name."""
+        for one in self.connections():
+            if self.peer_name(one.peer) == name:
+                return one.remote[0]
+        try:
+            return str(ip_address(split_address(self._addresses[name])[0]))
+        except (KeyError, ValueError):
+            return None
+
     def _faults(self) -> list[FaultInfo]:
-        if self._part is None or self._part.sight is None:
+        if not self._config.fault_injection or self._part is None or self._part.sight is None:
             return []
         now_ns = time.monotonic_ns()
-        names = {one.remote[0]: self.peer_name(one.peer) for one in self.connections()}
+        names = {self._host_of(name): name for name in self._addresses}
         return [
             FaultInfo(
                 names.get(str(fault.remote), str(fault.remote)),
