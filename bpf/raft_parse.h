@@ -169,25 +169,53 @@ static __always_inline int is_peer_port(__u16 port)
 	return bits && *bits >> (port % 64) & 1;
 }
 
+/* Whether a packet between these ports, as the packet has them, belongs to the agent. */
+static __always_inline int is_our_port(__u32 direction, __u16 raft_port, __be16 source,
+				       __be16 target)
+{
+	__u16 local = bpf_ntohs(direction == RAFT_INGRESS ? target : source);
+	__u16 remote = bpf_ntohs(direction == RAFT_INGRESS ? source : target);
+
+	return local == raft_port || remote == raft_port || is_peer_port(remote);
+}
+
+/*
+ * The short way out for most of what passes: one look at an IPv4 header
+ * without options and the ports behind it. Says nothing of anything else.
+ */
+static __always_inline int is_plainly_foreign(struct __sk_buff *skb, __u32 direction,
+					      __u16 raft_port)
+{
+	struct {
+		struct iphdr ip;
+		__be16 ports[2];
+	} head;
+
+	if (skb->protocol != bpf_htons(ETH_P_IP) ||
+	    bpf_skb_load_bytes_relative(skb, 0, &head, sizeof(head), BPF_HDR_START_NET))
+		return 0;
+	if (head.ip.version != 4 || head.ip.ihl != 5 ||
+	    head.ip.frag_off & bpf_htons(IP4_FRAGMENT_PART))
+		return 0;
+	return head.ip.protocol != IPPROTO_TCP ||
+	       !is_our_port(direction, raft_port, head.ports[0], head.ports[1]);
+}
+
 /* TCP of the agent's port: ours when the packet belongs to it. */
 static __always_inline enum parsed parse_tcp(struct __sk_buff *skb, __u16 raft_port,
 					     struct raft_packet *packet)
 {
 	struct raft_flow_key *key = &packet->key;
 	struct tcphdr tcp = {};
-	__u16 source, target;
 
 	/* When it is cut off the ports may still be there; the length field is 0 then. */
 	if (load_network(skb, packet->tcp_at, &tcp, sizeof(tcp)) &&
 	    load_network(skb, packet->tcp_at, &tcp, offsetof(struct tcphdr, seq)))
 		return PARSED_FOREIGN;
-	source = bpf_ntohs(tcp.source);
-	target = bpf_ntohs(tcp.dest);
-	key->local_port = packet->direction == RAFT_INGRESS ? target : source;
-	key->remote_port = packet->direction == RAFT_INGRESS ? source : target;
-	if (key->local_port != raft_port && key->remote_port != raft_port &&
-	    !is_peer_port(key->remote_port))
+	if (!is_our_port(packet->direction, raft_port, tcp.source, tcp.dest))
 		return PARSED_FOREIGN;
+	key->local_port = bpf_ntohs(packet->direction == RAFT_INGRESS ? tcp.dest : tcp.source);
+	key->remote_port = bpf_ntohs(packet->direction == RAFT_INGRESS ? tcp.source : tcp.dest);
 	if (tcp.doff < 5)
 		return PARSED_UNREADABLE;
 	packet->syn = tcp.syn;

@@ -29,6 +29,8 @@ static __always_inline int handle(struct __sk_buff *skb, __u32 direction)
 	struct raft_flow *flow;
 	__u32 zero = 0, old;
 
+	if (is_plainly_foreign(skb, direction, config.raft_port))
+		return TC_ACT_UNSPEC;
 	packet = bpf_map_lookup_elem(&packets, &zero);
 	if (!packet)
 		return TC_ACT_UNSPEC;

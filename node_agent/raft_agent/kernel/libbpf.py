@@ -268,7 +268,7 @@ def load(
     if not rodata.keys() <= values.keys():
         raise ValueError(f"struct raft_config has no {sorted(rodata.keys() - values.keys())}")
     config = layout.CONFIG.pack(*(values | dict(rodata)).values())
-    with _loading, _captured() as said:
+    with _loading, captured() as said:
         handle = bpf.bpf_object__open_file(os.fsencode(object_path), None)
         if not handle:
             raise KernelUnavailable(
@@ -366,7 +366,7 @@ def _check(result: int, doing: str) -> None:
 
 
 @contextlib.contextmanager
-def _captured() -> Iterator[list[str]]:
+def captured() -> Iterator[list[str]]:
     """What libbpf has to say, instead of on stderr."""
     said: list[str] = []
     vsnprintf = ctypes.CDLL(None).vsnprintf
