@@ -40,8 +40,8 @@ enum raft_direction {
 
 /* One TCP connection, as this host sees it. IPv4 as ::ffff:a.b.c.d. */
 struct raft_flow_key {
-	__u8 local[16];
-	__u8 remote[16];
+	__be32 local[4];
+	__be32 remote[4];
 	__u16 local_port; /* host order */
 	__u16 remote_port;
 };
@@ -86,11 +86,18 @@ struct raft_walker {
 
 /* One direction of a flow. Everything counts up; a reconnect from the same port goes on. */
 struct raft_counters {
+	/* What every packet or frame changes stands together, for the cache's sake. */
 	__u64 packets;
 	__u64 bytes;	     /* with all headers */
 	__u64 segments;	     /* what the packets are on the wire, before GRO or after GSO */
 	__u64 payload_bytes; /* TCP payload, retransmissions too */
 	__u64 stream_bytes;  /* how far the TCP stream went on; gaps count as passed */
+	__u64 last_ns;	     /* the last packet */
+	__u64 term;	     /* of the newest frame between members */
+	__u64 sender;
+	struct raft_walker walker;
+	struct raft_stamp append;
+	__u64 entries; /* the count field of AppendEntries headers */
 	__u64 syn;
 	__u64 fin;
 	__u64 rst;
@@ -101,16 +108,10 @@ struct raft_counters {
 	__u64 strays;	   /* packets further off than any window; two in a row are followed */
 	__u64 fragments;   /* first fragments; later ones carry no port */
 	__u64 fault_drops; /* dropped by the fault map; in no other counter */
-	__u64 last_ns;	   /* the last packet */
 	__u64 sync_lost;
 	__u64 sync_regained;
 	__u64 unparsed_bytes; /* stream bytes between where sync was lost and regained */
 	__u64 bad_headers;    /* where a header should be stood something else */
-	__u64 entries;	      /* the count field of AppendEntries headers */
-	__u64 term;	      /* of the newest frame between members */
-	__u64 sender;
-	struct raft_stamp append;
-	struct raft_walker walker;
 	struct raft_type_count types[RAFT_FRAME_TYPES];
 	struct raft_recent recent[RAFT_RECENT];
 	/* Of requests in this direction, until the response passed in the other one. */
@@ -183,11 +184,11 @@ struct raft_control {
 
 struct raft_prefix {
 	__u32 bits; /* of the 128; IPv4 is behind ::ffff:0:0/96 */
-	__u8 address[16];
+	__be32 address[4];
 };
 
 struct raft_address {
-	__u8 bytes[16];
+	__be32 words[4];
 };
 
 struct raft_stranger {
@@ -198,7 +199,7 @@ struct raft_stranger {
 };
 
 struct raft_fault_key {
-	__u8 remote[16];
+	__be32 remote[4];
 	__u32 direction; /* enum raft_direction */
 };
 
@@ -224,13 +225,10 @@ struct raft_packet {
 	__u32 length;  /* of the payload */
 	__u32 seq;     /* sequence number of the payload's first byte */
 	__u32 at;      /* offset in the payload of the next header or its missing part */
-	__u8 syn;
-	__u8 ack;
-	__u8 fin;
-	__u8 rst;
+	__u8 flags;    /* enum tcp_flag */
 	__u8 fragment; /* the first one of several */
 	__u8 resync;   /* out of sync; a header here is a find, none is no news */
-	__u8 reserved[6];
+	__u8 reserved[1];
 };
 
 #ifdef __bpf__

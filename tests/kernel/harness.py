@@ -150,11 +150,15 @@ class Link:
         family = socket.AF_INET6 if ip6 else socket.AF_INET
         with self.right.inside(), socket.socket(family, socket.SOCK_STREAM) as listener:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            # Less than the receiving end's queue (net.core.netdev_max_backlog) has room for, so that
+            # nothing is lost on the way.
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 256 << 10)
             listener.bind(("::" if ip6 else "0.0.0.0", port))
             listener.listen()
             with self.left.inside():
                 left = socket.socket(family, socket.SOCK_STREAM)
                 self.left.sockets.append(left)
+                left.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 256 << 10)
                 left.settimeout(20)
                 left.connect((self.right.address6 if ip6 else self.right.address, port))
             right, _ = listener.accept()
