@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 import pytest
@@ -15,17 +14,6 @@ def _able() -> None:
     reason = harness.missing()
     if reason is not None:
         pytest.skip(reason)
-
-
-@pytest.fixture(autouse=True)
-def _one_cpu() -> Iterator[None]:
-    """A thread that moves to another CPU between two sends may overtake itself: the packets of the
-    first still wait in a queue of the CPU that it left. Rightly the program calls that a gap.
-    """
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {min(before)})
-    yield
-    os.sched_setaffinity(0, before)
 
 
 @pytest.fixture(scope="module")

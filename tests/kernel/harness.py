@@ -150,7 +150,7 @@ class Link:
         family = socket.AF_INET6 if ip6 else socket.AF_INET
         with self.right.inside(), socket.socket(family, socket.SOCK_STREAM) as listener:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            # Less than the receiving end's queue (net.core.netdev_max_backlog) has room for, so that
+            # Less than the queue of the receiving end (net.core.netdev_max_backlog) holds, so that
             # nothing is lost on the way.
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 256 << 10)
             listener.bind(("::" if ip6 else "0.0.0.0", port))
