@@ -36,6 +36,7 @@ lint: setup ## Style, types and import directions
 
 format: setup ## Put the code into its form
 	@.venv/bin/ruff check --quiet --fix-only . && .venv/bin/ruff format .
+	@if command -v clang-format > /dev/null; then clang-format -i bpf/*.[ch]; fi
 
 sim: setup ## Simulate clusters: make sim SEEDS=1000, or SEEDS=1000:2000
 	@.venv/bin/python -m tests.sim.run --seeds $(SEEDS) --processes $(PROCESSES)

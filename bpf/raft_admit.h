@@ -51,7 +51,7 @@ static __always_inline int is_admitted(const struct raft_packet *packet, __u16 r
 	__u32 zero = 0;
 	int drop;
 
-	if (!packet->syn || packet->ack || packet->key.local_port != raft_port)
+	if ((packet->flags & (TCP_SYN | TCP_ACK)) != TCP_SYN || packet->key.local_port != raft_port)
 		return 1;
 	wanted = bpf_map_lookup_elem(&control, &zero);
 	if (!wanted || wanted->firewall_mode == RAFT_FIREWALL_OFF)

@@ -69,11 +69,11 @@ static __always_inline void count_packet(struct __sk_buff *skb, const struct raf
 	ADD(counters->segments, skb->gso_segs > 1 ? skb->gso_segs : 1);
 	if (packet->length)
 		ADD(counters->payload_bytes, packet->length);
-	if (packet->syn)
+	if (packet->flags & TCP_SYN)
 		ADD(counters->syn, 1);
-	if (packet->fin)
+	if (packet->flags & TCP_FIN)
 		ADD(counters->fin, 1);
-	if (packet->rst)
+	if (packet->flags & TCP_RST)
 		ADD(counters->rst, 1);
 	if (packet->fragment)
 		ADD(counters->fragments, 1);

@@ -9,21 +9,21 @@
 
 #include <linux/types.h>
 
-#define RAFT_MAX_FLOWS	     1024      /* the loader asks for more on many CPUs */
+#define RAFT_MAX_FLOWS	     1024 /* the loader asks for more on many CPUs */
 #define RAFT_MAX_STRANGERS   1024
 #define RAFT_MAX_ALLOWED     4096
 #define RAFT_MAX_FAULTS	     256
 #define RAFT_MAX_FAULT_NS    300000000000ULL
 #define RAFT_MAX_JUMP	     (64U << 20)
 #define RAFT_EVENTS_BYTES    (64 * 1024)
-#define RAFT_FRAME_TYPES     40	       /* enum raft_frame_type is below this */
+#define RAFT_FRAME_TYPES     40 /* enum raft_frame_type is below this */
 #define RAFT_RECENT_BITS     5
 #define RAFT_RECENT	     (1 << RAFT_RECENT_BITS)
-#define RAFT_LATENCY_BUCKETS 32	       /* a power of two */
-#define RAFT_LATENCY_SHIFT   11	       /* bucket 0 ends at 2^11 ns, each further one at twice that */
+#define RAFT_LATENCY_BUCKETS 32 /* a power of two */
+#define RAFT_LATENCY_SHIFT   11 /* bucket 0 ends at 2^11 ns, each further one at twice that */
 #define RAFT_MAX_LATENCY_NS  60000000000ULL
-#define RAFT_PORT_WORDS	     1024      /* 65,536 ports, 64 in a word */
-#define RAFT_HEADER_ROOM     128       /* a header takes 48; the verifier can prove this */
+#define RAFT_PORT_WORDS	     1024 /* 65,536 ports, 64 in a word */
+#define RAFT_HEADER_ROOM     128  /* a header takes 48; the verifier can prove this */
 
 /* Read-only data, frozen at load. */
 struct raft_config {
@@ -40,8 +40,8 @@ enum raft_direction {
 
 /* One TCP connection, as this host sees it. IPv4 as ::ffff:a.b.c.d. */
 struct raft_flow_key {
-	__u8 local[16];
-	__u8 remote[16];
+	__be32 local[4];
+	__be32 remote[4];
 	__u16 local_port; /* host order */
 	__u16 remote_port;
 };
@@ -80,37 +80,38 @@ struct raft_walker {
 	__u8 sync;	   /* enum raft_sync */
 	__u8 have;	   /* bytes of the next header that came with earlier segments */
 	__u8 reserved[2];
-	__u64 sender;	   /* whose frames this connection carries; 0: not known */
+	__u64 sender;		       /* whose frames this connection carries; 0: not known */
 	__u8 header[RAFT_HEADER_ROOM]; /* the header at hand, or its beginning */
 };
 
 /* One direction of a flow. Everything counts up; a reconnect from the same port goes on. */
 struct raft_counters {
+	/* What every packet or frame changes stands together, for the cache's sake. */
 	__u64 packets;
-	__u64 bytes;	       /* with all headers */
-	__u64 segments;	       /* what the packets are on the wire, before GRO or after GSO */
-	__u64 payload_bytes;   /* TCP payload, retransmissions too */
-	__u64 stream_bytes;    /* how far the TCP stream went on; gaps count as passed */
+	__u64 bytes;	     /* with all headers */
+	__u64 segments;	     /* what the packets are on the wire, before GRO or after GSO */
+	__u64 payload_bytes; /* TCP payload, retransmissions too */
+	__u64 stream_bytes;  /* how far the TCP stream went on; gaps count as passed */
+	__u64 last_ns;	     /* the last packet */
+	__u64 term;	     /* of the newest frame between members */
+	__u64 sender;
+	struct raft_walker walker;
+	struct raft_stamp append;
+	__u64 entries; /* the count field of AppendEntries headers */
 	__u64 syn;
 	__u64 fin;
 	__u64 rst;
 	__u64 retransmissions; /* packets that begin with bytes below the highest seen */
 	__u64 retransmitted_bytes;
-	__u64 gaps;	       /* packets that begin above the highest byte seen */
+	__u64 gaps; /* packets that begin above the highest byte seen */
 	__u64 gap_bytes;
-	__u64 strays;	       /* packets further off than any window; two in a row are followed */
-	__u64 fragments;       /* first fragments; later ones carry no port */
-	__u64 fault_drops;     /* dropped by the fault map; in no other counter */
-	__u64 last_ns;	       /* the last packet */
+	__u64 strays;	   /* packets further off than any window; two in a row are followed */
+	__u64 fragments;   /* first fragments; later ones carry no port */
+	__u64 fault_drops; /* dropped by the fault map; in no other counter */
 	__u64 sync_lost;
 	__u64 sync_regained;
-	__u64 unparsed_bytes;  /* stream bytes between where sync was lost and regained */
-	__u64 bad_headers;     /* where a header should be stood something else */
-	__u64 entries;	       /* the count field of AppendEntries headers */
-	__u64 term;	       /* of the newest frame between members */
-	__u64 sender;
-	struct raft_stamp append;
-	struct raft_walker walker;
+	__u64 unparsed_bytes; /* stream bytes between where sync was lost and regained */
+	__u64 bad_headers;    /* where a header should be stood something else */
 	struct raft_type_count types[RAFT_FRAME_TYPES];
 	struct raft_recent recent[RAFT_RECENT];
 	/* Of requests in this direction, until the response passed in the other one. */
@@ -131,7 +132,7 @@ enum raft_stat {
 	RAFT_STAT_FIREWALL_AUDITED,  /* … that would have been dropped */
 	RAFT_STAT_FIREWALL_DROPPED,
 	RAFT_STAT_FAULT_DROPPED,
-	RAFT_STAT_EVENTS_LOST,	     /* + enum raft_event_kind: the ring buffer was full */
+	RAFT_STAT_EVENTS_LOST, /* + enum raft_event_kind: the ring buffer was full */
 	RAFT_STATS = RAFT_STAT_EVENTS_LOST + 8,
 };
 
@@ -145,8 +146,8 @@ enum raft_event_kind {
 };
 
 enum raft_lost_reason {
-	RAFT_LOST_GAP = 1,	 /* bytes with a header in them never passed here */
-	RAFT_LOST_TOO_MANY = 2,	 /* more frames in a packet than are walked */
+	RAFT_LOST_GAP = 1,	/* bytes with a header in them never passed here */
+	RAFT_LOST_TOO_MANY = 2, /* more frames in a packet than are walked */
 	RAFT_LOST_UNREADABLE = 3,
 };
 
@@ -154,7 +155,7 @@ struct raft_event {
 	__u64 time_ns;
 	__u64 term;
 	__u64 sender;
-	__u32 kind;   /* enum raft_event_kind */
+	__u32 kind; /* enum raft_event_kind */
 	__u32 detail;
 	struct raft_flow_key flow;
 	__u8 direction;
@@ -183,11 +184,11 @@ struct raft_control {
 
 struct raft_prefix {
 	__u32 bits; /* of the 128; IPv4 is behind ::ffff:0:0/96 */
-	__u8 address[16];
+	__be32 address[4];
 };
 
 struct raft_address {
-	__u8 bytes[16];
+	__be32 words[4];
 };
 
 struct raft_stranger {
@@ -198,7 +199,7 @@ struct raft_stranger {
 };
 
 struct raft_fault_key {
-	__u8 remote[16];
+	__be32 remote[4];
 	__u32 direction; /* enum raft_direction */
 };
 
@@ -218,19 +219,16 @@ struct raft_packet {
 	struct raft_flow_key key;
 	__u32 direction; /* enum raft_direction */
 	__u64 now_ns;
-	__u32 tcp_at;	 /* offset of the TCP header from the network header */
-	__u32 ip_ends;	 /* where the IP packet ends, from there too; 0: its length can't say */
-	__u32 payload;	 /* offset of the TCP payload from skb->data */
-	__u32 length;	 /* of the payload */
-	__u32 seq;	 /* sequence number of the payload's first byte */
-	__u32 at;	 /* offset in the payload of the next header or its missing part */
-	__u8 syn;
-	__u8 ack;
-	__u8 fin;
-	__u8 rst;
-	__u8 fragment;	 /* the first one of several */
-	__u8 resync;	 /* out of sync; a header here is a find, none is no news */
-	__u8 reserved[6];
+	__u32 tcp_at;  /* offset of the TCP header from the network header */
+	__u32 ip_ends; /* where the IP packet ends, from there too; 0: its length can't say */
+	__u32 payload; /* offset of the TCP payload from skb->data */
+	__u32 length;  /* of the payload */
+	__u32 seq;     /* sequence number of the payload's first byte */
+	__u32 at;      /* offset in the payload of the next header or its missing part */
+	__u8 flags;    /* enum tcp_flag */
+	__u8 fragment; /* the first one of several */
+	__u8 resync;   /* out of sync; a header here is a find, none is no news */
+	__u8 reserved[1];
 };
 
 #ifdef __bpf__

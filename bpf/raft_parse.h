@@ -31,6 +31,15 @@
 #define IPPROTO_DSTOPTS	 60
 #endif
 
+/* Byte and bits of RFC 9293 §3.1. */
+#define TCP_FLAGS_AT 13
+enum tcp_flag {
+	TCP_FIN = 1,
+	TCP_SYN = 2,
+	TCP_RST = 4,
+	TCP_ACK = 16,
+};
+
 struct vlan_tag {
 	__be16 tci;
 	__be16 protocol;
@@ -80,19 +89,19 @@ static __always_inline __u32 find_network(struct __sk_buff *skb)
 }
 
 /* ::ffff:a.b.c.d (RFC 4291 §2.5.5.2) */
-static __always_inline void map_ip4(__u8 *to, __be32 address)
+static __always_inline void map_ip4(__be32 *to, __be32 address)
 {
-	__builtin_memset(to, 0, 10);
-	to[10] = 0xff;
-	to[11] = 0xff;
-	__builtin_memcpy(to + 12, &address, sizeof(address));
+	to[0] = 0;
+	to[1] = 0;
+	to[2] = bpf_htonl(0xffff);
+	to[3] = address;
 }
 
 static __always_inline enum parsed parse_ip4(struct __sk_buff *skb, __u32 at,
 					     struct raft_packet *packet)
 {
-	__u8 *source = packet->direction == RAFT_INGRESS ? packet->key.remote : packet->key.local;
-	__u8 *target = packet->direction == RAFT_INGRESS ? packet->key.local : packet->key.remote;
+	__be32 *source = packet->direction == RAFT_INGRESS ? packet->key.remote : packet->key.local;
+	__be32 *target = packet->direction == RAFT_INGRESS ? packet->key.local : packet->key.remote;
 	struct iphdr ip;
 	__u16 fragment;
 
@@ -115,8 +124,8 @@ static __always_inline enum parsed parse_ip4(struct __sk_buff *skb, __u32 at,
 static __always_inline enum parsed parse_ip6(struct __sk_buff *skb, __u32 at,
 					     struct raft_packet *packet)
 {
-	__u8 *source = packet->direction == RAFT_INGRESS ? packet->key.remote : packet->key.local;
-	__u8 *target = packet->direction == RAFT_INGRESS ? packet->key.local : packet->key.remote;
+	__be32 *source = packet->direction == RAFT_INGRESS ? packet->key.remote : packet->key.local;
+	__be32 *target = packet->direction == RAFT_INGRESS ? packet->key.local : packet->key.remote;
 	struct ipv6hdr ip;
 	__u8 next;
 	int i;
@@ -169,62 +178,115 @@ static __always_inline int is_peer_port(__u16 port)
 	return bits && *bits >> (port % 64) & 1;
 }
 
+/* Whether a packet between these ports, as the packet has them, belongs to the agent. */
+static __always_inline int is_our_port(__u32 direction, __u16 raft_port, __be16 source,
+				       __be16 target)
+{
+	__u16 local = bpf_ntohs(direction == RAFT_INGRESS ? target : source);
+	__u16 remote = bpf_ntohs(direction == RAFT_INGRESS ? source : target);
+
+	return local == raft_port || remote == raft_port || is_peer_port(remote);
+}
+
+/* What nearly every packet looks like: nothing optional, all headers in the linear part. */
+#define PLAIN_TCP (ETH_HLEN + sizeof(struct iphdr))
+
+/* Its IPv4 header; NULL when the packet is not like that, and `parse` has to look. */
+static __always_inline const struct iphdr *plain_headers(struct __sk_buff *skb)
+{
+	void *data = (void *)(long)skb->data;
+	const struct ethhdr *ethernet = data;
+	const struct iphdr *ip = data + ETH_HLEN;
+
+	if (data + PLAIN_TCP + sizeof(struct tcphdr) > (void *)(long)skb->data_end)
+		return NULL;
+	if (skb->protocol != bpf_htons(ETH_P_IP) || ethernet->h_proto != bpf_htons(ETH_P_IP))
+		return NULL;
+	/* Without a link header the first byte would be 0x45, and chance could do the rest. */
+	if (ethernet->h_dest[0] >> 4 == 4 || ip->version != 4 || ip->ihl != 5)
+		return NULL;
+	if (ip->frag_off & bpf_htons(IP4_FRAGMENT_PART | IP4_MORE_FRAGMENTS))
+		return NULL;
+	return ip;
+}
+
+static __always_inline const struct tcphdr *plain_tcp(const struct iphdr *ip)
+{
+	return (const void *)(ip + 1);
+}
+
+static __always_inline void take_tcp(struct raft_packet *packet, const struct tcphdr *tcp)
+{
+	__u16 source = bpf_ntohs(tcp->source), target = bpf_ntohs(tcp->dest);
+
+	packet->key.local_port = packet->direction == RAFT_INGRESS ? target : source;
+	packet->key.remote_port = packet->direction == RAFT_INGRESS ? source : target;
+	packet->flags = ((const __u8 *)tcp)[TCP_FLAGS_AT];
+	packet->seq = bpf_ntohl(tcp->seq) + !!(packet->flags & TCP_SYN);
+}
+
+/* `payload` is where the TCP header says that it starts, `ends` where the IP header says it ends. */
+static __always_inline void take_payload(struct __sk_buff *skb, struct raft_packet *packet,
+					 __u32 payload, __u32 ends)
+{
+	/* Short packets are padded on Ethernet; of those that are cut off there is less. */
+	if (ends > skb->len)
+		ends = skb->len;
+	packet->payload = payload;
+	packet->length = ends > payload ? ends - payload : 0;
+}
+
 /* TCP of the agent's port: ours when the packet belongs to it. */
 static __always_inline enum parsed parse_tcp(struct __sk_buff *skb, __u16 raft_port,
 					     struct raft_packet *packet)
 {
-	struct raft_flow_key *key = &packet->key;
 	struct tcphdr tcp = {};
-	__u16 source, target;
+	__u32 network;
 
 	/* When it is cut off the ports may still be there; the length field is 0 then. */
 	if (load_network(skb, packet->tcp_at, &tcp, sizeof(tcp)) &&
 	    load_network(skb, packet->tcp_at, &tcp, offsetof(struct tcphdr, seq)))
 		return PARSED_FOREIGN;
-	source = bpf_ntohs(tcp.source);
-	target = bpf_ntohs(tcp.dest);
-	key->local_port = packet->direction == RAFT_INGRESS ? target : source;
-	key->remote_port = packet->direction == RAFT_INGRESS ? source : target;
-	if (key->local_port != raft_port && key->remote_port != raft_port &&
-	    !is_peer_port(key->remote_port))
+	if (!is_our_port(packet->direction, raft_port, tcp.source, tcp.dest))
 		return PARSED_FOREIGN;
 	if (tcp.doff < 5)
 		return PARSED_UNREADABLE;
-	packet->syn = tcp.syn;
-	packet->ack = tcp.ack;
-	packet->fin = tcp.fin;
-	packet->rst = tcp.rst;
-	packet->seq = bpf_ntohl(tcp.seq) + tcp.syn;
-	/* From here on where the payload starts; find_payload goes on with it. */
-	packet->payload = packet->tcp_at + tcp.doff * 4;
+	take_tcp(packet, &tcp);
+	network = find_network(skb);
+	take_payload(skb, packet, network + packet->tcp_at + tcp.doff * 4,
+		     packet->ip_ends ? network + packet->ip_ends : skb->len);
 	return PARSED_OURS;
 }
 
-static __always_inline void find_payload(struct __sk_buff *skb, struct raft_packet *packet)
+static __always_inline enum parsed parse_plain(struct __sk_buff *skb, const struct iphdr *ip,
+					       struct raft_packet *packet)
 {
-	__u32 at = packet->payload;
-	__u32 payload = find_network(skb) + at;
-	__u32 length = skb->len > payload ? skb->len - payload : 0;
+	const struct tcphdr *tcp = plain_tcp(ip);
+	int in = packet->direction == RAFT_INGRESS;
 
-	/* Short packets are padded on Ethernet, so the IP header has the last word. */
-	if (packet->ip_ends) {
-		__u32 said = packet->ip_ends > at ? packet->ip_ends - at : 0;
-
-		if (said < length)
-			length = said;
-	}
-	packet->payload = payload;
-	packet->length = length;
+	if (tcp->doff < 5)
+		return PARSED_UNREADABLE;
+	map_ip4(in ? packet->key.remote : packet->key.local, ip->saddr);
+	map_ip4(in ? packet->key.local : packet->key.remote, ip->daddr);
+	packet->fragment = 0;
+	take_tcp(packet, tcp);
+	take_payload(skb, packet, PLAIN_TCP + tcp->doff * 4,
+		     ip->tot_len ? ETH_HLEN + bpf_ntohs(ip->tot_len) : skb->len);
+	return PARSED_OURS;
 }
 
 static __always_inline enum parsed parse(struct __sk_buff *skb, __u16 raft_port,
 					 struct raft_packet *packet)
 {
+	const struct iphdr *plain = plain_headers(skb);
 	__be16 protocol = skb->protocol;
 	enum parsed parsed;
 	__u32 at = 0;
 	int i;
 
+	/* Its ports were looked at before. */
+	if (plain && plain->protocol == IPPROTO_TCP)
+		return parse_plain(skb, plain, packet);
 	for (i = 0; i < VLAN_TAGS; i++) {
 		struct vlan_tag tag;
 
@@ -241,12 +303,7 @@ static __always_inline enum parsed parse(struct __sk_buff *skb, __u16 raft_port,
 		parsed = parse_ip6(skb, at, packet);
 	else
 		return PARSED_FOREIGN;
-	if (parsed != PARSED_OURS)
-		return parsed;
-	parsed = parse_tcp(skb, raft_port, packet);
-	if (parsed == PARSED_OURS)
-		find_payload(skb, packet);
-	return parsed;
+	return parsed == PARSED_OURS ? parse_tcp(skb, raft_port, packet) : parsed;
 }
 
 #endif /* RAFT_PARSE_H */

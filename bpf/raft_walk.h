@@ -14,16 +14,27 @@
 #define FRAMES_PER_PROGRAM 48
 #define HEADER_SIZE	   RAFT_WIRE_HEADER_SIZE
 
+int raft_packet(struct __sk_buff *skb);
 int raft_walk(struct __sk_buff *skb);
 
-/* raft_walk goes on with itself: a bounded loop of this size would take too long to verify. */
+enum part {
+	PART_PACKET, /* of our port: for both directions the same */
+	PART_WALK,   /* goes on with itself: one loop of that size would take too long to verify */
+	PARTS,
+};
+
+/* The programs that go on where another one ended. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
-	__uint(max_entries, 1);
+	__uint(max_entries, PARTS);
 	__uint(key_size, sizeof(__u32));
 	__array(values, int(struct __sk_buff *));
-} walkers SEC(".maps") = {
-	.values = {(void *)&raft_walk},
+} parts SEC(".maps") = {
+	.values =
+		{
+			[PART_PACKET] = (void *)&raft_packet,
+			[PART_WALK] = (void *)&raft_walk,
+		},
 };
 
 /* Whether sequence number a stands before b (RFC 9293 §3.4). */
@@ -66,7 +77,7 @@ static __always_inline __u32 follow(struct raft_counters *counters,
 	__u32 old = 0;
 
 	/* A SYN that is no repetition is a new connection, from the same port perhaps. */
-	if (packet->syn && (walker->sync == RAFT_SYNC_NONE || walker->start != seq))
+	if (packet->flags & TCP_SYN && (walker->sync == RAFT_SYNC_NONE || walker->start != seq))
 		start_walking(walker, seq);
 	if (walker->sync == RAFT_SYNC_NONE) {
 		/* A connection older than the program: from here on as if sync had been lost. */
@@ -146,6 +157,56 @@ static __always_inline long gather(struct __sk_buff *skb, struct raft_walker *wa
 		return -1;
 	walker->have = have + size;
 	return 0;
+}
+
+/*
+ * One header: 1 when it was counted, 0 when the walk ends. `at` is its offset
+ * in the payload, even when it began in an earlier segment.
+ */
+static __always_inline int take(struct raft_flow *flow, struct raft_packet *packet,
+				const struct raft_frame_header *header, __u32 at)
+{
+	struct raft_counters *counters = &flow->direction[packet->direction & 1];
+	struct raft_walker *walker = &counters->walker;
+	__u32 seq = packet->seq + at;
+
+	if (packet->resync) {
+		if (!is_header(header) || (walker->sender && walker->sender != header->sender))
+			return 0;
+		packet->resync = 0;
+		walker->sync = RAFT_SYNC_YES;
+		ADD(counters->sync_regained, 1);
+		ADD(counters->unparsed_bytes, seq - walker->lost_at);
+	} else if (!is_header(header)) {
+		ADD(counters->bad_headers, 1);
+		lose_sync(packet, counters, seq, RAFT_EVENT_BAD_HEADER, header->magic);
+		return 0;
+	}
+	count_frame(flow, packet, header);
+	walker->next_header = seq + HEADER_SIZE + header->body_length;
+	packet->at = at + HEADER_SIZE + header->body_length;
+	return 1;
+}
+
+/* The header at packet->at, or the end of it when it began in an earlier segment. */
+static __always_inline int take_next(struct __sk_buff *skb, struct raft_flow *flow,
+				     struct raft_packet *packet)
+{
+	struct raft_counters *counters = &flow->direction[packet->direction & 1];
+	struct raft_walker *walker = &counters->walker;
+	__u32 at = packet->at, begun = walker->have;
+
+	if (at >= packet->length)
+		return 0;
+	if (gather(skb, walker, packet->payload + at, packet->length - at)) {
+		lose_sync(packet, counters, packet->seq + at - begun, RAFT_EVENT_LOST_SYNC,
+			  RAFT_LOST_UNREADABLE);
+		return 0;
+	}
+	if (walker->have < HEADER_SIZE)
+		return 0;
+	walker->have = 0;
+	return take(flow, packet, (const struct raft_frame_header *)walker->header, at - begun);
 }
 
 #endif /* RAFT_WALK_H */

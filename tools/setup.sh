@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # tools/setup.sh runtime|dev: makes .venv hold exactly what the lock files say, and the programs of
 # this checkout. Does nothing when that is so already. PYTHON=… chooses the interpreter.
+# tools/setup.sh bpf: installs what `make bpf` needs.
 set -eu
 cd "$(dirname "$0")/.."
 checkout=$PWD
@@ -61,9 +62,25 @@ make_venv() {
     "$python" -m venv .venv
 }
 
+# Whether the library that raft-agent loads the kernel's program with is there.
+has_libbpf() {
+    PATH=$PATH:/sbin:/usr/sbin ldconfig -p 2> /dev/null | grep -q 'libbpf\.so\.1'
+}
+
+bpf_compiler_missing() {
+    command -v clang > /dev/null || echo clang
+    command -v llvm-objcopy > /dev/null || echo llvm
+    [ -e /usr/include/bpf/bpf_helpers.h ] || echo libbpf-dev
+}
+
 # dev: what the tests run beside Python. They say so themselves where something is still missing.
 install_test_programs() {
     local missing=()
+    mapfile -t missing < <(bpf_compiler_missing)
+    command -v clang-format > /dev/null || missing+=(clang-format)
+    has_libbpf || missing+=(libbpf1)
+    command -v ip > /dev/null || missing+=(iproute2)
+    command -v ethtool > /dev/null || [ -x /usr/sbin/ethtool ] || missing+=(ethtool)
     command -v strace > /dev/null || missing+=(strace)
     perl -MIO::Socket::UNIX -MJSON::PP -e 1 2> /dev/null || missing+=(perl)
     if [ "${#missing[@]}" != 0 ] && [ "$(uname)" = Linux ]; then
@@ -83,12 +100,20 @@ is_ready() {
 }
 
 case $wanted in
+    bpf)
+        mapfile -t missing < <(bpf_compiler_missing)
+        if [ "${#missing[@]}" != 0 ]; then
+            install_packages "${missing[@]}" ||
+                fail "make bpf needs ${missing[*]}: install these packages as root"
+        fi
+        exit 0
+        ;;
     runtime) if is_ready runtime || is_ready dev; then exit 0; fi ;;
     dev)
         install_test_programs
         if is_ready dev; then exit 0; fi
         ;;
-    *) fail "usage: tools/setup.sh runtime|dev" ;;
+    *) fail "usage: tools/setup.sh runtime|dev|bpf" ;;
 esac
 
 say "setup: installing into .venv (once)"

@@ -26,7 +26,7 @@ from raft_agent.kernel.libbpf import LoadedObject
 PORT = 5555
 _CLONE_NEWNET = 0x40000000
 _TUNSETIFF = 0x400454CA
-_INGRESS, _EGRESS = 1, 2  # enum bpf_tc_attach_point of <bpf/libbpf.h>
+INGRESS, EGRESS = 1, 2  # enum bpf_tc_attach_point of <bpf/libbpf.h>
 _numbers = itertools.count()
 
 
@@ -100,18 +100,22 @@ class Host:
         """The output of a program in the namespace."""
         return run("ip", "netns", "exec", self.namespace, *command)
 
-    def attach(self, program: LoadedObject, interface: str | None = None) -> None:
+    def attach(self, program: LoadedObject) -> None:
         """Put the program on the interface, in both directions."""
-        bpf = libbpf.library()
-        with self.inside():
-            index = socket.if_nametoindex(interface or self.interface)
-            for point, name in ((_INGRESS, "raft_ingress"), (_EGRESS, "raft_egress")):
-                hook = _TcHook(ctypes.sizeof(_TcHook), index, point, 0)
-                bpf.bpf_tc_hook_create(ctypes.byref(hook))  # it may be there already
-                options = _TcOptions(ctypes.sizeof(_TcOptions), program.program_fd(name))
-                result = bpf.bpf_tc_attach(ctypes.byref(hook), ctypes.byref(options))
-                assert result == 0, os.strerror(-result)
+        for point, name in ((INGRESS, "raft_ingress"), (EGRESS, "raft_egress")):
+            self.attach_fd(program.program_fd(name), point)
         self.program = program
+
+    def attach_fd(self, fd: int, point: int) -> None:
+        """Put a program on the interface, in front of those that are there."""
+        bpf = libbpf.library()
+        with self.inside(), libbpf.captured():
+            index = socket.if_nametoindex(self.interface)
+            hook = _TcHook(ctypes.sizeof(_TcHook), index, point, 0)
+            bpf.bpf_tc_hook_create(ctypes.byref(hook))  # it may be there already
+            options = _TcOptions(ctypes.sizeof(_TcOptions), fd)
+            result = bpf.bpf_tc_attach(ctypes.byref(hook), ctypes.byref(options))
+            assert result == 0, os.strerror(-result)
 
     def flow(self, connection: socket.socket) -> Flow:
         """What the program on this host counted of a connection of this host."""
@@ -139,18 +143,24 @@ class Link:
     left: Host
     right: Host
 
-    def connect(self, *, ip6: bool = False) -> tuple[socket.socket, socket.socket]:
-        """(the left host's end, the right host's) of a connection to the right one's port."""
+    def connect(
+        self, *, ip6: bool = False, port: int = PORT
+    ) -> tuple[socket.socket, socket.socket]:
+        """(the left host's end, the right host's) of a connection to a port of the right one."""
         family = socket.AF_INET6 if ip6 else socket.AF_INET
         with self.right.inside(), socket.socket(family, socket.SOCK_STREAM) as listener:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(("::" if ip6 else "0.0.0.0", PORT))
+            # Less than the queue of the receiving end (net.core.netdev_max_backlog) holds, so that
+            # nothing is lost on the way.
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 256 << 10)
+            listener.bind(("::" if ip6 else "0.0.0.0", port))
             listener.listen()
             with self.left.inside():
                 left = socket.socket(family, socket.SOCK_STREAM)
                 self.left.sockets.append(left)
+                left.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 256 << 10)
                 left.settimeout(20)
-                left.connect((self.right.address6 if ip6 else self.right.address, PORT))
+                left.connect((self.right.address6 if ip6 else self.right.address, port))
             right, _ = listener.accept()
         self.right.sockets.append(right)
         right.settimeout(20)

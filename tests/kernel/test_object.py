@@ -129,7 +129,7 @@ def test_loading_twice_pins_the_newer_maps(pin_dir: Path) -> None:
     assert (view.lookup(bytes(4)) or b"")[:1] == b"\x02"
     names = {file.name for file in pin_dir.iterdir()}
     assert {"flows", "stats", "allowed", "faults"} <= names
-    assert not names & {"packets", "walkers", "events"}
+    assert not names & {"packets", "parts", "events"}
     assert not [name for name in names if "new" in name]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 import msgspec
 
@@ -10,7 +10,7 @@ from raft_agent.kernel import layout
 from raft_agent.kernel.layout import Direction, FlowKey, Stat, Sync
 from raft_agent.kernel.libbpf import Map
 
-_NAMES = len(layout.COUNTER_NAMES)
+_NUMBERS = layout.HOT_COUNTERS + layout.OTHER_COUNTERS
 _WALKER_SYNC = layout.WALKER.offset("sync")
 
 
@@ -136,16 +136,15 @@ def _flow(key: FlowKey, value: bytes) -> Flow:
 
 
 def _counters(value: bytes, direction: Direction) -> Counters:
-    fields = layout.COUNTERS.unpack_from(value, direction * layout.COUNTERS.size)
-    _, walker, types, _, append_latency, heartbeat_latency = fields[_NAMES:]
-    pairs: Iterable[tuple[int, int]] = layout.TYPE_COUNT.iter_unpack(types)
-    numbers: dict[str, int] = dict(zip(layout.COUNTER_NAMES, fields, strict=False))
+    data = layout.COUNTERS.unpack_from(value, direction * layout.COUNTERS.size)
+    fields = dict(zip(layout.COUNTERS.fields, data, strict=True))
+    pairs = layout.TYPE_COUNT.iter_unpack(fields["types"])
     return Counters(
-        **numbers,
-        sync=Sync(walker[_WALKER_SYNC]),
+        **{name: fields[name] for name in _NUMBERS},
+        sync=Sync(fields["walker"][_WALKER_SYNC]),
         types={kind: TypeCount(*pair) for kind, pair in enumerate(pairs) if pair[0]},
-        append_latency=_histogram(append_latency),
-        heartbeat_latency=_histogram(heartbeat_latency),
+        append_latency=_histogram(fields["append_latency"]),
+        heartbeat_latency=_histogram(fields["heartbeat_latency"]),
     )
 
 

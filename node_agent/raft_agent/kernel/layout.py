@@ -65,12 +65,18 @@ WALKER = Layout(
     sender="Q",
     header="128s",
 )
-COUNTER_NAMES = (
+HOT_COUNTERS = (
     "packets",
     "bytes",
     "segments",
     "payload_bytes",
     "stream_bytes",
+    "last_ns",
+    "term",
+    "sender",
+)
+OTHER_COUNTERS = (
+    "entries",
     "syn",
     "fin",
     "rst",
@@ -81,20 +87,17 @@ COUNTER_NAMES = (
     "strays",
     "fragments",
     "fault_drops",
-    "last_ns",
     "sync_lost",
     "sync_regained",
     "unparsed_bytes",
     "bad_headers",
-    "entries",
-    "term",
-    "sender",
 )
 COUNTERS = Layout(
     "raft_counters",
-    **dict.fromkeys(COUNTER_NAMES, "Q"),
-    append=f"{STAMP.size}s",
+    **dict.fromkeys(HOT_COUNTERS, "Q"),
     walker=f"{WALKER.size}s",
+    append=f"{STAMP.size}s",
+    **dict.fromkeys(OTHER_COUNTERS, "Q"),
     types=f"{FRAME_TYPES * TYPE_COUNT.size}s",
     recent=f"{RECENT * RECENT_FRAME.size}s",
     append_latency=f"{LATENCY_BUCKETS * 8}s",
@@ -115,7 +118,7 @@ EVENT = Layout(
 VIEW = Layout("raft_view", term="Q", leader_term="Q", leader="Q")
 CONTROL = Layout("raft_control", enforce_until_ns="Q", firewall_mode="I", reserved="4x")
 PREFIX = Layout("raft_prefix", bits="I", address="16s")
-ADDRESS = Layout("raft_address", bytes="16s")
+ADDRESS = Layout("raft_address", words="16s")
 STRANGER = Layout("raft_stranger", connections="Q", dropped="Q", first_ns="Q", last_ns="Q")
 FAULT_KEY = Layout("raft_fault_key", remote="16s", direction="I")
 FAULT = Layout("raft_fault", until_ns="Q", hits="Q", per_mille="I", reserved="4x")

@@ -23,7 +23,7 @@ _SCHED_CLS = 3  # BPF_PROG_TYPE_SCHED_CLS of <linux/bpf.h>
 _PER_CPU_TYPES = frozenset({5, 6, 10})  # BPF_MAP_TYPE_PERCPU_HASH, _PERCPU_ARRAY, _LRU_PERCPU_HASH
 _LOG_BYTES = 2048
 # Of no use outside the program, but for the events, which every reader would take from the agent.
-_PRIVATE = frozenset({"walkers", "packets", "empty_flow", "events"})
+_PRIVATE = frozenset({"parts", "packets", "empty_flow", "events"})
 
 # enum libbpf_print_level, the format, a va_list: a pointer in both ABIs that we run on (System V
 # AMD64 §3.5.7: an array; AAPCS64 §10.1.5: a struct over 16 bytes, which goes by reference).
@@ -276,7 +276,7 @@ def load(
     if not rodata.keys() <= values.keys():
         raise ValueError(f"struct raft_config has no {sorted(rodata.keys() - values.keys())}")
     config = layout.CONFIG.pack(*(values | dict(rodata)).values())
-    with _loading, _captured() as said:
+    with _loading, captured() as said:
         handle = bpf.bpf_object__open_file(os.fsencode(object_path), None)
         if not handle:
             raise KernelUnavailable(
@@ -374,7 +374,7 @@ def _check(result: int, doing: str) -> None:
 
 
 @contextlib.contextmanager
-def _captured() -> Iterator[list[str]]:
+def captured() -> Iterator[list[str]]:
     """What libbpf has to say, instead of on stderr."""
     said: list[str] = []
     vsnprintf = ctypes.CDLL(None).vsnprintf
