@@ -13,6 +13,8 @@ from tests.e2e.agents import Agent, LocalCluster, wait_for
 from tests.kernel import netns
 
 PORT = 5555
+# For tests that are not about elections: a busy machine is to start none.
+PATIENT = "election_timeout_min_ms = 1000\nelection_timeout_max_ms = 2000"
 
 
 class IsolatedCluster(LocalCluster):
@@ -33,6 +35,7 @@ class IsolatedCluster(LocalCluster):
         options: tuple[str, ...],
         fresh: Sequence[str],
         wrapper: Sequence[str],
+        timing: str,
     ) -> None:
         self._lone = ""
         self._fresh = fresh
@@ -52,7 +55,8 @@ class IsolatedCluster(LocalCluster):
             config = (
                 f'[server]\nnode_id = "{name}"\nlisten_addr = "{self.addresses[name]}:{PORT}"\n'
                 f'data_dir = "{home / "data"}"\nipc_socket = "{home / "ipc.sock"}"\n'
-                f'[ebpf]\nenabled = true\ninterface = "{interface}"\n{ebpf}\n{peers}'
+                f'[ebpf]\nenabled = true\ninterface = "{interface}"\n{ebpf}\n'
+                f"[timing]\n{timing}\n{peers}"
             )
             agent = Agent(name, home, config, [*netns.enter(namespace), *wrapper])
             agent.options = options
@@ -101,6 +105,7 @@ def isolated_cluster(
     guests: Sequence[str] = (),
     fresh: Sequence[str] = (),
     wrapper: Sequence[str] = (),
+    timing: str = PATIENT,
     start: bool = True,
 ) -> Iterator[IsolatedCluster]:
     """A running cluster; processes, namespaces and files are gone afterwards."""
@@ -119,6 +124,7 @@ def isolated_cluster(
             options=options,
             fresh=fresh,
             wrapper=wrapper,
+            timing=timing,
         )
         addresses = {**cluster.addresses, **cluster.guest_addresses}
         for name, namespace in {**cluster.namespaces, **cluster.guests}.items():

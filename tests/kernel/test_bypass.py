@@ -6,13 +6,19 @@ import errno
 
 import pytest
 
+from raft_agent.api.protocol import EbpfStatus
 from tests.e2e.agents import Agent, wait_for
 from tests.kernel import netns, programs
-from tests.kernel.clusters import isolated_cluster, kernel, wait_for_state
+from tests.kernel.clusters import ebpf, isolated_cluster, kernel, wait_for_state
 
 
 def _kinds(agent: Agent) -> list[str]:
     return [event.kind for event in agent.events() if event.kind.startswith("kernel_")]
+
+
+def _says(agent: Agent, words: str) -> EbpfStatus | None:
+    found = ebpf(agent)
+    return found if found is not None and words in found.reason else None
 
 
 def test_a_tcx_program_in_front_is_found_out_and_the_filter_goes_off() -> None:
@@ -24,8 +30,8 @@ def test_a_tcx_program_in_front_is_found_out_and_the_filter_goes_off() -> None:
             index = netns.index_of(cluster.namespaces[node.name], "eth0")
             try:
                 with programs.tcx_in_front(index, "swallows"):
-                    found = wait_for_state(node, "attached-but-bypassed")
-                    assert "TCX program swallows on eth0 runs before it" in found.reason
+                    wait_for_state(node, "attached-but-bypassed")
+                    found = wait_for("the reason", lambda: _says(node, "TCX program swallows on"))
                     assert "the firewall is off instead of enforce" in found.reason
                     assert found.firewall == "off"
                     assert kernel(node).in_front == ["TCX program swallows on eth0"]

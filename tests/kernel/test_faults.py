@@ -31,7 +31,7 @@ def test_faults_are_shown_and_healed_by_name_though_the_peer_is_cut_off() -> Non
     with isolated_cluster(options=OPTIONS) as cluster:
         leader = cluster.leader()
         cluster.wait_attached()
-        first, second = (agent.name for agent in cluster.followers())
+        first, second = (agent.name for agent in cluster if agent is not leader)
         leader.ask(protocol.FaultSet(1, first, 1000, MINUTE_MS))
         leader.ask(protocol.FaultSet(1, second, 1, MINUTE_MS, protocol.FaultDirection.OUT))
         assert _faults(leader) == sorted(

@@ -36,7 +36,7 @@ def _pause(agent: Agent) -> None:
 
 def _pauses(number: int, excuses: str) -> tuple[int, list[protocol.EventItem]]:
     """(elections that pauses of followers started, elections that were put off)."""
-    with isolated_cluster(environment={"RAFT_TEST_EXCUSES": excuses}) as cluster:
+    with isolated_cluster(timing="", environment={"RAFT_TEST_EXCUSES": excuses}) as cluster:
         cluster.leader()
         cluster.wait_attached()
         followers = cluster.followers()
@@ -81,7 +81,7 @@ def test_with_everything_on_no_pause_starts_an_election() -> None:
 
 def test_a_leaders_machine_that_lives_does_not_answer_for_its_process() -> None:
     """The stopped leader's kernel acknowledges whatever comes; its followers replace it."""
-    with isolated_cluster(environment={"RAFT_TEST_EXCUSES": "stamp"}) as cluster:
+    with isolated_cluster(timing="", environment={"RAFT_TEST_EXCUSES": "stamp"}) as cluster:
         leader = cluster.leader()
         cluster.wait_attached()
         followers = cluster.followers()
@@ -102,7 +102,7 @@ def _other_leader(agents: list[Agent], old: Agent) -> str | None:
 def test_a_dead_leader_is_replaced_within_its_time() -> None:
     """Median of at most one longest election timeout, and always within three."""
     took = []
-    with isolated_cluster() as cluster:
+    with isolated_cluster(timing="") as cluster:
         for _ in range(20):
             leader = cluster.leader()
             cluster.wait_attached()

@@ -190,7 +190,11 @@ class KernelPart:
                 counted = 0 if flow is None else flow.ingress.payload_bytes
                 seen.append(Seen((one.local, one.remote), one.peer, one.received_bytes, counted))
         if self._place.interfaces:
-            self._hidden = self._check.look(seen)
+            hidden = self._check.look(seen)
+            if hidden != self._hidden:
+                # Whoever put a program in front, the kernel told nobody.
+                self._hidden = hidden
+                self.look_again()
         self._guard(sight)
         self._say_state()
 
