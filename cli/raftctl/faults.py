@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import click
 
+from raft_agent.api import protocol
 from raftctl.context import current
 from raftctl.framework import RaftCommand, RaftGroup, Utf8
 from raftctl.output import printable
 from raftctl.quantities import Whole
 
-if TYPE_CHECKING:
-    from raft_agent.api.protocol import FaultInfo, FaultsResult
-
 _MAX_SECONDS = 300
 _ALL = 1000
 
 
-def fault_line(fault: FaultInfo) -> str:
+def fault_line(fault: protocol.FaultInfo) -> str:
     """ "loses 100 ‰ of what comes from node-03, 29 s more"."""
     way = "comes from" if fault.direction == "in" else "goes to"
     left_s = max(fault.ends_in_ms, 0) / 1000
@@ -106,16 +102,12 @@ def partition(peer: str, seconds: int, direction: str) -> None:
 @click.argument("peer", type=Utf8(), metavar="[PEER]", required=False, default="")
 def heal(peer: str) -> None:
     """End the faults of PEER, or all of this node."""
-    from raft_agent.api import protocol  # noqa: PLC0415
-
     context = current()
     result = context.ask(protocol.FaultHeal(1, peer), protocol.FaultsResult)
     _show(result)
 
 
 def _set(peer: str, per_mille: int, seconds: int, direction: str) -> None:
-    from raft_agent.api import protocol  # noqa: PLC0415
-
     context = current()
     request = protocol.FaultSet(
         1, peer, per_mille, seconds * 1000, protocol.FaultDirection(direction)
@@ -123,7 +115,7 @@ def _set(peer: str, per_mille: int, seconds: int, direction: str) -> None:
     _show(context.ask(request, protocol.FaultsResult))
 
 
-def _show(result: FaultsResult) -> None:
+def _show(result: protocol.FaultsResult) -> None:
     out = current().out
     lines = [printable(fault_line(one)) for one in result.faults] or ["loses nothing on purpose"]
     out.result("\n".join(f"{out.mark(True)} {line}" for line in lines), result)

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import click
 
+from raft_agent.api import protocol
 from raftctl.context import current
 from raftctl.framework import RaftCommand
 from raftctl.output import printable, table
 from raftctl.status import ebpf_text, fault_lines
-
-if TYPE_CHECKING:
-    from raft_agent.api.protocol import KernelPeer, KernelResult, KernelTraffic
 
 _HEAD = (
     *("PEER", "FLOWS", "PACKETS IN", "OUT", "BYTES IN", "OUT", "RETRANS", "WIRE p50", "p99"),
@@ -42,7 +38,7 @@ def _pair(times: tuple[int, int] | None) -> tuple[str, str]:
     return ("-", "-") if times is None else (duration(times[0]), duration(times[1]))
 
 
-def _row(peer: KernelPeer) -> tuple[str, ...]:
+def _row(peer: protocol.KernelPeer) -> tuple[str, ...]:
     lost = peer.received.lost_sync + peer.sent.lost_sync
     sync = "yes" if peer.in_sync else "lost"
     append = "-" if peer.append_ago_ms is None else f"{peer.append_ago_ms}ms ago"
@@ -62,13 +58,13 @@ def _row(peer: KernelPeer) -> tuple[str, ...]:
     )
 
 
-def _frames(name: str, way: str, traffic: KernelTraffic) -> str:
+def _frames(name: str, way: str, traffic: protocol.KernelTraffic) -> str:
     counts = ", ".join(f"{kind} {count}" for kind, count in sorted(traffic.frames.items()))
     entries = f" ({traffic.entries} entries)" if traffic.entries else ""
     return printable(f"{name} {way}: {counts or 'no frames'}{entries}")
 
 
-def kernel_text(result: KernelResult) -> str:
+def kernel_text(result: protocol.KernelResult) -> str:
     lines = [f"eBPF:         {ebpf_text(result.ebpf)}"]
     if result.in_front:
         lines.append(f"In front:     {', '.join(result.in_front)}")
@@ -99,8 +95,6 @@ def kernel() -> None:
     Packets, bytes and frames by type; WIRE: from AppendEntries to the response as the kernel saw
     both; LOOP: from a packet's arrival to the agent's handling it.
     """
-    from raft_agent.api import protocol  # noqa: PLC0415
-
     context = current()
     result = context.ask(protocol.Kernel(id=1), protocol.KernelResult)
     context.out.result(kernel_text(result), result)
