@@ -42,8 +42,8 @@ _TICK_S = 1.0
 _RESOLVE_S = 30.0
 # The filter drops nobody once the agent has been silent for so long: a dead one locks nobody out.
 _DEAD_MANS_MS = 5000
-# The program forgets when a request came once it was answered, so lags are measured at the moment
-# at which a frame is handled. It takes a look into a map, so not for every frame.
+# The program forgets when a request came once it was answered, so a lag is measured at the moment
+# at which the frame is handled. That takes a look into a map, so only a few frames are measured.
 _LAG_S = 0.05
 _EVENTS = {
     ATTACHED: "kernel_attached",
@@ -254,19 +254,17 @@ class KernelPart:
     # --- what it knows of frames
 
     def handled(self, peer: int, request_id: int) -> None:
-        """The frame of `peer` with that request id is handled now, and not answered yet. Costs
-        little for most frames."""
+        """The frame of `peer` with that request id is handled now, and not answered yet."""
         sight = self.sight
-        if sight is None or not request_id:
+        if not self._lag_is_due or sight is None or not request_id:
             return
+        self._lag_is_due = False
         lag = self._lags[peer]
         lag.handled(request_id)
-        if self._lag_is_due:
-            self._lag_is_due = False
-            with contextlib.suppress(OSError):
-                for one in self._surroundings.connections():
-                    if one.peer == peer:
-                        sight.measure(lag, one)
+        with contextlib.suppress(OSError):
+            for one in self._surroundings.connections():
+                if one.peer == peer:
+                    sight.measure(lag, one)
 
     def _lag_falls_due(self) -> None:
         self._lag_is_due = True
