@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from raft_agent.api import protocol
 from raftctl.context import Context, current
 from raftctl.errors import CommandError, not_in_this_version
 from raftctl.framework import Key, RaftGroup, Utf8
@@ -16,9 +17,7 @@ from raftctl.later import later_command
 from raftctl.messages import write_data
 from raftctl.output import printable, printable_bytes, value_fields
 from raftctl.quantities import MAX_INTERVAL_MS, MAX_REVISION, Whole
-
-if TYPE_CHECKING:
-    from raft_agent.api.protocol import KeyEvent, KeyValue, ListResult
+from raftctl.streams import Follower
 
 _CONSISTENCIES = ("linearizable", "lease", "stale")
 # One answer must fit a frame whatever the values' sizes; the agent may also stop earlier.
@@ -53,12 +52,10 @@ def read_value(argument: str, stdin: Any = None) -> bytes:
 
     Raises CommandError when the file can't be read or is larger than a value may be.
     """
-    from raft_agent.api.protocol import MAX_VALUE_BYTES  # noqa: PLC0415
-
     source = "the value"
     if argument == "-":
         source = "standard input"
-        value = (stdin or sys.stdin.buffer).read(MAX_VALUE_BYTES + 1)
+        value = (stdin or sys.stdin.buffer).read(protocol.MAX_VALUE_BYTES + 1)
     elif argument.startswith("@@"):
         value = os.fsencode(argument[1:])
     elif argument.startswith("@"):
@@ -67,7 +64,7 @@ def read_value(argument: str, stdin: Any = None) -> bytes:
             raise click.UsageError(f"@ needs the name of a file; {_AT}")
         try:
             with Path(source).open("rb") as file:
-                value = file.read(MAX_VALUE_BYTES + 1)
+                value = file.read(protocol.MAX_VALUE_BYTES + 1)
         except OSError as failure:
             reason = f"Can't read {source}: {failure.strerror}"
             if isinstance(failure, IsADirectoryError):
@@ -75,8 +72,8 @@ def read_value(argument: str, stdin: Any = None) -> bytes:
             raise CommandError(reason, hint=_AT[:1].upper() + _AT[1:]) from failure
     else:
         value = os.fsencode(argument)
-    if len(value) > MAX_VALUE_BYTES:
-        raise CommandError(f"{source} is larger than {MAX_VALUE_BYTES} bytes", "too_large")
+    if len(value) > protocol.MAX_VALUE_BYTES:
+        raise CommandError(f"{source} is larger than {protocol.MAX_VALUE_BYTES} bytes", "too_large")
     return bytes(value)
 
 
@@ -116,8 +113,6 @@ def put(key: str, value: str, if_revision: int | None, if_absent: bool, lease: s
     @FILE takes the value from a file, - from standard input. A value that itself starts with @ is
     written @@…; behind -- come a key and a value that may start with -.
     """
-    from raft_agent.api import protocol  # noqa: PLC0415
-
     condition = _condition(if_revision, if_absent)
     if lease is not None:
         raise not_in_this_version("put --lease")
@@ -154,8 +149,6 @@ def put(key: str, value: str, if_revision: int | None, if_absent: bool, lease: s
 )
 def delete(key: str, if_revision: int | None) -> None:
     """Delete KEY. Exit status 4 when there is no such key."""
-    from raft_agent.api import protocol  # noqa: PLC0415
-
     context = current()
     request = protocol.Delete(
         id=1, key=key, if_revision=_condition(if_revision, False), forward=context.forward
@@ -185,7 +178,7 @@ def _tell_age(context: Context, consistency: str, age_ms: int | None) -> None:
         context.out.note(f"(as of {age_ms} ms ago)")
 
 
-def key_data(item: KeyValue) -> dict[str, object]:
+def key_data(item: protocol.KeyValue) -> dict[str, object]:
     return {
         "key": item.key,
         **value_fields(item.value),
@@ -207,8 +200,6 @@ def key_data(item: KeyValue) -> dict[str, object]:
 @_consistency_option
 def get(key: str, consistency: str) -> None:
     """Print the value of KEY and a newline. Exit status 4 when there is no such key."""
-    from raft_agent.api import protocol  # noqa: PLC0415
-
     context = current()
     request = protocol.Get(id=1, key=key, consistency=protocol.Consistency(consistency))
     item = context.ask(request, protocol.KeyValue)
@@ -260,11 +251,9 @@ def list_(prefix: str, limit: int | None, after: str, consistency: str) -> None:
 
 def _read_pages(
     context: Context, prefix: str, limit: int | None, after: str, consistency: str
-) -> ListResult:
+) -> protocol.ListResult:
     """All pages as one; the store's revision is that of the last, the age that of the oldest."""
-    from raft_agent.api import protocol  # noqa: PLC0415
-
-    keys: list[KeyValue] = []
+    keys: list[protocol.KeyValue] = []
     ages: list[int | None] = []
     while True:
         wanted = _PAGE_KEYS if limit is None else min(limit - len(keys), _PAGE_KEYS)
@@ -285,7 +274,7 @@ def _read_pages(
         after = page.keys[-1].key
 
 
-def event_data(event: KeyEvent) -> dict[str, object]:
+def event_data(event: protocol.KeyEvent) -> dict[str, object]:
     value = value_fields(event.value) if event.type == "put" else {}
     return {
         "type": event.type,
@@ -296,7 +285,7 @@ def event_data(event: KeyEvent) -> dict[str, object]:
     }
 
 
-def event_line(event: KeyEvent) -> str:
+def event_line(event: protocol.KeyEvent) -> str:
     line = f"{event.type}\t{printable(event.key)}"
     return f"{line}\t{printable_bytes(event.value)}" if event.type == "put" else line
 
@@ -333,9 +322,6 @@ def watch_keys(key: str, from_revision: int | None, interval_ms: int) -> None:
     restarts, watch goes on where it was: nothing is lost or repeated. It ends when changes that
     would come next are not kept any more.
     """
-    from raft_agent.api import protocol  # noqa: PLC0415
-    from raftctl.streams import Follower  # noqa: PLC0415
-
     context = current()
     out = context.out
     prefix = not key or key.endswith("/")

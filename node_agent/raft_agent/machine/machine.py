@@ -7,8 +7,8 @@ the same state on every node, and the same answers.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
-from typing import Any, TypeAlias
+from collections.abc import Iterable
+from typing import TypeAlias
 
 import msgspec
 
@@ -100,15 +100,6 @@ class Machine:
         self._one_shots = OneShots()
         # Snapshots being taken, which want to know what a key was before it changes.
         self._views: Views = []
-        self._others: dict[type, Callable[[Any, int], CommandResult]] = {
-            Once: self._once,
-            OpenSession: lambda command, index: self._sessions.open(
-                command.ttl_ms, index, self.time_ms
-            ),
-            KeepSession: lambda command, _: self._sessions.keep(command.session, self.time_ms),
-            CloseSession: lambda command, _: self._sessions.close(command.session, self.time_ms),
-            SetSetting: self._set,
-        }
 
     def apply(self, batch: Batch) -> list[CommandResult] | None:
         """One result per entry, in their order; None for a batch that holds no commands.
@@ -169,14 +160,24 @@ class Machine:
                 elif kind is Delete:
                     add(self._delete(command, index))  # type: ignore[arg-type]
                 else:
-                    add(self._others[kind](command, index))
+                    add(self._apply_other(command, index))  # type: ignore[arg-type]
             start = end + LENGTH.size
         return results
 
-    def _once(self, command: Once, index: int) -> CommandResult:
-        return self._one_shots.apply_once(
-            command, index, self._term, self.time_ms, self._apply_to_state
-        )
+    def _apply_other(
+        self, command: Once | OpenSession | KeepSession | CloseSession | SetSetting, index: int
+    ) -> CommandResult:
+        if isinstance(command, Once):
+            return self._one_shots.apply_once(
+                command, index, self._term, self.time_ms, self._apply_to_state
+            )
+        if isinstance(command, OpenSession):
+            return self._sessions.open(command.ttl_ms, index, self.time_ms)
+        if isinstance(command, KeepSession):
+            return self._sessions.keep(command.session, self.time_ms)
+        if isinstance(command, CloseSession):
+            return self._sessions.close(command.session, self.time_ms)
+        return self._set(command)
 
     def _apply_to_state(self, command: StateCommand, index: int) -> StateResult:
         kind = type(command)
@@ -186,7 +187,7 @@ class Machine:
             return self._delete(command, index)  # type: ignore[arg-type]
         return self._send(command, index)  # type: ignore[arg-type]
 
-    def _set(self, command: SetSetting, _index: int) -> CommandResult:
+    def _set(self, command: SetSetting) -> CommandResult:
         name, value = command.name, command.value
         problem = problem_with(name, value)
         if problem:
@@ -305,14 +306,6 @@ class Machine:
         """How many keys there are."""
         return len(self._entries)
 
-    def session_count(self) -> int:
-        """How many sessions there are, those included that expired just now."""
-        return len(self._sessions)
-
-    def one_shot_count(self) -> int:
-        """How many one-shot commands are remembered."""
-        return len(self._one_shots)
-
     # --- snapshots --------------------------------------------------------------------------------
 
     def begin_snapshot(self) -> SnapshotView:
@@ -394,6 +387,10 @@ class Machine:
         while entries:
             entries.popitem()
         self._index.dismantle()
+        self._message_log.dismantle()
+        self._history.dismantle()
+        self._sessions.dismantle()
+        self._one_shots.dismantle()
 
     def digest(self) -> str:
         """32 hexadecimal digits over the whole state; equal exactly for equal states."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +14,8 @@ from raft_agent.api import protocol
 from raft_agent.api.protocol import Request
 from raft_agent.api.requests import RequestHandlers
 from raft_agent.machine.machine import Entry
-from tests.unit.api.raw_client import RawClient, connected
-from tests.unit.api.single_node import SingleNode, run, serving
-
-Check = Callable[[RawClient, SingleNode], Awaitable[None]]
-
-
-def with_node(tmp_path: Path, check: Check, host: SingleNode | None = None) -> None:
-    node = host or SingleNode()
-
-    async def main() -> None:
-        path = tmp_path / "s"
-        async with serving(node, path), connected(path) as client:
-            await check(client, node)
-
-    run(main())
+from tests.unit.api.raw_client import RawClient, with_node
+from tests.unit.api.single_node import SingleNode
 
 
 def result(reply: Any) -> Any:
@@ -78,6 +65,16 @@ def test_a_condition_that_fails_says_how_the_key_is(tmp_path: Path) -> None:
             'The key "none" is absent, not at revision 7',
         ]
         assert result(replies[3])["revision"] == 2
+
+    with_node(tmp_path, check)
+
+
+def test_a_stale_read_of_a_key_that_is_not_there_says_how_old_that_may_be(tmp_path: Path) -> None:
+    async def check(client: RawClient, node: SingleNode) -> None:
+        for age_ms, hint in ((None, "It may be of any age"), (70, "As of 70 ms ago")):
+            node.age_ms = age_ms
+            missing = error((await client.ask(["get", 1, "k", "stale"]))[0])
+            assert (missing["code"], missing["hint"][: len(hint)]) == ("key_not_found", hint)
 
     with_node(tmp_path, check)
 

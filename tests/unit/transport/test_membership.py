@@ -16,6 +16,7 @@ from tests.unit.transport.nodes import (
     RawListener,
     RawPeer,
     connect_all,
+    dialled,
     run,
     started,
 )
@@ -49,6 +50,24 @@ def test_a_removed_member_is_left_and_may_still_ask_and_be_told_so() -> None:
                 await b.until("up", 1)
             assert not a.transport.stats()[2].connected
             assert a.transport.reject_counts == {}
+
+    run(test)
+
+
+def test_what_a_member_announces_is_known_while_a_connection_stands() -> None:
+    async def test() -> None:
+        a, b = Node(1), Node(2)
+        async with started(a, b):
+            assert a.transport.announced(2) == ""
+            await connect_all(a, b)
+            said = b.transport.announced(2)
+            assert said
+            assert a.transport.announced(2) == said
+            b.transport.set_peers([])
+            assert a.transport.announced(2) == said
+            a.transport.set_peers([])
+            await until_gone(a, 2)
+            assert a.transport.announced(2) == ""
 
     run(test)
 
@@ -99,9 +118,7 @@ def test_a_moved_member_is_dialled_at_its_new_address_while_the_old_one_still_st
         a = Node(1)
         old, new = RawListener(), RawListener()
         async with started(a):
-            a.transport.set_peers([PeerTarget("node-02", old.address, 2)])
-            before = await old.accept_as(Node(2).hello())
-            await a.until("up", 2)
+            before = await dialled(a, old, Node(2))
             a.transport.set_peers([PeerTarget("node-02", new.address, 2)])
             after = await new.accept_as(Node(2).hello())
             await before.closed()
