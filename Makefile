@@ -4,7 +4,7 @@ SHELL := /bin/bash
 SEEDS ?= 100
 PROCESSES ?= $(shell getconf _NPROCESSORS_ONLN)
 
-.PHONY: help demo demo-down setup test test-e2e bpf lint format sim lock docs clean
+.PHONY: help demo demo-down setup test test-e2e test-kernels bpf lint format sim lock docs clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | \
@@ -24,8 +24,13 @@ setup: ## Install everything for development into .venv
 test: setup ## Check and test everything; prints what this machine could not run
 	@.venv/bin/python tools/run_tests.py
 
-test-e2e: setup ## Test what takes longer: many kills and pauses of real agents
+test-e2e: setup ## Test what takes longer: many kills and pauses, other kernels
+	@tools/setup.sh kernels
 	@.venv/bin/python -m pytest -m long tests
+
+test-kernels: setup ## Run the kernel's program on Debian's kernels 5.10, 6.1 and 6.12
+	@tools/setup.sh kernels
+	@.venv/bin/python -m pytest -m long tests/kernel/test_kernels.py
 
 bpf: ## Build the kernel's program anew (needs clang and libbpf's headers)
 	@tools/setup.sh bpf

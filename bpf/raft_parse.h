@@ -88,20 +88,41 @@ static __always_inline __u32 find_network(struct __sk_buff *skb)
 	return ETH_HLEN + sizeof(struct vlan_tag);
 }
 
-/* ::ffff:a.b.c.d (RFC 4291 §2.5.5.2) */
-static __always_inline void map_ip4(__be32 *to, __be32 address)
+static __always_inline void take_ip4(struct raft_packet *packet, __be32 source, __be32 target)
 {
-	to[0] = 0;
-	to[1] = 0;
-	to[2] = bpf_htonl(0xffff);
-	to[3] = address;
+	struct raft_flow_key *key = &packet->key;
+	int in = packet->direction == RAFT_INGRESS;
+
+	/* ::ffff:a.b.c.d (RFC 4291 §2.5.5.2) */
+	key->local[0] = 0;
+	key->local[1] = 0;
+	key->local[2] = bpf_htonl(0xffff);
+	key->local[3] = in ? target : source;
+	key->remote[0] = 0;
+	key->remote[1] = 0;
+	key->remote[2] = bpf_htonl(0xffff);
+	key->remote[3] = in ? source : target;
+}
+
+static __always_inline void take_ip6(struct raft_packet *packet, const struct ipv6hdr *ip)
+{
+	const __be32 *source = ip->saddr.in6_u.u6_addr32, *target = ip->daddr.in6_u.u6_addr32;
+	struct raft_flow_key *key = &packet->key;
+	int in = packet->direction == RAFT_INGRESS;
+	int i;
+
+	for (i = 0; i < 4; i++) {
+		__be32 from = source[i], to = target[i];
+
+		asm volatile("" : "+r"(from), "+r"(to));
+		key->local[i] = in ? to : from;
+		key->remote[i] = in ? from : to;
+	}
 }
 
 static __always_inline enum parsed parse_ip4(struct __sk_buff *skb, __u32 at,
 					     struct raft_packet *packet)
 {
-	__be32 *source = packet->direction == RAFT_INGRESS ? packet->key.remote : packet->key.local;
-	__be32 *target = packet->direction == RAFT_INGRESS ? packet->key.local : packet->key.remote;
 	struct iphdr ip;
 	__u16 fragment;
 
@@ -116,16 +137,13 @@ static __always_inline enum parsed parse_ip4(struct __sk_buff *skb, __u32 at,
 	packet->tcp_at = at + ip.ihl * 4;
 	/* 0 in packets of more than 64 KiB that were never on a wire (BIG TCP). */
 	packet->ip_ends = ip.tot_len ? at + bpf_ntohs(ip.tot_len) : 0;
-	map_ip4(source, ip.saddr);
-	map_ip4(target, ip.daddr);
+	take_ip4(packet, ip.saddr, ip.daddr);
 	return PARSED_OURS;
 }
 
 static __always_inline enum parsed parse_ip6(struct __sk_buff *skb, __u32 at,
 					     struct raft_packet *packet)
 {
-	__be32 *source = packet->direction == RAFT_INGRESS ? packet->key.remote : packet->key.local;
-	__be32 *target = packet->direction == RAFT_INGRESS ? packet->key.local : packet->key.remote;
 	struct ipv6hdr ip;
 	__u8 next;
 	int i;
@@ -165,8 +183,7 @@ static __always_inline enum parsed parse_ip6(struct __sk_buff *skb, __u32 at,
 	if (next != IPPROTO_TCP)
 		return PARSED_FOREIGN;
 	packet->tcp_at = at;
-	__builtin_memcpy(source, &ip.saddr, 16);
-	__builtin_memcpy(target, &ip.daddr, 16);
+	take_ip6(packet, &ip);
 	return PARSED_OURS;
 }
 
@@ -262,12 +279,10 @@ static __always_inline enum parsed parse_plain(struct __sk_buff *skb, const stru
 					       struct raft_packet *packet)
 {
 	const struct tcphdr *tcp = plain_tcp(ip);
-	int in = packet->direction == RAFT_INGRESS;
 
 	if (tcp->doff < 5)
 		return PARSED_UNREADABLE;
-	map_ip4(in ? packet->key.remote : packet->key.local, ip->saddr);
-	map_ip4(in ? packet->key.local : packet->key.remote, ip->daddr);
+	take_ip4(packet, ip->saddr, ip->daddr);
 	packet->fragment = 0;
 	take_tcp(packet, tcp);
 	take_payload(skb, packet, PLAIN_TCP + tcp->doff * 4,

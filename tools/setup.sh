@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # tools/setup.sh runtime|dev: makes .venv hold exactly what the lock files say, and the programs of
 # this checkout. Does nothing when that is so already. PYTHON=… chooses the interpreter.
-# tools/setup.sh bpf: installs what `make bpf` needs.
+# tools/setup.sh bpf|kernels: installs what `make bpf` and `make test-kernels` need.
 set -eu
 cd "$(dirname "$0")/.."
 checkout=$PWD
@@ -99,7 +99,28 @@ is_ready() {
         .venv/bin/python -c '' 2> /dev/null
 }
 
+# kernels: qemu, and what links the program that runs in it. Tests say so where it is missing.
+install_machines() {
+    local missing=()
+    command -v qemu-system-x86_64 > /dev/null || missing+=(qemu-system-x86)
+    command -v qemu-system-aarch64 > /dev/null || missing+=(qemu-system-arm)
+    command -v aarch64-linux-gnu-gcc > /dev/null ||
+        missing+=(gcc-aarch64-linux-gnu libc6-dev-arm64-cross)
+    command -v gcc > /dev/null || missing+=(gcc libc6-dev)
+    [ -e /usr/include/libelf.h ] || missing+=(libelf-dev)
+    [ -e /usr/include/zlib.h ] || missing+=(zlib1g-dev)
+    [ -e /usr/include/bpf/libbpf.h ] || missing+=(libbpf-dev)
+    if [ "${#missing[@]}" != 0 ] && [ "$(uname)" = Linux ]; then
+        install_packages "${missing[@]}" ||
+            say "setup: could not install ${missing[*]}; tests that need it will say so"
+    fi
+}
+
 case $wanted in
+    kernels)
+        install_machines
+        exit 0
+        ;;
     bpf)
         mapfile -t missing < <(bpf_compiler_missing)
         if [ "${#missing[@]}" != 0 ]; then
@@ -113,7 +134,7 @@ case $wanted in
         install_test_programs
         if is_ready dev; then exit 0; fi
         ;;
-    *) fail "usage: tools/setup.sh runtime|dev|bpf" ;;
+    *) fail "usage: tools/setup.sh runtime|dev|bpf|kernels" ;;
 esac
 
 say "setup: installing into .venv (once)"

@@ -106,14 +106,14 @@ class Host:
             self.attach_fd(program.program_fd(name), point)
         self.program = program
 
-    def attach_fd(self, fd: int, point: int) -> None:
-        """Put a program on the interface, in front of those that are there."""
+    def attach_fd(self, fd: int, point: int, *, priority: int = 0) -> None:
+        """Put a program on the interface; without a priority in front of those that are there."""
         bpf = libbpf.library()
         with self.inside(), libbpf.captured():
             index = socket.if_nametoindex(self.interface)
             hook = _TcHook(ctypes.sizeof(_TcHook), index, point, 0)
             bpf.bpf_tc_hook_create(ctypes.byref(hook))  # it may be there already
-            options = _TcOptions(ctypes.sizeof(_TcOptions), fd)
+            options = _TcOptions(ctypes.sizeof(_TcOptions), fd, priority=priority)
             result = bpf.bpf_tc_attach(ctypes.byref(hook), ctypes.byref(options))
             assert result == 0, os.strerror(-result)
 

@@ -127,7 +127,7 @@ def test_without_the_capabilities_the_cluster_runs_and_says_how_to_get_them() ->
     with isolated_cluster(wrapper=_only()) as cluster:
         assert cluster.leader()
         found = wait_for_state(cluster.agents["node-01"], "degraded")
-        assert "run as root, or with CAP_BPF" in found.reason
+        assert "without CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON: run as root" in found.reason
 
 
 def test_a_few_capabilities_are_enough() -> None:

@@ -107,13 +107,13 @@ class Flow(msgspec.Struct, frozen=True):
 def read_flow(flows: Map, key: FlowKey) -> Flow | None:
     """The counters of one flow, None when no packet of it was seen. Raises OSError."""
     value = flows.lookup(key.encode())
-    return None if value is None else _flow(key, value)
+    return None if value is None else decode_flow(key, value)
 
 
 def read_flows(flows: Map) -> Iterator[Flow]:
     """All flows. Raises OSError."""
     for key, value in flows.items():
-        yield _flow(FlowKey.decode(key), value)
+        yield decode_flow(FlowKey.decode(key), value)
 
 
 def read_stats(stats: Map) -> dict[Stat, int]:
@@ -131,7 +131,8 @@ def read_events_lost(stats: Map) -> dict[layout.EventKind, int]:
     }
 
 
-def _flow(key: FlowKey, value: bytes) -> Flow:
+def decode_flow(key: FlowKey, value: bytes) -> Flow:
+    """One struct raft_flow."""
     return Flow(key, _counters(value, Direction.INGRESS), _counters(value, Direction.EGRESS))
 
 

@@ -21,7 +21,10 @@ from raft_agent.kernel import layout
 _LIBRARY = "libbpf.so.1"
 _SCHED_CLS = 3  # BPF_PROG_TYPE_SCHED_CLS of <linux/bpf.h>
 _PER_CPU_TYPES = frozenset({5, 6, 10})  # BPF_MAP_TYPE_PERCPU_HASH, _PERCPU_ARRAY, _LRU_PERCPU_HASH
-_LOG_BYTES = 2048
+_LOG_BYTES = 1 << 20  # the verifier says more than anybody wants to read; its end says why
+# <linux/capability.h>
+_CAPABILITIES = {"CAP_BPF": 39, "CAP_NET_ADMIN": 12, "CAP_PERFMON": 38}
+_CAP_SYS_ADMIN = 21
 # Of no use outside the program, but for the events, which every reader would take from the agent.
 _PRIVATE = frozenset({"parts", "packets", "empty_flow", "events"})
 
@@ -346,11 +349,19 @@ def _prepare(handle: int, config: bytes, max_flows: int) -> None:
 
 
 def _refused(code: int, log: str) -> KernelUnavailable:
-    if code in {errno.EPERM, errno.EACCES} and "-- BEGIN PROG LOAD LOG --" not in log:
+    missing = _missing_capabilities()
+    if missing:
         return KernelUnavailable(
             "capability",
-            "the kernel refuses to load the program: run as root, or with CAP_BPF and CAP_NET_ADMIN"
-            " (kernels before 5.11 need a high RLIMIT_MEMLOCK too)",
+            f"the kernel refuses to load the program without {', '.join(missing)}: run as root, or"
+            " give the process CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON",
+            log,
+        )
+    if code == errno.EPERM:
+        return KernelUnavailable(
+            "capability",
+            "the kernel refuses to load the program: its RLIMIT_MEMLOCK is too low (kernels before"
+            " 5.11), or a security module forbids it",
             log,
         )
     return KernelUnavailable(
@@ -359,6 +370,18 @@ def _refused(code: int, log: str) -> KernelUnavailable:
         " 5.10 or newer with CONFIG_BPF_SYSCALL",
         log,
     )
+
+
+def _missing_capabilities() -> list[str]:
+    """What capabilities(7) asks of who loads a TC program, and this process lacks. Without
+    CAP_PERFMON the verifier also follows what the CPU might only speculate, and gives up.
+    """
+    status = Path("/proc/self/status").read_text()
+    (effective,) = (line.split()[1] for line in status.splitlines() if line.startswith("CapEff:"))
+    has = int(effective, 16)
+    if has >> _CAP_SYS_ADMIN & 1:  # stands for the other two
+        return [] if has >> _CAPABILITIES["CAP_NET_ADMIN"] & 1 else ["CAP_NET_ADMIN"]
+    return [name for name, bit in _CAPABILITIES.items() if not has >> bit & 1]
 
 
 def _each(following: Callable[[int, int | None], int | None], handle: int) -> Iterator[int]:
