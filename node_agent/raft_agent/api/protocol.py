@@ -11,13 +11,25 @@ clients.
 from __future__ import annotations
 
 import enum
-from typing import Annotated, TypeAlias
+from typing import TypeAlias
 
 import msgspec
 
+from raft_agent.api.kernel import (
+    EBPF_STARTING,
+    EbpfStatus,
+    FaultDirection,
+    FaultHeal,
+    FaultInfo,
+    FaultSet,
+    FaultsResult,
+    Kernel,
+    KernelPeer,
+    KernelResult,
+    KernelTraffic,
+)
 from raft_agent.api.results import (
     ChallengeResult,
-    EbpfStatus,
     EventItem,
     EventsResult,
     HealthMember,
@@ -42,8 +54,11 @@ from raft_agent.api.results import (
     WriteResult,
     voter_warnings,
 )
+from raft_agent.api.terms import BaseRequest as _Request
+from raft_agent.api.terms import Limit, LogIndex, Number, OneShotId, RequestId, Revision, Signed
 
 __all__ = [
+    "EBPF_STARTING",
     "ENCODER",
     "ITEM_TYPES",
     "JSON_ENCODER",
@@ -70,6 +85,11 @@ __all__ = [
     "EventItem",
     "Events",
     "EventsResult",
+    "FaultDirection",
+    "FaultHeal",
+    "FaultInfo",
+    "FaultSet",
+    "FaultsResult",
     "Get",
     "Health",
     "HealthMember",
@@ -78,6 +98,10 @@ __all__ = [
     "JoinChallenge",
     "JoinSelf",
     "KeepSession",
+    "Kernel",
+    "KernelPeer",
+    "KernelResult",
+    "KernelTraffic",
     "KeyEvent",
     "KeyValue",
     "Latency",
@@ -133,15 +157,6 @@ MAX_TEXT_BYTES = 1 << 20
 MAX_REQUESTS_PER_FRAME = 16_384
 MAX_IN_FLIGHT = 65_536
 MAX_STREAMS = 1024
-
-# Ids fit a signed 64-bit integer, which every client's language has.
-RequestId: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
-Limit: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
-Revision: TypeAlias = Annotated[int, msgspec.Meta(ge=-1, le=(1 << 63) - 1)]
-LogIndex: TypeAlias = Annotated[int, msgspec.Meta(ge=-1, le=(1 << 63) - 1)]
-Signed: TypeAlias = Annotated[int, msgspec.Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
-Number: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
-OneShotId: TypeAlias = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
 
 
 class ErrorCode(enum.StrEnum):
@@ -202,12 +217,6 @@ class OneShot(msgspec.Struct, frozen=True, array_like=True, tag="one_shot", gc=F
 
 
 Once: TypeAlias = SessionRef | OneShot | None
-
-
-class _Request(msgspec.Struct, frozen=True, array_like=True, tag_field="op", gc=False):
-    """`id` is the client's number for this request, unique among those it has in flight."""
-
-    id: RequestId
 
 
 # On the wire a request is an array: [op, id, field, field, …]; trailing defaults may be left out.
@@ -428,6 +437,9 @@ Request = (
     | Health
     | Vitals
     | Events
+    | Kernel
+    | FaultSet
+    | FaultHeal
     | Cancel
 )
 
@@ -483,6 +495,9 @@ RESULT_TYPES: dict[type[Request], type | None] = {
     Health: HealthResult,
     Vitals: VitalsResult,
     Events: EventsResult,
+    Kernel: KernelResult,
+    FaultSet: FaultsResult,
+    FaultHeal: FaultsResult,
     Cancel: None,
 }
 ITEM_TYPES: dict[type[Request], type] = {
