@@ -51,6 +51,7 @@ lock: ## Write requirements/*.txt anew: the newest versions that pyproject.toml 
 
 docs: setup ## Write the generated pages of docs/ anew
 	@.venv/bin/python tools/config_docs.py docs/configuration.md
+	@.venv/bin/python tools/metrics_docs.py docs/metrics.md
 
 clean: ## Remove .venv, caches and build output (not .demo)
 	@rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -82,6 +82,7 @@ install_test_programs() {
     command -v ip > /dev/null || missing+=(iproute2)
     command -v ethtool > /dev/null || [ -x /usr/sbin/ethtool ] || missing+=(ethtool)
     command -v strace > /dev/null || missing+=(strace)
+    command -v chromium > /dev/null || command -v chromium-browser > /dev/null || missing+=(chromium)
     perl -MIO::Socket::UNIX -MJSON::PP -e 1 2> /dev/null || missing+=(perl)
     if [ "${#missing[@]}" != 0 ] && [ "$(uname)" = Linux ]; then
         install_packages "${missing[@]}" ||

@@ -93,7 +93,6 @@ fault = _group(
         "heal": ("End all faults.", "heal"),
     },
 )
-top = later_command("top", "Watch the cluster live.", "top")
 debug = _group(
     "debug",
     "Collect what a bug report needs.",

@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "leader": ("raftctl.members", "leader", "Hand leadership over."),
     "settings": ("raftctl.settings", "settings", "Show and change replicated settings."),
     "events": ("raftctl.events", "events", "Show what happened at a node."),
+    "top": ("raftctl.top", "top", "Watch the cluster live: members, log, latencies, events."),
     "doctor": ("raftctl.doctor", "doctor", "Find what is wrong here, and the command for it."),
     "bench": ("raftctl.bench", "bench", "Measure writes and reads a second, and their latency."),
     "dev": ("raftctl.dev", "dev", "Run a cluster on this machine."),
@@ -44,7 +45,6 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "export": ("raftctl.later", "export", f"Export keys to eBPF maps. {_LATER}"),
     "kernel": ("raftctl.later", "kernel", f"Show what the kernel side sees. {_LATER}"),
     "fault": ("raftctl.later", "fault", f"Drop and partition traffic. {_LATER}"),
-    "top": ("raftctl.later", "top", f"Watch the cluster live. {_LATER}"),
     "debug": ("raftctl.later", "debug", f"Collect what a bug report needs. {_LATER}"),
 }
 

@@ -27,7 +27,17 @@ LEVELS = {
 }
 
 # What a level can be set for: the loggers that the program has, each with those below it.
-PARTS = ("agent", "api", "config", "consensus", "machine", "runtime", "storage", "transport")
+PARTS = (
+    "agent",
+    "api",
+    "config",
+    "consensus",
+    "http",
+    "machine",
+    "runtime",
+    "storage",
+    "transport",
+)
 
 _ROOT = "raft"
 

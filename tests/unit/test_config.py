@@ -154,13 +154,9 @@ def test_it_remembers_what_to_load_again(file: Path) -> None:
 
 
 def test_what_this_version_lacks_is_accepted_and_noted(file: Path) -> None:
-    text = (
-        SERVER + 'http_addr = "127.0.0.1:9555"\n[ebpf]\nenabled = true\n'
-        '[cluster]\njoin = ["10.0.0.1:5555"]\n'
-    )
+    text = SERVER + '[ebpf]\nenabled = true\n[cluster]\njoin = ["10.0.0.1:5555"]\n'
     notes = read(file, text).notes
     assert [note.split(" is set")[0] for note in notes] == [
-        "server.http_addr",
         "ebpf.enabled",
         "cluster.join",
     ]

@@ -24,6 +24,7 @@ from raft_agent.api.results import (
     HealthResult,
     KeyEvent,
     KeyValue,
+    Latency,
     ListResult,
     MemberInfo,
     MemberListResult,
@@ -37,6 +38,7 @@ from raft_agent.api.results import (
     StatusResult,
     StreamStarted,
     TransferResult,
+    VitalsResult,
     WriteResult,
     voter_warnings,
 )
@@ -78,6 +80,7 @@ __all__ = [
     "KeepSession",
     "KeyEvent",
     "KeyValue",
+    "Latency",
     "LeaderTransfer",
     "Leave",
     "Limit",
@@ -116,6 +119,8 @@ __all__ = [
     "StatusResult",
     "StreamStarted",
     "TransferResult",
+    "Vitals",
+    "VitalsResult",
     "WatchKeys",
     "WatchMessages",
     "WriteResult",
@@ -378,6 +383,10 @@ class Health(_Request, frozen=True, tag="health"):
     forward: bool = True
 
 
+class Vitals(_Request, frozen=True, tag="vitals"):
+    """This node's numbers: how far the log is, how long things take, what waits."""
+
+
 class Events(_Request, frozen=True, tag="events"):
     """The newest `limit` events, oldest first. With `follow` it is a stream: those and all new ones
     are pushed."""
@@ -417,6 +426,7 @@ Request = (
     | JoinSelf
     | LeaderTransfer
     | Health
+    | Vitals
     | Events
     | Cancel
 )
@@ -471,6 +481,7 @@ RESULT_TYPES: dict[type[Request], type | None] = {
     JoinSelf: MembershipResult,
     LeaderTransfer: TransferResult,
     Health: HealthResult,
+    Vitals: VitalsResult,
     Events: EventsResult,
     Cancel: None,
 }

@@ -55,6 +55,7 @@ class RequestHandlers:
             protocol.MemberList: self._member_list,
             protocol.JoinChallenge: self._join_challenge,
             protocol.Health: self._health,
+            protocol.Vitals: self._vitals,
             protocol.Events: self._events,
             protocol.Cancel: self._cancel,
         }
@@ -164,6 +165,9 @@ class RequestHandlers:
 
     def _health(self, caller: Caller, request: protocol.Health) -> None:
         self._of_leader(caller, request, self._host.health)
+
+    def _vitals(self, caller: Caller, request: protocol.Vitals) -> None:
+        caller.reply(request.id, self._host.vitals())
 
     def _of_leader(
         self,

@@ -86,7 +86,8 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
     http_addr: Annotated[
         str | None,
         Key(
-            "Metrics, health and the status page. Accepted, but this version has no HTTP part.",
+            "Where `/metrics`, `/healthz`, `/readyz` and the status page are served, to everybody "
+            "who can reach it: `127.0.0.1:9555` keeps it on this machine.",
             values.listen_address,
             "off",
         ),

@@ -306,6 +306,14 @@ class Machine:
         """How many keys there are."""
         return len(self._entries)
 
+    def session_count(self) -> int:
+        """How many sessions there are."""
+        return len(self._sessions)
+
+    def one_shot_count(self) -> int:
+        """How many writes without a session are remembered."""
+        return len(self._one_shots)
+
     # --- snapshots --------------------------------------------------------------------------------
 
     def begin_snapshot(self) -> SnapshotView:

@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from raft_agent import __version__
 from raft_agent.api import protocol
@@ -43,8 +44,10 @@ from raft_agent.runtime.events import EventLog
 from raft_agent.runtime.identity import check_owner, make_node, own_address
 from raft_agent.runtime.joining import Applicant, Doorkeeper
 from raft_agent.runtime.leaders import Transfers, forward_to_leader
+from raft_agent.runtime.loop_lag import LoopLag
 from raft_agent.runtime.memberships import Memberships
 from raft_agent.runtime.proposals import Proposals
+from raft_agent.runtime.readings import Readings
 from raft_agent.runtime.refusals import failure_of, why_not_leading
 from raft_agent.runtime.restoring import Restorer, restore
 from raft_agent.runtime.snapshotter import Snapshotter
@@ -52,6 +55,10 @@ from raft_agent.runtime.views import Views
 from raft_agent.runtime.word import Word
 from raft_agent.storage.store import StorageFailure, Store
 from raft_agent.transport.transport import PeerTarget, Transport, TransportHandlers
+
+if TYPE_CHECKING:
+    from raft_agent.http.server import HttpServer
+    from raft_agent.http.source import Reading
 
 log = logging.getLogger("raft.runtime")
 
@@ -75,7 +82,7 @@ _WARNINGS = frozenset(
 
 
 class Agent:
-    """Implements `api.host.Host` and the engine's `Observer`.
+    """Implements `api.host.Host`, `http.source.Source` and the engine's `Observer`.
 
     `ended` is set with None when the disk is full (start anew once there is room), or with the
     error that stops the node.
@@ -187,6 +194,29 @@ class Agent:
         self._api = ApiServer(
             self, socket_path=Path(config.ipc_socket), group=config.server.ipc_group
         )
+        self._loop_lag = LoopLag(loop)
+        self._readings = Readings(
+            node=node,
+            machine=self.machine,
+            store=self._store,
+            transport=self._transport,
+            engine=self.engine,
+            proposals=self._proposals,
+            barriers=self._barriers,
+            snapshotter=self._snapshotter,
+            loop_lag=self._loop_lag,
+            events=self._events,
+            views=self._views,
+        )
+        self._http = self._make_http()
+
+    def _make_http(self) -> HttpServer | None:
+        if self._config.server.http_addr is None:
+            return None
+        # An agent without it stays small: aiohttp and what it brings take 14 MB.
+        from raft_agent.http.server import HttpServer  # noqa: PLC0415
+
+        return HttpServer(self, self._config.server.http_addr)
 
     def _make_applicant(self, address: str) -> Applicant | None:
         """Who asks for this node to be added; None when somebody else has to."""
@@ -214,6 +244,9 @@ class Agent:
         await self._transport.start()
         self._set_peers(self.node.configuration)
         await self._api.start()
+        if self._http is not None:
+            await self._http.start()
+        self._loop_lag.start()
         self.engine.start()
         if self._applicant is not None:
             self._applicant.start()
@@ -233,6 +266,9 @@ class Agent:
         self._give_up(
             Failure(ErrorCode.SHUTTING_DOWN, "The agent is stopping", "Try another member")
         )
+        self._loop_lag.stop()
+        if self._http is not None:
+            await self._http.close()
         await self._api.close()
         await self._transport.close()
         await self._loop.run_in_executor(None, self._store.close)
@@ -368,6 +404,7 @@ class Agent:
         if note.kind == "pre_vote_started":
             # A node that is cut off asks several times a second: the first time is news.
             if self._asked_for_pre_votes:
+                self._events.counts[note.kind] += 1
                 return
             self._asked_for_pre_votes = True
         self._event(note.kind, **note.facts)
@@ -427,6 +464,9 @@ class Agent:
     def health(self) -> protocol.HealthResult:
         return self._views.health()
 
+    def vitals(self) -> protocol.VitalsResult:
+        return self._readings.vitals(self._api.connection_count)
+
     def member_list(self) -> protocol.MemberListResult:
         return self._views.member_list()
 
@@ -437,6 +477,14 @@ class Agent:
         self, on_event: Callable[[protocol.EventItem], None]
     ) -> Callable[[], None]:
         return self._events.subscribe(on_event)
+
+    # --- Source
+
+    def reading(self) -> Reading:
+        return self._readings.reading(self._api.connection_count)
+
+    def not_ready(self) -> str:
+        return self._readings.not_ready()
 
     def _failure(self, answer: Refused) -> Failure:
         leader = self._views.member_name(answer.leader) if answer.leader else ""

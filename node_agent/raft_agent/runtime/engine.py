@@ -165,6 +165,16 @@ class Engine:
         if self._timer is not None:
             self._timer.cancel()
 
+    @property
+    def inbox_length(self) -> int:
+        """How many events wait for the core."""
+        return len(self._inbox)
+
+    @property
+    def held_count(self) -> int:
+        """How many messages wait for the disk before they may leave."""
+        return len(self._held)
+
     # --- the way in
 
     def feed(self, event: Event) -> None:

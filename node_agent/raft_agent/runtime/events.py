@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from datetime import UTC, datetime
 
@@ -69,14 +69,16 @@ _TEXTS = {
 
 
 class EventLog:
-    """Keeps the newest events and passes new ones on."""
+    """Keeps the newest events and passes new ones on. `counts`: by kind, since the start."""
 
     def __init__(self, member_name: Callable[[int], str]) -> None:
         self._member_name = member_name
+        self.counts: Counter[str] = Counter()
         self._events: deque[EventItem] = deque(maxlen=KEPT)
         self._subscribers: set[Callable[[EventItem], None]] = set()
 
     def add(self, kind: str, term: int, facts: dict[str, int | str]) -> EventItem:
+        self.counts[kind] += 1
         shown = dict(facts)
         for key in _MEMBERS:
             member = shown.get(key)

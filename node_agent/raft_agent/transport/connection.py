@@ -15,6 +15,7 @@ import msgspec
 
 from raft_agent import wire
 from raft_agent.consensus import types
+from raft_agent.histogram import Histogram
 from raft_agent.transport import codec
 from raft_agent.transport.address import format_address
 from raft_agent.transport.handshake import MAX_HELLO_BYTES, PROTOCOL, Hello, Purpose
@@ -36,7 +37,8 @@ class PeerStats(msgspec.Struct):
     `connected_bulk`: our connection for snapshots.
     `dropped_frames`: not connected, or the queue was full. `last_received`: when the last bytes
     came, in seconds of time.monotonic(), None before the first. `reconnects`: how often our
-    connection was made anew. `queued_bytes`: what waits in this process to be sent.
+    connection was made anew. `queued_bytes`: what waits in this process to be sent. `round_trips`:
+    of heartbeats and pre-votes, which are answered at once; one at a time is timed.
     """
 
     name: str = ""
@@ -52,6 +54,7 @@ class PeerStats(msgspec.Struct):
     last_received: float | None = None
     reconnects: int = 0
     queued_bytes: int = 0
+    round_trips: Histogram = msgspec.field(default_factory=Histogram)
 
 
 class TransportHandlers(msgspec.Struct, frozen=True):

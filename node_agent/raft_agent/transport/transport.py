@@ -202,7 +202,7 @@ class Transport:
         elif kind is types.SnapshotChunk:
             connection.send_bulk(frame)
         else:
-            reply_due = kind in _ANSWERED_AT_ONCE and message.request_id != 0
+            reply_due = message.request_id if kind in _ANSWERED_AT_ONCE else 0
             connection.call(frame, bulk=bulk, reply_due=reply_due)
 
     def forward(self, to: int, body: bytes, on_reply: OnReply) -> None:
