@@ -202,7 +202,8 @@ static __always_inline void count_frame(struct raft_flow *flow, const struct raf
 	counters->term = header->term;
 	if (type == RAFT_APPEND_ENTRIES && header->count)
 		ADD(counters->entries, header->count);
-	if (packet->direction == RAFT_INGRESS && is_leaders_word(type)) {
+	if (packet->direction == RAFT_INGRESS && is_leaders_word(type) &&
+	    header->sender != config.local_member_id) {
 		counters->append.time_ns = packet->now_ns;
 		counters->append.term = header->term;
 		counters->append.sender = header->sender;

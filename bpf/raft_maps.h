@@ -27,7 +27,7 @@
 
 /* Read-only data, frozen at load. */
 struct raft_config {
-	__u64 local_member_id; /* 0: not known */
+	__u64 local_member_id; /* nobody else's word counts under it; 0: not known */
 	__u16 raft_port;       /* host order: the port that the agent listens on */
 	__u8 faults_enabled;   /* 0: the fault code is dead and removed by the verifier */
 	__u8 reserved[5];
@@ -233,6 +233,8 @@ struct raft_packet {
 
 #ifdef __bpf__
 #include <bpf/bpf_helpers.h>
+
+const volatile struct raft_config config = {};
 
 /*
  * Counters, walkers and stamps per flow. LRU, so that SYNs with forged sources

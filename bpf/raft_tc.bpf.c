@@ -20,8 +20,6 @@
 #include "raft_walk.h"
 #include "raft_admit.h"
 
-const volatile struct raft_config config = {};
-
 /* Of nearly all packets that are not ours this is all that runs. */
 static __always_inline int enter(struct __sk_buff *skb, __u32 direction)
 {

@@ -13,6 +13,7 @@ import shutil
 import socket
 import struct
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -30,13 +31,21 @@ INGRESS, EGRESS = 1, 2  # enum bpf_tc_attach_point of <bpf/libbpf.h>
 _numbers = itertools.count()
 
 
+def is_privileged() -> bool:
+    """Whether this process may do what these tests do; root in a container often may not."""
+    return sys.platform == "linux" and os.geteuid() == 0 and not libbpf.missing_capabilities()
+
+
 def missing() -> str | None:
-    """What keeps these tests from running here, None when nothing does."""
-    if os.geteuid() != 0:
-        return "needs root: loads programs into the kernel and makes network namespaces"
-    for program, package in (("ip", "iproute2"), ("ethtool", "ethtool")):
+    """Which program the tests lack, None when all are there."""
+    for program, package in (
+        ("ip", "iproute2"),
+        ("ethtool", "ethtool"),
+        ("clang", "clang"),
+        ("llvm-readelf", "llvm"),
+    ):
         if shutil.which(program) is None:
-            return f"needs {program}: apt-get install {package}"
+            return f"{program} is missing: apt-get install {package}"
     try:
         libbpf.library()
     except libbpf.KernelUnavailable as error:

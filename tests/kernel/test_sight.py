@@ -131,6 +131,16 @@ def test_neither_other_frames_nor_ours_nor_repeated_ones_are_stamped(program: Lo
     assert last_append(program.map("flows"), KEY) == first
 
 
+def test_nobody_is_heard_under_our_own_name() -> None:
+    program = harness.load(local_member_id=5)
+    talk = Talk(program)
+    talk.frame(IN, FrameType.HEARTBEAT, sender=5)
+    assert last_append(program.map("flows"), KEY) is None
+    talk.frame(IN, FrameType.HEARTBEAT, sender=6)
+    assert last_append(program.map("flows"), KEY) is not None
+    program.close()
+
+
 def test_a_new_leader_and_a_raised_term_are_events_once(program: LoadedObject) -> None:
     talk = Talk(program)
     with EventRing(program.map("events")) as events:

@@ -349,7 +349,7 @@ def _prepare(handle: int, config: bytes, max_flows: int) -> None:
 
 
 def _refused(code: int, log: str) -> KernelUnavailable:
-    missing = _missing_capabilities()
+    missing = missing_capabilities()
     if missing:
         return KernelUnavailable(
             "capability",
@@ -372,7 +372,7 @@ def _refused(code: int, log: str) -> KernelUnavailable:
     )
 
 
-def _missing_capabilities() -> list[str]:
+def missing_capabilities() -> list[str]:
     """What capabilities(7) asks of who loads a TC program, and this process lacks. Without
     CAP_PERFMON the verifier also follows what the CPU might only speculate, and gives up.
     """
