@@ -33,6 +33,7 @@ PARTS = (
     "config",
     "consensus",
     "http",
+    "kernel",
     "machine",
     "runtime",
     "storage",

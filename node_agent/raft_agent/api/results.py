@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import msgspec
 
+from raft_agent.api.kernel import EbpfStatus
+
 
 class WriteResult(msgspec.Struct, frozen=True, gc=False):
     """Send, Put, Delete, SettingSet. `revision` is the store's after the write; `deleted` counts
@@ -130,12 +132,6 @@ def voter_warnings(voters: int) -> list[str]:
 
 class ChallengeResult(msgspec.Struct, frozen=True):
     nonce: bytes
-
-
-class EbpfStatus(msgspec.Struct, frozen=True):
-    state: str = "off"
-    reason: str = ""
-    interfaces: list[str] = []
 
 
 class ProgressInfo(msgspec.Struct, frozen=True):

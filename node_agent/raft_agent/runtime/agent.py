@@ -40,10 +40,11 @@ from raft_agent.machine.machine import Machine
 from raft_agent.runtime.barriers import Barriers
 from raft_agent.runtime.changes import Changes
 from raft_agent.runtime.changes import Request as ChangeRequest
-from raft_agent.runtime.engine import Answer, Engine, now_us
+from raft_agent.runtime.engine import Answer, Engine, Excuses, now_us
 from raft_agent.runtime.events import EventLog
 from raft_agent.runtime.identity import check_owner, make_node, own_address
 from raft_agent.runtime.joining import Applicant, Doorkeeper
+from raft_agent.runtime.kernel_side import KernelSide
 from raft_agent.runtime.leaders import Transfers, forward_to_leader
 from raft_agent.runtime.loop_lag import LoopLag
 from raft_agent.runtime.memberships import Memberships
@@ -78,6 +79,9 @@ _WARNINGS = frozenset(
         "snapshot_damaged",
         "snapshot_refused",
         "snapshot_unreadable",
+        "kernel_bypassed",
+        "kernel_degraded",
+        "kernel_fault_set",
     }
 )
 
@@ -135,9 +139,6 @@ class Agent:
             node=node,
             transport=self._transport,
             configured_peers=peers,
-            ebpf=protocol.EbpfStatus(
-                reason="this version has no kernel part" if config.ebpf.enabled else ""
-            ),
             silence_limit_us=max(2 * timing.election_timeout_max_ms, 1000) * 1000,
         )
         self._events = EventLog(self._views.member_name)
@@ -147,9 +148,11 @@ class Agent:
             transport=self._transport,
             observer=self,
             loop=loop,
-            # The tests that count needless elections need the naive timer to compare with.
-            excuse_stalls=os.environ.get("RAFT_TEST_NAIVE_TIMERS") != "1",
+            # The tests that count needless elections need worse timers to compare with.
+            excuses=Excuses(os.environ.get("RAFT_TEST_EXCUSES", "all")),
         )
+        self._kernel = KernelSide(config, self._transport, self.engine, self._views, self._event)
+        self._views.ebpf = self._kernel.status
         self._build_services(config, address)
 
     def _build_services(self, config: Config, address: str) -> None:
@@ -244,6 +247,7 @@ class Agent:
         self._word.give(self._event)
         await self._transport.start()
         self._set_peers(self.node.configuration)
+        self._kernel.start()
         await self._api.start()
         if self._http is not None:
             await self._http.start()
@@ -272,6 +276,7 @@ class Agent:
             await self._http.close()
         await self._api.close()
         await self._transport.close()
+        await self._kernel.stop()
         await self._loop.run_in_executor(None, self._store.close)
 
     def has_room(self) -> bool:
@@ -321,6 +326,7 @@ class Agent:
     # --- transport
 
     def _on_message(self, sender: int, message: object) -> None:
+        self._kernel.handled(sender, message)
         self.engine.received(sender, message)
 
     def _set_peers(self, configuration: Configuration | None) -> None:
@@ -329,6 +335,7 @@ class Agent:
                 [PeerTarget(peer.id, peer.address, 0) for peer in self._config.peers]
             )
         else:
+            self._kernel.follow(configuration)
             self._transport.set_peers(
                 [
                     PeerTarget(member.name, member.address, member.id)
@@ -470,6 +477,15 @@ class Agent:
 
     def member_list(self) -> protocol.MemberListResult:
         return self._views.member_list()
+
+    def kernel(self) -> protocol.KernelResult:
+        return self._kernel.report()
+
+    def set_fault(self, request: protocol.FaultSet) -> protocol.FaultsResult | Failure:
+        return self._kernel.set_fault(request)
+
+    def heal_faults(self, request: protocol.FaultHeal) -> protocol.FaultsResult | Failure:
+        return self._kernel.heal_faults(request)
 
     def recent_events(self, limit: int) -> list[protocol.EventItem]:
         return self._events.recent(limit)

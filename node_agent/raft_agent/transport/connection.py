@@ -30,6 +30,17 @@ _KEEPALIVE_IDLE_S = 10
 _KEEPALIVE_INTERVAL_S = 5
 
 
+class Flow(msgspec.Struct, frozen=True):
+    """One TCP connection with a peer: both ends as (IP address, port), and how many bytes of it the
+    system has received, those that nobody has read yet too; None where it does not tell.
+    """
+
+    member_id: int
+    local: tuple[str, int]
+    remote: tuple[str, int]
+    received_bytes: int | None
+
+
 class PeerStats(msgspec.Struct):
     """One peer in numbers, all connections together, since this agent started.
 
@@ -267,6 +278,15 @@ class Connection(asyncio.Protocol):
     def socket(self) -> Any:
         """The socket, for `platform.tcp_silence_us`; None when the connection is gone."""
         return None if self._transport is None else self._transport.get_extra_info("socket")
+
+    @property
+    def ends(self) -> tuple[tuple[str, int], tuple[str, int]] | None:
+        """(IP address, port) here and there; None when the connection is gone."""
+        if self._transport is None or self._transport.is_closing():
+            return None
+        here = self._transport.get_extra_info("sockname")
+        there = self._transport.get_extra_info("peername")
+        return (here[:2], there[:2]) if here and there else None
 
     def reject(self, reason: str, text: str) -> None:
         """Close at once because of what came (or did not come), with a log line and a counter."""

@@ -162,6 +162,20 @@ class SingleNode:
             counts={"keys": self.machine.key_count()},
         )
 
+    def kernel(self) -> protocol.KernelResult:
+        return protocol.KernelResult(protocol.EbpfStatus(), [], [])
+
+    def set_fault(self, request: protocol.FaultSet) -> protocol.FaultsResult | Failure:
+        faults = [
+            protocol.FaultInfo(request.peer, way, request.per_mille, request.duration_ms)
+            for way in ("in", "out")
+            if request.direction in (way, "both")
+        ]
+        return protocol.FaultsResult(faults)
+
+    def heal_faults(self, _request: protocol.FaultHeal) -> protocol.FaultsResult | Failure:
+        return protocol.FaultsResult([])
+
     def member_list(self) -> protocol.MemberListResult:
         member = protocol.MemberInfo(self.node_name, f"{MEMBER_ID:016x}", "", "voter")
         return protocol.MemberListResult("c0ffee", self.leader, [member])

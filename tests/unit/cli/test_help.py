@@ -25,8 +25,8 @@ PATHS = [path.strip() for path in CONTRACT.replace("\n", " ").split(";")]
 LATER = """
 lease grant 5; lease keepalive 1; lease revoke 1; lock x -- true; snapshot save f;
 snapshot status f; snapshot restore f --data-dir d; recover --accept-data-loss --dry-run; cert ca;
-export add p; export list; kernel; fault drop a; fault heal; debug bundle f; propose txn f;
-propose put k v --lease 7; doctor --cluster; dev up --ebpf;
+export add p; export list; debug bundle f; propose txn f;
+propose put k v --lease 7; doctor --cluster;
 --endpoint h:1 status; --cacert f status
 """
 
