@@ -23,7 +23,8 @@ import resource
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -83,11 +84,11 @@ class FirstFailure:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.failed and not self.name:
-            self.name = report.nodeid.rpartition("/")[2]
+            self.name = short_name(report.nodeid)
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         if report.failed and not self.name:
-            self.name = f"{report.nodeid.rpartition('/')[2]} can't be imported"
+            self.name = f"{short_name(report.nodeid)} can't be imported"
 
 
 def _starts_interpreter(item: pytest.Item) -> bool:
@@ -182,8 +183,14 @@ def by_import(limits: Limits) -> Trial:
 # --- by exchange
 
 
-def by_exchange(limits: Limits, session: pytest.Session, first: FirstFailure) -> Trial:
-    """Within a pytest session that has collected the tests, `first` being one of its plugins."""
+def by_exchange(
+    limits: Limits,
+    session: pytest.Session,
+    first: FirstFailure,
+    kills: Mapping[str, Counter[str]],
+) -> Trial:
+    """Within a pytest session that has collected the tests, `first` being one of its plugins.
+    `kills`: for each module, how many of its mutants each test has killed so far."""
 
     def trial(mutant: Mutant | None, tell: Tell) -> None:
         if mutant is not None:
@@ -194,7 +201,8 @@ def by_exchange(limits: Limits, session: pytest.Session, first: FirstFailure) ->
                 return
         _allow_cpu(limits.unit_cpu_s)
         tell(Verdict("hang", "in the unit tests"))
-        items = sorted(session.items, key=lambda item: _rank(item, mutant))
+        killed = kills[mutant.module] if mutant is not None else Counter()
+        items = sorted(session.items, key=lambda item: _rank(item, mutant, killed))
         for item, following in zip(items, [*items[1:], None], strict=True):
             item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
             if first.name:
@@ -205,12 +213,21 @@ def by_exchange(limits: Limits, session: pytest.Session, first: FirstFailure) ->
     return trial
 
 
-def _rank(item: pytest.Item, mutant: Mutant | None) -> int:
-    """What kills soonest comes first: the module's own tests; what draws many examples last."""
+def _rank(item: pytest.Item, mutant: Mutant | None, killed: Counter[str]) -> tuple[int, int]:
+    """What kills soonest comes first: what has killed before, then the module's own tests; what
+    draws many examples last."""
+    kills = killed[short_name(item.nodeid)]
+    if kills:
+        return 0, -kills
     if mutant is not None and mutant.module in item.path.stem:
-        return 0
+        return 1, 0
     draws = getattr(getattr(item, "obj", None), "is_hypothesis_test", False)
-    return 2 if draws or isinstance(item.parent, pytest.Class) else 1
+    return (3 if draws or isinstance(item.parent, pytest.Class) else 2), 0
+
+
+def short_name(node_id: str) -> str:
+    """A test without its folder."""
+    return node_id.rpartition("/")[2]
 
 
 # --- the simulator

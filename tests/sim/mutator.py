@@ -16,7 +16,7 @@ import random
 import selectors
 import sys
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import TextIO
 
@@ -54,6 +54,7 @@ class _Pool:
         self._selector = selectors.DefaultSelector()
         self._running = 0
         self.verdicts: dict[Mutant, Verdict] = {}
+        self.kills: defaultdict[str, Counter[str]] = defaultdict(Counter)
 
     def run(self, trial: Trial, mutants: list[Mutant]) -> None:
         """Try all of them; but first the code as it is, which must survive."""
@@ -93,6 +94,8 @@ class _Pool:
                 raise TrialError(f"the code as it is does not pass: {verdict}")
             return
         self.verdicts[mutant] = verdict
+        if verdict.stage == "unit":
+            self.kills[mutant.module][verdict.by] += 1
         line = f"{verdict.stage}\t{verdict.runs}\t{verdict.by}\t{mutant.name}"
         print(line, file=self._report, flush=True)
 
@@ -121,7 +124,7 @@ class _Session:
         importlib.import_module("tests.sim.run")
         gc.collect()
         gc.freeze()
-        trial = by_exchange(self._limits, session, self.first)
+        trial = by_exchange(self._limits, session, self.first, self._pool.kills)
         self._pool.run(trial, self._mutants)
         return True
 
