@@ -69,7 +69,7 @@ def attach(ipr: IPRoute, index: int, interface: str, port: int, programs: Progra
                 handle=port,
             )
     except NetlinkError as error:
-        raise AttachError(f"{interface} takes no filter: {_in_words(error)}") from error
+        raise AttachError(f"{interface} takes no filter: {in_words(error)}") from error
 
 
 def is_attached(ipr: IPRoute, index: int, port: int) -> bool:
@@ -84,13 +84,13 @@ def detach(ipr: IPRoute, index: int, port: int) -> None:
     from pyroute2.netlink.exceptions import NetlinkError  # noqa: PLC0415
 
     for name, parent in _PARENTS.items():
-        if _own(ipr, index, port, name) is None:
-            continue
         try:
+            if _own(ipr, index, port, name) is None:
+                continue
             ipr.tc("del-filter", "bpf", index=index, parent=parent, prio=PRIORITY, handle=port)
         except NetlinkError as error:
             if error.code not in _GONE:
-                raise AttachError(f"can't take {name} away: {_in_words(error)}") from error
+                raise AttachError(f"can't take {name} away: {in_words(error)}") from error
 
 
 def in_front(ipr: IPRoute, index: int) -> list[str]:
@@ -103,6 +103,13 @@ def in_front(ipr: IPRoute, index: int) -> list[str]:
             if one.priority < PRIORITY and one.handle
         ]
     return found
+
+
+def in_words(error: Any) -> str:
+    """What a NetlinkError says."""
+    if error.code == errno.EPERM:
+        return "not permitted (the agent needs CAP_NET_ADMIN)"
+    return str(error.args[1] if len(error.args) > 1 else error)
 
 
 def _ensure_clsact(ipr: IPRoute, index: int, interface: str) -> None:
@@ -159,9 +166,3 @@ def _filters(ipr: IPRoute, index: int, parent: int) -> Iterator[_Filter]:
         yield _Filter(
             message["info"] >> 16, message["handle"], message.get("kind") or "?", name or ""
         )
-
-
-def _in_words(error: Any) -> str:
-    if error.code == errno.EPERM:
-        return "not permitted (the agent needs CAP_NET_ADMIN)"
-    return str(error.args[1] if len(error.args) > 1 else error)
