@@ -90,6 +90,7 @@ class KernelPart:
         self._attachment: Attachment | None = None
         self._monitor: interfaces.LinkMonitor | None = None
         self._task: asyncio.Task[None] | None = None
+        self._loading: asyncio.Future[Sight] | None = None
         self._look_again = asyncio.Event()
         self._told: tuple[str, str, list[str]] = ("", "", [])
         self._news: News | None = None
@@ -116,6 +117,10 @@ class KernelPart:
             if watch is not None:
                 watch.close()
         sight, self.sight = self.sight, None
+        if sight is None and self._loading is not None:
+            # A thread can't be cancelled, and what it loads has pins that somebody must take away.
+            with contextlib.suppress(Exception):
+                sight = await self._loading
         if self._attachment is not None:
             try:
                 await self._attachment.remove()
@@ -130,26 +135,28 @@ class KernelPart:
 
     async def _run(self) -> None:
         try:
-            self.sight = await asyncio.to_thread(self._load)
+            self._loading = asyncio.ensure_future(asyncio.to_thread(self._load))
+            self.sight = await asyncio.shield(self._loading)
+            await self._serve(self.sight)
         except KernelUnavailable as error:
             self._missing = str(error)
-            self._say_state()
-            return
-        try:
-            sight = self.sight
-            attachment = Attachment(self._settings.interface, self._port, sight.programs)
-            self._attachment = attachment
-            self._monitor = interfaces.LinkMonitor(self._loop, self.look_again)
-            self._news = News(self._loop, sight.events, self._tell)
-            self._lag_falls_due()
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._keep_place(sight, attachment))
-                tasks.create_task(self._keep_watch(sight))
         except Exception as error:
             # Whatever it is: the cluster is as correct without this part.
             log.exception("the kernel part gives up")
-            self._missing = f"gave up, see the log ({error}); please report it"
-            self._say_state()
+            cause = error.exceptions[0] if isinstance(error, ExceptionGroup) else error
+            self._missing = f"gave up, see the log ({cause}); please report it"
+        self.firewall = "off"  # nobody renews the order from here on
+        self._say_state()
+
+    async def _serve(self, sight: Sight) -> None:
+        attachment = Attachment(self._settings.interface, self._port, sight.programs)
+        self._attachment = attachment
+        self._monitor = interfaces.LinkMonitor(self._loop, self.look_again)
+        self._news = News(self._loop, sight.events, self._tell)
+        self._lag_falls_due()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._keep_place(sight, attachment))
+            tasks.create_task(self._keep_watch(sight))
 
     async def _keep_place(self, sight: Sight, attachment: Attachment) -> None:
         """Follow members, links and routes. Names may take long to resolve, so this waits apart."""
@@ -220,7 +227,7 @@ class KernelPart:
         if not text and self._hidden:
             text = self._why_hidden()
         refused = self.firewall != self._settings.firewall
-        if refused and self.state != ATTACHED:
+        if refused and text != STARTING and self.state != ATTACHED:
             text += f"; the firewall is off instead of {self._settings.firewall}"
         return text
 
@@ -278,7 +285,7 @@ class KernelPart:
         """The newest header of a leader of `term` or later, among those that came over connections
         which their senders had dialled; None when the program can't tell."""
         sight = self.sight
-        if sight is None or self._hidden:
+        if sight is None or self._hidden or self._missing:
             return None
         stamps = []
         for one in self._surroundings.connections():
