@@ -166,6 +166,7 @@ class KernelPart:
             peers = self._surroundings.peer_addresses()
             sight.count_ports({port for _, port in peers} - {self._port})
             await hosts.resolve(host for host, _ in peers)
+            self._let_in(sight, hosts.addresses)
             before = self._place.interfaces
             try:
                 self._place = await attachment.update(hosts.addresses)
@@ -174,11 +175,16 @@ class KernelPart:
             if self._place.interfaces != before:
                 self._check.forget()
                 self._hidden = set()
-            own = self._place.local_addresses
-            self._networks = frozenset((*hosts.addresses, *own, *self._settings.firewall_allow))
+            self._let_in(sight, hosts.addresses)
             self._tick(sight)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._look_again.wait(), _RESOLVE_S)
+
+    def _let_in(self, sight: Sight, hosts: frozenset[str]) -> None:
+        """At once, and not only when the interfaces have been looked at: who joins dials soon."""
+        own = self._place.local_addresses
+        self._networks = frozenset((*hosts, *own, *self._settings.firewall_allow))
+        self._guard(sight)
 
     async def _keep_watch(self, sight: Sight) -> None:
         while True:
