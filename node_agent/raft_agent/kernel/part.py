@@ -28,6 +28,7 @@ from raft_agent.kernel.news import News, Tell
 from raft_agent.kernel.selfcheck import Seen, SelfCheck
 from raft_agent.kernel.sight import Connection, Sight
 from raft_agent.kernel.tc import AttachError
+from raft_agent.kernel.totals import Totals
 
 log = logging.getLogger("raft.kernel")
 
@@ -98,6 +99,7 @@ class KernelPart:
         self._lag_timer: asyncio.TimerHandle | None = None
         self._lags: defaultdict[int, LagMeter] = defaultdict(LagMeter)
         self.sight: Sight | None = None
+        self.totals: Totals | None = None
         self.firewall = "off"
 
     # --- life
@@ -151,6 +153,7 @@ class KernelPart:
     async def _serve(self, sight: Sight) -> None:
         attachment = Attachment(self._settings.interface, self._port, sight.programs)
         self._attachment = attachment
+        self.totals = Totals(sight.forget)
         self._monitor = interfaces.LinkMonitor(self._loop, self.look_again)
         self._news = News(self._loop, sight.events, self._tell)
         self._lag_falls_due()
@@ -196,12 +199,16 @@ class KernelPart:
     def _tick(self, sight: Sight) -> None:
         if self._place.problem == STARTING:
             return
-        seen = []
+        seen, flows = [], []
         for one in self._surroundings.connections():
+            flow = sight.flow(one)
+            if flow is not None:
+                flows.append((one.peer, flow))
             if one.received_bytes is not None:
-                flow = sight.flow(one)
                 counted = 0 if flow is None else flow.ingress.payload_bytes
                 seen.append(Seen((one.local, one.remote), one.peer, one.received_bytes, counted))
+        if self.totals is not None:
+            self.totals.look(flows)
         if self._place.interfaces:
             hidden = self._check.look(seen)
             if hidden != self._hidden:

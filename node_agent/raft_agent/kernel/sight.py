@@ -83,6 +83,12 @@ class Sight:
         """None when it never saw a packet of the connection."""
         return counters.read_flow(self._flows, connection.key)
 
+    def forget(self, key: FlowKey) -> Flow | None:
+        """Begin anew with a connection that is over; what was counted of it."""
+        flow = counters.read_flow(self._flows, key)
+        self._flows.delete(key.encode())
+        return flow
+
     def last_append(self, connection: Connection) -> Stamp | None:
         """The newest AppendEntries or heartbeat header that came. None when there was none, or when
         the program has lost its place in the stream and can't tell what comes.
@@ -100,9 +106,9 @@ class Sight:
         """Look at connections to these ports of peers too, besides the agent's own."""
         ports.set_peer_ports(self._loaded.map("peer_ports"), peer_ports)
 
-    def lost_events(self) -> int:
-        """How many events found no room."""
-        return counters.read_stats(self._loaded.map("stats"))[Stat.EVENTS_LOST]
+    def stats(self) -> dict[Stat, int]:
+        """What belongs to no connection."""
+        return counters.read_stats(self._loaded.map("stats"))
 
     # --- filter
 
