@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
@@ -162,6 +163,45 @@ def _tail_us(agent: Agent, peer: str) -> int:
     times = {one.name: one for one in kernel(agent).peers}[peer].loop_us
     assert times is not None
     return times[1]
+
+
+def _metrics(cluster: IsolatedCluster, agent: Agent) -> dict[str, float]:
+    """The kernel part's samples, by name and labels as they stand on the page."""
+    with netns.inside(cluster.namespaces[agent.name]):
+        connection = HTTPConnection("127.0.0.1", 9555, timeout=20)
+        connection.request("GET", "/metrics")
+        page = connection.getresponse().read().decode()
+        connection.close()
+    lines = [line.rsplit(" ", 1) for line in page.splitlines() if line.startswith("raft_kernel")]
+    return {name: float(value) for name, value in lines}
+
+
+def test_the_metrics_go_on_when_a_peers_connections_come_and_go() -> None:
+    address = {"RAFT_SERVER_HTTP_ADDR": "127.0.0.1:9555"}
+    with isolated_cluster(environment=address) as cluster:
+        leader = cluster.leader()
+        cluster.wait_attached()
+        _wait_seen(cluster, leader)
+        follower = cluster.followers()[0]
+        name = f'direction="received",peer="{follower.name}"'
+        sample = f"raft_kernel_packets_total{{{name}}}"
+
+        def packets(more_than: float) -> float:
+            def look() -> float | None:
+                found = _metrics(cluster, leader).get(sample, 0)
+                assert found >= before
+                return found if found > more_than else None
+
+            return wait_for(f"more packets than {more_than}", look)
+
+        before = 0.0
+        before = packets(20)
+        follower.kill()
+        before = packets(before - 1)
+        follower.start()
+        wait_for("the follower to follow", lambda: (follower.status() or None) and True)
+        packets(before + 50)
+        assert _metrics(cluster, leader)['raft_kernel_state{state="attached"}'] == 1
 
 
 def test_maps_are_pinned_for_others_while_the_agent_runs() -> None:
