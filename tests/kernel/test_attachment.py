@@ -123,6 +123,7 @@ def test_one_interface_that_refuses_does_not_keep_the_others_from_being_attached
         place = await attachment.update(["10.9.0.2", "10.9.0.77"])
         assert place.interfaces == ("eth0",)
         assert "eth1 has a plain ingress qdisc" in place.problem
+        assert place.fix == "tc qdisc del dev eth1 ingress"
 
     run("auto", test)
 

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 
 class Place(msgspec.Struct, frozen=True):
-    """Where the program is. `problem`: what is not as it should be, for people; else empty.
+    """Where the program is. `problem`: what is not as it should be, for people; else empty. `fix`: a
+    command that mends it, where there is one.
     `in_front`: who sees the packets before it, by interface name. `local_addresses`: this
     machine's own IP addresses.
     """
@@ -27,6 +28,7 @@ class Place(msgspec.Struct, frozen=True):
     problem: str = ""
     in_front: dict[str, list[str]] = {}
     local_addresses: tuple[str, ...] = ()
+    fix: str = ""
 
 
 class Attachment:
@@ -70,11 +72,13 @@ class Attachment:
         wanted = self._find(ipr, hosts)
         problems = [] if wanted else [self._why_none(hosts)]
         problems += self._leave(ipr, wanted)
+        fixes = [] if wanted else ["ip -brief link" if self._wanted != AUTO else "ip route"]
         for interface in wanted:
             try:
                 self._ensure(ipr, interface)
             except AttachError as error:
                 problems.append(str(error))
+                fixes.append(error.fix)
         attached = sorted(self._attached.intersection(wanted))
         in_front = {one.name: tc.in_front(ipr, one.index) for one in attached}
         return Place(
@@ -82,6 +86,7 @@ class Attachment:
             "; ".join(problems),
             {name: who for name, who in in_front.items() if who},
             interfaces.own_addresses(ipr),
+            next(filter(None, fixes), ""),
         )
 
     def _find(self, ipr: IPRoute, hosts: frozenset[str]) -> list[Interface]:

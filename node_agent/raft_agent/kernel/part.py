@@ -87,6 +87,7 @@ class KernelPart:
         self._hidden: set[int] = set()
         self._place = Place(problem=STARTING)
         self._missing = ""
+        self._fix = ""
         self._networks: frozenset[str] = frozenset()
         self._attachment: Attachment | None = None
         self._monitor: interfaces.LinkMonitor | None = None
@@ -141,7 +142,7 @@ class KernelPart:
             self.sight = await asyncio.shield(self._loading)
             await self._serve(self.sight)
         except KernelUnavailable as error:
-            self._missing = str(error)
+            self._missing, self._fix = str(error), error.fix
         except Exception as error:
             # Whatever it is: the cluster is as correct without this part.
             log.exception("the kernel part gives up")
@@ -174,7 +175,7 @@ class KernelPart:
             try:
                 self._place = await attachment.update(hosts.addresses)
             except (AttachError, OSError) as error:
-                self._place = msgspec.structs.replace(self._place, problem=str(error))
+                self._place = msgspec.structs.replace(self._place, problem=str(error), fix="")
             if self._place.interfaces != before:
                 self._check.forget()
                 self._hidden = set()
@@ -243,6 +244,15 @@ class KernelPart:
         if refused and text != STARTING and self.state != ATTACHED:
             text += f"; the firewall is off instead of {self._settings.firewall}"
         return text
+
+    @property
+    def fix(self) -> str:
+        """A command that mends what the reason says, or shows more of it; empty where none does."""
+        if self._missing or self._place.problem:
+            return self._fix if self._missing else self._place.fix
+        if self._hidden and self.interfaces:
+            return f"tc filter show dev {self.interfaces[0]} ingress; bpftool net show"
+        return ""
 
     @property
     def interfaces(self) -> list[str]:

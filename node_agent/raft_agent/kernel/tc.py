@@ -30,7 +30,12 @@ _GONE = frozenset({errno.ENODEV, errno.ENOENT, errno.EINVAL})
 
 
 class AttachError(Exception):
-    """Why an interface can't be watched, in a sentence for people."""
+    """Why an interface can't be watched, in a sentence for people. `fix`: a command that mends it,
+    or empty."""
+
+    def __init__(self, text: str, fix: str = "") -> None:
+        super().__init__(text)
+        self.fix = fix
 
 
 class Programs(msgspec.Struct, frozen=True):
@@ -125,7 +130,8 @@ def _ensure_clsact(ipr: IPRoute, index: int, interface: str) -> None:
         # It has the same handle, and no egress: both filters would end up on ingress.
         raise AttachError(
             f"{interface} has a plain {kind} qdisc, which has no egress side: whoever made it has "
-            f"to replace it by clsact (tc qdisc del dev {interface} ingress)"
+            f"to replace it by clsact (tc qdisc del dev {interface} ingress)",
+            f"tc qdisc del dev {interface} ingress",
         )
 
 
@@ -140,7 +146,8 @@ def _refuse_foreign(ipr: IPRoute, index: int, interface: str, port: int, name: s
         if one.kind != "bpf" or (one.handle == port and one.name != name):
             raise AttachError(
                 f"{interface} has another program's {one.kind} filter {one.name} with our priority "
-                f"{PRIORITY}: move it to another priority"
+                f"{PRIORITY}: move it to another priority",
+                f"tc filter show dev {interface} {name.removeprefix('raft_')}",
             )
 
 

@@ -89,7 +89,12 @@ class KernelSide:
         if kernel is None:
             return EbpfStatus()
         return EbpfStatus(
-            kernel.state, kernel.reason, kernel.interfaces, kernel.firewall, self._faults()
+            kernel.state,
+            kernel.reason,
+            kernel.interfaces,
+            kernel.firewall,
+            self._faults(),
+            kernel.fix,
         )
 
     def report(self) -> protocol.KernelResult:

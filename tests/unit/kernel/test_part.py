@@ -59,7 +59,7 @@ def test_what_is_missing_is_said_once_and_the_part_ends_in_peace() -> None:
     around = Surroundings()
 
     def load() -> Sight:
-        raise KernelUnavailable("capability", "needs root")
+        raise KernelUnavailable("capability", "needs root", fix="sudo")
 
     async def run() -> None:
         kernel = KernelPart(Ebpf(enabled=True), PORT, around, around.tell, load)
@@ -67,6 +67,7 @@ def test_what_is_missing_is_said_once_and_the_part_ends_in_peace() -> None:
         while not around.told:
             await asyncio.sleep(0)
         assert (kernel.state, kernel.reason, kernel.interfaces) == ("degraded", "needs root", [])
+        assert kernel.fix == "sudo"
         assert kernel.leader_stamp(1) is None
         await kernel.stop()
 
