@@ -18,10 +18,9 @@ if TYPE_CHECKING:
 
 
 class Place(msgspec.Struct, frozen=True):
-    """Where the program is. `problem`: what is not as it should be, for people; else empty. `fix`: a
-    command that mends it, where there is one.
+    """Where the program is. `problem`: what is not as it should be, for people; else empty.
     `in_front`: who sees the packets before it, by interface name. `local_addresses`: this
-    machine's own IP addresses.
+    machine's own IP addresses. `fix`: a command that mends the problem, where there is one.
     """
 
     interfaces: tuple[str, ...] = ()
