@@ -33,6 +33,9 @@ def start(cluster: IsolatedCluster, *, program: bool) -> None:
     """Anew, until it leads and, if it is to, sees."""
     for agent in cluster:
         agent.environment["RAFT_EBPF_ENABLED"] = "true" if program else "false"
+        # One of a pair only would have one to take.
+        agent.environment["RAFT_STORAGE_SNAPSHOT_LOG_MIB"] = "1000000"
+        agent.environment["RAFT_STORAGE_SNAPSHOT_ENTRIES"] = "1000000000"
     cluster.start()
     cluster.leader()
     if program:
