@@ -2,8 +2,8 @@
 
 Three agents in network namespaces of their own, the clients beside the leader. The agents are
 started with and without the program in turn, in the order A B B A, so that a machine that is busy
-for a while, and a log that grows, weigh on both alike; medians of the ratios of neighbours. What a
-write costs in CPU time is the steadier figure where others are at work.
+for a while weighs on both alike; medians of the ratios of neighbours. What a write costs in CPU time
+is the steadier figure where others are at work.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -43,8 +44,10 @@ def start(cluster: IsolatedCluster, *, program: bool) -> None:
 
 
 def stop(cluster: IsolatedCluster) -> None:
+    """With all data, so that every start begins with an empty log."""
     for agent in cluster:
         agent.stop()
+        shutil.rmtree(agent.data_dir)
 
 
 def cpu_seconds(cluster: IsolatedCluster) -> float:
