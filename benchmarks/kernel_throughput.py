@@ -2,8 +2,8 @@
 
 Three agents in network namespaces of their own, the clients beside the leader. The agents are
 started with and without the program in turn, in the order A B B A, so that a machine that is busy
-for a while weighs on both alike; medians of the ratios of neighbours. What a write costs in CPU time
-is the steadier figure where others are at work.
+for a while weighs on both alike; medians of the ratios of neighbours. What a write costs in CPU
+time is the steadier figure where others are at work.
 """
 
 from __future__ import annotations
