@@ -18,6 +18,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+from benchmarks.agents import end_in_order
 from tests.kernel.clusters import PATIENT, IsolatedCluster, isolated_cluster
 
 
@@ -113,5 +114,6 @@ if __name__ == "__main__":
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--pipeline", type=int, default=16)
     options = parser.parse_args()
+    end_in_order()
     kept = measure(options.rounds, (options.clients, options.pipeline), options.seconds)
     sys.exit(0 if kept else 1)
