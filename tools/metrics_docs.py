@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from raft_agent.http.families import GROUPS, PROCESS, Group, Kind
+from raft_agent.http.families import GROUPS, PROCESS
+from raft_agent.http.family import Group, Kind
 
 HEAD = """\
 # Metrics
@@ -24,7 +25,8 @@ TLS:
 
 Nothing can be changed there, and nothing but GET and HEAD is answered. Each agent tells of itself;
 what it says of other members is its own view, and that of the leader counts. Counters begin with
-the agent's start. Histograms have buckets by powers of two, from 16 µs to 34 s.
+the agent's start. Histograms have buckets by powers of two, from 16 µs to 34 s; those of the kernel
+part from 2 µs on.
 
 [monitoring/](monitoring/README.md) has a dashboard for Grafana and alert rules for Prometheus.
 """

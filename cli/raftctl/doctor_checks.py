@@ -178,7 +178,7 @@ def _ebpf(status: StatusResult) -> Finding:
     if status.ebpf.reason:
         text += f": {status.ebpf.reason}"
     good = status.ebpf.state in ("off", "attached")
-    return Finding("ok" if good else "warn", "ebpf", text)
+    return Finding("ok" if good else "warn", "ebpf", text, status.ebpf.fix)
 
 
 def _quorum(context: Context, health: HealthResult, joining: set[str]) -> Iterator[Finding]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -66,6 +67,12 @@ class IsolatedCluster(LocalCluster):
         for agent in self:
             if agent.name not in self._fresh:
                 agent.start()
+
+    def hand_over(self, user: int) -> None:
+        """Agents run as `user`, to whom their files belong then; for before they start."""
+        for directory in {agent.directory.parent for agent in self}:
+            for path in (directory, *directory.rglob("*")):
+                os.chown(path, user, user)
 
     def wait_attached(self) -> None:
         for agent in self:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,8 @@ from raft_agent.api import protocol
 from raft_agent.kernel import libbpf
 from tests.e2e.agents import Agent, wait_for
 from tests.e2e.load import Load
-from tests.kernel import netns
-from tests.kernel.clusters import IsolatedCluster, isolated_cluster, kernel
+from tests.kernel import harness, netns
+from tests.kernel.clusters import IsolatedCluster, ebpf, isolated_cluster, kernel
 
 Gap = tuple[int, int, int, int]
 _SAMPLES = 30
@@ -164,6 +165,45 @@ def _tail_us(agent: Agent, peer: str) -> int:
     return times[1]
 
 
+def _metrics(cluster: IsolatedCluster, agent: Agent) -> dict[str, float]:
+    """The kernel part's samples, by name and labels as they stand on the page."""
+    with netns.inside(cluster.namespaces[agent.name]):
+        connection = HTTPConnection("127.0.0.1", 9555, timeout=20)
+        connection.request("GET", "/metrics")
+        page = connection.getresponse().read().decode()
+        connection.close()
+    lines = [line.rsplit(" ", 1) for line in page.splitlines() if line.startswith("raft_kernel")]
+    return {name: float(value) for name, value in lines}
+
+
+def test_the_metrics_go_on_when_a_peers_connections_come_and_go() -> None:
+    address = {"RAFT_SERVER_HTTP_ADDR": "127.0.0.1:9555"}
+    with isolated_cluster(environment=address) as cluster:
+        leader = cluster.leader()
+        cluster.wait_attached()
+        _wait_seen(cluster, leader)
+        follower = cluster.followers()[0]
+        name = f'direction="received",peer="{follower.name}"'
+        sample = f"raft_kernel_packets_total{{{name}}}"
+
+        def packets(more_than: float) -> float:
+            def look() -> float | None:
+                found = _metrics(cluster, leader).get(sample, 0)
+                assert found >= before
+                return found if found > more_than else None
+
+            return wait_for(f"more packets than {more_than}", look)
+
+        before = 0.0
+        before = packets(20)
+        follower.kill()
+        before = packets(before - 1)
+        follower.start()
+        wait_for("the follower to follow", lambda: (follower.status() or None) and True)
+        packets(before + 50)
+        assert _metrics(cluster, leader)['raft_kernel_state{state="attached"}'] == 1
+
+
 def test_maps_are_pinned_for_others_while_the_agent_runs() -> None:
     pins = Path(f"/sys/fs/bpf/rafttest-{os.getpid()}")
     if not os.path.ismount("/sys/fs/bpf"):
@@ -173,3 +213,56 @@ def test_maps_are_pinned_for_others_while_the_agent_runs() -> None:
         assert libbpf.open_pinned(pins / "flows").name == "flows"
         assert cluster.agents["node-01"].stop() == 0
         assert not pins.exists()
+
+
+_CAPABILITIES = "+bpf,+net_admin,+perfmon"
+_NOBODY = 65_534
+AS_NOBODY = [
+    "setpriv",
+    f"--reuid={_NOBODY}",
+    f"--regid={_NOBODY}",
+    "--clear-groups",
+    f"--inh-caps={_CAPABILITIES}",
+    f"--ambient-caps={_CAPABILITIES}",
+    "--bounding-set=-all," + _CAPABILITIES,
+    "--no-new-privs",
+    "--",
+]
+
+
+@pytest.fixture
+def pins_of_nobody() -> Iterator[Path]:
+    """A directory on a BPF file system that belongs to another user than root."""
+    mount = Path(f"/run/rafttest-{os.getpid()}-bpf")
+    mount.mkdir()
+    harness.run("mount", "-t", "bpf", "-o", "mode=0755", "bpf", mount)
+    pins = mount / "node-01"
+    pins.mkdir(mode=0o750)
+    os.chown(pins, _NOBODY, _NOBODY)
+    yield pins
+    harness.run("umount", mount)
+    mount.rmdir()
+
+
+def test_an_agent_of_another_user_needs_three_capabilities_and_no_more(
+    pins_of_nobody: Path,
+) -> None:
+    with isolated_cluster(ebpf='firewall = "enforce"', wrapper=AS_NOBODY, start=False) as cluster:
+        one = cluster.agents["node-01"]
+        one.environment["RAFT_EBPF_PIN_DIR"] = str(pins_of_nobody)
+        cluster.hand_over(_NOBODY)
+        cluster.start()
+        leader = cluster.leader()
+        cluster.wait_attached()
+        _wait_seen(cluster, leader)
+        assert Path(f"/proc/{one.pid}").stat().st_uid == _NOBODY
+        assert libbpf.open_pinned(pins_of_nobody / "flows").name == "flows"
+        for agent in cluster:
+            found = ebpf(agent)
+            assert found is not None
+            assert found.firewall == "enforce"
+        assert one.stop() == 0
+        assert "raft" not in netns.tc(
+            cluster.namespaces[one.name], "filter", "show", "dev", "eth0", "ingress"
+        )
+    assert list(pins_of_nobody.iterdir()) == []  # as it was prepared

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
+import re
 from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
 import uvloop
 from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
 
-from raft_agent.kernel import tc
+from raft_agent.kernel import interfaces, tc
 from raft_agent.kernel.attachment import Attachment
+from raft_agent.kernel.tc import AttachError
 from tests.kernel import netns, programs
 
 PORT = 5555
@@ -118,6 +123,7 @@ def test_one_interface_that_refuses_does_not_keep_the_others_from_being_attached
         place = await attachment.update(["10.9.0.2", "10.9.0.77"])
         assert place.interfaces == ("eth0",)
         assert "eth1 has a plain ingress qdisc" in place.problem
+        assert place.fix == "tc qdisc del dev eth1 ingress"
 
     run("auto", test)
 
@@ -139,5 +145,89 @@ def test_updates_at_the_same_time_take_turns(here: str) -> None:
     async def test(attachment: Attachment) -> None:
         places = await asyncio.gather(*(update(attachment) for _ in range(5)))
         assert places == [(("eth0",), "")] * 5
+
+    run("eth0", test)
+
+
+def _program_ids(here: str, interface: str) -> list[str]:
+    shown = netns.tc(here, "filter", "show", "dev", interface, "ingress")
+    return re.findall(r" id (\d+) ", shown)
+
+
+def test_a_leftover_that_can_not_be_taken_away_does_not_pass_for_ours(
+    here: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def crashed(attachment: Attachment) -> None:
+        await attachment.update([])
+
+    run("eth0", crashed)
+    before = _program_ids(here, "eth0")
+    detach = tc.detach
+    stubborn = netns.index_of(here, "eth1")
+
+    def refuse(ipr: IPRoute, index: int, port: int) -> None:
+        if index == stubborn:
+            raise AttachError("it stays")
+        detach(ipr, index, port)
+
+    async def test(attachment: Attachment) -> None:
+        monkeypatch.setattr(tc, "detach", refuse)
+        place = await attachment.update([])
+        assert (place.interfaces, place.problem) == (("eth0",), "eth1: it stays")
+        after = _program_ids(here, "eth0")
+        assert len(after) == len(before) == 1
+        assert after != before
+        monkeypatch.setattr(tc, "detach", detach)
+        assert await update(attachment) == (("eth0",), "")
+
+    run("eth0", test)
+
+
+def test_an_interface_that_takes_only_the_first_filter_is_left_without_any(here: str) -> None:
+    netns.tc(here, "qdisc", "add", "dev", "eth0", "clsact")
+    other = programs.load("other")
+    with IPRoute() as ipr:
+        # fmt: off
+        ipr.tc("add-filter", "bpf", index=netns.index_of(here, "eth0"), parent="ffff:fff3",
+               fd=other, name="other", direct_action=True, prio=tc.PRIORITY, handle=PORT)
+        # fmt: on
+    os.close(other)
+
+    async def test(attachment: Attachment) -> None:
+        place = await attachment.update([])
+        assert place.interfaces == ()
+        assert "another program's bpf filter other" in place.problem
+        await attachment.remove()
+        assert _program_ids(here, "eth0") == []
+
+    run("eth0", test)
+
+
+def test_what_netlink_refuses_is_a_reason_and_no_end(
+    here: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> object:
+        raise NetlinkError(errno.EBUSY)
+
+    async def test(attachment: Attachment) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(interfaces, "by_name", fail)
+            with pytest.raises(AttachError, match="can't look at the interfaces: Device or res"):
+                await attachment.update([])
+        assert await update(attachment) == (("eth0",), "")
+
+    run("eth0", test)
+
+
+def test_on_a_point_to_point_link_only_the_near_address_is_this_machines(here: str) -> None:
+    # fmt: off
+    netns.ip("-n", here, "addr", "add", "192.0.2.1", "peer", "192.0.2.2/32", "dev", "eth1")
+    netns.ip("-n", here, "addr", "add", "fd09::1", "peer", "fd09::2/128", "dev", "eth1", "nodad")
+    # fmt: on
+
+    async def test(attachment: Attachment) -> None:
+        own = set((await attachment.update([])).local_addresses)
+        assert {"127.0.0.1", "::1", "10.9.0.1", "192.0.2.1", "fd09::1"} <= own
+        assert not own & {"192.0.2.2", "fd09::2"}
 
     run("eth0", test)

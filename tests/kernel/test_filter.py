@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import socket
+import threading
+from collections.abc import Iterator
 
 import pytest
 
 from raft_agent.api import protocol
-from tests.e2e.agents import Agent, wait_for
+from tests.e2e.agents import UNREACHABLE, Agent, wait_for
 from tests.kernel import netns
 from tests.kernel.clusters import PORT, IsolatedCluster, ebpf, isolated_cluster, kernel
 
@@ -26,13 +30,17 @@ def _connects(namespace: str, address: str) -> bool:
 
 
 def _wait_guarded(cluster: IsolatedCluster, mode: str) -> None:
-    def guarded(agent: Agent) -> bool | None:
+    cluster.leader()
+    for agent in (one for one in cluster if one.process is not None):
+        _wait_guarded_by(agent, mode)
+
+
+def _wait_guarded_by(agent: Agent, mode: str) -> None:
+    def guarded() -> bool | None:
         found = ebpf(agent)
         return True if found is not None and found.firewall == mode else None
 
-    cluster.leader()
-    for agent in (one for one in cluster if one.process is not None):
-        wait_for(f"the filter of {agent.name}", lambda a=agent: guarded(a))
+    wait_for(f"the filter of {agent.name}", guarded)
 
 
 @pytest.mark.parametrize(("mode", "comes_in"), [("audit", True), ("enforce", False)])
@@ -84,6 +92,93 @@ def test_a_node_that_is_joined_may_connect_to_all_from_then_on() -> None:
                     f"{agent.name} to let it in",
                     lambda a=here: _connects(cluster.namespaces["node-04"], a) or None,
                 )
+
+
+def _state_of(agent: Agent, member: str) -> str | None:
+    """In the change that is under way: "" when it has no part in it, None for no member."""
+    status = agent.status()
+    found = {} if status is None else {one.name: one.state for one in status.members}
+    return found.get(member)
+
+
+def _ask_aside(agent: Agent, request: protocol.Request) -> threading.Thread:
+    """For what takes until the test lets it go on."""
+
+    def ask() -> None:
+        with contextlib.suppress(*UNREACHABLE):
+            agent.ask(request, timeout_s=60)
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    return thread
+
+
+def _wait_state(agent: Agent, member: str, state: str | None) -> None:
+    what = f"{agent.name} to call {member} {state}"
+    wait_for(what, lambda: True if _state_of(agent, member) == state else None)
+
+
+@contextlib.contextmanager
+def _standing_still(agents: list[Agent]) -> Iterator[None]:
+    for agent in agents:
+        agent.signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for agent in agents:
+            agent.signal(signal.SIGCONT)
+
+
+def test_in_a_joint_configuration_who_leaves_is_let_in_until_it_is_over() -> None:
+    """Nothing can be committed while both other voters stand still."""
+    with isolated_cluster(ebpf='firewall = "enforce"', guests=["stranger"]) as cluster:
+        _wait_guarded(cluster, "enforce")
+        leader, others = cluster.leader(), cluster.followers()
+        leaving = others[0].name
+        here = cluster.addresses[leader.name]
+        with _standing_still(others):
+            change = _ask_aside(leader, protocol.Leave(1, leaving))
+            _wait_state(leader, leaving, "leaving")
+            assert _connects(cluster.namespaces[leaving], here)
+            assert not _connects(cluster.guests["stranger"], here)
+        change.join()
+        _wait_state(leader, leaving, None)
+        wait_for(
+            "who has left to be a stranger",
+            lambda: None if _connects(cluster.namespaces[leaving], here) else True,
+        )
+
+
+def test_who_is_about_to_come_is_let_in_before_that_is_committed() -> None:
+    with isolated_cluster(4, ebpf='firewall = "enforce"', fresh=["node-04"]) as cluster:
+        _wait_guarded(cluster, "enforce")
+        leader, others, new = cluster.leader(), cluster.followers(), cluster.agents["node-04"]
+        new.start()
+        wait_for("node-04 to answer", new.status)
+        here, there = cluster.addresses[leader.name], cluster.addresses[new.name]
+        assert not _connects(cluster.namespaces[new.name], here)
+        with _standing_still(others):
+            change = _ask_aside(leader, protocol.Join(1, new.name, f"{there}:{PORT}"))
+            _wait_state(leader, new.name, "joining")
+            wait_for(
+                "the leader to let it in",
+                lambda: _connects(cluster.namespaces[new.name], here) or None,
+            )
+            assert _commit_index(leader) < _configuration_index(leader)
+        change.join()
+        _wait_state(leader, new.name, "")
+
+
+def _commit_index(agent: Agent) -> int:
+    status = agent.status()
+    assert status is not None
+    return status.commit_index
+
+
+def _configuration_index(agent: Agent) -> int:
+    answer = agent.ask(protocol.MemberList(1))
+    assert isinstance(answer, protocol.MemberListResult)
+    return answer.configuration_index
 
 
 def test_established_connections_are_never_cut() -> None:

@@ -132,8 +132,9 @@ def test_where_nothing_can_be_pinned_the_reason_is_said(tmp_path: Path) -> None:
 
 def test_a_missing_or_foreign_object_is_named(tmp_path: Path) -> None:
     path = tmp_path / "other.o"
-    with pytest.raises(KernelUnavailable, match="is missing: install the package again"):
+    with pytest.raises(KernelUnavailable, match="is missing: install the package again") as caught:
         libbpf.load(path, rodata={}, pin_dir=None)
+    assert caught.value.fix.endswith("pip install --force-reinstall raft-ebpf")
     path.write_bytes(b"no object")
     with pytest.raises(KernelUnavailable, match="no BPF object that libbpf can read") as caught:
         libbpf.load(path, rodata={}, pin_dir=None)

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import random
+import select
 import time
 from collections.abc import Iterator
 
 import pytest
+import uvloop
 
 from raft_agent import wire
 from raft_agent.kernel.counters import Log2Histogram, read_events_lost, read_flow
 from raft_agent.kernel.lag import LagMeter
 from raft_agent.kernel.layout import Direction, EventKind
 from raft_agent.kernel.libbpf import LoadedObject
-from raft_agent.kernel.ring import EventRing
+from raft_agent.kernel.news import News
+from raft_agent.kernel.ring import MOST_AT_ONCE, EventRing
 from raft_agent.kernel.stamps import last_append
 from raft_agent.wire import FrameType
 from tests.kernel import harness, packets
@@ -180,7 +183,9 @@ def test_events_that_found_the_ring_full_are_counted(program: LoadedObject) -> N
     for term in range(1, 1001):
         talk.frame(IN, FrameType.PRE_VOTE, term=term)
     with EventRing(program.map("events")) as events:
-        kept = events.consume()
+        kept = []
+        while some := events.consume():
+            kept += some
     lost = read_events_lost(program.map("stats"))
     assert {event.kind for event in kept} == {EventKind.TERM_RAISED}
     assert lost.pop(EventKind.TERM_RAISED) == 1000 - len(kept) > 0
@@ -215,3 +220,45 @@ def test_a_histogram_adds_up_and_knows_its_quantiles() -> None:
     assert [Log2Histogram.bucket(ns) for ns in (0, 2047, 2048, 4095, 4096, 1 << 62)] == [
         *(0, 0, 1, 1, 2, 31),
     ]
+
+
+def _storm(program: LoadedObject) -> int:
+    """More events than are read at once; how many more."""
+    talk = Talk(program)
+    for term in range(1, MOST_AT_ONCE + 11):
+        talk.frame(IN, FrameType.PRE_VOTE, term=term)
+    return 10
+
+
+def _is_readable(events: EventRing) -> bool:
+    return bool(select.select([events.fileno()], [], [], 0)[0])
+
+
+def test_a_storm_of_events_is_read_in_portions(program: LoadedObject) -> None:
+    with EventRing(program.map("events")) as events:
+        more = _storm(program)
+        assert len(events.consume()) == MOST_AT_ONCE
+        assert _is_readable(events)
+        assert len(events.consume()) == more
+        assert not _is_readable(events)
+
+
+def test_after_a_full_portion_of_events_the_loop_turns_to_other_things(
+    program: LoadedObject,
+) -> None:
+    async def run() -> None:
+        told: list[str] = []
+        with EventRing(program.map("events")) as events:
+            news = News(asyncio.get_running_loop(), events, lambda kind, **_: told.append(kind))
+            _storm(program)
+            while not told:
+                await asyncio.sleep(0)
+            for _ in range(100):
+                await asyncio.sleep(0)
+            assert _is_readable(events)  # a pause
+            async with asyncio.timeout(20):
+                while _is_readable(events):
+                    await asyncio.sleep(0.01)  # that ends
+            news.close()
+
+    uvloop.run(run())

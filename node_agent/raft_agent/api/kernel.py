@@ -58,13 +58,15 @@ class FaultInfo(msgspec.Struct, frozen=True):
 
 class EbpfStatus(msgspec.Struct, frozen=True):
     """`state`: "off", "attached", "attached-but-bypassed" or "degraded", and why. `firewall`:
-    "off", "audit" or "enforce", as it is at the moment."""
+    "off", "audit" or "enforce", as it is at the moment. `fix`: a command that mends what `reason`
+    says, or shows more of it; empty where none does."""
 
     state: str = "off"
     reason: str = ""
     interfaces: list[str] = []
     firewall: str = "off"
     faults: list[FaultInfo] = []
+    fix: str = ""
 
 
 class KernelTraffic(msgspec.Struct, frozen=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 
 from prometheus_client import CollectorRegistry, ProcessCollector
@@ -15,8 +16,9 @@ from prometheus_client.metrics_core import (
 from prometheus_client.registry import Collector
 
 from raft_agent.histogram import BUCKETS, Histogram
-from raft_agent.http.families import GROUPS, Family, Kind, Sample
-from raft_agent.http.source import Reading
+from raft_agent.http.families import GROUPS
+from raft_agent.http.family import Family, Kind, Sample
+from raft_agent.http.source import Durations, Reading
 
 # Nothing that is measured is faster than 16 µs; the last bucket has no bound.
 _FIRST_BUCKET = 4
@@ -56,7 +58,7 @@ def _metric(family: Family, samples: Iterable[Sample]) -> Metric:
     kind = CounterMetricFamily if family.kind is Kind.COUNTER else GaugeMetricFamily
     metric = kind(family.name, family.help, labels=family.labels)
     for labels, value in samples:
-        if isinstance(value, Histogram):
+        if isinstance(value, Histogram | Durations):
             raise TypeError(f"{family.name} is no histogram")
         metric.add_metric(labels, value)
     return metric
@@ -65,9 +67,13 @@ def _metric(family: Family, samples: Iterable[Sample]) -> Metric:
 def _histogram_metric(family: Family, samples: Iterable[Sample]) -> Metric:
     metric = HistogramMetricFamily(family.name, family.help, labels=family.labels)
     for labels, value in samples:
-        if not isinstance(value, Histogram):
+        if isinstance(value, Durations):
+            pairs = [("+Inf" if s == math.inf else repr(s), n) for s, n in value.up_to]
+            metric.add_metric(labels, pairs, None)
+        elif isinstance(value, Histogram):
+            metric.add_metric(labels, _buckets(value), value.sum_us / 1e6)
+        else:
             raise TypeError(f"{family.name} is a histogram")
-        metric.add_metric(labels, _buckets(value), value.sum_us / 1e6)
     return metric
 
 

@@ -43,12 +43,56 @@ class SnapshotReading(msgspec.Struct, frozen=True, kw_only=True):
     durations: Histogram
 
 
+class Durations(msgspec.Struct, frozen=True):
+    """How many durations were no longer than so many seconds, as (seconds, how many) with both
+    rising; the last bound is infinite. What they add up to is not known.
+    """
+
+    up_to: tuple[tuple[float, int], ...]
+
+
+class KernelTraffic(msgspec.Struct, frozen=True, kw_only=True):
+    """One direction of all connections with a member since the agent's start, as the program in the
+    kernel saw it. `bytes`: with all headers. `frames`: how many by type.
+    """
+
+    packets: int
+    bytes: int
+    retransmissions: int
+    sync_lost: int
+    fault_drops: int
+    frames: Mapping[str, int]
+
+
+class KernelPeerReading(msgspec.Struct, frozen=True, kw_only=True):
+    """What the kernel saw of a member. `wire`: from request to response, by what was asked. `lag`:
+    from the kernel to the event loop.
+    """
+
+    name: str
+    in_sync: bool
+    received: KernelTraffic
+    sent: KernelTraffic
+    wire: Mapping[str, Durations]
+    lag: Durations
+
+
+class KernelReading(msgspec.Struct, frozen=True, kw_only=True):
+    """`connections`: new ones that the filter looked at, by outcome."""
+
+    state: str
+    peers: Sequence[KernelPeerReading]
+    connections: Mapping[str, int]
+    lost_events: int
+
+
 class Reading(msgspec.Struct, frozen=True, kw_only=True):
     """All of a node's numbers at one moment. Counters count since the agent's start; the histograms
     are the live ones.
 
     `not_ready`: why it can't serve, "" when it can. `events`: by kind. `rejects`: connections and
-    frames that were refused, by reason. `watches`: by what is watched.
+    frames that were refused, by reason. `watches`: by what is watched. `kernel`: None when it is
+    off.
     """
 
     status: protocol.StatusResult
@@ -66,6 +110,7 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
     watches: Mapping[str, int]
     one_shots: int
     revision: int
+    kernel: KernelReading | None
 
 
 class Source(Protocol):

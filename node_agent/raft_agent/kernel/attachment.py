@@ -11,7 +11,7 @@ import msgspec
 
 from raft_agent.kernel import interfaces, tc
 from raft_agent.kernel.interfaces import AUTO, Interface
-from raft_agent.kernel.tc import AttachError, Programs
+from raft_agent.kernel.tc import AttachError, Programs, in_words
 
 if TYPE_CHECKING:
     from pyroute2 import IPRoute
@@ -20,13 +20,14 @@ if TYPE_CHECKING:
 class Place(msgspec.Struct, frozen=True):
     """Where the program is. `problem`: what is not as it should be, for people; else empty.
     `in_front`: who sees the packets before it, by interface name. `local_addresses`: this
-    machine's own IP addresses.
+    machine's own IP addresses. `fix`: a command that mends the problem, where there is one.
     """
 
     interfaces: tuple[str, ...] = ()
     problem: str = ""
     in_front: dict[str, list[str]] = {}
     local_addresses: tuple[str, ...] = ()
+    fix: str = ""
 
 
 class Attachment:
@@ -40,6 +41,8 @@ class Attachment:
         self._port = port
         self._programs = programs
         self._attached: set[Interface] = set()
+        # Filters of ours may be there: an interface can take the first one and refuse the second.
+        self._touched: set[Interface] = set()
         self._swept = False
         # Of threads and not of tasks: one that is cancelled leaves its thread running.
         self._turn = threading.Lock()
@@ -56,23 +59,33 @@ class Attachment:
     def _update(self, hosts: frozenset[str]) -> Place:
         # It takes a good part of a second to import, which this thread can wait for.
         from pyroute2 import IPRoute  # noqa: PLC0415
+        from pyroute2.netlink.exceptions import NetlinkError  # noqa: PLC0415
 
         with self._turn, IPRoute() as ipr:
-            wanted = self._find(ipr, hosts)
-            problems = [] if wanted else [self._why_none(hosts)]
-            self._leave(ipr, wanted)
-            for interface in wanted:
-                try:
-                    self._ensure(ipr, interface)
-                except AttachError as error:
-                    problems.append(str(error))
-            in_front = {one.name: tc.in_front(ipr, one.index) for one in sorted(self._attached)}
-            own = {str(found.get("address")) for found in ipr.get_addr()}
+            try:
+                return self._place(ipr, hosts)
+            except NetlinkError as error:  # interfaces vanish while they are looked at
+                raise AttachError(f"can't look at the interfaces: {in_words(error)}") from error
+
+    def _place(self, ipr: IPRoute, hosts: frozenset[str]) -> Place:
+        wanted = self._find(ipr, hosts)
+        problems = [] if wanted else [self._why_none(hosts)]
+        problems += self._leave(ipr, wanted)
+        fixes = [] if wanted else ["ip -brief link" if self._wanted != AUTO else "ip route"]
+        for interface in wanted:
+            try:
+                self._ensure(ipr, interface)
+            except AttachError as error:
+                problems.append(str(error))
+                fixes.append(error.fix)
+        attached = sorted(self._attached.intersection(wanted))
+        in_front = {one.name: tc.in_front(ipr, one.index) for one in attached}
         return Place(
-            tuple(one.name for one in sorted(self._attached)),
+            tuple(one.name for one in attached),
             "; ".join(problems),
             {name: who for name, who in in_front.items() if who},
-            tuple(sorted(own)),
+            interfaces.own_addresses(ipr),
+            next(filter(None, fixes), ""),
         )
 
     def _find(self, ipr: IPRoute, hosts: frozenset[str]) -> list[Interface]:
@@ -96,25 +109,37 @@ class Attachment:
         if interface in self._attached and tc.is_attached(ipr, interface.index, self._port):
             return
         self._attached.discard(interface)
+        self._touched.add(interface)
         tc.attach(ipr, interface.index, interface.name, self._port, self._programs)
         self._attached.add(interface)
 
-    def _leave(self, ipr: IPRoute, wanted: list[Interface]) -> None:
-        """Detach where it is not wanted; the first time from whatever interface a former run may
-        have left a filter on."""
+    def _leave(self, ipr: IPRoute, wanted: list[Interface]) -> list[str]:
+        """Detach where it is not wanted; until that has worked once, from whatever interface a
+        former run may have left a filter on. What did not work, for people: it is tried again.
+        """
+        unwanted = set(self._touched)
         if not self._swept:
-            self._swept = True
-            for link in ipr.get_links():
-                self._attached.add(Interface(link.get("ifname"), link["index"]))
-            stays: set[Interface] = set()
-        else:
-            stays = self._attached.intersection(wanted)
-        for interface in self._attached - set(wanted):
-            tc.detach(ipr, interface.index, self._port)
-        self._attached = stays
+            unwanted |= {Interface(link.get("ifname"), link["index"]) for link in ipr.get_links()}
+        problems = []
+        for interface in sorted(unwanted - set(wanted)):
+            try:
+                tc.detach(ipr, interface.index, self._port)
+            except AttachError as error:
+                problems.append(f"{interface.name}: {error}")
+            else:
+                self._attached.discard(interface)
+                self._touched.discard(interface)
+        self._swept = self._swept or not problems
+        return problems
 
     def _remove(self) -> None:
         from pyroute2 import IPRoute  # noqa: PLC0415
+        from pyroute2.netlink.exceptions import NetlinkError  # noqa: PLC0415
 
         with self._turn, IPRoute() as ipr:
-            self._leave(ipr, [])
+            try:
+                problems = self._leave(ipr, [])
+            except NetlinkError as error:
+                raise AttachError(f"can't look at the interfaces: {in_words(error)}") from error
+        if problems:
+            raise AttachError("; ".join(problems))

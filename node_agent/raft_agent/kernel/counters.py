@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 
 import msgspec
@@ -37,6 +38,14 @@ class Log2Histogram(msgspec.Struct, frozen=True):
             if count and passed >= wanted:
                 return 1 << (layout.LATENCY_SHIFT + bucket)
         return None
+
+    def up_to(self) -> Iterator[tuple[float, int]]:
+        """(upper bound in ns, how many were below it), rising; the last bound is infinite."""
+        total = 0
+        for bucket, count in enumerate(self.counts[:-1]):
+            total += count
+            yield float(1 << (layout.LATENCY_SHIFT + bucket)), total
+        yield math.inf, total + self.counts[-1]
 
     def __add__(self, other: Log2Histogram) -> Log2Histogram:
         return Log2Histogram(tuple(map(sum, zip(self.counts, other.counts, strict=True))))

@@ -18,6 +18,7 @@ AUTO = "auto"
 # rtnetlink(7): RTMGRP_LINK, _TC, _IPV4_IFADDR, _IPV4_ROUTE, _IPV6_IFADDR, _IPV6_ROUTE.
 _GROUPS = 0x1 | 0x8 | 0x10 | 0x40 | 0x100 | 0x400
 _READ_BYTES = 65_536
+_MOST_READS = 1000  # more than a socket holds, fewer than take long
 # Links come up with a burst of messages, and routing daemons never rest.
 _SETTLE_S = 0.2
 
@@ -54,6 +55,19 @@ def on_routes(ipr: IPRoute, hosts: Iterable[str]) -> list[Interface]:
     return sorted(found)
 
 
+def own_addresses(ipr: IPRoute) -> tuple[str, ...]:
+    """This machine's IP addresses, sorted. On a point-to-point link IFA_ADDRESS is the other end's
+    (rtnetlink(7)); IFA_LOCAL is ours, which IPv6 sets only there.
+    """
+    found = set()
+    for message in ipr.get_addr():
+        if message["family"] in (socket.AF_INET, socket.AF_INET6):
+            address = message.get("local") or message.get("address")
+            if address:
+                found.add(str(address))
+    return tuple(sorted(found))
+
+
 class Hosts:
     """The IP addresses of some hosts, which may be names."""
 
@@ -63,17 +77,18 @@ class Hosts:
     async def resolve(self, hosts: Iterable[str]) -> None:
         """From now on these hosts and no others. One whose name can't be resolved at the moment
         keeps the addresses that it had."""
+        wanted = sorted(set(hosts))
+        # All at once: without a name server each takes its time to fail.
+        found = await asyncio.gather(*map(self._addresses_of, wanted))
+        self._known = dict(zip(wanted, found, strict=True))
+
+    async def _addresses_of(self, host: str) -> frozenset[str]:
         loop = asyncio.get_running_loop()
-        known = {}
-        for host in set(hosts):
-            try:
-                answers = await loop.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-            except OSError:
-                known[host] = self._known.get(host, frozenset())
-            else:
-                addresses = (str(answer[4][0]).partition("%")[0] for answer in answers)
-                known[host] = frozenset(addresses)
-        self._known = known
+        try:
+            answers = await loop.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError):  # the latter for what can't be a name
+            return self._known.get(host, frozenset())
+        return frozenset(str(answer[4][0]).partition("%")[0] for answer in answers)
 
     @property
     def addresses(self) -> frozenset[str]:
@@ -98,14 +113,16 @@ class LinkMonitor:
         loop.add_reader(self._socket, self._read)
 
     def _read(self) -> None:
-        with contextlib.suppress(OSError):  # nothing more to read, or ENOBUFS: some were lost
-            while self._socket.recv(_READ_BYTES):
-                pass
-        if self._timer is None:
-            self._timer = self._loop.call_later(_SETTLE_S, self._settled)
+        # In a storm of routes the loop is not to be kept busy with what nobody looks at.
+        self._loop.remove_reader(self._socket)
+        self._timer = self._loop.call_later(_SETTLE_S, self._settled)
 
     def _settled(self) -> None:
         self._timer = None
+        with contextlib.suppress(OSError):  # nothing more to read, or ENOBUFS: some were lost
+            for _ in range(_MOST_READS):
+                self._socket.recv(_READ_BYTES)
+        self._loop.add_reader(self._socket, self._read)
         self._on_change()
 
     def close(self) -> None:

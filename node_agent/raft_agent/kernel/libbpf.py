@@ -39,12 +39,13 @@ _loading = threading.Lock()  # libbpf has one print function for all
 class KernelUnavailable(Exception):  # noqa: N818  # what is so, more than what went wrong
     """The program can't be loaded here. `reason` is a short stable word: "platform", "libbpf",
     "object", "capability", "kernel"; the text says what is missing and how to get it; `log` is what
-    libbpf and the kernel's verifier said.
+    libbpf and the kernel's verifier said; `fix` is a command that mends it, or empty.
     """
 
-    def __init__(self, reason: str, text: str, log: str = "") -> None:
+    def __init__(self, reason: str, text: str, log: str = "", fix: str = "") -> None:
         super().__init__(text)
         self.reason = reason
+        self.fix = fix
         self.log = log
 
 
@@ -77,7 +78,9 @@ def library() -> ctypes.CDLL:
         library = ctypes.CDLL(_LIBRARY, use_errno=True)
     except OSError as error:
         raise KernelUnavailable(
-            "libbpf", f"{_LIBRARY} is missing: install it (Debian: apt-get install libbpf1)"
+            "libbpf",
+            f"{_LIBRARY} is missing: install it (Debian: apt-get install libbpf1)",
+            fix="apt-get install libbpf1",
         ) from error
     _declare(library)
     return library
@@ -274,6 +277,7 @@ def load(
         raise KernelUnavailable(
             "object",
             f"the program {object_path} is missing: install the package again, or make bpf",
+            fix=f"{sys.executable} -m pip install --force-reinstall raft-ebpf",
         )
     values = {name: 0 for name, code in layout.CONFIG.fields.items() if "x" not in code}
     if not rodata.keys() <= values.keys():
@@ -356,6 +360,8 @@ def _refused(code: int, log: str) -> KernelUnavailable:
             f"the kernel refuses to load the program without {', '.join(missing)}: run as root, or"
             " give the process CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON",
             log,
+            "AmbientCapabilities=CAP_BPF CAP_NET_ADMIN CAP_PERFMON in the agent's systemd unit, or"
+            " sudo raft-agent --config raft.toml",
         )
     if code == errno.EPERM:
         return KernelUnavailable(
@@ -363,6 +369,7 @@ def _refused(code: int, log: str) -> KernelUnavailable:
             "the kernel refuses to load the program: its RLIMIT_MEMLOCK is too low (kernels before"
             " 5.11), or a security module forbids it",
             log,
+            "ulimit -l unlimited",
         )
     return KernelUnavailable(
         "kernel",

@@ -28,6 +28,7 @@ from raft_agent.kernel.news import News, Tell
 from raft_agent.kernel.selfcheck import Seen, SelfCheck
 from raft_agent.kernel.sight import Connection, Sight
 from raft_agent.kernel.tc import AttachError
+from raft_agent.kernel.totals import Totals
 
 log = logging.getLogger("raft.kernel")
 
@@ -86,10 +87,12 @@ class KernelPart:
         self._hidden: set[int] = set()
         self._place = Place(problem=STARTING)
         self._missing = ""
+        self._fix = ""
         self._networks: frozenset[str] = frozenset()
         self._attachment: Attachment | None = None
         self._monitor: interfaces.LinkMonitor | None = None
         self._task: asyncio.Task[None] | None = None
+        self._loading: asyncio.Future[Sight] | None = None
         self._look_again = asyncio.Event()
         self._told: tuple[str, str, list[str]] = ("", "", [])
         self._news: News | None = None
@@ -97,6 +100,7 @@ class KernelPart:
         self._lag_timer: asyncio.TimerHandle | None = None
         self._lags: defaultdict[int, LagMeter] = defaultdict(LagMeter)
         self.sight: Sight | None = None
+        self.totals: Totals | None = None
         self.firewall = "off"
 
     # --- life
@@ -116,6 +120,10 @@ class KernelPart:
             if watch is not None:
                 watch.close()
         sight, self.sight = self.sight, None
+        if sight is None and self._loading is not None:
+            # A thread can't be cancelled, and what it loads has pins that somebody must take away.
+            with contextlib.suppress(Exception):
+                sight = await self._loading
         if self._attachment is not None:
             try:
                 await self._attachment.remove()
@@ -130,26 +138,29 @@ class KernelPart:
 
     async def _run(self) -> None:
         try:
-            self.sight = await asyncio.to_thread(self._load)
+            self._loading = asyncio.ensure_future(asyncio.to_thread(self._load))
+            self.sight = await asyncio.shield(self._loading)
+            await self._serve(self.sight)
         except KernelUnavailable as error:
-            self._missing = str(error)
-            self._say_state()
-            return
-        try:
-            sight = self.sight
-            attachment = Attachment(self._settings.interface, self._port, sight.programs)
-            self._attachment = attachment
-            self._monitor = interfaces.LinkMonitor(self._loop, self.look_again)
-            self._news = News(self._loop, sight.events, self._tell)
-            self._lag_falls_due()
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._keep_place(sight, attachment))
-                tasks.create_task(self._keep_watch(sight))
+            self._missing, self._fix = str(error), error.fix
         except Exception as error:
             # Whatever it is: the cluster is as correct without this part.
             log.exception("the kernel part gives up")
-            self._missing = f"gave up, see the log ({error}); please report it"
-            self._say_state()
+            cause = error.exceptions[0] if isinstance(error, ExceptionGroup) else error
+            self._missing = f"gave up, see the log ({cause}); please report it"
+        self.firewall = "off"  # nobody renews the order from here on
+        self._say_state()
+
+    async def _serve(self, sight: Sight) -> None:
+        attachment = Attachment(self._settings.interface, self._port, sight.programs)
+        self._attachment = attachment
+        self.totals = Totals(sight.forget)
+        self._monitor = interfaces.LinkMonitor(self._loop, self.look_again)
+        self._news = News(self._loop, sight.events, self._tell)
+        self._lag_falls_due()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._keep_place(sight, attachment))
+            tasks.create_task(self._keep_watch(sight))
 
     async def _keep_place(self, sight: Sight, attachment: Attachment) -> None:
         """Follow members, links and routes. Names may take long to resolve, so this waits apart."""
@@ -159,19 +170,25 @@ class KernelPart:
             peers = self._surroundings.peer_addresses()
             sight.count_ports({port for _, port in peers} - {self._port})
             await hosts.resolve(host for host, _ in peers)
+            self._let_in(sight, hosts.addresses)
             before = self._place.interfaces
             try:
                 self._place = await attachment.update(hosts.addresses)
             except (AttachError, OSError) as error:
-                self._place = msgspec.structs.replace(self._place, problem=str(error))
+                self._place = msgspec.structs.replace(self._place, problem=str(error), fix="")
             if self._place.interfaces != before:
                 self._check.forget()
                 self._hidden = set()
-            own = self._place.local_addresses
-            self._networks = frozenset((*hosts.addresses, *own, *self._settings.firewall_allow))
+            self._let_in(sight, hosts.addresses)
             self._tick(sight)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._look_again.wait(), _RESOLVE_S)
+
+    def _let_in(self, sight: Sight, hosts: frozenset[str]) -> None:
+        """At once, and not only when the interfaces have been looked at: who joins dials soon."""
+        own = self._place.local_addresses
+        self._networks = frozenset((*hosts, *own, *self._settings.firewall_allow))
+        self._guard(sight)
 
     async def _keep_watch(self, sight: Sight) -> None:
         while True:
@@ -183,12 +200,16 @@ class KernelPart:
     def _tick(self, sight: Sight) -> None:
         if self._place.problem == STARTING:
             return
-        seen = []
+        seen, flows = [], []
         for one in self._surroundings.connections():
+            flow = sight.flow(one)
+            if flow is not None:
+                flows.append((one.peer, flow))
             if one.received_bytes is not None:
-                flow = sight.flow(one)
                 counted = 0 if flow is None else flow.ingress.payload_bytes
                 seen.append(Seen((one.local, one.remote), one.peer, one.received_bytes, counted))
+        if self.totals is not None:
+            self.totals.look(flows)
         if self._place.interfaces:
             hidden = self._check.look(seen)
             if hidden != self._hidden:
@@ -220,9 +241,18 @@ class KernelPart:
         if not text and self._hidden:
             text = self._why_hidden()
         refused = self.firewall != self._settings.firewall
-        if refused and self.state != ATTACHED:
+        if refused and text != STARTING and self.state != ATTACHED:
             text += f"; the firewall is off instead of {self._settings.firewall}"
         return text
+
+    @property
+    def fix(self) -> str:
+        """A command that mends what the reason says, or shows more of it; empty where none does."""
+        if self._missing or self._place.problem:
+            return self._fix if self._missing else self._place.fix
+        if self._hidden and self.interfaces:
+            return f"tc filter show dev {self.interfaces[0]} ingress; bpftool net show"
+        return ""
 
     @property
     def interfaces(self) -> list[str]:
@@ -278,7 +308,7 @@ class KernelPart:
         """The newest header of a leader of `term` or later, among those that came over connections
         which their senders had dialled; None when the program can't tell."""
         sight = self.sight
-        if sight is None or self._hidden:
+        if sight is None or self._hidden or self._missing:
             return None
         stamps = []
         for one in self._surroundings.connections():

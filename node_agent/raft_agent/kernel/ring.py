@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 from typing import Self
 
@@ -11,6 +12,9 @@ import msgspec
 from raft_agent.kernel import layout
 from raft_agent.kernel.layout import Direction, EventKind, FlowKey
 from raft_agent.kernel.libbpf import Map, library
+
+MOST_AT_ONCE = 256
+"""Whoever makes events faster than they are read would otherwise never let `consume` return."""
 
 _SAMPLE = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
 
@@ -47,12 +51,13 @@ class EventRing:
         return int(library().ring_buffer__epoll_fd(self._ring))
 
     def consume(self) -> list[Event]:
-        """All events that are there now, oldest first. Raises OSError."""
+        """The events that are there now, oldest first, up to MOST_AT_ONCE: then there may be more,
+        and the file descriptor stays readable. Raises OSError."""
         assert self._ring is not None  # noqa: S101
         result = library().ring_buffer__consume(self._ring)
-        if result < 0:
-            raise OSError(-result, f"can't read the kernel's events: {os.strerror(-result)}")
         read, self._read = self._read, []
+        if result < 0 and len(read) < MOST_AT_ONCE:
+            raise OSError(-result, f"can't read the kernel's events: {os.strerror(-result)}")
         return read
 
     def close(self) -> None:
@@ -69,7 +74,8 @@ class EventRing:
 
     def _take(self, _: int | None, data: int, size: int) -> int:
         self._read.append(decode(ctypes.string_at(data, size)))
-        return 0
+        # libbpf counts this one as taken and goes no further.
+        return 0 if len(self._read) < MOST_AT_ONCE else -errno.ENOBUFS
 
 
 def decode(data: bytes) -> Event:

@@ -42,10 +42,37 @@ class Connection(msgspec.Struct, frozen=True):
         return FlowKey(_address(here), port, _address(there), their_port)
 
 
+class Pins:
+    """The maps in `directory`, for other programs; nothing here needs them."""
+
+    def __init__(self, loaded: LoadedObject, directory: Path) -> None:
+        self._loaded = loaded
+        self._directory = directory
+        # What the service prepared, with an owner and a mode of its choice, stays.
+        self._is_ours = not directory.exists()
+        try:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            loaded.pin_maps(directory)
+        except OSError as error:
+            log.warning(
+                "maps are not pinned in %s: %s (it must be on a BPF file system that this user "
+                "may write to: mount -t bpf bpf /sys/fs/bpf)",
+                directory,
+                error.strerror,
+            )
+            self.remove()
+
+    def remove(self) -> None:
+        with contextlib.suppress(OSError):
+            self._loaded.unpin_maps(self._directory)
+            if self._is_ours:
+                self._directory.rmdir()
+
+
 class Sight:
     """The program in the kernel. Methods raise OSError when the kernel refuses."""
 
-    def __init__(self, loaded: LoadedObject, pins: Path | None) -> None:
+    def __init__(self, loaded: LoadedObject, pins: Pins | None) -> None:
         self._loaded = loaded
         self._pins = pins
         self._flows = loaded.map("flows")
@@ -55,6 +82,12 @@ class Sight:
     def flow(self, connection: Connection) -> Flow | None:
         """None when it never saw a packet of the connection."""
         return counters.read_flow(self._flows, connection.key)
+
+    def forget(self, key: FlowKey) -> Flow | None:
+        """Begin anew with a connection that is over; what was counted of it."""
+        flow = counters.read_flow(self._flows, key)
+        self._flows.delete(key.encode())
+        return flow
 
     def last_append(self, connection: Connection) -> Stamp | None:
         """The newest AppendEntries or heartbeat header that came. None when there was none, or when
@@ -73,9 +106,9 @@ class Sight:
         """Look at connections to these ports of peers too, besides the agent's own."""
         ports.set_peer_ports(self._loaded.map("peer_ports"), peer_ports)
 
-    def lost_events(self) -> int:
-        """How many events found no room."""
-        return counters.read_stats(self._loaded.map("stats"))[Stat.EVENTS_LOST]
+    def stats(self) -> dict[Stat, int]:
+        """What belongs to no connection."""
+        return counters.read_stats(self._loaded.map("stats"))
 
     # --- filter
 
@@ -112,9 +145,7 @@ class Sight:
         """Unload: what is still attached stops to see frames. Pins of ours go too."""
         self.events.close()
         if self._pins is not None:
-            with contextlib.suppress(OSError):  # a directory that others use too stays
-                self._loaded.unpin_maps(self._pins)
-                self._pins.rmdir()
+            self._pins.remove()
         self._loaded.close()
 
 
@@ -129,21 +160,12 @@ def loader(config: Config, port: int, member_id: int) -> Callable[[], Sight]:
 
     def load() -> Sight:
         loaded = libbpf.load(path, rodata=rodata, pin_dir=None)
-        pins = Path(config.ebpf.pin_dir) if config.ebpf.pin_dir else None
-        if pins is not None:
-            try:
-                pins.mkdir(mode=0o700, parents=True, exist_ok=True)
-                loaded.pin_maps(pins)
-            except OSError as error:
-                # Nothing here needs the pins, only other programs do.
-                log.warning(
-                    "maps are not pinned in %s: %s (it must be on a BPF file system that this user "
-                    "may write to: mount -t bpf bpf /sys/fs/bpf)",
-                    pins,
-                    error.strerror,
-                )
-                pins = None
-        return Sight(loaded, pins)
+        try:
+            pins = Pins(loaded, Path(config.ebpf.pin_dir)) if config.ebpf.pin_dir else None
+            return Sight(loaded, pins)
+        except BaseException:
+            loaded.close()
+            raise
 
     return load
 

@@ -30,7 +30,12 @@ _GONE = frozenset({errno.ENODEV, errno.ENOENT, errno.EINVAL})
 
 
 class AttachError(Exception):
-    """Why an interface can't be watched, in a sentence for people."""
+    """Why an interface can't be watched, in a sentence for people. `fix`: a command that mends it,
+    or empty."""
+
+    def __init__(self, text: str, fix: str = "") -> None:
+        super().__init__(text)
+        self.fix = fix
 
 
 class Programs(msgspec.Struct, frozen=True):
@@ -69,7 +74,7 @@ def attach(ipr: IPRoute, index: int, interface: str, port: int, programs: Progra
                 handle=port,
             )
     except NetlinkError as error:
-        raise AttachError(f"{interface} takes no filter: {_in_words(error)}") from error
+        raise AttachError(f"{interface} takes no filter: {in_words(error)}") from error
 
 
 def is_attached(ipr: IPRoute, index: int, port: int) -> bool:
@@ -84,13 +89,13 @@ def detach(ipr: IPRoute, index: int, port: int) -> None:
     from pyroute2.netlink.exceptions import NetlinkError  # noqa: PLC0415
 
     for name, parent in _PARENTS.items():
-        if _own(ipr, index, port, name) is None:
-            continue
         try:
+            if _own(ipr, index, port, name) is None:
+                continue
             ipr.tc("del-filter", "bpf", index=index, parent=parent, prio=PRIORITY, handle=port)
         except NetlinkError as error:
             if error.code not in _GONE:
-                raise AttachError(f"can't take {name} away: {_in_words(error)}") from error
+                raise AttachError(f"can't take {name} away: {in_words(error)}") from error
 
 
 def in_front(ipr: IPRoute, index: int) -> list[str]:
@@ -103,6 +108,13 @@ def in_front(ipr: IPRoute, index: int) -> list[str]:
             if one.priority < PRIORITY and one.handle
         ]
     return found
+
+
+def in_words(error: Any) -> str:
+    """What a NetlinkError says."""
+    if error.code == errno.EPERM:
+        return "not permitted (the agent needs CAP_NET_ADMIN)"
+    return str(error.args[1] if len(error.args) > 1 else error)
 
 
 def _ensure_clsact(ipr: IPRoute, index: int, interface: str) -> None:
@@ -118,7 +130,8 @@ def _ensure_clsact(ipr: IPRoute, index: int, interface: str) -> None:
         # It has the same handle, and no egress: both filters would end up on ingress.
         raise AttachError(
             f"{interface} has a plain {kind} qdisc, which has no egress side: whoever made it has "
-            f"to replace it by clsact (tc qdisc del dev {interface} ingress)"
+            f"to replace it by clsact (tc qdisc del dev {interface} ingress)",
+            f"tc qdisc del dev {interface} ingress",
         )
 
 
@@ -133,7 +146,8 @@ def _refuse_foreign(ipr: IPRoute, index: int, interface: str, port: int, name: s
         if one.kind != "bpf" or (one.handle == port and one.name != name):
             raise AttachError(
                 f"{interface} has another program's {one.kind} filter {one.name} with our priority "
-                f"{PRIORITY}: move it to another priority"
+                f"{PRIORITY}: move it to another priority",
+                f"tc filter show dev {interface} {name.removeprefix('raft_')}",
             )
 
 
@@ -159,9 +173,3 @@ def _filters(ipr: IPRoute, index: int, parent: int) -> Iterator[_Filter]:
         yield _Filter(
             message["info"] >> 16, message["handle"], message.get("kind") or "?", name or ""
         )
-
-
-def _in_words(error: Any) -> str:
-    if error.code == errno.EPERM:
-        return "not permitted (the agent needs CAP_NET_ADMIN)"
-    return str(error.args[1] if len(error.args) > 1 else error)

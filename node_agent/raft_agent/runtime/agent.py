@@ -211,6 +211,7 @@ class Agent:
             loop_lag=self._loop_lag,
             events=self._events,
             views=self._views,
+            kernel=self._kernel,
         )
         self._http = self._make_http()
 

@@ -1,4 +1,4 @@
-"""What `raftctl kernel` shows: the program's counters, added up per member."""
+"""What `raftctl kernel` and the metrics show: the program's counters, added up per member."""
 
 from __future__ import annotations
 
@@ -6,15 +6,21 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import reduce
 from operator import add
+from typing import TYPE_CHECKING
 
 from raft_agent.api.protocol import KernelPeer, KernelTraffic
 from raft_agent.consensus.types import LeaderStamp
 from raft_agent.kernel.counters import Counters, Flow, Log2Histogram
-from raft_agent.kernel.layout import Sync
+from raft_agent.kernel.layout import Stat, Sync
 from raft_agent.kernel.part import KernelPart
 from raft_agent.kernel.sight import Connection, Sight
+from raft_agent.kernel.totals import PeerTotals, Tally
 from raft_agent.transport.transport import PeerStats
 from raft_agent.wire import FrameType
+
+if TYPE_CHECKING:
+    from raft_agent.http.source import Durations, KernelPeerReading, KernelReading
+    from raft_agent.http.source import KernelTraffic as HttpTraffic
 
 _NAMES = {int(kind): kind.name.lower() for kind in FrameType}
 
@@ -73,7 +79,7 @@ def _traffic(sides: list[Counters], agent_frames: int, agent_bytes: int) -> Kern
     frames: dict[str, int] = {}
     for side in sides:
         for kind, count in side.types.items():
-            name = _NAMES.get(kind, f"type_{kind}")
+            name = _type_name(kind)
             frames[name] = frames.get(name, 0) + count.frames
     return KernelTraffic(
         sum(side.packets for side in sides),
@@ -88,6 +94,68 @@ def _traffic(sides: list[Counters], agent_frames: int, agent_bytes: int) -> Kern
     )
 
 
+def _type_name(kind: int) -> str:
+    return _NAMES.get(kind, f"type_{kind}")
+
+
 def _times(histogram: Log2Histogram) -> tuple[int, int] | None:
     median, tail = histogram.quantile_ns(0.5), histogram.quantile_ns(0.99)
     return None if median is None or tail is None else (median // 1000, tail // 1000)
+
+
+# --- metrics
+
+
+def reading(kernel: KernelPart, name_of: Callable[[int], str]) -> KernelReading:
+    """Of every member all connections since the agent's start. Raises OSError."""
+    from raft_agent.http.source import KernelReading  # noqa: PLC0415  # only with server.http_addr
+
+    totals = {} if kernel.totals is None else kernel.totals.peers()
+    stats = dict.fromkeys(Stat, 0) if kernel.sight is None else kernel.sight.stats()
+    found = [_peer_reading(name_of(peer), of, kernel.lag(peer)) for peer, of in totals.items()]
+    return KernelReading(
+        state=kernel.state,
+        peers=sorted(found, key=lambda peer: peer.name),
+        connections={
+            "admitted": stats[Stat.FIREWALL_ADMITTED],
+            "audited": stats[Stat.FIREWALL_AUDITED],
+            "dropped": stats[Stat.FIREWALL_DROPPED],
+        },
+        lost_events=stats[Stat.EVENTS_LOST],
+    )
+
+
+def _peer_reading(name: str, totals: PeerTotals, lag: Log2Histogram) -> KernelPeerReading:
+    from raft_agent.http.source import KernelPeerReading  # noqa: PLC0415
+
+    sides = (totals.ingress, totals.egress)
+    return KernelPeerReading(
+        name=name,
+        in_sync=totals.in_sync,
+        received=_traffic_reading(totals.ingress),
+        sent=_traffic_reading(totals.egress),
+        wire={
+            "append": _durations(reduce(add, (side.append_latency for side in sides))),
+            "heartbeat": _durations(reduce(add, (side.heartbeat_latency for side in sides))),
+        },
+        lag=_durations(lag),
+    )
+
+
+def _traffic_reading(tally: Tally) -> HttpTraffic:
+    from raft_agent.http.source import KernelTraffic as HttpTraffic  # noqa: PLC0415
+
+    return HttpTraffic(
+        packets=tally.packets,
+        bytes=tally.bytes,
+        retransmissions=tally.retransmissions,
+        sync_lost=tally.sync_lost,
+        fault_drops=tally.fault_drops,
+        frames={_type_name(kind): count for kind, count in tally.types.items()},
+    )
+
+
+def _durations(histogram: Log2Histogram) -> Durations:
+    from raft_agent.http.source import Durations  # noqa: PLC0415
+
+    return Durations(tuple((bound_ns / 1e9, count) for bound_ns, count in histogram.up_to()))

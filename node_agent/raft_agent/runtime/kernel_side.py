@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from ipaddress import ip_address
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from raft_agent.api import protocol
 from raft_agent.api.host import Failure
@@ -12,7 +12,7 @@ from raft_agent.api.protocol import EbpfStatus, ErrorCode, FaultInfo
 from raft_agent.config import Config
 from raft_agent.config.values import split_address
 from raft_agent.consensus.types import Configuration
-from raft_agent.kernel.layout import Direction
+from raft_agent.kernel.layout import Direction, Stat
 from raft_agent.kernel.news import Tell
 from raft_agent.kernel.part import KernelPart
 from raft_agent.kernel.sight import Connection, Sight, loader
@@ -20,6 +20,9 @@ from raft_agent.runtime import kernel_report
 from raft_agent.runtime.engine import Engine
 from raft_agent.runtime.views import Views
 from raft_agent.transport.transport import Transport
+
+if TYPE_CHECKING:
+    from raft_agent.http.source import KernelReading
 
 
 class KernelSide:
@@ -86,7 +89,12 @@ class KernelSide:
         if kernel is None:
             return EbpfStatus()
         return EbpfStatus(
-            kernel.state, kernel.reason, kernel.interfaces, kernel.firewall, self._faults()
+            kernel.state,
+            kernel.reason,
+            kernel.interfaces,
+            kernel.firewall,
+            self._faults(),
+            kernel.fix,
         )
 
     def report(self) -> protocol.KernelResult:
@@ -96,8 +104,12 @@ class KernelSide:
         found = kernel_report.peers(
             kernel, kernel.sight, self.connections(), self._transport.stats(), self.peer_name
         )
-        strangers, lost = kernel.sight.strangers(), kernel.sight.lost_events()
+        strangers, lost = kernel.sight.strangers(), kernel.sight.stats()[Stat.EVENTS_LOST]
         return protocol.KernelResult(self.status(), kernel.in_front, found, strangers, lost)
+
+    def reading(self) -> KernelReading | None:
+        """For the metrics; None when it is off."""
+        return None if self._part is None else kernel_report.reading(self._part, self.peer_name)
 
     def set_fault(self, request: protocol.FaultSet) -> protocol.FaultsResult | Failure:
         sight = self._sight_for_faults()

@@ -16,6 +16,7 @@ from raft_agent.machine.machine import Machine
 from raft_agent.runtime.barriers import Barriers
 from raft_agent.runtime.engine import Engine, now_us
 from raft_agent.runtime.events import EventLog, rfc3339
+from raft_agent.runtime.kernel_side import KernelSide
 from raft_agent.runtime.loop_lag import LoopLag
 from raft_agent.runtime.proposals import Proposals
 from raft_agent.runtime.snapshotter import Snapshotter
@@ -49,6 +50,7 @@ class Readings:
         loop_lag: LoopLag,
         events: EventLog,
         views: Views,
+        kernel: KernelSide,
     ) -> None:
         self._node = node
         self._machine = machine
@@ -61,6 +63,7 @@ class Readings:
         self._loop_lag = loop_lag
         self._events = events
         self._views = views
+        self._kernel = kernel
         self._started = rfc3339(time.time())
 
     def vitals(self, clients: int) -> VitalsResult:
@@ -147,6 +150,7 @@ class Readings:
             watches=self._machine.watches.counts(),
             one_shots=self._machine.one_shot_count(),
             revision=self._machine.revision,
+            kernel=self._kernel.reading(),
         )
 
     def _snapshot(self) -> SnapshotReading:

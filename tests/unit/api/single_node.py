@@ -35,6 +35,7 @@ class SingleNode:
         self.leader_api: ApiServer | None = None
         self.time_ms = 1_700_000_000_000
         self.term = 1
+        self.ebpf = protocol.EbpfStatus()
         self.barriers = 0
         self.lease_barriers = 0
         self.age_ms: int | None = None
@@ -134,7 +135,7 @@ class SingleNode:
             members=self.member_list().members,
             cluster_id="c0ffee",
             version="0",
-            ebpf=protocol.EbpfStatus(),
+            ebpf=self.ebpf,
         )
 
     def health(self) -> protocol.HealthResult:

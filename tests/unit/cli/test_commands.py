@@ -6,6 +6,7 @@ import json
 import socket
 from pathlib import Path
 
+from raft_agent.api import protocol
 from raft_agent.machine.commands import Put, SendMessage
 from raft_agent.machine.machine import Machine
 from tests.unit.cli.served import Follower, Served, json_of, raftctl, serving
@@ -380,6 +381,23 @@ def test_doctor_counts_the_voters(served: Served, at: tuple[str, str]) -> None:
     assert "voters" not in findings(at)
     served.host.have_voter("node-04")
     assert findings(at)["voters"]["text"].startswith("4 voters bear the loss of 1")
+
+
+def test_doctor_says_what_the_kernel_part_lacks_and_the_command(
+    served: Served, at: tuple[str, str]
+) -> None:
+    assert findings(at)["ebpf"] == {
+        "level": "ok",
+        "check": "ebpf",
+        "text": "eBPF is off",
+        "fix": "",
+    }
+    served.host.ebpf = protocol.EbpfStatus(
+        "degraded", "libbpf.so.1 is missing", fix="apt-get install libbpf1"
+    )
+    found = findings(at)["ebpf"]
+    assert (found["level"], found["fix"]) == ("warn", "apt-get install libbpf1")
+    assert found["text"] == "eBPF is degraded: libbpf.so.1 is missing"
 
 
 def test_doctor_does_not_blame_a_quorum_that_a_node_is_no_part_of(

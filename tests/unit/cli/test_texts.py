@@ -112,6 +112,7 @@ def test_status_has_the_contracts_fields() -> None:
         "interfaces": [],
         "firewall": "off",
         "faults": [],
+        "fix": "",
     }
     assert "progress" not in status_data(msgspec.structs.replace(STATUS, progress=None))
 

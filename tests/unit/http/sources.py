@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,15 @@ import msgspec
 from raft_agent.api import protocol
 from raft_agent.api.host import Failure
 from raft_agent.histogram import Histogram
-from raft_agent.http.source import PeerReading, Reading, SnapshotReading
+from raft_agent.http.source import (
+    Durations,
+    KernelPeerReading,
+    KernelReading,
+    KernelTraffic,
+    PeerReading,
+    Reading,
+    SnapshotReading,
+)
 
 NAMES = ("node-01", "node-02", "node-03")
 
@@ -40,6 +49,24 @@ def peer(name: str, **more: Any) -> PeerReading:
     return PeerReading(name=name, **(given | more))
 
 
+def kernel_reading() -> KernelReading:
+    """node-02 has sent 7 heartbeats, and got none."""
+    frames = {"packets": 20, "bytes": 3000, "retransmissions": 2, "sync_lost": 1}
+    received = KernelTraffic(**frames, fault_drops=4, frames={"heartbeat": 7})
+    sent = KernelTraffic(**frames, fault_drops=0, frames={"heartbeat_reply": 7})
+    durations = Durations(((0.000002048, 1), (0.000004096, 3), (math.inf, 3)))
+    of_peer = KernelPeerReading(
+        name="node-02",
+        in_sync=True,
+        received=received,
+        sent=sent,
+        wire={"append": durations, "heartbeat": durations},
+        lag=durations,
+    )
+    outcomes = {"admitted": 5, "audited": 0, "dropped": 1}
+    return KernelReading(state="attached", peers=[of_peer], connections=outcomes, lost_events=0)
+
+
 class FakeSource:
     """node-01 of three. `leader_answers`: what a forwarded request comes back with; None: never."""
 
@@ -51,6 +78,7 @@ class FakeSource:
         self.index = 42
         self.commits = histogram(900, 1_100, 3_000)
         self.peers = [peer("node-02"), peer("node-03")]
+        self.kernel: KernelReading | None = kernel_reading()
         self.leader_answers: bytes | Failure | None = None
         self.forwarded: list[protocol.Request] = []
         self.events: list[protocol.EventItem] = []
@@ -121,6 +149,7 @@ class FakeSource:
             watches={"keys": 1, "prefixes": 1, "messages": 0},
             one_shots=0,
             revision=9,
+            kernel=self.kernel,
         )
 
     def forward(self, request: protocol.Request, done: Callable[[bytes | Failure], None]) -> None:

@@ -12,7 +12,8 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 
 from raft_agent.histogram import BUCKETS
 from raft_agent.http.exposition import Exposition
-from raft_agent.http.families import GROUPS, PROCESS, Family, Kind
+from raft_agent.http.families import GROUPS, PROCESS
+from raft_agent.http.family import Family, Kind
 from tests.unit.http.sources import FakeSource, histogram, peer
 
 FAMILIES = [family for group in GROUPS for family in group.families]
@@ -141,3 +142,32 @@ def test_a_name_of_a_peer_is_escaped() -> None:
     source.peers = [peer('a"b\\c\nd')]
     labels = [labels for name, labels in samples(source) if name == "raft_peer_connected"]
     assert labels == [(("peer", 'a"b\\c\nd'),)]
+
+
+# --- the kernel part
+
+
+def test_what_the_kernel_saw_is_told_by_peer_direction_and_type() -> None:
+    source = FakeSource()
+    there = {"peer": "node-02", "direction": "received"}
+    assert one(source, "raft_kernel_packets_total", **there) == 20
+    assert one(source, "raft_kernel_frames_total", type="heartbeat", **there) == 7
+    assert one(source, "raft_kernel_dropped_packets_total", **there) == 4
+    assert one(source, "raft_kernel_state", state="attached") == 1
+    assert one(source, "raft_kernel_state", state="degraded") == 0
+    assert one(source, "raft_kernel_connections_total", outcome="dropped") == 1
+
+
+@pytest.mark.parametrize("accept", ["", "application/openmetrics-text; version=1.0.0"])
+def test_the_kernels_histograms_have_buckets_and_no_sum(accept: str) -> None:
+    page = page_of(FakeSource(), accept)
+    name = "raft_kernel_loop_lag_seconds"
+    assert f'{name}_bucket{{le="4.096e-06",peer="node-02"}} 3.0' in page
+    assert f'{name}_bucket{{le="+Inf",peer="node-02"}} 3.0' in page
+    assert f"{name}_sum" not in page
+
+
+def test_without_the_kernel_part_there_is_nothing_of_it() -> None:
+    source = FakeSource()
+    source.kernel = None
+    assert not [name for name, _ in samples(source) if name.startswith("raft_kernel")]

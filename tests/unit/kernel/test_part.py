@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
+
+import pytest
 
 from raft_agent.api import protocol
 from raft_agent.config import Ebpf
@@ -56,7 +59,7 @@ def test_what_is_missing_is_said_once_and_the_part_ends_in_peace() -> None:
     around = Surroundings()
 
     def load() -> Sight:
-        raise KernelUnavailable("capability", "needs root")
+        raise KernelUnavailable("capability", "needs root", fix="sudo")
 
     async def run() -> None:
         kernel = KernelPart(Ebpf(enabled=True), PORT, around, around.tell, load)
@@ -64,6 +67,7 @@ def test_what_is_missing_is_said_once_and_the_part_ends_in_peace() -> None:
         while not around.told:
             await asyncio.sleep(0)
         assert (kernel.state, kernel.reason, kernel.interfaces) == ("degraded", "needs root", [])
+        assert kernel.fix == "sudo"
         assert kernel.leader_stamp(1) is None
         await kernel.stop()
 
@@ -77,6 +81,67 @@ def test_until_it_is_attached_it_says_that_it_starts() -> None:
         kernel = KernelPart(Ebpf(enabled=True), PORT, around, around.tell, lambda: FakeSight({}))
         assert (kernel.state, kernel.reason) == ("degraded", part.STARTING)
         assert part.STARTING == protocol.EBPF_STARTING  # what raftctl dev up waits for the end of
+        await kernel.stop()
+
+    asyncio.run(run())
+
+
+def test_whatever_goes_wrong_while_loading_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    around = Surroundings()
+
+    def load() -> Sight:
+        raise OSError("no room for a ring buffer")
+
+    async def run() -> None:
+        kernel = KernelPart(Ebpf(enabled=True, firewall="enforce"), PORT, around, around.tell, load)
+        kernel.start()
+        while not around.told:
+            await asyncio.sleep(0)
+        assert kernel.state == "degraded"
+        await kernel.stop()
+
+    asyncio.run(run())
+    ((kind, reason),) = around.told
+    assert kind == "kernel_degraded"
+    assert "no room for a ring buffer" in reason
+    assert "the firewall is off instead of enforce" in reason
+    assert "the kernel part gives up" in caplog.text
+
+
+def test_what_is_still_being_loaded_at_the_end_is_closed() -> None:
+    closed = threading.Event()
+    go_on = threading.Event()
+
+    class Late(FakeSight):
+        def close(self) -> None:
+            closed.set()
+
+    def load() -> Sight:
+        go_on.wait()
+        return Late({})
+
+    async def run() -> None:
+        around = Surroundings()
+        kernel = KernelPart(Ebpf(enabled=True), PORT, around, around.tell, load)
+        kernel.start()
+        await asyncio.sleep(0)
+        stopping = asyncio.ensure_future(kernel.stop())
+        await asyncio.sleep(0)
+        go_on.set()
+        await stopping
+
+    asyncio.run(run())
+    assert closed.is_set()
+
+
+def test_while_it_starts_a_wanted_firewall_changes_nothing_of_the_reason() -> None:
+    """raftctl dev up compares it."""
+
+    async def run() -> None:
+        around = Surroundings()
+        settings = Ebpf(enabled=True, firewall="enforce")
+        kernel = KernelPart(settings, PORT, around, around.tell, lambda: FakeSight({}))
+        assert kernel.reason == part.STARTING
         await kernel.stop()
 
     asyncio.run(run())
