@@ -95,6 +95,7 @@ class DevCluster:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.tag = hashlib.sha256(os.fsencode(folder)).hexdigest()[:8]
+        self._log_begins: dict[str, int] = {}
 
     # --- Its form -------------------------------------------------------------------------------
 
@@ -215,6 +216,7 @@ class DevCluster:
                 from raftctl import dev_isolated  # noqa: PLC0415
 
                 command = dev_isolated.inside(dev_isolated.namespace(self.tag, node.name), command)
+            self._log_begins[node.name] = dev_process.log_size(node.log)
             pid = dev_process.spawn(command, node.folder, node.log)
             node.pid_file.write_text(f"{pid}\n")
         return started
@@ -236,8 +238,11 @@ class DevCluster:
             for node in nodes:
                 if node.pid() is None:
                     raise CommandError(
-                        f"{node.name} has ended; the end of {node.log}:\n"
-                        f"{dev_process.last_lines(node.log)}",
+                        f"{node.name} has ended",
+                        hint=f"Its log: {node.log}",
+                        details=dev_process.last_lines(
+                            node.log, self._log_begins.get(node.name, 0)
+                        ),
                     )
             if time.monotonic() > deadline:
                 silent = [n.name for n, s in zip(nodes, statuses, strict=True) if s is None]

@@ -168,10 +168,20 @@ def _reap(pid: int) -> None:
         os.waitpid(pid, os.WNOHANG)
 
 
-def last_lines(log: Path) -> str:
-    """The end of an agent's log, for an error message."""
+def log_size(log: Path) -> int:
+    """How many bytes the log of an agent has; 0 when there is none yet."""
     try:
-        lines = log.read_text(errors="replace").splitlines()
+        return log.stat().st_size
     except OSError:
-        return ""
-    return "\n".join(lines[-_LOG_TAIL_LINES:])
+        return 0
+
+
+def last_lines(log: Path, begin: int) -> list[str]:
+    """The end of what an agent has logged since its log had `begin` bytes."""
+    try:
+        with log.open("rb") as file:
+            file.seek(begin)
+            lines = file.read().decode(errors="replace").splitlines()
+    except OSError:
+        return []
+    return lines[-_LOG_TAIL_LINES:]

@@ -168,6 +168,29 @@ def test_a_refused_dev_leaves_no_directory_behind(
     assert not (tmp_path / "new").exists()
 
 
+def test_an_agent_that_ends_at_once_is_reported_with_what_it_said_this_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sockets, "_PLACES", ((tmp_path, "raft-", ".sock"),))
+    script = "print('the configuration is refused'); print('raft.toml:3: no such key')"
+
+    def command(config: Path) -> list[str]:
+        return [sys.executable, "-c", script, "--config", str(config)]
+
+    monkeypatch.setattr(dev_process, "agent_command", command)
+    log = tmp_path / "dev" / "node-01" / "agent.log"
+    log.parent.mkdir(parents=True)
+    log.write_text("of an earlier run\n")
+    done = CliRunner().invoke(cli, ["dev", "up", "--nodes", "1", "--dir", str(tmp_path / "dev")])
+    assert done.exit_code == 1
+    assert done.stderr.splitlines()[1:] == [
+        "✗ Failed to start the cluster: node-01 has ended",
+        "    the configuration is refused",
+        "    raft.toml:3: no such key",
+        f"  Hint: Its log: {log}",
+    ]
+
+
 def test_ending_what_is_no_cluster_leaves_nothing_in_the_directory(tmp_path: Path) -> None:
     done = CliRunner().invoke(cli, ["dev", "down", "--dir", str(tmp_path)])
     assert done.exit_code == 1
