@@ -39,7 +39,8 @@ def test_the_agent_accepts_the_written_configurations(
     tmp_path: Path, count: int, isolated: bool
 ) -> None:
     cluster = DevCluster(tmp_path / 'a "dir"')
-    nodes = cluster.write_files(Form(count, isolated, ebpf=isolated))
+    form = Form(count, isolated, ebpf=isolated, http=not isolated)
+    nodes = cluster.write_files(form)
     configs = [load(node.config, environ={}) for node in nodes]
     assert [config.server.node_id for config in configs] == [node.name for node in nodes]
     assert len({config.server.listen_addr for config in configs}) == count
@@ -53,7 +54,28 @@ def test_the_agent_accepts_the_written_configurations(
         assert config.cluster.bootstrap == (count == 1)
         assert config.ebpf.enabled == isolated
         assert config.ebpf.interface == ("eth0" if isolated else "lo")
-    assert cluster.form() == Form(count, isolated, ebpf=isolated)
+        page = None if isolated else f"http://{config.server.http_addr}/"
+        assert node.status_page() == page
+    if not isolated:
+        ports = {c.server.listen_addr for c in configs} | {c.server.http_addr for c in configs}
+        assert len(ports) == 2 * count
+    assert cluster.form() == form
+
+
+def test_a_directory_of_an_older_version_has_no_status_pages(tmp_path: Path) -> None:
+    (tmp_path / "dev.json").write_text('{"nodes": 3, "isolated": false}')
+    assert DevCluster(tmp_path).form() == Form(3)
+
+
+def test_status_pages_are_not_added_to_a_cluster_that_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sockets, "_PLACES", ((tmp_path, "raft-", ".sock"),))
+    DevCluster(tmp_path).write_files(Form(1))
+    done = CliRunner().invoke(cli, ["dev", "up", "--http", "--dir", str(tmp_path)])
+    assert done.exit_code == 1
+    assert "without status pages" in done.stderr
+    assert "give every node an http_addr" in done.stderr
 
 
 def test_a_directory_without_a_cluster_has_no_form_and_a_damaged_one_says_so(

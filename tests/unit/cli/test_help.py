@@ -95,6 +95,7 @@ def test_what_comes_later_says_so_and_fails(arguments: str) -> None:
         "bench put --key-size 8",
         "bench put --clients 1 --processes 2",
         "dev up --nodes 0",
+        "dev up --isolated --http",
         "completion tcsh",
     ],
 )
