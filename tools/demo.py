@@ -124,6 +124,7 @@ The cluster stays up. To go on:
   raftctl --node {others[0]} watch                  # leave it open in another terminal
   raftctl --node {leader} send "my own message"
   raftctl --node {leader} health
+  raftctl --node {leader} top
   raftctl --help
   make demo-down                                # ends it; the data stays in {FOLDER}"""
     )
