@@ -15,6 +15,8 @@ from raftctl.errors import CommandError, paste_ready
 from raftctl.options import global_options
 from raftctl.output import ResultNotWrittenError
 
+_SENTENCE = 1000  # longer than any first sentence of a help
+
 
 class RaftCommand(click.Command):
     """A command that takes the global options too, shows examples and ends with the contract's
@@ -91,6 +93,18 @@ class RaftGroup(click.Group):
     def __init__(self, *args: Any, examples: str = "", **more: Any) -> None:
         super().__init__(*args, **more)
         self.examples = examples
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Whole sentences, on a second line where they need one: click would cut them off."""
+        found = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        with formatter.section("Commands"):
+            formatter.write_dl(
+                [
+                    (name, command.get_short_help_str(_SENTENCE))
+                    for name, command in found
+                    if command
+                ]
+            )
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         format_examples(self.examples, formatter)

@@ -63,6 +63,18 @@ def test_every_help_shows_an_example_that_names_the_command(path: tuple[str, ...
     assert command.get_short_help_str(100)
 
 
+@pytest.mark.parametrize(
+    "path",
+    [path for path, command in ALL.items() if isinstance(command, click.Group)],
+    ids=" ".join,
+)
+def test_no_line_of_a_list_of_commands_is_cut_off(path: tuple[str, ...]) -> None:
+    done = CliRunner().invoke(cli, [*path, "--help"], terminal_width=80)
+    listed = done.output.partition("\nCommands:\n")[2].partition("\nExamples:\n")[0]
+    assert listed
+    assert "..." not in listed
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_table_of_commands_says_what_the_commands_say(name: str) -> None:
     line = COMMANDS[name][2]
