@@ -117,6 +117,30 @@ def test_wrong_usage_has_exit_status_2(arguments: str) -> None:
     assert (done.exit_code, done.stdout) == (2, "")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "meant"),
+    [
+        ("stauts", "raftctl status"),
+        ("propose gte k", "raftctl propose get"),
+        ("get k", "raftctl propose get"),
+        ("transfer", "raftctl leader transfer"),
+    ],
+)
+def test_a_command_that_does_not_exist_leads_to_the_one_that_was_meant(
+    arguments: str, meant: str
+) -> None:
+    done = CliRunner().invoke(cli, arguments.split(), prog_name="raftctl")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert meant in done.stderr.partition("did you mean")[2]
+
+
+def test_a_command_that_is_like_no_other_is_refused_without_a_guess() -> None:
+    done = CliRunner().invoke(cli, ["xyzzy"], prog_name="raftctl")
+    assert done.exit_code == 2
+    assert "No such command 'xyzzy'" in done.stderr
+    assert "did you mean" not in done.stderr
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_a_completion_script_names_the_program(shell: str) -> None:
     done = CliRunner().invoke(cli, ["completion", shell])
