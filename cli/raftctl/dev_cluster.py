@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from raftctl import dev_process
 from raftctl.context import Context
 from raftctl.errors import CommandError
-from raftctl.sockets import usual_paths
+from raftctl.sockets import user_name, usual_paths
 
 if TYPE_CHECKING:
     from raft_agent.api.protocol import StatusResult
@@ -217,10 +217,14 @@ class DevCluster:
                     continue
                 config = dev_process.config_of(pid) if pid else None
                 if config is not None and config.name == "raft.toml":
+                    owner = f"the agent of {config.parent}"
                     hint = f"End it first: raftctl dev down --dir {config.parent.parent}"
+                elif pid:
+                    owner = f"pid {pid}"
+                    hint = f"End the process with pid {pid} first"
                 else:
-                    hint = f"End the process with pid {pid} first" if pid else "End it first"
-                owner = f"the agent of {config.parent}" if config else f"pid {pid}"
+                    owner = f"an agent of {user_name(path.stat().st_uid)}"
+                    hint = "Only that user or root can end it"
                 raise CommandError(f"{path} is in use by {owner}", hint=hint)
 
     def start(self, nodes: list[Node], isolated: bool, options: tuple[str, ...]) -> list[Node]:

@@ -150,15 +150,16 @@ def _membership(context: Context, status: StatusResult) -> Iterator[Finding]:
 
     if not status.cluster_id:
         text = f"{status.node_id} belongs to no cluster yet"
-        if status.note:
-            text += f": {status.note}"
-        yield Finding("fail", "cluster", text, f"{context.call} status")
+        if status.note:  # says what to do
+            yield Finding("fail", "cluster", f"{text}: {status.note}")
+        else:
+            yield Finding("fail", "cluster", text, f"{context.call} events --limit 20")
+        return
+    if status.removed:
+        yield Finding("fail", "note", status.note)
         return
     if status.note:
-        level = "fail" if status.removed else "warn"
-        yield Finding(level, "note", status.note, f"{context.call} events --limit 20")
-    if status.removed:
-        return
+        yield Finding("warn", "note", status.note, f"{context.call} events --limit 20")
     yield Finding("ok", "cluster", f"{len(status.members)} members, cluster {status.cluster_id}")
     if status.leader:
         yield Finding("ok", "leader", f"{status.leader}, term {status.term}")

@@ -190,6 +190,19 @@ def test_a_refused_dev_leaves_no_directory_behind(
     assert not (tmp_path / "new").exists()
 
 
+def test_a_socket_of_another_user_is_refused_with_the_users_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sockets, "_PLACES", ((tmp_path, "raft-", ".sock"),))
+    monkeypatch.setattr(dev_process, "listener_pid", lambda _path: 0)
+    path = tmp_path / "raft-node-01.sock"
+    path.touch()
+    done = CliRunner().invoke(cli, ["dev", "up", "--dir", str(tmp_path / "new")])
+    assert done.exit_code == 1
+    assert f"{path} is in use by an agent of {sockets.user_name(os.getuid())}\n" in done.stderr
+    assert "pid 0" not in done.stderr
+
+
 def test_an_agent_that_ends_at_once_is_reported_with_what_it_said_this_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
