@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -126,6 +127,19 @@ def test_a_process_is_recognised_by_its_configuration(tmp_path: Path) -> None:
     finally:
         assert dev_process.end({"n": (pid, config)}, 20) == []
     assert not dev_process.runs_config(pid, config)
+
+
+def test_a_process_is_recognised_from_its_start_on(tmp_path: Path) -> None:
+    """Else dev up takes it for one that has ended."""
+    config = tmp_path / "raft.toml"
+    command = [sys.executable, "-c", SLEEPER, "--config", str(config)]
+    seen = []
+    for _ in range(20):
+        pid = dev_process.spawn(command, tmp_path, tmp_path / "log")
+        seen.append(dev_process.runs_config(pid, config))
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    assert all(seen)
 
 
 def test_a_process_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
