@@ -175,6 +175,8 @@ def test_members_health_and_transfer(served: Served, at: tuple[str, str]) -> Non
     assert (lost.returncode, json_of(lost)["quorum"]) == (6, False)
     done = raftctl(*at, "leader", "transfer")
     assert done.stdout.decode() == "✓ Leadership handed over to node-01\n"
+    again = raftctl(*at, "leader", "transfer", "node-01")
+    assert again.stdout.decode() == "✓ node-01 leads already\n"
     assert raftctl(*at, "leader", "transfer", "nobody").returncode == 1
 
 
