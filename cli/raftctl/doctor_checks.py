@@ -107,7 +107,7 @@ def agent(context: Context, path: Path) -> Iterator[Finding]:
         return
     if found := reach.denied(path):
         text = f"{found} (server.ipc_group in raft.toml lets a group in)"
-        yield Finding("fail", "socket", text, f"sudo {context.call} doctor")
+        yield Finding("fail", "socket", text, reach.as_root(f"{context.call} doctor"))
         return
     yield Finding("ok", "socket", f"{path}, mode {info.st_mode & 0o777:04o}, owner {info.st_uid}")
     try:
@@ -216,11 +216,12 @@ def disk(context: Context, path: Path) -> Iterator[Finding]:
         return
     except OSError as failure:
         text = f"The agent's configuration can't be read: {failure.strerror}"
-        yield Finding("warn", "config", text, f"sudo {context.call} doctor")
+        yield Finding("warn", "config", text, reach.as_root(f"{context.call} doctor"))
         return
     if config is None:
         text = "The agent's configuration can't be seen from here, so its disk was not looked at"
-        yield Finding("warn", "config", text, f"sudo {context.call} doctor" if os.geteuid() else "")
+        fix = reach.as_root(f"{context.call} doctor") if os.geteuid() else ""
+        yield Finding("warn", "config", text, fix)
         return
     for note in config.notes:
         yield Finding("warn", "config", note)
