@@ -52,7 +52,7 @@ from raft_agent.runtime.readings import Readings
 from raft_agent.runtime.refusals import failure_of, why_not_leading
 from raft_agent.runtime.restoring import Restorer, restore
 from raft_agent.runtime.snapshotter import Snapshotter
-from raft_agent.runtime.views import Views
+from raft_agent.runtime.views import Views, members_line
 from raft_agent.runtime.word import Word
 from raft_agent.storage.store import StorageFailure, Store
 from raft_agent.transport.transport import PeerTarget, Transport, TransportHandlers
@@ -397,8 +397,8 @@ class Agent:
         self._views.note = ""
         self._set_peers(change.configuration)
         if change.index > 1:
-            names = ", ".join(sorted(m.name for m in change.configuration.members))
-            self._event("configuration_in_force", members=names)
+            line = members_line(change.configuration)
+            self._event("configuration_in_force", members=line)
 
     def on_note(self, note: Note) -> None:
         if note.kind == "bootstrap_waits":

@@ -222,5 +222,22 @@ def _member_state(configuration: Configuration, member_id: int) -> str:
     return "" if staying else "leaving"
 
 
+def members_line(configuration: Configuration) -> str:
+    """ "node-01, node-02 (leaving), node-03 (learner, joining)"."""
+    shown = (
+        member.name + (f" ({remark})" if (remark := _remark(configuration, member.id)) else "")
+        for member in configuration.members
+    )
+    return ", ".join(sorted(shown))
+
+
+def _remark(configuration: Configuration, member_id: int) -> str:
+    state = _member_state(configuration, member_id)
+    if member_id in configuration.learners:
+        return f"learner, {state}" if state else "learner"
+    outgoing = configuration.voters_outgoing
+    return "becoming a voter" if outgoing and member_id not in outgoing else state
+
+
 def _contact_ms(progress: Progress) -> int:
     return (now_us() - progress.last_contact_us) // 1000
