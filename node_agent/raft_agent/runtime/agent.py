@@ -309,9 +309,8 @@ class Agent:
         if self._applicant is not None:
             self._views.note = f"asks {', '.join(self._config.cluster.join)} to be added"
             return
-        reason = (
-            f"at a member run: raftctl join {self.node_name} {self._config.advertise_address()}"
-        )
+        address = self._config.advertise_address()
+        reason = f"at a member run: raftctl --node MEMBER join {self.node_name} {address}"
         self._views.note = f"waiting to be joined: {reason}"
         self._event("waits_to_be_joined", reason=reason)
 

@@ -131,7 +131,8 @@ class Views:
         if state.was_removed:
             return (
                 "this node was removed from the cluster; to bring it back stop it, empty its data "
-                "directory, start it and run raftctl join at a member"
+                f"directory, start it, and at a member: raftctl --node MEMBER join {self._name} "
+                "ADDRESS"
             )
         if state.installing:
             return "is taking over a snapshot"
