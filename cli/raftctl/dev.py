@@ -94,6 +94,8 @@ def up(
     data = {"dir": str(cluster.folder), "isolated": form.isolated, "nodes": rows, "leader": leader}
     place = f" --dir {cluster.folder}" if folder else ""
     page = next((row["status_page"] for row in rows if row["name"] == leader), None)
+    if form.isolated:
+        page = None  # in a network namespace, out of reach
     text = [
         _table(rows),
         "",
