@@ -11,11 +11,11 @@ help: ## List the targets
 		while IFS='|' read -r name text; do printf '%-20s %s\n' "$$name" "$$text"; done
 
 demo: ## Start a three-node cluster here, use it, and leave it running
-	@tools/setup.sh runtime
+	@tools/setup.sh demo
 	@.venv/bin/python tools/demo.py
 
 demo-down: ## End the cluster of `make demo`; its data stays in .demo
-	@tools/setup.sh runtime
+	@tools/setup.sh demo
 	@.venv/bin/raftctl dev down --dir .demo
 
 setup: ## Install everything for development into .venv

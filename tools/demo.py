@@ -12,9 +12,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
+FOLDER = ".demo"
 TEXT = "Hello from the RAFT cluster!"
 KEY, VALUE = "greeting", "my value"
 
@@ -56,25 +58,48 @@ def raftctl(*arguments: str, show: bool = True) -> str:
 def on_leader(*arguments: str) -> str:
     """Runs a write on the leader, again when leadership moved meanwhile; the leader's name."""
     for _ in range(5):
-        seen = json.loads(raftctl("--node", "node-01", "-o", "json", "status", show=False))
+        seen = status("node-01")
         if seen["leader"] is None:
             time.sleep(0.2)
             continue
-        status, _ = run("--node", seen["leader"], *arguments)
-        if status == 0:
+        code, _ = run("--node", seen["leader"], *arguments)
+        if code == 0:
             return str(seen["leader"])
-        if status not in REFUSED:
-            sys.exit(status)
+        if code not in REFUSED:
+            sys.exit(code)
     print("demo: no leader took the write", file=sys.stderr)
     sys.exit(1)
 
 
-def main() -> int:
-    raftctl("dev", "up", "--dir", ".demo")
-    status = json.loads(raftctl("--node", "node-01", "-o", "json", "status", show=False))
-    names = sorted([status["node_id"], *status["peers"]])
+def status(name: str) -> dict[str, Any]:
+    told: dict[str, Any] = json.loads(raftctl("--node", name, "-o", "json", "status", show=False))
+    return told
 
-    print(f"\n{status['leader']} leads. Writes go to it:")
+
+def strangers(names: list[str]) -> list[str]:
+    """Those of the nodes that do not belong to the cluster: removed, or never joined."""
+    seen = map(status, names)
+    return [told["node_id"] for told in seen if told["removed"] or not told["cluster_id"]]
+
+
+def nodes() -> list[str]:
+    """The names of the nodes whose files are there."""
+    return sorted(config.parent.name for config in (ROOT / FOLDER).glob("node-*/raft.toml"))
+
+
+def main() -> int:
+    raftctl("dev", "up", *([] if nodes() else ["--http"]), "--dir", FOLDER)
+    names = nodes()
+    if found := strangers(names):
+        verb = "is no member" if len(found) == 1 else "are no members"
+        print(
+            f"demo: {', '.join(found)} {verb} of the cluster in {FOLDER}. It runs; to begin anew:\n"
+            f"  make demo-down; rm -r {FOLDER}; make demo",
+            file=sys.stderr,
+        )
+        return 1
+
+    print(f"\n{status(names[0])['leader']} leads. Writes go to it:")
     on_leader("send", TEXT)
     leader = on_leader("propose", "put", KEY, VALUE)
     others = [name for name in names if name != leader]
@@ -99,8 +124,9 @@ The cluster stays up. To go on:
   raftctl --node {others[0]} watch                  # leave it open in another terminal
   raftctl --node {leader} send "my own message"
   raftctl --node {leader} health
+  raftctl --node {leader} top
   raftctl --help
-  make demo-down                                # ends it; the data stays in .demo"""
+  make demo-down                                # ends it; the data stays in {FOLDER}"""
     )
     return 0
 

@@ -27,6 +27,7 @@ compile() {
 
 mkdir -p requirements
 compile runtime
+compile demo --extra tui --constraint "$scratch/runtime.txt"
 compile build --only-build-deps --build-deps-for editable
-compile dev --extra dev --constraint "$scratch/runtime.txt" --constraint "$scratch/build.txt"
+compile dev --extra dev --constraint "$scratch/demo.txt" --constraint "$scratch/build.txt"
 compile bench --extra bench --constraint "$scratch/runtime.txt"

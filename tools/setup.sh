@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# tools/setup.sh runtime|dev: makes .venv hold exactly what the lock files say, and the programs of
+# tools/setup.sh demo|dev: makes .venv hold exactly what the lock files say, and the programs of
 # this checkout. Does nothing when that is so already. PYTHON=… chooses the interpreter.
 # tools/setup.sh bpf|kernels: installs what `make bpf` and `make test-kernels` need.
 set -eu
@@ -130,12 +130,12 @@ case $wanted in
         fi
         exit 0
         ;;
-    runtime) if is_ready runtime || is_ready dev; then exit 0; fi ;;
+    demo) if is_ready demo || is_ready dev; then exit 0; fi ;;
     dev)
         install_test_programs
         if is_ready dev; then exit 0; fi
         ;;
-    *) fail "usage: tools/setup.sh runtime|dev|bpf|kernels" ;;
+    *) fail "usage: tools/setup.sh demo|dev|bpf|kernels" ;;
 esac
 
 say "setup: installing into .venv (once)"

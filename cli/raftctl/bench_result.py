@@ -53,7 +53,7 @@ def result_text(data: dict[str, Any], out: Output) -> str:
         errors = out.colored(f"{errors} ({codes})", "red")
     left = "the messages that were sent"
     if data["key_prefix"]:
-        left = f"{data['keys']:,} keys that start with bench/, which bench does not delete"
+        left = f"up to {data['keys']:,} keys that start with bench/, which bench does not delete"
     rows = [
         ("Operations", f"{data['ops_per_s']:,.1f} per second ({data['ops']:,} in all)"),
         ("Latency p50", ms("p50_ms")),

@@ -43,6 +43,7 @@ def _cluster(folder: str | None) -> DevCluster:
     examples="""
     raftctl dev up
     raftctl dev up --nodes 5 --dir /tmp/five
+    raftctl dev up --http --dir /tmp/pages
     sudo raftctl dev up --isolated --ebpf
     """,
 )
@@ -53,18 +54,28 @@ def _cluster(folder: str | None) -> DevCluster:
 )
 @click.option("--ebpf", is_flag=True, help="With the kernel part (root).")
 @click.option(
+    "--http", is_flag=True, help="Every node serves its status page and metrics on 127.0.0.1."
+)
+@click.option(
     "--enable-fault-injection",
     "faults",
     is_flag=True,
     help="Let raftctl fault lose packets, at the nodes that are started now.",
 )
-def up(nodes: int | None, folder: str | None, isolated: bool, ebpf: bool, faults: bool) -> None:
+def up(
+    nodes: int | None, folder: str | None, *, isolated: bool, ebpf: bool, http: bool, faults: bool
+) -> None:
     """Start a cluster and wait until it has a leader.
 
     A cluster that was in DIR before starts again with its data; nodes that run are left alone.
     """
-    from raftctl.dev_cluster import DEFAULT_NODES  # noqa: PLC0415
+    from raftctl.dev_cluster import DEFAULT_NODES, Form  # noqa: PLC0415
 
+    if isolated and http:
+        raise click.UsageError(
+            "--isolated and --http exclude each other: the pages would be in the nodes' network "
+            "namespaces, out of reach"
+        )
     cluster = _cluster(folder)
     context = current()
     if isolated:
@@ -75,53 +86,52 @@ def up(nodes: int | None, folder: str | None, isolated: bool, ebpf: bool, faults
         # Before anything is made, so that a refusal leaves nothing behind.
         cluster.refuse_foreign_sockets(cluster.nodes(nodes or DEFAULT_NODES))
     with cluster.locked():
-        members, form = _members(cluster, nodes, isolated, ebpf)
+        members, form = _members(cluster, Form(nodes or DEFAULT_NODES, isolated, ebpf, http), nodes)
         options = ("--enable-fault-injection",) if faults else ()
         statuses = _start(cluster, members, form, options)
-    data = {
-        "dir": str(cluster.folder),
-        "isolated": form.isolated,
-        "nodes": _rows(members, statuses),
-    }
     leader = next(status.leader for status in statuses if status.leader)
-    text = "\n".join(
-        [
-            _table(members, statuses),
-            "",
-            *(printable(f"  {s.node_id}: {s.note}") for s in statuses if s.note),
-            *(
-                printable(f"  {s.node_id}: eBPF is {s.ebpf.state}: {s.ebpf.reason}")
-                for s in statuses
-                if s.ebpf.reason
-            ),
-            f"{context.out.mark(True)} {_run(len(members))} from {cluster.folder}",
-            f"  Try: raftctl --node {leader} send hello",
-            f"  End: raftctl dev down{f' --dir {cluster.folder}' if folder else ''}",
-        ]
-    )
-    context.out.result(text, {**data, "leader": leader})
+    rows = _rows(members, statuses)
+    data = {"dir": str(cluster.folder), "isolated": form.isolated, "nodes": rows, "leader": leader}
+    place = f" --dir {cluster.folder}" if folder else ""
+    page = next((row["status_page"] for row in rows if row["name"] == leader), None)
+    if form.isolated:
+        page = None  # in a network namespace, out of reach
+    text = [
+        _table(rows),
+        "",
+        *_remarks(statuses),
+        f"{context.out.mark(True)} {_run(len(members))} from {cluster.folder}",
+        f"  Try: raftctl --node {leader} send hello",
+        *([f"  See: {page}"] if page else []),
+        f"  End: raftctl dev down{place}",
+    ]
+    context.out.result("\n".join(text), data)
 
 
-def _members(
-    cluster: DevCluster, count: int | None, isolated: bool, ebpf: bool
-) -> tuple[list[Node], Form]:
-    """The nodes, with their files. Raises CommandError when DIR holds another kind of cluster."""
-    from raftctl.dev_cluster import DEFAULT_NODES, Form  # noqa: PLC0415
-
+def _members(cluster: DevCluster, wanted: Form, nodes: int | None) -> tuple[list[Node], Form]:
+    """The nodes, with their files. `nodes`: how many were asked for. Raises CommandError when DIR
+    holds another kind of cluster.
+    """
     form = cluster.form()
     if form is None:
-        form = Form(count or DEFAULT_NODES, isolated, ebpf)
-        cluster.refuse_foreign_sockets(cluster.nodes(form.nodes))
-        return cluster.write_files(form), form
+        cluster.refuse_foreign_sockets(cluster.nodes(wanted.nodes))
+        return cluster.write_files(wanted), wanted
     hint = f"raftctl dev down --dir {cluster.folder}; then another --dir, or rm -r this one"
-    if count is not None and count != form.nodes:
-        raise CommandError(f"{cluster.folder} holds a cluster of {form.nodes} nodes", hint=hint)
-    if isolated and not form.isolated:
+    files = f"{cluster.folder}/node-*/raft.toml"
+    if nodes not in (None, form.nodes):
+        held = "1 node" if form.nodes == 1 else f"{form.nodes} nodes"
+        raise CommandError(f"{cluster.folder} holds a cluster of {held}", hint=hint)
+    if wanted.isolated and not form.isolated:
         raise CommandError(f"{cluster.folder} holds a cluster that is not isolated", hint=hint)
-    if ebpf and not form.ebpf:
+    if wanted.ebpf and not form.ebpf:
         raise CommandError(
             f"{cluster.folder} holds a cluster without the kernel part",
-            hint=f"{hint}; or set enabled = true under [ebpf] in {cluster.folder}/node-*/raft.toml",
+            hint=f"{hint}; or set enabled = true under [ebpf] in {files}",
+        )
+    if wanted.http and not form.http:
+        raise CommandError(
+            f"{cluster.folder} holds a cluster without status pages",
+            hint=f"{hint}; or give every node an http_addr of its own under [server] in {files}",
         )
     members = cluster.nodes(form.nodes)
     cluster.refuse_foreign_sockets(members)
@@ -161,6 +171,14 @@ def _address(status: StatusResult) -> str:
     return next((m.address for m in status.members if m.name == status.node_id), "-")
 
 
+def _remarks(statuses: list[StatusResult]) -> list[str]:
+    return [printable(f"  {s.node_id}: {s.note}") for s in statuses if s.note] + [
+        printable(f"  {s.node_id}: eBPF is {s.ebpf.state}: {s.ebpf.reason}")
+        for s in statuses
+        if s.ebpf.reason
+    ]
+
+
 def _rows(members: list[Node], statuses: list[StatusResult]) -> list[dict[str, object]]:
     return [
         {
@@ -171,26 +189,17 @@ def _rows(members: list[Node], statuses: list[StatusResult]) -> list[dict[str, o
             "address": _address(status),
             "socket": str(node.socket),
             "pid": node.pid(),
+            "status_page": node.status_page(),
         }
         for node, status in zip(members, statuses, strict=True)
     ]
 
 
-def _table(members: list[Node], statuses: list[StatusResult]) -> str:
-    rows = [("NAME", "ROLE", "TERM", "COMMIT", "ADDRESS", "SOCKET", "PID")]
-    rows += [
-        (
-            str(row["name"]),
-            str(row["role"]).capitalize(),
-            str(row["term"]),
-            str(row["commit_index"]),
-            str(row["address"]),
-            str(row["socket"]),
-            str(row["pid"]),
-        )
-        for row in _rows(members, statuses)
-    ]
-    return table(rows)
+def _table(rows: list[dict[str, object]]) -> str:
+    head = ("NAME", "ROLE", "TERM", "COMMIT", "ADDRESS", "SOCKET", "PID")
+    names = ("name", "role", "term", "commit_index", "address", "socket", "pid")
+    lines = [{**row, "role": str(row["role"]).capitalize()} for row in rows]
+    return table([head, *(tuple(str(line[name]) for name in names) for line in lines)])
 
 
 @dev.command(

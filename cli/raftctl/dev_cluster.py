@@ -9,6 +9,7 @@ import json
 import os
 import socket
 import time
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from raftctl import dev_process
 from raftctl.context import Context
 from raftctl.errors import CommandError
-from raftctl.sockets import usual_paths
+from raftctl.sockets import user_name, usual_paths
 
 if TYPE_CHECKING:
     from raft_agent.api.protocol import StatusResult
@@ -66,6 +67,14 @@ class Node:
         """Where an agent without ipc_socket in its configuration listens."""
         return usual_paths(self.name)[-1]
 
+    def status_page(self) -> str | None:
+        """Where the node's configuration has it served, if at all; seen from the node."""
+        try:
+            server = tomllib.loads(self.config.read_text())["server"]
+        except (OSError, ValueError, KeyError):
+            return None
+        return f"http://{server['http_addr']}/" if "http_addr" in server else None
+
     def pid(self) -> int | None:
         """The agent's pid while it runs, else None."""
         try:
@@ -81,6 +90,7 @@ class Form(NamedTuple):
     nodes: int
     isolated: bool = False
     ebpf: bool = False
+    http: bool = False
 
 
 def default_dir() -> Path:
@@ -95,6 +105,7 @@ class DevCluster:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.tag = hashlib.sha256(os.fsencode(folder)).hexdigest()[:8]
+        self._log_begins: dict[str, int] = {}
 
     # --- Its form -------------------------------------------------------------------------------
 
@@ -118,7 +129,8 @@ class DevCluster:
         path = self.folder / _FORM_FILE
         try:
             data = json.loads(path.read_text())
-            return Form(int(data["nodes"]), bool(data["isolated"]), bool(data.get("ebpf", False)))
+            more = (bool(data.get(name, False)) for name in ("ebpf", "http"))
+            return Form(int(data["nodes"]), bool(data["isolated"]), *more)
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, TypeError) as damage:
@@ -137,18 +149,19 @@ class DevCluster:
         if form.isolated:
             addresses = [isolated_address(node) for node in nodes]
         else:
-            addresses = [f"127.0.0.1:{port}" for port in self._free_ports(form.nodes)]
+            ports = self._free_ports(form.nodes * (2 if form.http else 1))
+            addresses = [f"127.0.0.1:{port}" for port in ports]
         try:
             for node in nodes:
                 (node.folder / "data").mkdir(parents=True, exist_ok=True)
                 node.config.write_text(self._config(node, nodes, addresses, form))
-            data = {"nodes": form.nodes, "isolated": form.isolated, "ebpf": form.ebpf}
-            (self.folder / _FORM_FILE).write_text(json.dumps(data) + "\n")
+            (self.folder / _FORM_FILE).write_text(json.dumps(form._asdict()) + "\n")
         except OSError as failure:
             raise CommandError(f"Can't write to {self.folder}: {failure.strerror}") from failure
         return nodes
 
     def _config(self, node: Node, nodes: list[Node], addresses: list[str], form: Form) -> str:
+        """`addresses`: those of the nodes, then those of their status pages."""
         # An isolated node that is alone has no route to a peer that could tell the interface.
         interface = "eth0" if form.isolated else "lo"
         lines = [
@@ -157,6 +170,10 @@ class DevCluster:
             f"node_id = {_toml(node.name)}",
             f"listen_addr = {_toml(addresses[node.number - 1])}",
             f"data_dir = {_toml(str(node.folder / 'data'))}",
+        ]
+        if form.http:
+            lines += [f"http_addr = {_toml(addresses[form.nodes + node.number - 1])}"]
+        lines += [
             "",
             "[ebpf]",
             f"enabled = {str(form.ebpf).lower()}",
@@ -165,7 +182,7 @@ class DevCluster:
         ]
         if len(nodes) == 1:
             lines += ["", "[cluster]", "bootstrap = true"]
-        for peer, address in zip(nodes, addresses, strict=True):
+        for peer, address in zip(nodes, addresses, strict=False):
             if peer != node:
                 lines += ["", "[[peers]]", f"id = {_toml(peer.name)}"]
                 lines += [f"address = {_toml(address)}"]
@@ -200,10 +217,14 @@ class DevCluster:
                     continue
                 config = dev_process.config_of(pid) if pid else None
                 if config is not None and config.name == "raft.toml":
+                    owner = f"the agent of {config.parent}"
                     hint = f"End it first: raftctl dev down --dir {config.parent.parent}"
+                elif pid:
+                    owner = f"pid {pid}"
+                    hint = f"End the process with pid {pid} first"
                 else:
-                    hint = f"End the process with pid {pid} first" if pid else "End it first"
-                owner = f"the agent of {config.parent}" if config else f"pid {pid}"
+                    owner = f"an agent of {user_name(path.stat().st_uid)}"
+                    hint = "Only that user or root can end it"
                 raise CommandError(f"{path} is in use by {owner}", hint=hint)
 
     def start(self, nodes: list[Node], isolated: bool, options: tuple[str, ...]) -> list[Node]:
@@ -215,6 +236,7 @@ class DevCluster:
                 from raftctl import dev_isolated  # noqa: PLC0415
 
                 command = dev_isolated.inside(dev_isolated.namespace(self.tag, node.name), command)
+            self._log_begins[node.name] = dev_process.log_size(node.log)
             pid = dev_process.spawn(command, node.folder, node.log)
             node.pid_file.write_text(f"{pid}\n")
         return started
@@ -236,8 +258,11 @@ class DevCluster:
             for node in nodes:
                 if node.pid() is None:
                     raise CommandError(
-                        f"{node.name} has ended; the end of {node.log}:\n"
-                        f"{dev_process.last_lines(node.log)}",
+                        f"{node.name} has ended",
+                        hint=f"Its log: {node.log}",
+                        details=dev_process.last_lines(
+                            node.log, self._log_begins.get(node.name, 0)
+                        ),
                     )
             if time.monotonic() > deadline:
                 silent = [n.name for n, s in zip(nodes, statuses, strict=True) if s is None]

@@ -13,6 +13,7 @@ import sys
 
 from raftctl.dev_cluster import Node, isolated_address
 from raftctl.errors import CommandError
+from raftctl.reach import as_root
 
 _BRIDGE = "br0"
 
@@ -24,7 +25,7 @@ def check_possible() -> None:
     if os.geteuid() != 0:
         raise CommandError(
             "--isolated needs root: it makes network namespaces",
-            hint="sudo raftctl dev up --isolated, or leave --isolated out",
+            hint=f"{as_root('raftctl dev up --isolated')}, or leave --isolated out",
         )
     for tool, package in (("ip", "iproute2"), ("nsenter", "util-linux")):
         if shutil.which(tool) is None:

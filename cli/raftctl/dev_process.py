@@ -17,6 +17,8 @@ from pathlib import Path
 from raftctl.errors import CommandError
 
 _POLL_S = 0.02
+_EXEC_POLL_S = 0.001
+_EXEC_PATIENCE_S = 1.0  # kernel threads never have any
 _LOG_TAIL_LINES = 5
 
 
@@ -57,15 +59,27 @@ def spawn(command: Sequence[str], folder: Path, log: Path) -> int:
 def command_line(pid: int) -> list[str]:
     """The process's arguments; empty when it is gone (a zombie is)."""
     if sys.platform == "linux":
-        try:
-            raw = Path(f"/proc/{pid}/cmdline").read_bytes()
-        except OSError:
-            return []
-        return [os.fsdecode(part) for part in raw.split(b"\0")[:-1]]
+        return [os.fsdecode(part) for part in _shown_arguments(pid).split(b"\0")[:-1]]
     listing = subprocess.run(  # noqa: S603
         ["/bin/ps", "-o", "command=", "-p", str(pid)], capture_output=True, text=True, check=False
     )
     return listing.stdout.split()
+
+
+def _shown_arguments(pid: int) -> bytes:
+    """In the middle of execve(2) proc(5) shows no arguments, as for a zombie; Popen returns just
+    then. Waits until they are there, or the process has ended.
+    """
+    deadline = time.monotonic() + _EXEC_PATIENCE_S
+    try:
+        while not (raw := Path(f"/proc/{pid}/cmdline").read_bytes()):
+            state = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0]
+            if state in (b"Z", b"X") or time.monotonic() > deadline:
+                break
+            time.sleep(_EXEC_POLL_S)
+    except OSError:
+        return b""
+    return raw
 
 
 def runs_config(pid: int, config: Path) -> bool:
@@ -168,10 +182,20 @@ def _reap(pid: int) -> None:
         os.waitpid(pid, os.WNOHANG)
 
 
-def last_lines(log: Path) -> str:
-    """The end of an agent's log, for an error message."""
+def log_size(log: Path) -> int:
+    """How many bytes the log of an agent has; 0 when there is none yet."""
     try:
-        lines = log.read_text(errors="replace").splitlines()
+        return log.stat().st_size
     except OSError:
-        return ""
-    return "\n".join(lines[-_LOG_TAIL_LINES:])
+        return 0
+
+
+def last_lines(log: Path, begin: int) -> list[str]:
+    """The end of what an agent has logged since its log had `begin` bytes."""
+    try:
+        with log.open("rb") as file:
+            file.seek(begin)
+            lines = file.read().decode(errors="replace").splitlines()
+    except OSError:
+        return []
+    return lines[-_LOG_TAIL_LINES:]

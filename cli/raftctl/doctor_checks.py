@@ -107,7 +107,7 @@ def agent(context: Context, path: Path) -> Iterator[Finding]:
         return
     if found := reach.denied(path):
         text = f"{found} (server.ipc_group in raft.toml lets a group in)"
-        yield Finding("fail", "socket", text, f"sudo {context.call} doctor")
+        yield Finding("fail", "socket", text, reach.as_root(f"{context.call} doctor"))
         return
     yield Finding("ok", "socket", f"{path}, mode {info.st_mode & 0o777:04o}, owner {info.st_uid}")
     try:
@@ -150,15 +150,16 @@ def _membership(context: Context, status: StatusResult) -> Iterator[Finding]:
 
     if not status.cluster_id:
         text = f"{status.node_id} belongs to no cluster yet"
-        if status.note:
-            text += f": {status.note}"
-        yield Finding("fail", "cluster", text, f"{context.call} status")
+        if status.note:  # says what to do
+            yield Finding("fail", "cluster", f"{text}: {status.note}")
+        else:
+            yield Finding("fail", "cluster", text, f"{context.call} events --limit 20")
+        return
+    if status.removed:
+        yield Finding("fail", "note", status.note)
         return
     if status.note:
-        level = "fail" if status.removed else "warn"
-        yield Finding(level, "note", status.note, f"{context.call} events --limit 20")
-    if status.removed:
-        return
+        yield Finding("warn", "note", status.note, f"{context.call} events --limit 20")
     yield Finding("ok", "cluster", f"{len(status.members)} members, cluster {status.cluster_id}")
     if status.leader:
         yield Finding("ok", "leader", f"{status.leader}, term {status.term}")
@@ -215,11 +216,12 @@ def disk(context: Context, path: Path) -> Iterator[Finding]:
         return
     except OSError as failure:
         text = f"The agent's configuration can't be read: {failure.strerror}"
-        yield Finding("warn", "config", text, f"sudo {context.call} doctor")
+        yield Finding("warn", "config", text, reach.as_root(f"{context.call} doctor"))
         return
     if config is None:
         text = "The agent's configuration can't be seen from here, so its disk was not looked at"
-        yield Finding("warn", "config", text, f"sudo {context.call} doctor" if os.geteuid() else "")
+        fix = reach.as_root(f"{context.call} doctor") if os.geteuid() else ""
+        yield Finding("warn", "config", text, fix)
         return
     for note in config.notes:
         yield Finding("warn", "config", note)

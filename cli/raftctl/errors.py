@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 EXIT_DONE = 0
 EXIT_FAILED = 1
@@ -41,15 +42,23 @@ class CommandError(Exception):
 
     `error` is a sentence for people without a full stop, `code` a stable word (an
     `ErrorCode` of the protocol or one of this module), `hint` what to do next, `leader` a member's
-    name; the last two may be empty.
+    name; the last two may be empty. `details`: lines for people between error and hint.
     """
 
-    def __init__(self, error: str, code: str = FAILED, hint: str = "", leader: str = "") -> None:
+    def __init__(
+        self,
+        error: str,
+        code: str = FAILED,
+        hint: str = "",
+        leader: str = "",
+        details: Sequence[str] = (),
+    ) -> None:
         super().__init__(error)
         self.error = error
         self.code = code
         self.hint = hint
         self.leader = leader
+        self.details = details
 
     @property
     def exit_status(self) -> int:

@@ -15,6 +15,8 @@ from raftctl.errors import CommandError, paste_ready
 from raftctl.options import global_options
 from raftctl.output import ResultNotWrittenError
 
+_SENTENCE = 1000  # longer than any first sentence of a help
+
 
 class RaftCommand(click.Command):
     """A command that takes the global options too, shows examples and ends with the contract's
@@ -91,6 +93,43 @@ class RaftGroup(click.Group):
     def __init__(self, *args: Any, examples: str = "", **more: Any) -> None:
         super().__init__(*args, **more)
         self.examples = examples
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as unknown:
+            if not (meant := self._meant(ctx, args[0])):
+                raise
+            calls = ", ".join(f"{ctx.command_path} {path}" for path in meant)
+            text = f"No such command '{args[0]}'; did you mean: {calls}"
+            raise click.UsageError(text, ctx) from unknown
+
+    def _meant(self, ctx: click.Context, word: str) -> list[str]:
+        """Commands that are written alike, and those of that name in the groups below."""
+        import difflib  # noqa: PLC0415  # not for --help
+
+        names = self.list_commands(ctx)
+        groups = [(name, self.get_command(ctx, name)) for name in names]
+        below = [
+            f"{name} {word}"
+            for name, group in groups
+            if isinstance(group, click.Group) and word in group.list_commands(ctx)
+        ]
+        return difflib.get_close_matches(word, names, n=2) + below
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Whole sentences, on a second line where they need one: click would cut them off."""
+        found = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        with formatter.section("Commands"):
+            formatter.write_dl(
+                [
+                    (name, command.get_short_help_str(_SENTENCE))
+                    for name, command in found
+                    if command
+                ]
+            )
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         format_examples(self.examples, formatter)

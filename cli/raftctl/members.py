@@ -117,6 +117,7 @@ def transfer(name: str) -> None:
     """Hand leadership over to NAME, or to the voter whose log is furthest."""
     context = current()
     request = protocol.LeaderTransfer(id=1, target=name, forward=context.forward)
+    before = context.ask(protocol.Status(id=1), protocol.StatusResult).leader if name else None
     try:
         result = context.write(request, protocol.TransferResult)
     except CommandError as refused:
@@ -125,4 +126,7 @@ def transfer(name: str) -> None:
             refused.error = "There is no other voter to hand over to"
         raise
     out = context.out
-    out.result(f"{out.mark(True)} Leadership handed over to {printable(result.leader)}", result)
+    text = f"Leadership handed over to {result.leader}"
+    if name == before == result.leader:
+        text = f"{name} leads already"
+    out.result(f"{out.mark(True)} {printable(text)}", result)

@@ -133,6 +133,7 @@ class Output:
     def error(self, action: str, failure: CommandError) -> None:
         """Prose on standard error; the error object on standard output in the machine formats."""
         lines = [f"{self.mark(False)} Failed to {action}: {printable(failure.error)}"]
+        lines += [f"    {printable(line)}" for line in failure.details]
         if failure.hint:
             lines.append(f"  Hint: {printable(failure.hint)}")
         self.note("\n".join(lines))

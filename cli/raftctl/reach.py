@@ -3,10 +3,24 @@
 from __future__ import annotations
 
 import os
+import shlex
+import shutil
 import stat
+import sys
 from pathlib import Path
 
 from raftctl.sockets import user_name
+
+# sudoers(5), secure_path: what Debian and others let sudo find programs in.
+_SUDO_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def as_root(call: str) -> str:
+    """`call` ("raftctl …") for root: with the program's place when sudo would not find it."""
+    program = Path(sys.argv[0])
+    if program.name != "raftctl" or shutil.which("raftctl", path=_SUDO_PATH):
+        return f"sudo {call}"
+    return f"sudo {shlex.quote(str(program.absolute()))}{call.removeprefix('raftctl')}"
 
 
 def not_a_socket(path: Path) -> str:
@@ -40,6 +54,6 @@ def denied(path: Path) -> str:
 def denied_hint(call: str) -> str:
     """What may be done about it; `call`: how raftctl is called for this agent."""
     return (
-        f"As its owner or as root: sudo {call} status; or let a group in by server.ipc_group "
+        f"As its owner or as root: {as_root(call)} status; or let a group in by server.ipc_group "
         "in the agent's raft.toml"
     )

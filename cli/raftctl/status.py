@@ -44,7 +44,9 @@ def status_text(result: protocol.StatusResult) -> str:
     ]
     if result.learners:
         lines.append(f"Learners:     {json.dumps(result.learners, ensure_ascii=False)}")
-    lines += [f"Change:       {item.name} is {item.state}" for item in result.members if item.state]
+    if not result.removed:  # what it saw last goes on without it
+        changes = [item for item in result.members if item.state]
+        lines += [f"Change:       {item.name} is {item.state}" for item in changes]
     for name, progress in sorted((result.progress or {}).items()):
         contact = progress.last_contact_ms
         heard = "never heard" if contact is None else f"heard {contact} ms ago"

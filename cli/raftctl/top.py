@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -96,7 +98,7 @@ class _Screen:
         except ImportError as missing:
             raise CommandError(
                 "top draws with the library rich, which is not installed",
-                hint="pip install 'raft-ebpf[tui]', or raftctl -o json top",
+                hint=f"{shlex.quote(sys.executable)} -m pip install rich, or raftctl -o json top",
             ) from missing
         self._context = context
         self._interval_s = interval_s

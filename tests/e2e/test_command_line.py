@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,7 +27,7 @@ def run(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
 @pytest.fixture(scope="module")
 def directory() -> Iterator[Path]:
     home = Path(tempfile.mkdtemp(prefix="raft-dev-"))
-    up = run("dev", "up", "--dir", str(home))
+    up = run("dev", "up", "--http", "--dir", str(home))
     assert up.returncode == 0, up.stderr
     yield home
     down = run("dev", "down", "--dir", str(home))
@@ -149,6 +150,14 @@ def test_a_thousand_clients_put_without_an_error(leader: str) -> None:
     assert (figures["errors"], figures["unknown"]) == (0, 0)
     assert figures["ops_per_s"] > 0
     assert figures["clients"] == 1000
+
+
+def test_up_names_the_leaders_status_page(directory: Path, leader: str) -> None:
+    again = run("-o", "json", "dev", "up", "--dir", str(directory))
+    pages = {row["name"]: row["status_page"] for row in json.loads(again.stdout)["nodes"]}
+    with urllib.request.urlopen(pages[leader], timeout=20) as answer:  # noqa: S310
+        assert answer.status == 200
+    assert f"  See: {pages[leader]}\n" in run("dev", "up", "--dir", str(directory)).stdout
 
 
 def test_up_on_a_running_directory_changes_nothing(directory: Path, leader: str) -> None:

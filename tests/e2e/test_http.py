@@ -102,7 +102,7 @@ def test_a_node_that_belongs_to_no_cluster_is_alive_and_says_what_it_waits_for()
         wait_for("an answer", lambda: get("node-02", "/healthz")[0] or None)
         status, text = get("node-02", "/readyz")
         assert status == 503
-        assert "raftctl join node-02" in text
+        assert "raftctl --node MEMBER join node-02" in text
         assert metric("node-02", "raft_leader_known") == 0
 
 

@@ -72,6 +72,26 @@ def test_the_line_is_found_in_every_style_of_toml(file: Path, text: str, line: i
     assert refusal(file, text) == f"raft.toml:{line}: server.colour is no key; {SERVER_KEYS}"
 
 
+@pytest.mark.parametrize(
+    ("key", "given", "proposed"),
+    [
+        ("listen_addr", "10.0.0.1", "10.0.0.1:5555"),
+        ("listen_addr", "5556", "127.0.0.1:5556"),
+        ("listen_addr", "10.0.0.1:", "10.0.0.1:5555"),
+        ("listen_addr", ":5556", "0.0.0.0:5556"),
+        ("http_addr", "localhost", "localhost:9555"),
+        ("http_addr", "9555", "127.0.0.1:9555"),
+    ],
+)
+def test_half_an_address_is_answered_with_a_whole_one(
+    file: Path, key: str, given: str, proposed: str
+) -> None:
+    text = f'[server]\nnode_id = "a"\ndata_dir = "/d"\n{key} = "{given}"\n'
+    assert f'"{proposed}"' in refusal(file, text)
+    file.write_text(text.replace(f'"{given}"', f'"{proposed}"'))
+    assert getattr(load(file, environ={}).server, key) == proposed
+
+
 def test_a_key_in_the_wrong_place_is_told_its_section(file: Path) -> None:
     text = 'log_level = "info"\n' + SERVER + "[cluster]\nheartbeat_interval_ms = 5\n"
     assert refusal(file, text).splitlines() == [

@@ -59,6 +59,10 @@ def test_a_lock_names_versions_and_hashes_and_no_machine(lock: Path) -> None:
     ("lock", "requirements"),
     [
         ("runtime", PROJECT["dependencies"]),
+        (
+            "demo",
+            PROJECT["dependencies"] + PROJECT["optional-dependencies"]["tui"],
+        ),
         ("dev", PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dev"]),
         ("bench", PROJECT["dependencies"] + PROJECT["optional-dependencies"]["bench"]),
     ],
@@ -67,6 +71,12 @@ def test_a_lock_satisfies_the_ranges_of_the_project(lock: str, requirements: lis
     locked = pins(ROOT / "requirements" / f"{lock}.txt")
     for requirement in map(Requirement, requirements):
         assert requirement.specifier.contains(locked[canonicalize_name(requirement.name)])
+
+
+def test_what_the_demo_installs_is_enough_for_every_command() -> None:
+    runtime, demo = (pins(ROOT / "requirements" / f"{name}.txt") for name in ("runtime", "demo"))
+    assert runtime.items() <= demo.items()
+    assert "rich" in demo
 
 
 def test_the_locks_agree_with_each_other() -> None:

@@ -88,7 +88,7 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
         Key(
             "Where `/metrics`, `/healthz`, `/readyz` and the status page are served, to everybody "
             "who can reach it: `127.0.0.1:9555` keeps it on this machine.",
-            values.listen_address,
+            values.http_address,
             "off",
         ),
     ] = None

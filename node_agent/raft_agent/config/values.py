@@ -28,14 +28,20 @@ _HOST_NAME = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9_-]{1,
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
-def split_address(address: str) -> tuple[str, int]:
-    """ "host:port" or "[IPv6]:port" as host (without brackets) and port.
+def split_address(address: str, usual_port: int = 5555) -> tuple[str, int]:
+    """ "host:port" or "[IPv6]:port" as host (without brackets) and port. `usual_port`: proposed
+    where there is none.
 
     Raises ValueError when it is neither.
     """
     host, colon, port = address.rpartition(":")
+    if not colon and port.isascii() and port.isdecimal():
+        raise ValueError(
+            f'must be "host:port", but "{address}" has no host: try "127.0.0.1:{address}"'
+        )
     if not colon or not port:
-        raise ValueError(f'must be "host:port", but "{address}" has no port: try "{address}:5555"')
+        proposal = f"{host or port}:{usual_port}"
+        raise ValueError(f'must be "host:port", but "{address}" has no port: try "{proposal}"')
     if not port.isascii() or not port.isdecimal() or not 1 <= int(port) <= 65535:
         raise ValueError(f'must end in a port from 1 to 65535, but in "{address}" it is "{port}"')
     if host.startswith("[") and host.endswith("]"):
@@ -114,6 +120,10 @@ def _numbers(host: str) -> set[str]:
 
 def listen_address(value: str) -> str:
     return join_address(*split_address(value))
+
+
+def http_address(value: str) -> str:
+    return join_address(*split_address(value, usual_port=9555))
 
 
 def dial_address(value: str) -> str:

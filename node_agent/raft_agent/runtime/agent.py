@@ -53,7 +53,7 @@ from raft_agent.runtime.readings import Readings
 from raft_agent.runtime.refusals import failure_of, why_not_leading
 from raft_agent.runtime.restoring import Restorer, restore
 from raft_agent.runtime.snapshotter import Snapshotter
-from raft_agent.runtime.views import Views
+from raft_agent.runtime.views import Views, members_line
 from raft_agent.runtime.word import Word
 from raft_agent.storage.store import StorageFailure, Store
 from raft_agent.transport.transport import PeerTarget, Transport, TransportHandlers
@@ -311,9 +311,8 @@ class Agent:
         if self._applicant is not None:
             self._views.note = f"asks {', '.join(self._config.cluster.join)} to be added"
             return
-        reason = (
-            f"at a member run: raftctl join {self.node_name} {self._config.advertise_address()}"
-        )
+        address = self._config.advertise_address()
+        reason = f"at a member run: raftctl --node MEMBER join {self.node_name} {address}"
         self._views.note = f"waiting to be joined: {reason}"
         self._event("waits_to_be_joined", reason=reason)
 
@@ -399,8 +398,8 @@ class Agent:
         self._views.note = ""
         self._set_peers(change.configuration)
         if change.index > 1:
-            names = ", ".join(sorted(m.name for m in change.configuration.members))
-            self._event("configuration_in_force", members=names)
+            line = members_line(change.configuration)
+            self._event("configuration_in_force", members=line)
 
     def on_note(self, note: Note) -> None:
         if note.kind == "bootstrap_waits":

@@ -131,7 +131,8 @@ class Views:
         if state.was_removed:
             return (
                 "this node was removed from the cluster; to bring it back stop it, empty its data "
-                "directory, start it and run raftctl join at a member"
+                f"directory, start it, and at a member: raftctl --node MEMBER join {self._name} "
+                "ADDRESS"
             )
         if state.installing:
             return "is taking over a snapshot"
@@ -220,6 +221,23 @@ def _member_state(configuration: Configuration, member_id: int) -> str:
         return "joining"
     staying = member_id in configuration.voters or member_id in configuration.learners
     return "" if staying else "leaving"
+
+
+def members_line(configuration: Configuration) -> str:
+    """ "node-01, node-02 (leaving), node-03 (learner, joining)"."""
+    shown = (
+        member.name + (f" ({remark})" if (remark := _remark(configuration, member.id)) else "")
+        for member in configuration.members
+    )
+    return ", ".join(sorted(shown))
+
+
+def _remark(configuration: Configuration, member_id: int) -> str:
+    state = _member_state(configuration, member_id)
+    if member_id in configuration.learners:
+        return f"learner, {state}" if state else "learner"
+    outgoing = configuration.voters_outgoing
+    return "becoming a voter" if outgoing and member_id not in outgoing else state
 
 
 def _contact_ms(progress: Progress) -> int:

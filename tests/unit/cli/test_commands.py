@@ -176,6 +176,8 @@ def test_members_health_and_transfer(served: Served, at: tuple[str, str]) -> Non
     assert (lost.returncode, json_of(lost)["quorum"]) == (6, False)
     done = raftctl(*at, "leader", "transfer")
     assert done.stdout.decode() == "✓ Leadership handed over to node-01\n"
+    again = raftctl(*at, "leader", "transfer", "node-01")
+    assert again.stdout.decode() == "✓ node-01 leads already\n"
     assert raftctl(*at, "leader", "transfer", "nobody").returncode == 1
 
 
@@ -408,9 +410,11 @@ def test_doctor_does_not_blame_a_quorum_that_a_node_is_no_part_of(
     served.host.fresh_note = "waiting to be joined"
     checks = findings(at)
     assert checks["cluster"]["level"] == "fail"
+    assert checks["cluster"]["fix"] == ""  # what it waits for says what to do
     assert "quorum" not in checks
     served.host.fresh_note, served.host.member_note = "", "this node was removed from the cluster"
     served.host.was_removed = True
     checks = findings(at)
     assert (checks["note"]["level"], checks["note"]["text"]) == ("fail", served.host.member_note)
+    assert checks["note"]["fix"] == ""
     assert not checks.keys() & {"quorum", "leader", "voters"}

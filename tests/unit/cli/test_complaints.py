@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 import socket
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
+from raftctl import reach
 from raftctl.errors import paste_ready
 from raftctl.main import cli
 from tests.unit.cli.served import (
@@ -237,6 +240,23 @@ def test_who_may_not_open_a_socket_learns_who_may(served: Served, at: tuple[str,
     assert "mode 0000" in text
     assert "server.ipc_group" in text
     assert "Is it running" not in text
+
+
+@pytest.mark.parametrize(
+    ("program", "at_hand", "shown"),
+    [
+        ("/srv/raft/.venv/bin/raftctl", None, "sudo /srv/raft/.venv/bin/raftctl --node n status"),
+        ("/srv/my raft/raftctl", None, "sudo '/srv/my raft/raftctl' --node n status"),
+        ("/usr/bin/raftctl", "/usr/bin/raftctl", "sudo raftctl --node n status"),
+        ("/usr/lib/python3/raftctl/main.py", None, "sudo raftctl --node n status"),
+    ],
+)
+def test_sudo_is_told_where_raftctl_is_when_it_does_not_look_there(
+    program: str, at_hand: str | None, shown: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", [program])
+    monkeypatch.setattr(shutil, "which", lambda *_name, **_path: at_hand)
+    assert reach.as_root("raftctl --node n status") == shown
 
 
 def test_doctor_finds_a_socket_that_may_not_be_opened(served: Served, at: tuple[str, str]) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -39,7 +40,8 @@ def test_the_agent_accepts_the_written_configurations(
     tmp_path: Path, count: int, isolated: bool
 ) -> None:
     cluster = DevCluster(tmp_path / 'a "dir"')
-    nodes = cluster.write_files(Form(count, isolated, ebpf=isolated))
+    form = Form(count, isolated, ebpf=isolated, http=not isolated)
+    nodes = cluster.write_files(form)
     configs = [load(node.config, environ={}) for node in nodes]
     assert [config.server.node_id for config in configs] == [node.name for node in nodes]
     assert len({config.server.listen_addr for config in configs}) == count
@@ -53,7 +55,28 @@ def test_the_agent_accepts_the_written_configurations(
         assert config.cluster.bootstrap == (count == 1)
         assert config.ebpf.enabled == isolated
         assert config.ebpf.interface == ("eth0" if isolated else "lo")
-    assert cluster.form() == Form(count, isolated, ebpf=isolated)
+        page = None if isolated else f"http://{config.server.http_addr}/"
+        assert node.status_page() == page
+    if not isolated:
+        ports = {c.server.listen_addr for c in configs} | {c.server.http_addr for c in configs}
+        assert len(ports) == 2 * count
+    assert cluster.form() == form
+
+
+def test_a_directory_of_an_older_version_has_no_status_pages(tmp_path: Path) -> None:
+    (tmp_path / "dev.json").write_text('{"nodes": 3, "isolated": false}')
+    assert DevCluster(tmp_path).form() == Form(3)
+
+
+def test_status_pages_are_not_added_to_a_cluster_that_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sockets, "_PLACES", ((tmp_path, "raft-", ".sock"),))
+    DevCluster(tmp_path).write_files(Form(1))
+    done = CliRunner().invoke(cli, ["dev", "up", "--http", "--dir", str(tmp_path)])
+    assert done.exit_code == 1
+    assert "without status pages" in done.stderr
+    assert "give every node an http_addr" in done.stderr
 
 
 def test_a_directory_without_a_cluster_has_no_form_and_a_damaged_one_says_so(
@@ -104,6 +127,19 @@ def test_a_process_is_recognised_by_its_configuration(tmp_path: Path) -> None:
     finally:
         assert dev_process.end({"n": (pid, config)}, 20) == []
     assert not dev_process.runs_config(pid, config)
+
+
+def test_a_process_is_recognised_from_its_start_on(tmp_path: Path) -> None:
+    """Else dev up takes it for one that has ended."""
+    config = tmp_path / "raft.toml"
+    command = [sys.executable, "-c", SLEEPER, "--config", str(config)]
+    seen = []
+    for _ in range(20):
+        pid = dev_process.spawn(command, tmp_path, tmp_path / "log")
+        seen.append(dev_process.runs_config(pid, config))
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    assert all(seen)
 
 
 def test_a_process_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
@@ -166,6 +202,42 @@ def test_a_refused_dev_leaves_no_directory_behind(
     assert done.exit_code == 1
     assert "raft-node-02.sock is in use" in done.stderr
     assert not (tmp_path / "new").exists()
+
+
+def test_a_socket_of_another_user_is_refused_with_the_users_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sockets, "_PLACES", ((tmp_path, "raft-", ".sock"),))
+    monkeypatch.setattr(dev_process, "listener_pid", lambda _path: 0)
+    path = tmp_path / "raft-node-01.sock"
+    path.touch()
+    done = CliRunner().invoke(cli, ["dev", "up", "--dir", str(tmp_path / "new")])
+    assert done.exit_code == 1
+    assert f"{path} is in use by an agent of {sockets.user_name(os.getuid())}\n" in done.stderr
+    assert "pid 0" not in done.stderr
+
+
+def test_an_agent_that_ends_at_once_is_reported_with_what_it_said_this_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sockets, "_PLACES", ((tmp_path, "raft-", ".sock"),))
+    script = "print('the configuration is refused'); print('raft.toml:3: no such key')"
+
+    def command(config: Path) -> list[str]:
+        return [sys.executable, "-c", script, "--config", str(config)]
+
+    monkeypatch.setattr(dev_process, "agent_command", command)
+    log = tmp_path / "dev" / "node-01" / "agent.log"
+    log.parent.mkdir(parents=True)
+    log.write_text("of an earlier run\n")
+    done = CliRunner().invoke(cli, ["dev", "up", "--nodes", "1", "--dir", str(tmp_path / "dev")])
+    assert done.exit_code == 1
+    assert done.stderr.splitlines()[1:] == [
+        "✗ Failed to start the cluster: node-01 has ended",
+        "    the configuration is refused",
+        "    raft.toml:3: no such key",
+        f"  Hint: Its log: {log}",
+    ]
 
 
 def test_ending_what_is_no_cluster_leaves_nothing_in_the_directory(tmp_path: Path) -> None:

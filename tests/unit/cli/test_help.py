@@ -63,6 +63,18 @@ def test_every_help_shows_an_example_that_names_the_command(path: tuple[str, ...
     assert command.get_short_help_str(100)
 
 
+@pytest.mark.parametrize(
+    "path",
+    [path for path, command in ALL.items() if isinstance(command, click.Group)],
+    ids=" ".join,
+)
+def test_no_line_of_a_list_of_commands_is_cut_off(path: tuple[str, ...]) -> None:
+    done = CliRunner().invoke(cli, [*path, "--help"], terminal_width=80)
+    listed = done.output.partition("\nCommands:\n")[2].partition("\nExamples:\n")[0]
+    assert listed
+    assert "..." not in listed
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_table_of_commands_says_what_the_commands_say(name: str) -> None:
     line = COMMANDS[name][2]
@@ -95,6 +107,7 @@ def test_what_comes_later_says_so_and_fails(arguments: str) -> None:
         "bench put --key-size 8",
         "bench put --clients 1 --processes 2",
         "dev up --nodes 0",
+        "dev up --isolated --http",
         "completion tcsh",
     ],
 )
@@ -102,6 +115,30 @@ def test_wrong_usage_has_exit_status_2(arguments: str) -> None:
     words = ["" if word == "''" else word for word in arguments.split()]
     done = CliRunner().invoke(cli, words)
     assert (done.exit_code, done.stdout) == (2, "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "meant"),
+    [
+        ("stauts", "raftctl status"),
+        ("propose gte k", "raftctl propose get"),
+        ("get k", "raftctl propose get"),
+        ("transfer", "raftctl leader transfer"),
+    ],
+)
+def test_a_command_that_does_not_exist_leads_to_the_one_that_was_meant(
+    arguments: str, meant: str
+) -> None:
+    done = CliRunner().invoke(cli, arguments.split(), prog_name="raftctl")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert meant in done.stderr.partition("did you mean")[2]
+
+
+def test_a_command_that_is_like_no_other_is_refused_without_a_guess() -> None:
+    done = CliRunner().invoke(cli, ["xyzzy"], prog_name="raftctl")
+    assert done.exit_code == 2
+    assert "No such command 'xyzzy'" in done.stderr
+    assert "did you mean" not in done.stderr
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

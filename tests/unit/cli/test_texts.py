@@ -86,6 +86,12 @@ def test_status_names_who_joins_and_who_leaves() -> None:
     assert "Change:       node-03 is leaving\nChange:       node-04 is joining\n" in after
 
 
+def test_a_removed_node_is_not_leaving_any_more() -> None:
+    members = [protocol.MemberInfo("node-01", "a1", "a:1", "voter", "leaving")]
+    removed = msgspec.structs.replace(STATUS, members=members, removed=True, note="was removed")
+    assert "Change:" not in status_text(removed)
+
+
 def test_status_has_the_contracts_fields() -> None:
     data = status_data(STATUS)
     assert set(data) == {

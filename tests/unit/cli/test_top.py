@@ -91,7 +91,8 @@ def test_without_rich_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setitem(sys.modules, "rich", None)
     done = CliRunner().invoke(cli, ["--socket", "/nowhere", "top"])
     assert done.exit_code == 1
-    assert "pip install 'raft-ebpf[tui]'" in done.stderr
+    # The program's own interpreter: another pip would install it where it is not looked for.
+    assert f"{sys.executable} -m pip install rich" in done.stderr
 
 
 def test_without_an_agent_it_fails_like_every_command() -> None:
