@@ -14,6 +14,8 @@ from typing import TypeAlias
 
 import msgspec
 
+from raft_agent.machine.transactions import Compare, Operation
+
 TIME = struct.Struct("<Q")
 LENGTH = struct.Struct("<I")
 
@@ -46,7 +48,64 @@ class SendMessage(
     node: str
 
 
-StateCommand: TypeAlias = Put | Delete | SendMessage
+class PutLeased(
+    msgspec.Struct, frozen=True, array_like=True, tag=10, forbid_unknown_fields=True, gc=False
+):
+    """Set a key that ends with the lease `lease`; the rest as for Put."""
+
+    key: str
+    value: bytes
+    if_revision: int
+    lease: int
+
+
+class GrantLease(
+    msgspec.Struct, frozen=True, array_like=True, tag=11, forbid_unknown_fields=True, gc=False
+):
+    """Begin a lease that ends when it is not kept alive for `ttl_ms`."""
+
+    ttl_ms: int
+
+
+class RevokeLease(
+    msgspec.Struct, frozen=True, array_like=True, tag=12, forbid_unknown_fields=True, gc=False
+):
+    """End a lease now, and its keys with it."""
+
+    lease: int
+
+
+class Transact(
+    msgspec.Struct, frozen=True, array_like=True, tag=13, forbid_unknown_fields=True, gc=False
+):
+    """Do `then` when all `compares` hold, else `otherwise`; all of it, or nothing."""
+
+    compares: list[Compare]
+    then: list[Operation]
+    otherwise: list[Operation]
+
+
+StateCommand: TypeAlias = (
+    Put | Delete | SendMessage | PutLeased | GrantLease | RevokeLease | Transact
+)
+
+
+class KeepLease(
+    msgspec.Struct, frozen=True, array_like=True, tag=14, forbid_unknown_fields=True, gc=False
+):
+    """Give a lease all of its time again."""
+
+    lease: int
+
+
+class ExpireLease(
+    msgspec.Struct, frozen=True, array_like=True, tag=15, forbid_unknown_fields=True, gc=False
+):
+    """End a lease, and its keys with it, unless it was renewed behind the log index
+    `renewed_index`."""
+
+    lease: int
+    renewed_index: int
 
 
 class OpenSession(
@@ -108,9 +167,9 @@ class SetSetting(
 
 
 Command: TypeAlias = (
-    Put
-    | Delete
-    | SendMessage
+    StateCommand
+    | KeepLease
+    | ExpireLease
     | OpenSession
     | KeepSession
     | CloseSession

@@ -19,18 +19,25 @@ from raft_agent.machine.commands import (
     TIME,
     CloseSession,
     Delete,
+    ExpireLease,
+    GrantLease,
     InSession,
+    KeepLease,
     KeepSession,
     Once,
     OpenSession,
     Put,
+    PutLeased,
+    RevokeLease,
     SendMessage,
     SetSetting,
     StateCommand,
+    Transact,
     decode_command,
 )
 from raft_agent.machine.entry import Entry
 from raft_agent.machine.index import KeyIndex
+from raft_agent.machine.leases import Leases, expire, grant, keep, put_leased, revoke
 from raft_agent.machine.recent import History, MessageLog
 from raft_agent.machine.results import (
     BadCommand,
@@ -43,7 +50,15 @@ from raft_agent.machine.results import (
 )
 from raft_agent.machine.sessions import OneShots, Sessions
 from raft_agent.machine.settings import SharedSettings, problem_with
-from raft_agent.machine.snapshot import Header, Reader, SnapshotView, encode_block
+from raft_agent.machine.snapshot import (
+    FIRST_VERSION,
+    VERSION,
+    Header,
+    Reader,
+    SnapshotView,
+    encode_block,
+)
+from raft_agent.machine.transactions import Transaction
 from raft_agent.machine.watches import KeyChange, Message, WatchRegistry
 
 # Inside the class `list` is the method, so its types need names from outside.
@@ -69,12 +84,25 @@ _STATE = (
     "settings",
     "_entries",
     "_index",
+    "leases",
+    "_version",
     "_message_log",
     "_history",
     "_sessions",
     "_one_shots",
     "_views",
 )
+
+
+# Commands that plain puts are not, in a table of their own.
+_LATER_COMMANDS: dict[type, Callable[[Machine, Any, int], StateResult]] = {
+    PutLeased: put_leased,
+    GrantLease: lambda machine, command, index: grant(machine, command.ttl_ms, index),
+    RevokeLease: lambda machine, command, index: revoke(machine, command.lease, index),
+    Transact: lambda machine, command, index: Transaction(machine, index).apply(
+        command.compares, command.then, command.otherwise
+    ),
+}
 
 
 class MachineError(RuntimeError):
@@ -94,6 +122,9 @@ class Machine:
         self.watches = WatchRegistry()
         self._entries: dict[str, Entry] = {}
         self._index = KeyIndex()
+        self.leases = Leases()
+        # Of snapshots: the lowest that can hold all that was applied.
+        self._version = FIRST_VERSION
         self._message_log = MessageLog(messages_keep)
         self._history = History(history_keep)
         self._sessions = Sessions()
@@ -108,6 +139,11 @@ class Machine:
             KeepSession: lambda command, _: self._sessions.keep(command.session, self.time_ms),
             CloseSession: lambda command, _: self._sessions.close(command.session, self.time_ms),
             SetSetting: self._set,
+            KeepLease: lambda command, index: keep(self, command.lease, index),
+            ExpireLease: lambda command, index: expire(
+                self, command.lease, command.renewed_index, index
+            ),
+            **dict.fromkeys((PutLeased, GrantLease, RevokeLease, Transact), self._apply_to_state),
         }
 
     def apply(self, batch: Batch) -> list[CommandResult] | None:
@@ -184,7 +220,10 @@ class Machine:
             return self._put(command, index)  # type: ignore[arg-type]
         if kind is Delete:
             return self._delete(command, index)  # type: ignore[arg-type]
-        return self._send(command, index)  # type: ignore[arg-type]
+        if kind is SendMessage:
+            return self._send(command, index)  # type: ignore[arg-type]
+        self._version = VERSION
+        return _LATER_COMMANDS[kind](self, command, index)
 
     def _set(self, command: SetSetting, _index: int) -> CommandResult:
         name, value = command.name, command.value
@@ -213,6 +252,8 @@ class Machine:
         else:
             # The old key object lives on in dict and index; a second copy would cost memory.
             key = old.key
+            if self.leases.lease_of:
+                self.leases.detach(key)
             self._entries[key] = Entry(
                 key, command.value, revision, old.create_revision, old.version + 1
             )
@@ -235,11 +276,39 @@ class Machine:
         self.revision += 1
         del self._entries[key]
         self._index.remove(key)
+        if self.leases.lease_of:
+            self.leases.detach(key)
         change = KeyChange(old.key, None, self.revision, index)
         self._history.append(change)
         if self.watches.watches_keys:
             self.watches.key_changed(change)
         return WriteDone(self.revision, 1)
+
+    def change(
+        self, key: str, value: bytes | None, *, revision: int, index: int, lease: int
+    ) -> None:
+        """One change of a command that may make several (see `Store`)."""
+        old = self._entries.get(key)
+        if self._views:
+            self._remember(key, old)
+        self.revision = revision
+        if old is not None:
+            key = old.key
+            self.leases.detach(key)
+        if value is None:
+            del self._entries[key]
+            self._index.remove(key)
+        elif old is None:
+            self._index.add(key)
+            self._entries[key] = Entry(key, value, revision, revision, 1)
+        else:
+            self._entries[key] = Entry(key, value, revision, old.create_revision, old.version + 1)
+        if value is not None and lease:
+            self.leases.attach(key, lease)
+        change = KeyChange(key, value, revision, index, lease)
+        self._history.append(change)
+        if self.watches.watches_keys:
+            self.watches.key_changed(change)
 
     def _remember(self, key: str, old: Entry | None) -> None:
         for view in self._views:
@@ -309,6 +378,10 @@ class Machine:
         """How many sessions there are, those included that expired just now."""
         return len(self._sessions)
 
+    def lease_of(self, key: str) -> int:
+        """The lease that the key ends with, or 0."""
+        return self.leases.lease_of.get(key, 0)
+
     def one_shot_count(self) -> int:
         """How many one-shot commands are remembered."""
         return len(self._one_shots)
@@ -333,6 +406,7 @@ class Machine:
             settings={
                 name: getattr(self.settings, name) for name in self.settings.__struct_fields__
             },
+            version=self._version,
         )
         return SnapshotView(
             header,
@@ -342,6 +416,7 @@ class Machine:
             history=self._history.frozen(),
             sessions=self._sessions.frozen(),
             one_shots=self._one_shots.frozen(),
+            leases=self.leases.frozen(),
             views=self._views,
         )
 
@@ -358,6 +433,7 @@ class Machine:
         machine.last_applied_term = header.last_applied_term
         machine.revision = header.revision
         machine.time_ms = header.time_ms
+        machine._version = header.version
         machine._message_log = MessageLog(
             machine.settings.messages_keep, dropped_before=header.messages_dropped
         )
@@ -371,6 +447,7 @@ class Machine:
             history=machine._history,
             sessions=machine._sessions,
             one_shots=machine._one_shots,
+            leases=machine.leases,
         )
         machine._history.set_keep(machine.settings.history_keep)
         return machine
