@@ -12,7 +12,14 @@ from raft_agent.api.answers import (
 from raft_agent.api.protocol import ErrorCode
 
 # The answer to a write that was sent before, too: it would have been the same each time.
-_CERTAIN = frozenset({ErrorCode.CONFLICT, ErrorCode.BAD_REQUEST, ErrorCode.TOO_LARGE})
+_CERTAIN = frozenset(
+    {
+        ErrorCode.CONFLICT,
+        ErrorCode.BAD_REQUEST,
+        ErrorCode.TOO_LARGE,
+        ErrorCode.LEASE_NOT_FOUND,
+    }
+)
 # The machine has spoken of this copy; it can't tell any more what became of an earlier one.
 WRONG_TIME = frozenset({ErrorCode.TOO_LATE, ErrorCode.BAD_DEADLINE})
 _GONE = WRONG_TIME | {ErrorCode.SESSION_EXPIRED}
@@ -21,7 +28,12 @@ _PASSING = frozenset({ErrorCode.NO_LEADER, ErrorCode.NOT_LEADER, ErrorCode.BUSY}
 # Nothing has happened, and this agent will not serve it soon.
 _ELSEWHERE = frozenset({ErrorCode.SHUTTING_DOWN, ErrorCode.REMOVED, ErrorCode.STORAGE_FAILED})
 # Asking twice for these does no harm.
-_REPEATABLE = (protocol.OpenSession, protocol.KeepSession, protocol.CloseSession)
+_REPEATABLE = (
+    protocol.OpenSession,
+    protocol.KeepSession,
+    protocol.CloseSession,
+    protocol.LeaseKeepalive,
+)
 
 
 class Attempts:

@@ -15,24 +15,33 @@ from raft_agent.api.protocol import Error, ErrorCode
 from raft_agent.machine.commands import (
     CloseSession,
     Delete,
+    GrantLease,
     InSession,
+    KeepLease,
     KeepSession,
     Once,
     OpenSession,
     Put,
+    PutLeased,
+    RevokeLease,
     SendMessage,
     SetSetting,
     StateCommand,
+    Transact,
     encode_command,
 )
 from raft_agent.machine.results import (
+    LeaseGranted,
+    LeaseKept,
     Repeated,
     SessionClosed,
     SessionKept,
     SessionOpened,
     SettingDone,
+    TransactionDone,
     WriteDone,
 )
+from raft_agent.machine.transactions import read_bytes
 
 _REPLY_DECODER = msgspec.msgpack.Decoder(protocol.Reply)
 
@@ -46,6 +55,10 @@ class ChangeHandlers:
             protocol.Send: self._send,
             protocol.Put: self._put,
             protocol.Delete: self._delete,
+            protocol.Txn: self._txn,
+            protocol.LeaseGrant: self._lease,
+            protocol.LeaseKeepalive: self._lease,
+            protocol.LeaseRevoke: self._lease,
             protocol.OpenSession: self._session,
             protocol.KeepSession: self._session,
             protocol.CloseSession: self._session,
@@ -68,7 +81,9 @@ class ChangeHandlers:
         if problem is not None:
             caller.fail(request.id, problem)
         elif self._host.is_leader():
-            command = Put(request.key, request.value, request.if_revision)
+            command: Put | PutLeased = Put(request.key, request.value, request.if_revision)
+            if request.lease:
+                command = PutLeased(request.key, request.value, request.if_revision, request.lease)
             self._propose(caller, request, _encoded(command, request.once))
         else:
             self._not_leader(caller, request, forward=request.forward)
@@ -96,6 +111,32 @@ class ChangeHandlers:
         else:
             named = msgspec.structs.replace(request, node=node)
             self._not_leader(caller, named, forward=request.forward)
+
+    def _txn(self, caller: Caller, request: protocol.Txn) -> None:
+        problem = problems.transaction_problem(request)
+        if problem is not None:
+            caller.fail(request.id, problem)
+        elif self._host.is_leader():
+            command = Transact(request.compares, request.then, request.otherwise)
+            self._propose(caller, request, _encoded(command, request.once))
+        else:
+            self._not_leader(caller, request, forward=request.forward)
+
+    def _lease(
+        self,
+        caller: Caller,
+        request: protocol.LeaseGrant | protocol.LeaseKeepalive | protocol.LeaseRevoke,
+    ) -> None:
+        if not self._host.is_leader():
+            self._not_leader(caller, request, forward=request.forward)
+        elif isinstance(request, protocol.LeaseGrant):
+            command = _encoded(GrantLease(request.ttl_ms), request.once)
+            self._propose(caller, request, command)
+        elif isinstance(request, protocol.LeaseRevoke):
+            command = _encoded(RevokeLease(request.lease), request.once)
+            self._propose(caller, request, command)
+        else:
+            self._propose(caller, request, encode_command(KeepLease(request.lease)))
 
     def _session(
         self,
@@ -136,6 +177,10 @@ class ChangeHandlers:
                 request.id,
                 protocol.WriteResult(outcome.index, outcome.term, result.revision, result.deleted),
             )
+        elif isinstance(result, TransactionDone):
+            caller.reply(request.id, _txn_result(outcome, result), read_bytes(result))
+        elif isinstance(result, LeaseGranted | LeaseKept):
+            caller.reply(request.id, protocol.LeaseResult(result.lease, result.ttl_ms))
         elif isinstance(result, SettingDone):
             caller.reply(
                 request.id, protocol.WriteResult(outcome.index, outcome.term, result.revision)
@@ -221,6 +266,28 @@ class ChangeHandlers:
                 caller.reply(request.id, result, len(outcome))
 
         self._host.forward(request, done)
+
+
+def _txn_result(outcome: Applied, done: TransactionDone) -> protocol.TxnResult:
+    results = [
+        protocol.OperationResult(
+            item.deleted,
+            item.more,
+            [
+                protocol.KeyValue(
+                    key.key,
+                    key.value,
+                    key.revision,
+                    key.create_revision,
+                    key.version,
+                    lease=key.lease,
+                )
+                for key in item.keys
+            ],
+        )
+        for item in done.results
+    ]
+    return protocol.TxnResult(outcome.index, outcome.term, done.revision, done.succeeded, results)
 
 
 def _encoded(command: StateCommand, once: protocol.Once) -> bytes:

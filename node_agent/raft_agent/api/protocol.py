@@ -24,12 +24,16 @@ from raft_agent.api.results import (
     HealthResult,
     KeyEvent,
     KeyValue,
+    LeaseInfo,
+    LeaseListResult,
+    LeaseResult,
     ListResult,
     MemberInfo,
     MemberListResult,
     MembershipResult,
     MessageItem,
     MessagesResult,
+    OperationResult,
     ProgressInfo,
     SessionResult,
     SettingInfo,
@@ -37,8 +41,21 @@ from raft_agent.api.results import (
     StatusResult,
     StreamStarted,
     TransferResult,
+    TxnResult,
     WriteResult,
     voter_warnings,
+)
+from raft_agent.machine.transactions import (
+    Compare,
+    DeleteKey,
+    DeletePrefix,
+    GetKey,
+    ListKeys,
+    Operation,
+    PutKey,
+    Relation,
+    Target,
+    TransactionError,
 )
 
 __all__ = [
@@ -60,8 +77,11 @@ __all__ = [
     "Cancel",
     "ChallengeResult",
     "CloseSession",
+    "Compare",
     "Consistency",
     "Delete",
+    "DeleteKey",
+    "DeletePrefix",
     "EbpfStatus",
     "Error",
     "ErrorCode",
@@ -69,6 +89,7 @@ __all__ = [
     "Events",
     "EventsResult",
     "Get",
+    "GetKey",
     "Health",
     "HealthMember",
     "HealthResult",
@@ -79,9 +100,18 @@ __all__ = [
     "KeyEvent",
     "KeyValue",
     "LeaderTransfer",
+    "LeaseGrant",
+    "LeaseInfo",
+    "LeaseKeepalive",
+    "LeaseList",
+    "LeaseListResult",
+    "LeaseResult",
+    "LeaseRevoke",
+    "LeaseShow",
     "Leave",
     "Limit",
     "List",
+    "ListKeys",
     "ListResult",
     "LogIndex",
     "MemberInfo",
@@ -99,8 +129,12 @@ __all__ = [
     "OneShot",
     "OneShotId",
     "OpenSession",
+    "Operation",
+    "OperationResult",
     "ProgressInfo",
     "Put",
+    "PutKey",
+    "Relation",
     "Reply",
     "Request",
     "RequestId",
@@ -115,7 +149,11 @@ __all__ = [
     "Status",
     "StatusResult",
     "StreamStarted",
+    "Target",
+    "TransactionError",
     "TransferResult",
+    "Txn",
+    "TxnResult",
     "WatchKeys",
     "WatchMessages",
     "WriteResult",
@@ -169,6 +207,7 @@ class ErrorCode(enum.StrEnum):
     QUORUM_AT_RISK = "quorum_at_risk"
     REMOVED = "removed"
     REFUSED = "refused"
+    LEASE_NOT_FOUND = "lease_not_found"
 
 
 class Consistency(enum.StrEnum):
@@ -237,13 +276,15 @@ class WatchMessages(_Request, frozen=True, tag="watch_messages"):
 
 
 class Put(_Request, frozen=True, tag="put"):
-    """`if_revision`: only when the key's mod revision is this one (-1: no condition; 0: absent)."""
+    """`if_revision`: only when the key's mod revision is this one (-1: no condition; 0: absent).
+    `lease`: the one that the key ends with (0: none, also when it had one before)."""
 
     key: str
     value: bytes
     if_revision: Revision = -1
     forward: bool = False
     once: Once = None
+    lease: Number = 0
 
 
 class Delete(_Request, frozen=True, tag="delete"):
@@ -251,6 +292,54 @@ class Delete(_Request, frozen=True, tag="delete"):
     if_revision: Revision = -1
     forward: bool = False
     once: Once = None
+
+
+class Txn(_Request, frozen=True, tag="txn"):
+    """Do `then` when all `compares` hold, else `otherwise`: all of it at one revision of the store,
+    or nothing. No key may be changed twice."""
+
+    compares: list[Compare]
+    then: list[Operation]
+    otherwise: list[Operation] = []
+    forward: bool = False
+    once: Once = None
+
+
+class LeaseGrant(_Request, frozen=True, tag="lease_grant"):
+    """Begin a lease, which ends when it is not kept alive for `ttl_ms` (1 s to a year)."""
+
+    ttl_ms: Number
+    forward: bool = False
+    once: Once = None
+
+
+class LeaseKeepalive(_Request, frozen=True, tag="lease_keepalive"):
+    """Give a lease all of its time again."""
+
+    lease: Number
+    forward: bool = False
+
+
+class LeaseRevoke(_Request, frozen=True, tag="lease_revoke"):
+    """End a lease, and all its keys at one revision."""
+
+    lease: Number
+    forward: bool = False
+    once: Once = None
+
+
+class LeaseList(_Request, frozen=True, tag="lease_list"):
+    """All leases. `forward`: the leader answers when there is one, for it knows how much time each
+    has left."""
+
+    forward: bool = True
+
+
+class LeaseShow(_Request, frozen=True, tag="lease_show"):
+    """One lease and its keys. `forward` as for LeaseList."""
+
+    lease: Number
+    forward: bool = True
 
 
 class OpenSession(_Request, frozen=True, tag="open_session"):
@@ -300,11 +389,13 @@ class List(_Request, frozen=True, tag="list"):
 
 class WatchKeys(_Request, frozen=True, tag="watch_keys"):
     """Changes of one key, or with `prefix` of all keys below it, as they are applied here: from now
-    on, or those of the store's revision `from_revision` and later, if they are kept."""
+    on, or those of the store's revision `from_revision` and later, if they are kept. `bookmark_ms`:
+    how often to say up to which revision all was told, when that has moved (0: never)."""
 
     key: str
     prefix: bool = False
     from_revision: Number = 0
+    bookmark_ms: Number = 0
 
 
 class MemberList(_Request, frozen=True, tag="member_list"):
@@ -395,6 +486,12 @@ Request = (
     | Get
     | List
     | WatchKeys
+    | Txn
+    | LeaseGrant
+    | LeaseKeepalive
+    | LeaseRevoke
+    | LeaseList
+    | LeaseShow
     | OpenSession
     | KeepSession
     | CloseSession
@@ -449,6 +546,12 @@ RESULT_TYPES: dict[type[Request], type | None] = {
     Get: KeyValue,
     List: ListResult,
     WatchKeys: StreamStarted,
+    Txn: TxnResult,
+    LeaseGrant: LeaseResult,
+    LeaseKeepalive: LeaseResult,
+    LeaseRevoke: WriteResult,
+    LeaseList: LeaseListResult,
+    LeaseShow: LeaseInfo,
     OpenSession: SessionResult,
     KeepSession: None,
     CloseSession: None,
@@ -473,11 +576,15 @@ ITEM_TYPES: dict[type[Request], type] = {
 }
 
 # What changes something: asking again after a lost answer could do it twice. Sessions are not among
-# them: one that was opened twice expires, one that was closed twice is closed.
+# them: one that was opened twice expires, one that was closed twice is closed. Nor is a lease that
+# is kept alive twice.
 WRITES = (
     Send,
     Put,
     Delete,
+    Txn,
+    LeaseGrant,
+    LeaseRevoke,
     SettingSet,
     Join,
     Leave,

@@ -6,7 +6,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from raft_agent import wire
 from raft_agent.api import protocol
@@ -34,6 +34,9 @@ _MAX_TTL_MS = 300_000
 
 _monotonic = time.monotonic
 
+# Inside the class `list` is the method.
+Results: TypeAlias = list[Any]
+
 
 class SyncClient:
     """One connection to the agent at `path`; a context manager. Not for several threads at once.
@@ -41,8 +44,8 @@ class SyncClient:
     `timeout_s` is for connecting, and for each answer. After an exception other than RequestFailed
     the connection is closed. Raises AgentNotReachable when nobody answers at `path`.
 
-    `put`, `delete` and `send` are applied once: within `timeout_s` they are sent again over new
-    connections until there is an answer. Agents pass them on to the leader.
+    Writes are applied once: within `timeout_s` they are sent again over new connections until there
+    is an answer. Agents pass them on to the leader.
     """
 
     def __init__(self, path: str, timeout_s: float = 5.0) -> None:
@@ -72,18 +75,24 @@ class SyncClient:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def put(self, key: str, value: bytes, *, if_revision: int = -1) -> protocol.WriteResult:
+    def put(
+        self, key: str, value: bytes, *, if_revision: int = -1, lease: int = 0
+    ) -> protocol.WriteResult:
         """Store a key. `if_revision`: only at that revision (0: absent), else RequestFailed with
-        the code CONFLICT."""
-        return self._once(lambda once: protocol.Put(1, key, value, if_revision, True, once))
+        the code CONFLICT. `lease`: the key ends with it; LEASE_NOT_FOUND when there is none."""
+        return self._once(  # type: ignore[no-any-return]
+            lambda once: protocol.Put(1, key, value, if_revision, True, once, lease)
+        )
 
     def delete(self, key: str, *, if_revision: int = -1) -> protocol.WriteResult:
         """Remove a key; `deleted` of the result is 0 when there was none."""
-        return self._once(lambda once: protocol.Delete(1, key, if_revision, True, once))
+        return self._once(  # type: ignore[no-any-return]
+            lambda once: protocol.Delete(1, key, if_revision, True, once)
+        )
 
     def send(self, text: str) -> protocol.WriteResult:
         """Append a text to the message log."""
-        return self._once(lambda once: protocol.Send(1, text, True, "", once))
+        return self._once(lambda once: protocol.Send(1, text, True, "", once))  # type: ignore[no-any-return]
 
     def get(
         self,
@@ -99,7 +108,45 @@ class SyncClient:
                 return None
             raise
 
-    def _once(self, make: Callable[[protocol.OneShot], protocol.Request]) -> protocol.WriteResult:
+    def list(
+        self,
+        prefix: str = "",
+        *,
+        limit: int = 1000,
+        after: str = "",
+        consistency: protocol.Consistency = protocol.Consistency.LINEARIZABLE,
+    ) -> protocol.ListResult:
+        """Keys that start with `prefix`, in byte order; while `more`, go on after the last one."""
+        return self.request(protocol.List(1, prefix, limit, after, consistency))  # type: ignore[no-any-return]
+
+    def txn(
+        self,
+        compares: Sequence[protocol.Compare],
+        then: Sequence[protocol.Operation],
+        otherwise: Sequence[protocol.Operation] = (),
+    ) -> protocol.TxnResult:
+        """Do `then` when all `compares` hold, else `otherwise`: all of it at one revision, or
+        nothing. `succeeded` of the result tells which."""
+        return self._once(  # type: ignore[no-any-return]
+            lambda once: protocol.Txn(1, [*compares], [*then], [*otherwise], True, once)
+        )
+
+    def lease_grant(self, ttl_s: float) -> protocol.LeaseResult:
+        """A lease, which ends when it is not kept alive for `ttl_s` (1 s to a year), and all keys
+        with it that were put with it."""
+        ttl_ms = round(ttl_s * 1000)
+        return self._once(lambda once: protocol.LeaseGrant(1, ttl_ms, True, once))  # type: ignore[no-any-return]
+
+    def lease_keepalive(self, lease: int) -> protocol.LeaseResult:
+        """Give a lease all of its time again. RequestFailed with LEASE_NOT_FOUND when it has
+        ended."""
+        return self.request(protocol.LeaseKeepalive(1, lease, True))  # type: ignore[no-any-return]
+
+    def lease_revoke(self, lease: int) -> protocol.WriteResult:
+        """End a lease and delete its keys; `deleted` of the result counts them."""
+        return self._once(lambda once: protocol.LeaseRevoke(1, lease, True, once))  # type: ignore[no-any-return]
+
+    def _once(self, make: Callable[[protocol.OneShot], protocol.Request]) -> Any:
         """Send a write until it is answered. Raises OutcomeUnknown when a copy was sent and no
         answer came, RequestFailed when the agent refuses, AgentNotReachable when it is not there.
         """
@@ -108,7 +155,7 @@ class SyncClient:
         attempts = Attempts(request)
         while True:
             try:
-                return self._attempt(request, give_up_at)  # type: ignore[no-any-return]
+                return self._attempt(request, give_up_at)
             except RaftClientError as error:
                 is_last = _monotonic() + _PAUSE_S > give_up_at
                 if (
@@ -149,7 +196,7 @@ class SyncClient:
         """
         return self.request_many([request])[0]
 
-    def request_many(self, requests: Sequence[protocol.Request]) -> list[Any]:
+    def request_many(self, requests: Sequence[protocol.Request]) -> Results:
         """The results of `requests`, in their order; their ids must differ.
 
         Many travel in one frame, so the agent can serve them together. Raises like `request`, but
@@ -157,7 +204,7 @@ class SyncClient:
         """
         if len({request.id for request in requests}) < len(requests):
             raise ValueError("two requests have the same id")
-        results: list[Any] = []
+        results: Results = []
         for chunk in _chunks(requests):
             # One frame at a time: an agent whose replies we don't read would stop reading, too.
             self._send([request for request, _ in chunk], [data for _, data in chunk])
@@ -187,7 +234,7 @@ class SyncClient:
                 self.close()
                 raise AgentNotReachable(f"{self._path}: {_reason(error)}") from error
 
-    def _send(self, requests: list[protocol.Request], encoded: list[bytes]) -> None:
+    def _send(self, requests: Sequence[protocol.Request], encoded: Sequence[bytes]) -> None:
         body = _array(encoded)
         if len(body) > wire.MAX_BODY_BYTES:
             raise RequestFailed(
@@ -204,7 +251,7 @@ class SyncClient:
             raise AgentNotReachable(f"{self._path}: {_reason(error)}") from error
 
     def _receive(
-        self, requests: list[protocol.Request], *, keep_pushes: bool = False
+        self, requests: Sequence[protocol.Request], *, keep_pushes: bool = False
     ) -> dict[int, protocol.Reply]:
         """The replies to all of `requests`, by id."""
         waiting = {request.id: request for request in requests}
@@ -250,7 +297,7 @@ def _reason(error: OSError) -> str:
     return error.strerror or str(error)
 
 
-def _array(encoded: list[bytes]) -> bytes:
+def _array(encoded: Sequence[bytes]) -> bytes:
     """The MessagePack array of these encoded elements."""
     size = len(encoded)
     head = bytes((0x90 | size,)) if size < 16 else b"\xdc" + size.to_bytes(2, "big")

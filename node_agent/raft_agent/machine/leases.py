@@ -19,8 +19,8 @@ from raft_agent.machine.results import (
     LeaseGone,
     LeaseGranted,
     LeaseKept,
+    LimitReached,
     StateResult,
-    TooMany,
     WriteDone,
 )
 from raft_agent.machine.store import Store
@@ -120,8 +120,8 @@ class Leases:
         """How many more keys the lease may have."""
         return MAX_KEYS_OF_A_LEASE - len(self._leases[lease_id].keys)
 
-    def too_many_keys(self) -> TooMany:
-        return TooMany("keys of this lease", MAX_KEYS_OF_A_LEASE)
+    def too_many_keys(self) -> LimitReached:
+        return LimitReached("keys of this lease", MAX_KEYS_OF_A_LEASE)
 
     def _own(self, lease_id: int) -> Lease | None:
         """The lease, which may be changed."""
@@ -164,7 +164,7 @@ def grant(store: Store, ttl_ms: int, index: int) -> StateResult:
     if not MIN_TTL_MS <= ttl_ms <= MAX_TTL_MS:
         return BadValue(f"A lease's time is from {MIN_TTL_MS} to {MAX_TTL_MS} ms, not {ttl_ms}")
     if len(leases) >= MAX_LEASES:
-        return TooMany("leases", MAX_LEASES)
+        return LimitReached("leases", MAX_LEASES)
     leases.put_back(Lease(index, ttl_ms, index, store.time_ms, view=leases.view))
     leases.was_renewed(index)
     return LeaseGranted(index, ttl_ms)

@@ -65,8 +65,8 @@ class TransactionDone(msgspec.Struct, frozen=True, array_like=True, tag=5):
     results: list[OperationDone]
 
 
-class TooMany(msgspec.Struct, frozen=True, array_like=True, tag=6, gc=False):
-    """Nothing was changed: there are `limit` of `what` already, or would be more."""
+class LimitReached(msgspec.Struct, frozen=True, array_like=True, tag=6, gc=False):
+    """Nothing was changed: it would have been more than `limit` of `what`."""
 
     what: str
     limit: int
@@ -83,7 +83,13 @@ class BadCommand(msgspec.Struct, frozen=True, gc=False):
 
 
 StateResult: TypeAlias = (
-    WriteDone | ConditionFailed | LeaseGranted | LeaseGone | TransactionDone | TooMany | BadValue
+    WriteDone
+    | ConditionFailed
+    | LeaseGranted
+    | LeaseGone
+    | TransactionDone
+    | LimitReached
+    | BadValue
 )
 
 
@@ -138,6 +144,13 @@ class LeaseKept(msgspec.Struct, frozen=True, gc=False):
     ttl_ms: int
 
 
+class TooMany(msgspec.Struct, frozen=True, gc=False):
+    """Nothing was changed: there are `limit` of `what` already."""
+
+    what: str
+    limit: int
+
+
 class SettingDone(msgspec.Struct, frozen=True, gc=False):
     """The setting has the new value; `revision` is the store's."""
 
@@ -156,5 +169,6 @@ CommandResult: TypeAlias = (
     | SessionExpired
     | TooLate
     | BadDeadline
+    | TooMany
     | SettingDone
 )

@@ -18,9 +18,9 @@ from raft_agent.machine.results import (
     BadValue,
     FoundKey,
     LeaseGone,
+    LimitReached,
     OperationDone,
     StateResult,
-    TooMany,
     TransactionDone,
 )
 from raft_agent.machine.store import Store
@@ -251,9 +251,9 @@ class Transaction:
             if count > limit:
                 return self._store.leases.too_many_keys()
         if changes > MAX_CHANGES:
-            return TooMany("keys with these prefixes for one transaction", MAX_CHANGES)
+            return LimitReached("keys with these prefixes for one transaction", MAX_CHANGES)
         if self._read_bytes > MAX_READ_BYTES:
-            return TooMany("bytes to be read in one transaction", MAX_READ_BYTES)
+            return LimitReached("bytes to be read in one transaction", MAX_READ_BYTES)
         return None
 
     def _read(self, operation: GetKey | ListKeys) -> tuple[list[Entry], bool]:

@@ -25,8 +25,8 @@ from raft_agent.machine.results import (
     LeaseGone,
     LeaseGranted,
     LeaseKept,
+    LimitReached,
     Repeated,
-    TooMany,
     WriteDone,
 )
 from raft_agent.machine.transactions import DeletePrefix, PutKey
@@ -120,11 +120,11 @@ def test_there_is_a_limit_of_leases_and_of_the_keys_of_each(
     monkeypatch.setattr(leases, "MAX_LEASES", 1)
     monkeypatch.setattr(leases, "MAX_KEYS_OF_A_LEASE", 2)
     machine = machine_with_lease("a", "b")
-    assert apply(machine, GrantLease(5000)) == [TooMany("leases", 1)]
-    assert apply(machine, PutLeased("c", b"", -1, 1)) == [TooMany("keys of this lease", 2)]
+    assert apply(machine, GrantLease(5000)) == [LimitReached("leases", 1)]
+    assert apply(machine, PutLeased("c", b"", -1, 1)) == [LimitReached("keys of this lease", 2)]
     assert apply(machine, PutLeased("b", b"again", -1, 1)) == [WriteDone(3)]
     full = Transact([], [PutKey("c", b"", 1)], [])
-    assert apply(machine, full) == [TooMany("keys of this lease", 2)]
+    assert apply(machine, full) == [LimitReached("keys of this lease", 2)]
     apply(machine, Delete("a"))
     assert apply(machine, PutLeased("c", b"", -1, 1)) == [WriteDone(5)]
 

@@ -21,6 +21,7 @@ from raft_agent.machine.results import (
     BadValue,
     FoundKey,
     LeaseGone,
+    LimitReached,
     OperationDone,
     Repeated,
     TooMany,
@@ -192,9 +193,9 @@ def test_more_than_can_be_done_in_one_moment_is_refused_whole(
     monkeypatch.setattr(transactions, "MAX_READ_BYTES", 100)
     machine = a_store()
     apply(machine, Put("p/1", b""), Put("p/2", b""), Put("p/3", b"x" * 50))
-    assert isinstance(transact(machine, DeletePrefix("p/"), PutKey("z", b"")), TooMany)
-    assert isinstance(transact(machine, PutKey("z", b""), GetKey("p/3")), TooMany)
-    assert isinstance(transact(machine, PutKey("z", b""), ListKeys("p/")), TooMany)
+    assert isinstance(transact(machine, DeletePrefix("p/"), PutKey("z", b"")), LimitReached)
+    assert isinstance(transact(machine, PutKey("z", b""), GetKey("p/3")), LimitReached)
+    assert isinstance(transact(machine, PutKey("z", b""), ListKeys("p/")), LimitReached)
     assert machine.get("z") is None
     assert isinstance(transact(machine, PutKey("z", b""), GetKey("p/1")), TransactionDone)
 
