@@ -12,12 +12,12 @@ from raftctl.output import local_time_of_day, printable
 from raftctl.quantities import MAX_INTERVAL_MS, Whole
 
 if TYPE_CHECKING:
-    from raft_agent.api.protocol import MessageItem, MessagesResult, WriteResult
+    from raft_agent.api.protocol import MessageItem, MessagesResult, TxnResult, WriteResult
 
 _RULE = "=" * 50
 
 
-def write_data(result: WriteResult) -> dict[str, object]:
+def write_data(result: WriteResult | TxnResult) -> dict[str, object]:
     return {"index": result.index, "term": result.term, "revision": result.revision}
 
 

@@ -17,8 +17,22 @@ from raftctl.errors import NOT_REACHABLE, CommandError
 if TYPE_CHECKING:
     from raftctl.context import Context
 
-Write: TypeAlias = protocol.Put | protocol.Delete | protocol.Send
-REPEATABLE = (protocol.Put, protocol.Delete, protocol.Send)
+Write: TypeAlias = (
+    protocol.Put
+    | protocol.Delete
+    | protocol.Send
+    | protocol.Txn
+    | protocol.LeaseGrant
+    | protocol.LeaseRevoke
+)
+REPEATABLE = (
+    protocol.Put,
+    protocol.Delete,
+    protocol.Send,
+    protocol.Txn,
+    protocol.LeaseGrant,
+    protocol.LeaseRevoke,
+)
 
 _PAUSE_S = 0.05
 # By so much the clocks of this machine and the cluster may differ without a second try.
