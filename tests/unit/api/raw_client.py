@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from raft_agent import wire
+from tests.unit.api.single_node import SingleNode, run, serving
 
 TYPES = frozenset({int(wire.FrameType.CLIENT_REPLY), int(wire.FrameType.CLIENT_PUSH)})
 TIMEOUT_S = 20.0
@@ -78,3 +79,18 @@ async def connected(path: Path) -> AsyncIterator[RawClient]:
         writer.close()
         with contextlib.suppress(ConnectionError):
             await writer.wait_closed()
+
+
+Check = Callable[[RawClient, SingleNode], Awaitable[None]]
+
+
+def with_node(tmp_path: Path, check: Check, node: SingleNode | None = None) -> None:
+    """Run `check(client, node)` with a node that serves at `tmp_path / "s"`."""
+    served = node or SingleNode()
+
+    async def main() -> None:
+        path = tmp_path / "s"
+        async with serving(served, path), connected(path) as client:
+            await check(client, served)
+
+    run(main())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,22 +10,10 @@ import pytest
 from raft_agent.api import protocol
 from raft_agent.api.server import ApiServer
 from raft_agent.machine.commands import Put, SetSetting, encode_command
-from tests.unit.api.raw_client import RawClient, connected
+from tests.unit.api.raw_client import Check, RawClient, connected, with_node
 from tests.unit.api.single_node import SingleNode, run, serving
 
-Check = Callable[[RawClient, SingleNode], Awaitable[None]]
 ID = bytes(range(16))
-
-
-def with_node(tmp_path: Path, check: Check) -> None:
-    node = SingleNode()
-
-    async def main() -> None:
-        path = tmp_path / "s"
-        async with serving(node, path), connected(path) as client:
-            await check(client, node)
-
-    run(main())
 
 
 def with_follower(tmp_path: Path, check: Check) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,25 +15,19 @@ from raft_agent import wire
 from raft_agent.api import connection, protocol
 from raft_agent.api.client import SyncClient
 from raft_agent.machine.commands import Put, encode_command
-from tests.unit.api.raw_client import TIMEOUT_S, RawClient, connected, request_frame
+from tests.unit.api.raw_client import (
+    TIMEOUT_S,
+    RawClient,
+    connected,
+    request_frame,
+    with_node,
+)
 from tests.unit.api.single_node import SingleNode, run, serving
 from tests.unit.cli.served import serving as serving_in_a_thread
 
-Check = Callable[[RawClient, SingleNode, Path], Awaitable[None]]
-
-
-def with_node(tmp_path: Path, check: Check) -> None:
-    async def main() -> None:
-        path = tmp_path / "s"
-        node = SingleNode()
-        async with serving(node, path), connected(path) as client:
-            await check(client, node, path)
-
-    run(main())
-
 
 def test_the_replies_of_one_turn_come_in_one_frame(tmp_path: Path) -> None:
-    async def check(client: RawClient, node: SingleNode, _path: Path) -> None:
+    async def check(client: RawClient, node: SingleNode) -> None:
         client.send(*(["put", number, f"k{number}", b"v"] for number in range(500)))
         client.send(*(["send", number, "hi"] for number in range(500, 1000)))
         frame = await client.frame()
@@ -46,7 +39,7 @@ def test_the_replies_of_one_turn_come_in_one_frame(tmp_path: Path) -> None:
 
 
 def test_replies_come_in_the_order_in_which_they_are_ready(tmp_path: Path) -> None:
-    async def check(client: RawClient, node: SingleNode, _path: Path) -> None:
+    async def check(client: RawClient, node: SingleNode) -> None:
         node.hold_back = True
         client.send(["put", 1, "k", b"v"])
         client.send(["status", 2])
@@ -58,7 +51,7 @@ def test_replies_come_in_the_order_in_which_they_are_ready(tmp_path: Path) -> No
 
 
 def test_frames_may_arrive_byte_by_byte(tmp_path: Path) -> None:
-    async def check(client: RawClient, _node: SingleNode, _path: Path) -> None:
+    async def check(client: RawClient, _node: SingleNode) -> None:
         for byte in request_frame([["put", 1, "k", b"v"]]):
             client.writer.write(bytes([byte]))
             await asyncio.sleep(0)
@@ -70,7 +63,7 @@ def test_frames_may_arrive_byte_by_byte(tmp_path: Path) -> None:
 def test_a_checksum_is_optional_but_a_wrong_one_is_not(tmp_path: Path) -> None:
     frame = request_frame([["status", 1]])
 
-    async def check(client: RawClient, _node: SingleNode, _path: Path) -> None:
+    async def check(client: RawClient, _node: SingleNode) -> None:
         client.writer.write(frame[:12] + bytes(4) + frame[16:])
         assert (await client.items())[0][0] == 1
         client.writer.write(frame[:12] + b"\x01\x02\x03\x04" + frame[16:])
@@ -80,7 +73,7 @@ def test_a_checksum_is_optional_but_a_wrong_one_is_not(tmp_path: Path) -> None:
 
 
 def test_a_reply_has_the_right_checksum(tmp_path: Path) -> None:
-    async def check(client: RawClient, _node: SingleNode, _path: Path) -> None:
+    async def check(client: RawClient, _node: SingleNode) -> None:
         client.send(["status", 1])
         data = await client.reader.read(1 << 16)
         assert data[12:16] != bytes(4)
@@ -91,7 +84,7 @@ def test_a_reply_has_the_right_checksum(tmp_path: Path) -> None:
 
 
 def test_a_client_that_half_closes_still_gets_its_answers(tmp_path: Path) -> None:
-    async def check(client: RawClient, node: SingleNode, _path: Path) -> None:
+    async def check(client: RawClient, node: SingleNode) -> None:
         node.hold_back = True
         client.send(["watch_messages", 1], ["put", 2, "k", b"v"], ["status", 3])
         client.writer.write_eof()
@@ -105,9 +98,9 @@ def test_a_client_that_half_closes_still_gets_its_answers(tmp_path: Path) -> Non
 
 
 def test_a_client_that_goes_leaves_nothing_behind(tmp_path: Path) -> None:
-    async def check(_client: RawClient, node: SingleNode, path: Path) -> None:
+    async def check(_client: RawClient, node: SingleNode) -> None:
         node.hold_back = True
-        async with connected(path) as other:
+        async with connected(tmp_path / "s") as other:
             await other.ask(["watch_keys", 1, "k"], ["watch_messages", 2], ["events", 3, 0, True])
             other.send(["put", 4, "k", b"v"], ["get", 5, "k"])
             await other.items()
@@ -126,7 +119,7 @@ def test_more_requests_in_flight_than_allowed_are_refused_and_change_nothing(
 ) -> None:
     monkeypatch.setattr(protocol, "MAX_IN_FLIGHT", 10)
 
-    async def check(client: RawClient, node: SingleNode, _path: Path) -> None:
+    async def check(client: RawClient, node: SingleNode) -> None:
         node.hold_back = True
         client.send(*(["put", number, "k", b"v"] for number in range(12)))
         refused = await client.items()
@@ -144,7 +137,7 @@ def fill(node: SingleNode, keys: int, value_bytes: int) -> None:
 
 
 def test_a_client_that_reads_gets_more_than_the_limits_hold(tmp_path: Path) -> None:
-    async def check(client: RawClient, node: SingleNode, _path: Path) -> None:
+    async def check(client: RawClient, node: SingleNode) -> None:
         fill(node, 20, 4 << 20)
         for number in range(20):
             client.send(["get", number, f"k{number:03}", "stale"])
@@ -155,10 +148,10 @@ def test_a_client_that_reads_gets_more_than_the_limits_hold(tmp_path: Path) -> N
 
 
 def test_reads_of_a_client_that_lets_too_much_wait_are_refused(tmp_path: Path) -> None:
-    async def check(client: RawClient, node: SingleNode, path: Path) -> None:
+    async def check(client: RawClient, node: SingleNode) -> None:
         fill(node, 1, 8 << 20)
         client.send(*(["get", number, "k000", "stale"] for number in range(40)))
-        async with connected(path) as other:
+        async with connected(tmp_path / "s") as other:
             assert (await other.ask(["status", 1]))[0][1] is None
         replies: list[Any] = []
         while len(replies) < 40:
@@ -209,8 +202,8 @@ def test_a_client_that_reads_nothing_is_not_read_from_either(tmp_path: Path) -> 
 def test_a_watcher_that_does_not_read_is_dropped_with_one_line(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def check(client: RawClient, node: SingleNode, path: Path) -> None:
-        async with connected(path) as lazy:
+    async def check(client: RawClient, node: SingleNode) -> None:
+        async with connected(tmp_path / "s") as lazy:
             await lazy.ask(["events", 1, 0, True])
             for _ in range(9):
                 node.happen("x" * (8 << 20))
@@ -224,7 +217,7 @@ def test_a_watcher_that_does_not_read_is_dropped_with_one_line(
 
 
 def test_an_answer_that_fits_no_frame_is_an_error_and_not_the_end(tmp_path: Path) -> None:
-    async def check(client: RawClient, node: SingleNode, _path: Path) -> None:
+    async def check(client: RawClient, node: SingleNode) -> None:
         # In JSON each of these characters becomes six.
         for _ in range(6):
             await client.ask(["send", 1, "\x01" * (1 << 20)])
@@ -242,7 +235,7 @@ def test_an_answer_that_fits_no_frame_is_an_error_and_not_the_end(tmp_path: Path
 
 
 def test_a_list_is_cut_before_it_fills_a_frame(tmp_path: Path) -> None:
-    async def check(client: RawClient, node: SingleNode, _path: Path) -> None:
+    async def check(client: RawClient, node: SingleNode) -> None:
         fill(node, 10, 3 << 20)
         for as_json in (False, True):
             seen: list[str] = []
@@ -258,7 +251,7 @@ def test_a_list_is_cut_before_it_fills_a_frame(tmp_path: Path) -> None:
 
 
 def test_json_and_messagepack_may_share_a_connection(tmp_path: Path) -> None:
-    async def check(client: RawClient, _node: SingleNode, _path: Path) -> None:
+    async def check(client: RawClient, _node: SingleNode) -> None:
         client.writer.write(
             request_frame([["status", 1]]) + request_frame([["status", 2]], as_json=True)
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +90,23 @@ def released(host: SingleNode) -> None:
     del host.propose  # type: ignore[method-assign]
 
 
+async def taken_in(host: SingleNode, write: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+    """`write` under way: `host` has its command, and does not apply it."""
+    taken = held_back(host)
+    writing = asyncio.create_task(write)
+    await taken.wait()
+    return writing
+
+
+async def answer_lost(group: Cluster, write: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+    """`write` under way: the leader has applied it, and the client's connection was cut before."""
+    writing = await taken_in(group.hosts[0], write)
+    group.cut_connections()
+    group.hosts[0].apply_waiting()
+    released(group.hosts[0])
+    return writing
+
+
 @pytest.mark.parametrize("write", WRITES)
 def test_a_write_that_was_applied_before_its_connection_was_cut_is_not_applied_again(
     tmp_path: Path, write: Callable[[Client], Any]
@@ -100,13 +117,8 @@ def test_a_write_that_was_applied_before_its_connection_was_cut_is_not_applied_a
             Client(group.paths, timeout_s=TIMEOUT_S) as client,
         ):
             await client.put("k", b"old")
-            taken = held_back(group.hosts[0])
-            writing = asyncio.create_task(write(client))
-            await taken.wait()
-            group.cut_connections()
-            group.hosts[0].apply_waiting()
+            writing = await answer_lost(group, write(client))
             facts, first_index = group.facts(), group.machine.last_applied
-            released(group.hosts[0])
             assert (await writing).index == first_index
             assert group.facts() == facts
 
@@ -123,9 +135,7 @@ def test_a_copy_that_comes_late_is_not_applied_again(
             Client(group.paths, timeout_s=TIMEOUT_S) as client,
         ):
             await client.put("k", b"old")
-            taken = held_back(group.hosts[0])
-            writing = asyncio.create_task(write(client))
-            await taken.wait()
+            writing = await taken_in(group.hosts[0], write(client))
             group.lead(group.hosts[1])
             group.cut_connections()
             result = await writing
@@ -149,9 +159,7 @@ def test_an_agent_that_hangs_does_not_use_up_the_time_of_the_others(tmp_path: Pa
             Client(group.paths, timeout_s=3.0) as client,
         ):
             await client.put("k", b"old")
-            taken = held_back(group.hosts[0])
-            writing = asyncio.create_task(client.put("k", b"new"))
-            await taken.wait()
+            writing = await taken_in(group.hosts[0], client.put("k", b"new"))
             group.lead(group.hosts[1])
             assert (await writing).revision == 2
 
@@ -200,12 +208,7 @@ def test_a_conflict_is_certain_even_when_a_copy_was_lost(tmp_path: Path) -> None
             Client(group.paths, timeout_s=TIMEOUT_S) as client,
         ):
             await client.put("k", b"old")
-            taken = held_back(group.hosts[0])
-            writing = asyncio.create_task(client.put("k", b"new", if_revision=7))
-            await taken.wait()
-            group.cut_connections()
-            group.hosts[0].apply_waiting()
-            released(group.hosts[0])
+            writing = await answer_lost(group, client.put("k", b"new", if_revision=7))
             with pytest.raises(RequestFailed) as refused:
                 await writing
             assert (refused.value.code, refused.value.happened) == (ErrorCode.CONFLICT, "no")
@@ -234,12 +237,7 @@ def test_a_session_that_expires_over_a_lost_answer_leaves_the_outcome_open(tmp_p
             Client(group.paths, timeout_s=TIMEOUT_S) as client,
         ):
             await client.put("k", b"old")
-            taken = held_back(group.hosts[0])
-            writing = asyncio.create_task(client.put("k", b"new"))
-            await taken.wait()
-            group.cut_connections()
-            group.hosts[0].apply_waiting()
-            released(group.hosts[0])
+            writing = await answer_lost(group, client.put("k", b"new"))
             group.hosts[0].time_ms += 120_000
             with pytest.raises(OutcomeUnknown):
                 await writing

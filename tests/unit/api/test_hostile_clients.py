@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raft_agent import wire
-from tests.unit.api.raw_client import RawClient, connected, request_frame
+from tests.unit.api.raw_client import RawClient, connected, request_frame, with_node
 from tests.unit.api.single_node import SingleNode, run, serving
-
-Check = Callable[[RawClient, SingleNode, Path], Awaitable[None]]
-
-
-def with_node(tmp_path: Path, check: Check) -> None:
-    async def main() -> None:
-        path = tmp_path / "s"
-        node = SingleNode()
-        async with serving(node, path), connected(path) as client:
-            await check(client, node, path)
-
-    run(main())
-
 
 BAD_FRAMES = [
     (b"GET / HTTP/1.1\r\nHost: localhost\r\nUser-Agent: curl/8\r\n\r\n", "frame starts with"),
@@ -57,8 +43,8 @@ BAD_FRAMES = [
 def test_what_can_not_be_read_closes_that_connection_with_one_line(
     tmp_path: Path, data: bytes, reason: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def check(client: RawClient, _node: SingleNode, path: Path) -> None:
-        async with connected(path) as other:
+    async def check(client: RawClient, _node: SingleNode) -> None:
+        async with connected(tmp_path / "s") as other:
             client.writer.write(data)
             assert await client.closed()
             assert (await other.ask(["status", 1]))[0][1] is None
@@ -71,7 +57,7 @@ def test_what_can_not_be_read_closes_that_connection_with_one_line(
 
 
 def test_what_was_asked_before_the_bad_frame_is_answered(tmp_path: Path) -> None:
-    async def check(client: RawClient, _node: SingleNode, _path: Path) -> None:
+    async def check(client: RawClient, _node: SingleNode) -> None:
         client.send(["status", 1])
         client.writer.write(request_frame(5))
         assert [item[0] for item in await client.items()] == [1]

@@ -2,28 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 from raft_agent.api.streams import PUMP_BYTES
 from raft_agent.machine.commands import Delete, Put, SendMessage, encode_command
 from raft_agent.machine.machine import Machine
-from tests.unit.api.raw_client import RawClient, connected
+from tests.unit.api.raw_client import RawClient, connected, with_node
 from tests.unit.api.single_node import SingleNode, run, serving
 from tests.unit.machine.batches import apply
-
-Check = Callable[[RawClient, SingleNode, Path], Awaitable[None]]
-
-
-def with_node(tmp_path: Path, check: Check) -> None:
-    async def main() -> None:
-        path = tmp_path / "s"
-        node = SingleNode()
-        async with serving(node, path), connected(path) as client:
-            await check(client, node, path)
-
-    run(main())
 
 
 def put(node: SingleNode, *keys: str, value: bytes = b"v") -> None:
@@ -39,7 +26,7 @@ async def revisions(client: RawClient, count: int) -> list[int]:
 
 
 def test_a_watch_gives_the_changes_since_a_revision_and_goes_on(tmp_path: Path) -> None:
-    async def check(client: RawClient, node: SingleNode, _path: Path) -> None:
+    async def check(client: RawClient, node: SingleNode) -> None:
         put(node, "a/1", "b", "a/2", "a/1")
         node.apply_commands([encode_command(Delete("a/1"))])
         await client.ask(["watch_keys", 1, "a/", True, 2])
@@ -51,7 +38,7 @@ def test_a_watch_gives_the_changes_since_a_revision_and_goes_on(tmp_path: Path) 
 
 
 def test_a_watch_of_one_key_skips_the_others(tmp_path: Path) -> None:
-    async def check(client: RawClient, node: SingleNode, _path: Path) -> None:
+    async def check(client: RawClient, node: SingleNode) -> None:
         put(node, "a", "ab", "a")
         await client.ask(["watch_keys", 1, "a", False, 1])
         assert await revisions(client, 2) == [1, 3]
@@ -60,7 +47,7 @@ def test_a_watch_of_one_key_skips_the_others(tmp_path: Path) -> None:
 
 
 def test_a_watch_that_knows_more_than_this_node_waits_for_what_comes_after(tmp_path: Path) -> None:
-    async def check(client: RawClient, node: SingleNode, _path: Path) -> None:
+    async def check(client: RawClient, node: SingleNode) -> None:
         put(node, "a")
         await client.ask(["watch_keys", 1, "a", False, 4])
         put(node, "a", "a", "a")
@@ -95,11 +82,11 @@ def test_history_is_sent_as_fast_as_it_is_read_and_nothing_is_missed(tmp_path: P
 
 
 def test_a_watch_that_falls_behind_the_history_is_ended(tmp_path: Path) -> None:
-    async def check(client: RawClient, node: SingleNode, path: Path) -> None:
+    async def check(client: RawClient, node: SingleNode) -> None:
         for _ in range(40):
             put(node, "a", value=b"x" * (1 << 20))
         await client.ask(["watch_keys", 1, "a", False, 1])
-        async with connected(path) as other:
+        async with connected(tmp_path / "s") as other:
             for _ in range(80):
                 put(node, "a", value=b"x" * (1 << 20))
                 await other.ask(["status", 1])
@@ -123,7 +110,7 @@ def adopted(changes: int, history_keep: int = 10_000) -> Machine:
 
 
 def test_a_watch_goes_on_over_a_snapshot_that_has_the_history(tmp_path: Path) -> None:
-    async def check(client: RawClient, node: SingleNode, _path: Path) -> None:
+    async def check(client: RawClient, node: SingleNode) -> None:
         put(node, "b", "a")
         await client.ask(["watch_keys", 1, "a"])
         node.machine.adopt(adopted(6))
@@ -135,7 +122,7 @@ def test_a_watch_goes_on_over_a_snapshot_that_has_the_history(tmp_path: Path) ->
 
 
 def test_a_watch_ends_when_a_snapshot_lacks_what_it_missed(tmp_path: Path) -> None:
-    async def check(client: RawClient, node: SingleNode, _path: Path) -> None:
+    async def check(client: RawClient, node: SingleNode) -> None:
         put(node, "b", "a")
         await client.ask(["watch_keys", 1, "a"])
         node.machine.adopt(adopted(3000, history_keep=10))
@@ -146,7 +133,7 @@ def test_a_watch_ends_when_a_snapshot_lacks_what_it_missed(tmp_path: Path) -> No
 
 
 def test_a_watch_of_messages_goes_on_over_a_snapshot(tmp_path: Path) -> None:
-    async def check(client: RawClient, node: SingleNode, _path: Path) -> None:
+    async def check(client: RawClient, node: SingleNode) -> None:
         await client.ask(["watch_messages", 1])
         other = SingleNode()
         other.apply_commands([encode_command(SendMessage(text, "n")) for text in ("one", "two")])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +14,8 @@ from raft_agent.api import protocol
 from raft_agent.api.protocol import Request
 from raft_agent.api.requests import RequestHandlers
 from raft_agent.machine.machine import Entry
-from tests.unit.api.raw_client import RawClient, connected
-from tests.unit.api.single_node import SingleNode, run, serving
-
-Check = Callable[[RawClient, SingleNode], Awaitable[None]]
-
-
-def with_node(tmp_path: Path, check: Check, host: SingleNode | None = None) -> None:
-    node = host or SingleNode()
-
-    async def main() -> None:
-        path = tmp_path / "s"
-        async with serving(node, path), connected(path) as client:
-            await check(client, node)
-
-    run(main())
+from tests.unit.api.raw_client import RawClient, with_node
+from tests.unit.api.single_node import SingleNode
 
 
 def result(reply: Any) -> Any:

@@ -6,7 +6,7 @@ import json
 import resource
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -29,12 +29,6 @@ FIELDS = {
     "value_size",
     "duration_s",
 }
-
-
-@pytest.fixture
-def served(tmp_path: Path) -> Iterator[Served]:
-    with serving(tmp_path / "node-01.sock") as running:
-        yield running
 
 
 @pytest.mark.parametrize(

@@ -4,26 +4,11 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from raft_agent.machine.commands import Put, SendMessage, encode_command
 from raft_agent.machine.machine import Machine
 from tests.unit.cli.served import Follower, Served, json_of, raftctl, serving
-
-
-@pytest.fixture
-def served(tmp_path: Path) -> Iterator[Served]:
-    with serving(tmp_path / "node-01.sock") as running:
-        yield running
-
-
-@pytest.fixture
-def at(served: Served) -> tuple[str, str]:
-    """The global options that lead to the server."""
-    return "--socket", str(served.path)
 
 
 def test_send_then_messages(at: tuple[str, str]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 import socket
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,20 +19,7 @@ from tests.unit.cli.served import (
     command,
     json_of,
     raftctl,
-    serving,
 )
-
-
-@pytest.fixture
-def served(tmp_path: Path) -> Iterator[Served]:
-    with serving(tmp_path / "node-01.sock") as running:
-        yield running
-
-
-@pytest.fixture
-def at(served: Served) -> tuple[str, str]:
-    return "--socket", str(served.path)
-
 
 # --- Numbers --------------------------------------------------------------------------------------
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 import subprocess
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -14,21 +13,9 @@ import pytest
 from raft_agent.api import protocol
 from raft_agent.api.host import Failure
 from raft_agent.api.protocol import ErrorCode
-from tests.unit.cli.served import Follower, Served, json_of, raftctl, serving
+from tests.unit.cli.served import Follower, Served, json_of, raftctl
 
 ADDRESS = "127.0.0.1:5558"
-
-
-@pytest.fixture
-def served(tmp_path: Path) -> Iterator[Served]:
-    with serving(tmp_path / "node-01.sock") as running:
-        yield running
-
-
-@pytest.fixture
-def at(served: Served) -> tuple[str, str]:
-    """The global options that lead to the server."""
-    return "--socket", str(served.path)
 
 
 def said(done: subprocess.CompletedProcess[bytes]) -> tuple[int, str, str]:

@@ -4,24 +4,12 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
 from raft_agent.machine.commands import Put, encode_command
-from tests.unit.cli.served import TIMEOUT_S, Follower, Served, json_of, raftctl, serving
-
-
-@pytest.fixture
-def served(tmp_path: Path) -> Iterator[Served]:
-    with serving(tmp_path / "node-01.sock") as running:
-        yield running
-
-
-@pytest.fixture
-def at(served: Served) -> tuple[str, str]:
-    return "--socket", str(served.path)
+from tests.unit.cli.served import TIMEOUT_S, Follower, Served, json_of, raftctl
 
 
 def until(served: Served, is_so: Callable[[], bool]) -> None:

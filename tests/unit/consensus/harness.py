@@ -15,6 +15,7 @@ from raft_agent.consensus.node import Node
 from raft_agent.consensus.types import (
     Apply,
     ChangeMembership,
+    Configuration,
     Effect,
     Event,
     Member,
@@ -28,7 +29,13 @@ from raft_agent.consensus.types import (
     TimerExpired,
     Vote,
 )
-from tests.unit.consensus.server import MIN_TIMEOUT_US, SETTINGS, Server, of
+from tests.unit.consensus.server import (
+    MAX_TIMEOUT_US,
+    MIN_TIMEOUT_US,
+    SETTINGS,
+    Server,
+    of,
+)
 
 
 def member(member_id: int) -> Member:
@@ -255,3 +262,33 @@ class Cluster:
         """The commands that this server's state machine has got."""
         batches = self.servers[member_id].applied
         return [bytes(b.payload) for b in batches if b.kind == BatchKind.COMMANDS]
+
+
+def led(size: int = 3, settings: Settings = SETTINGS) -> Cluster:
+    """1 leads the voters 1 … size."""
+    cluster = Cluster(size, settings=settings)
+    cluster.elect(1)
+    return cluster
+
+
+def with_learners(*learners: int) -> Cluster:
+    """1 leads the voters 1, 2, 3; these are learners that have everything."""
+    cluster = led()
+    cluster.change(1, MembershipChange(add=tuple(member(i) for i in learners)))
+    cluster.settle()
+    for i in learners:
+        cluster.add(i)
+    cluster.run_for(2 * MAX_TIMEOUT_US)
+    assert {cluster.node(i).commit_index for i in learners} == {cluster.node(1).commit_index}
+    return cluster
+
+
+def configuration(cluster: Cluster, member_id: int = 1) -> Configuration:
+    """The one that this server goes by."""
+    known = cluster.node(member_id).configuration
+    assert known is not None
+    return known
+
+
+def voters(cluster: Cluster, member_id: int = 1) -> tuple[int, ...]:
+    return configuration(cluster, member_id).voters

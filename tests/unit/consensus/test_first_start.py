@@ -33,7 +33,7 @@ from tests.unit.consensus.first_start import (
     is_install,
     roles,
 )
-from tests.unit.consensus.harness import Cluster
+from tests.unit.consensus.harness import Cluster, configuration
 from tests.unit.consensus.server import Server, notes, of, sends
 
 
@@ -43,10 +43,9 @@ def test_fresh_nodes_become_one_cluster_with_everybody_in_it(size: int) -> None:
     cluster.connect_all()
     cluster.run_for(3_000_000)
     assert len(cluster_ids(cluster)) == 1
-    configuration = cluster.node(1).configuration
-    assert configuration is not None
-    assert configuration.voters == tuple(range(1, size + 1))
-    assert [(m.id, m.name, m.address) for m in configuration.members] == [
+    known = configuration(cluster)
+    assert known.voters == tuple(range(1, size + 1))
+    assert [(m.id, m.name, m.address) for m in known.members] == [
         (i, f"n{size + 1 - i}", f"n{size + 1 - i}:5555") for i in range(1, size + 1)
     ]
     assert len(cluster.leaders) == 1

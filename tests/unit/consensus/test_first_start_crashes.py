@@ -17,7 +17,7 @@ from tests.unit.consensus.first_start import (
     lose_disk,
     roles,
 )
-from tests.unit.consensus.harness import Cluster, Packet
+from tests.unit.consensus.harness import Cluster, Packet, configuration
 
 
 def founded_but_not_told() -> Cluster:
@@ -168,9 +168,8 @@ def test_an_answer_of_a_peers_former_self_is_not_counted() -> None:
     cluster.drop()
     cluster.wire += late
     cluster.run_for(3_000_000)
-    configuration = cluster.node(FOUNDER).configuration
-    assert configuration is not None
-    assert configuration.voters == (SECOND, FOUNDER, 10)
+    known = configuration(cluster, FOUNDER)
+    assert known.voters == (SECOND, FOUNDER, 10)
 
 
 def test_a_fresh_node_is_brought_in_over_a_link_slower_than_the_heartbeats() -> None:

@@ -13,7 +13,7 @@ from raft_agent.consensus.types import (
     Refused,
     Vote,
 )
-from tests.unit.consensus.harness import Cluster, member
+from tests.unit.consensus.harness import Cluster, configuration, member
 from tests.unit.consensus.server import MAX_TIMEOUT_US, notes, of, sends
 from tests.unit.consensus.snapshot_files import SnapshotFile
 
@@ -90,9 +90,8 @@ def test_a_member_that_joined_by_a_snapshot_stands_for_election() -> None:
     cluster.settle()
     cluster.add(4)
     cluster.run_for(4 * MAX_TIMEOUT_US)
-    configuration = cluster.node(4).configuration
-    assert configuration is not None
-    assert configuration.voters == (1, 4)
+    known = configuration(cluster, 4)
+    assert known.voters == (1, 4)
     cluster.part({1}, {4})
     assert sends(PreVote, cluster.time_out(4), to=1)
 

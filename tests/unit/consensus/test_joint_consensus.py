@@ -25,29 +25,10 @@ from raft_agent.consensus.types import (
     Role,
     TransferLeadership,
 )
-from tests.unit.consensus.harness import Cluster, member
+from tests.unit.consensus.harness import Cluster, configuration, member, with_learners
 from tests.unit.consensus.server import MAX_TIMEOUT_US, notes, of, sends
 
 SWAP = MembershipChange(promote=(4, 5), remove=(2, 3))
-
-
-def with_learners() -> Cluster:
-    """1 leads the voters 1, 2, 3; 4 and 5 are learners that have everything."""
-    cluster = Cluster(3)
-    cluster.elect(1)
-    cluster.change(1, MembershipChange(add=(member(4), member(5))))
-    cluster.settle()
-    for i in (4, 5):
-        cluster.add(i)
-    cluster.run_for(2 * MAX_TIMEOUT_US)
-    assert cluster.node(4).commit_index == cluster.node(1).commit_index
-    return cluster
-
-
-def configuration(cluster: Cluster, member_id: int = 1) -> Configuration:
-    known = cluster.node(member_id).configuration
-    assert known is not None
-    return known
 
 
 def refusals(effects: list[Effect]) -> list[RefusalReason]:
@@ -70,7 +51,7 @@ def only(cluster: Cluster, *ids: int) -> None:
 def test_a_joint_configuration_is_committed_by_both_majorities(
     there: tuple[int, ...], is_committed: bool
 ) -> None:
-    cluster = with_learners()
+    cluster = with_learners(4, 5)
     only(cluster, *there)
     before = cluster.node(1).commit_index
     cluster.change(1, SWAP)
@@ -95,7 +76,7 @@ def joint(cluster: Cluster) -> None:
 def test_a_joint_election_is_won_by_both_majorities(
     there: tuple[int, ...], is_elected: bool
 ) -> None:
-    cluster = with_learners()
+    cluster = with_learners(4, 5)
     joint(cluster)
     only(cluster, *there)
     cluster.time_out(there[0])
@@ -105,7 +86,7 @@ def test_a_joint_election_is_won_by_both_majorities(
 
 
 def test_everybody_of_both_configurations_is_asked_for_a_vote() -> None:
-    cluster = with_learners()
+    cluster = with_learners(4, 5)
     joint(cluster)
     effects = cluster.time_out(4)
     for i in (1, 2, 3, 5):
@@ -113,7 +94,7 @@ def test_everybody_of_both_configurations_is_asked_for_a_vote() -> None:
 
 
 def test_a_read_needs_both_majorities_while_joint() -> None:
-    cluster = with_learners()
+    cluster = with_learners(4, 5)
     cluster.cut = {(i, j) for i in (4, 5) for j in (1, 2, 3)}
     cluster.change(1, SWAP)
     cluster.settle()
@@ -128,7 +109,7 @@ def test_a_read_needs_both_majorities_while_joint() -> None:
 
 
 def test_a_leader_without_one_of_the_majorities_steps_down() -> None:
-    cluster = with_learners()
+    cluster = with_learners(4, 5)
     only(cluster, 1, 2, 3)
     cluster.change(1, SWAP, force=True)
     cluster.run_for(2 * MAX_TIMEOUT_US)
@@ -140,7 +121,7 @@ def test_a_leader_without_one_of_the_majorities_steps_down() -> None:
 
 
 def test_a_change_is_told_once_its_last_configuration_is_committed() -> None:
-    cluster = with_learners()
+    cluster = with_learners(4, 5)
     cluster.change(1, SWAP, tag=3)
     cluster.deliver(lambda packet: isinstance(packet.message, AppendEntries))
     cluster.deliver(lambda packet: isinstance(packet.message, AppendReply))
@@ -157,7 +138,7 @@ def test_a_change_is_told_once_its_last_configuration_is_committed() -> None:
 
 
 def test_a_new_leader_finishes_a_joint_change_that_it_finds() -> None:
-    cluster = with_learners()
+    cluster = with_learners(4, 5)
     joint(cluster)
     cluster.elect(4)
     assert configuration(cluster, 4).voters == (1, 4, 5)
@@ -167,7 +148,7 @@ def test_a_new_leader_finishes_a_joint_change_that_it_finds() -> None:
 
 
 def test_a_leader_that_goes_with_the_old_configuration_finishes_the_change_as_well() -> None:
-    cluster = with_learners()
+    cluster = with_learners(4, 5)
     joint(cluster)
     cluster.time_out(2)
     cluster.settle()
@@ -178,7 +159,7 @@ def test_a_leader_that_goes_with_the_old_configuration_finishes_the_change_as_we
 
 
 def test_who_leaves_gets_entries_until_the_change_is_committed_as_a_joint_one() -> None:
-    cluster = with_learners()
+    cluster = with_learners(4, 5)
     cluster.change(1, SWAP)
     assert {2, 3} <= set(cluster.node(1).progress)
     cluster.settle()
@@ -189,7 +170,7 @@ def test_who_leaves_gets_entries_until_the_change_is_committed_as_a_joint_one() 
 
 
 def test_a_configuration_that_is_cut_off_a_followers_log_is_taken_back() -> None:
-    cluster = with_learners()
+    cluster = with_learners(4, 5)
     before = configuration(cluster, 4)
     cluster.cut = {(1, i) for i in (2, 3, 5)}
     cluster.change(1, SWAP)
@@ -205,7 +186,7 @@ def test_a_configuration_that_is_cut_off_a_followers_log_is_taken_back() -> None
 
 
 def test_a_deposed_leaders_joint_configuration_is_taken_back_and_whoever_waits_is_told() -> None:
-    cluster = with_learners()
+    cluster = with_learners(4, 5)
     before = configuration(cluster)
     only(cluster, 1)
     cluster.step(1, ChangeMembership(4, SWAP))
@@ -221,7 +202,7 @@ def test_a_deposed_leaders_joint_configuration_is_taken_back_and_whoever_waits_i
 
 
 def test_a_learner_whose_promotion_is_taken_back_stands_no_more() -> None:
-    cluster = with_learners()
+    cluster = with_learners(4, 5)
     cluster.cut = {(1, i) for i in (2, 3, 5)}
     cluster.change(1, SWAP)
     cluster.settle()
@@ -248,7 +229,7 @@ def test_no_change_begins_before_the_leader_has_committed_an_entry_of_its_own_te
 
 
 def test_no_change_begins_while_one_is_not_committed() -> None:
-    cluster = with_learners()
+    cluster = with_learners(4, 5)
     cluster.change(1, MembershipChange(add=(member(6),)))
     assert refusals(cluster.change(1, SWAP)) == [RefusalReason.CHANGE_PENDING]
     cluster.settle()
@@ -261,13 +242,13 @@ def test_no_change_begins_while_one_is_not_committed() -> None:
 
 
 def test_no_change_begins_while_leadership_moves() -> None:
-    cluster = with_learners()
+    cluster = with_learners(4, 5)
     cluster.step(1, TransferLeadership(1, 2))
     assert refusals(cluster.change(1, SWAP)) == [RefusalReason.TRANSFERRING]
 
 
 def test_a_change_that_expects_another_configuration_is_refused() -> None:
-    cluster = with_learners()
+    cluster = with_learners(4, 5)
     index = cluster.node(1).configuration_index
     for other in (index - 1, index + 1):
         assert refusals(cluster.change(1, SWAP, expected_index=other)) == [
@@ -277,7 +258,7 @@ def test_a_change_that_expects_another_configuration_is_refused() -> None:
 
 
 def test_a_change_that_would_lose_its_quorum_is_refused_unless_it_is_forced() -> None:
-    cluster = with_learners()
+    cluster = with_learners(4, 5)
     only(cluster, 1, 2, 3)
     cluster.run_for(2 * MAX_TIMEOUT_US)
     assert cluster.leaders == [1]
@@ -320,7 +301,7 @@ def test_a_change_of_learners_alone_needs_no_quorum_to_answer_and_no_joint_confi
 
 
 def test_a_change_that_changes_nothing_is_done_at_once() -> None:
-    cluster = with_learners()
+    cluster = with_learners(4, 5)
     last_index = cluster.node(1).log.last_index
     index = cluster.node(1).configuration_index
     effects = cluster.change(1, MembershipChange(update=(member(2),)), tag=8)

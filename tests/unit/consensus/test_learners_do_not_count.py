@@ -13,27 +13,20 @@ from raft_agent.consensus.types import (
     RequestVote,
     Role,
 )
-from tests.unit.consensus.harness import Cluster, member
+from tests.unit.consensus.harness import Cluster, member, with_learners
 from tests.unit.consensus.server import MAX_TIMEOUT_US, notes, of, sends
 
 
-def with_learners(*there: int) -> Cluster:
+def parted(*there: int) -> Cluster:
     """1 leads the voters 1, 2, 3; 4 and 5 are learners that have everything; then only `there` hear
     of each other."""
-    cluster = Cluster(3)
-    cluster.elect(1)
-    cluster.change(1, MembershipChange(add=(member(4), member(5))))
-    cluster.settle()
-    for i in (4, 5):
-        cluster.add(i)
-    cluster.run_for(2 * MAX_TIMEOUT_US)
-    assert cluster.node(5).commit_index == cluster.node(1).commit_index
+    cluster = with_learners(4, 5)
     cluster.part(set(there), set(cluster.servers) - set(there))
     return cluster
 
 
 def test_a_learner_is_never_counted_for_a_commit() -> None:
-    cluster = with_learners(1, 4, 5)
+    cluster = parted(1, 4, 5)
     before = cluster.node(1).commit_index
     cluster.propose(1)
     cluster.settle()
@@ -42,7 +35,7 @@ def test_a_learner_is_never_counted_for_a_commit() -> None:
 
 
 def test_a_learner_is_never_asked_for_a_vote_and_its_vote_counts_for_nothing() -> None:
-    cluster = with_learners(1, 4, 5)
+    cluster = parted(1, 4, 5)
     cluster.run_for(2 * MAX_TIMEOUT_US)
     assert cluster.node(1).role is not Role.LEADER
     effects = cluster.time_out(1)
@@ -55,14 +48,14 @@ def test_a_learner_is_never_asked_for_a_vote_and_its_vote_counts_for_nothing() -
 
 
 def test_a_learner_is_never_counted_for_a_read() -> None:
-    cluster = with_learners(1, 4, 5)
+    cluster = parted(1, 4, 5)
     cluster.step(1, Read(7))
     cluster.settle()
     assert not of(ReadReady, cluster[1].history)
 
 
 def test_a_learner_is_never_counted_for_a_lease() -> None:
-    cluster = with_learners(1, 4, 5)
+    cluster = parted(1, 4, 5)
     cluster.now_us += MAX_TIMEOUT_US // 2
     cluster.run(1, lambda server: server.tick())
     cluster.settle()
@@ -71,13 +64,13 @@ def test_a_learner_is_never_counted_for_a_lease() -> None:
 
 
 def test_a_leader_that_only_learners_hear_steps_down() -> None:
-    cluster = with_learners(1, 4, 5)
+    cluster = parted(1, 4, 5)
     cluster.run_for(2 * MAX_TIMEOUT_US)
     assert "quorum_lost" in notes(cluster[1].history)
 
 
 def test_a_learner_never_stands() -> None:
-    cluster = with_learners(4, 5)
+    cluster = parted(4, 5)
     cluster.run_for(20 * MAX_TIMEOUT_US)
     for learner in (4, 5):
         assert cluster.node(learner).role is Role.LEARNER
@@ -87,7 +80,7 @@ def test_a_learner_never_stands() -> None:
 def test_a_late_reply_from_before_a_member_went_moves_nothing_in_the_same_term() -> None:
     """Nobody comes back under its id; what one that has gone still says counts for nobody, and what
     a member said before its connection broke counts no more."""
-    cluster = with_learners(1, 2, 3, 4, 5)
+    cluster = parted(1, 2, 3, 4, 5)
     node = cluster.node(1)
     session = node.progress[4].session
     cluster.change(1, MembershipChange(remove=(4,)))
@@ -106,7 +99,7 @@ def test_a_late_reply_from_before_a_member_went_moves_nothing_in_the_same_term()
 
 
 def test_a_new_member_in_the_same_term_begins_with_nothing() -> None:
-    cluster = with_learners(1, 2, 3, 4, 5)
+    cluster = parted(1, 2, 3, 4, 5)
     node = cluster.node(1)
     sessions = {progress.session for progress in node.progress.values()}
     cluster.change(1, MembershipChange(add=(member(6),), remove=(4,)))

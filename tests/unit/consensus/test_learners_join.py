@@ -19,7 +19,7 @@ from raft_agent.consensus.types import (
     TransferDone,
     TransferLeadership,
 )
-from tests.unit.consensus.harness import Cluster, member
+from tests.unit.consensus.harness import Cluster, configuration, led, member, voters
 from tests.unit.consensus.server import (
     HEARTBEAT_US,
     MAX_TIMEOUT_US,
@@ -35,15 +35,9 @@ JOIN_4 = MembershipChange(add=(member(4),), joining=(Joining(4),))
 LEARN_4 = MembershipChange(add=(member(4),))
 
 
-def leading(size: int = 3) -> Cluster:
-    cluster = Cluster(size)
-    cluster.elect(1)
-    return cluster
-
-
 def compacted(change: MembershipChange, size: int = 3) -> Cluster:
     """1 leads, and its log begins behind the entry of this change."""
-    cluster = leading(size)
+    cluster = led(size)
     cluster.change(1, change)
     cluster.settle()
     cluster.run(1, lambda server: server.take_snapshot(server.node.applied_index))
@@ -51,17 +45,11 @@ def compacted(change: MembershipChange, size: int = 3) -> Cluster:
     return cluster
 
 
-def voters(cluster: Cluster) -> tuple[int, ...]:
-    configuration = cluster.node(1).configuration
-    assert configuration is not None
-    return configuration.voters
-
-
 # --- the way in
 
 
 def test_a_learner_joins_an_uncompacted_cluster_by_its_first_entry() -> None:
-    cluster = leading()
+    cluster = led()
     cluster.change(1, LEARN_4)
     cluster.settle()
     cluster.add(4)
@@ -135,7 +123,7 @@ def test_no_first_entry_is_taken_while_a_snapshot_is_being_installed() -> None:
 
 
 def test_a_known_member_with_an_empty_log_is_not_brought_in() -> None:
-    cluster = leading()
+    cluster = led()
     cluster.change(1, JOIN_4)
     cluster.settle()
     cluster.add(4)
@@ -151,7 +139,7 @@ def test_a_known_member_with_an_empty_log_is_not_brought_in() -> None:
 
 def test_a_founding_member_that_this_leader_knows_to_have_had_entries_is_not_brought_in() -> None:
     """Its vote and its acknowledgements count; with an empty log it would vote for anybody."""
-    cluster = leading()
+    cluster = led()
     cluster.propose(1)
     cluster.settle()
     assert cluster.node(1).progress[3].match_index > 0
@@ -167,19 +155,18 @@ def test_a_founding_member_that_this_leader_knows_to_have_had_entries_is_not_bro
 
 
 def test_a_joining_learner_becomes_a_voter_once_it_has_caught_up() -> None:
-    cluster = leading()
-    effects = cluster.change(1, JOIN_4, tag=6)
+    cluster = led()
+    cluster.change(1, JOIN_4, tag=6)
     cluster.settle()
     assert voters(cluster) == (1, 2, 3)
-    assert not effects or [d.tag for d in of(MembershipChanged, cluster[1].history)] == [6]
+    assert [d.tag for d in of(MembershipChanged, cluster[1].history)] == [6]
     cluster.add(4)
     cluster.run_for(2 * MAX_TIMEOUT_US)
     assert voters(cluster) == (1, 2, 3, 4)
     assert cluster.node(4).role is Role.FOLLOWER
     assert cluster.node(1).configuration == cluster.node(4).configuration
-    configuration = cluster.node(1).configuration
-    assert configuration is not None
-    assert configuration.joining == configuration.learners == configuration.voters_outgoing == ()
+    known = configuration(cluster)
+    assert known.joining == known.learners == known.voters_outgoing == ()
 
 
 def test_a_learner_that_a_snapshot_brought_up_to_date_becomes_a_voter_in_an_idle_cluster() -> None:
@@ -201,7 +188,7 @@ def test_a_voter_that_came_in_by_a_snapshot_stands_for_election() -> None:
 
 
 def test_a_transfer_to_a_voter_that_a_snapshot_brought_up_to_date_is_done() -> None:
-    cluster = leading()
+    cluster = led()
     cluster.down = {3}
     cluster.propose(1)
     cluster.settle()
@@ -217,7 +204,7 @@ def test_a_transfer_to_a_voter_that_a_snapshot_brought_up_to_date_is_done() -> N
 
 def under_load(delay_us: int) -> Cluster:
     """A learner joins over a link with this delay, while there is always more to come."""
-    cluster = leading()
+    cluster = led()
     cluster.change(1, JOIN_4)
     cluster.settle()
     cluster.delay_us[4] = delay_us
@@ -248,7 +235,7 @@ def test_a_learner_whose_round_is_as_short_as_an_election_timeout_becomes_a_vote
 
 def test_a_learner_that_went_away_has_to_catch_up_again() -> None:
     """It had caught up while leadership was to move; what it has missed since may be much."""
-    cluster = leading()
+    cluster = led()
     cluster.change(1, JOIN_4)
     cluster.settle()
     cluster.down = {3}
@@ -268,17 +255,16 @@ def test_a_learner_that_went_away_has_to_catch_up_again() -> None:
 
 
 def test_a_member_that_moved_is_followed_even_while_a_learner_does_not_catch_up() -> None:
-    cluster = leading()
+    cluster = led()
     cluster.change(1, JOIN_4)
     cluster.settle()
     cluster[3].address = "elsewhere:5555"
     cluster.restart(3)
     cluster.settle()
     cluster.run_for(MAX_TIMEOUT_US)
-    configuration = cluster.node(1).configuration
-    assert configuration is not None
-    assert [m.address for m in configuration.members if m.id == 3] == ["elsewhere:5555"]
-    assert configuration.joining == (Joining(4),)
+    known = configuration(cluster)
+    assert [m.address for m in known.members if m.id == 3] == ["elsewhere:5555"]
+    assert known.joining == (Joining(4),)
 
 
 def test_a_leader_that_moved_says_so_itself() -> None:
@@ -288,17 +274,15 @@ def test_a_leader_that_moved_says_so_itself() -> None:
     cluster.drop()
     cluster.elect(1)
     cluster.run_for(MAX_TIMEOUT_US)
-    configuration = cluster.node(2).configuration
-    assert configuration is not None
-    assert [m.address for m in configuration.members if m.id == 1] == ["elsewhere:5555"]
+    known = configuration(cluster, 2)
+    assert [m.address for m in known.members if m.id == 1] == ["elsewhere:5555"]
 
 
 def test_an_address_that_another_member_has_is_refused_and_said_once() -> None:
-    cluster = leading()
+    cluster = led()
     cluster[3].address = "n2:5555"
     cluster.restart(3)
     cluster.run_for(10 * MAX_TIMEOUT_US)
-    configuration = cluster.node(1).configuration
-    assert configuration is not None
-    assert [m.address for m in configuration.members if m.id == 3] == ["n3:5555"]
+    known = configuration(cluster)
+    assert [m.address for m in known.members if m.id == 3] == ["n3:5555"]
     assert notes(cluster[1].history).count("address_refused") == 1

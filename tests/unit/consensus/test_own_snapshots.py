@@ -89,16 +89,6 @@ def test_another_snapshot_of_the_same_entry_takes_the_place_of_the_first() -> No
     assert server.node.state.snapshot == again
 
 
-def test_an_older_snapshot_changes_nothing() -> None:
-    server = applied_server()
-    server.take_snapshot()
-    newest = server.node.state.snapshot
-    assert newest is not None
-    older = msgspec.structs.replace(newest, index=newest.index - 1)
-    assert not server.step(SnapshotTaken(older, 3))
-    assert server.node.state.snapshot == newest
-
-
 def test_a_snapshot_of_what_was_not_applied_stops_the_node() -> None:
     server = applied_server()
     ahead = snapshot_of([*server.applied, entry(7, 2)], 1, configuration_of(1))

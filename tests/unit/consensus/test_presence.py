@@ -12,9 +12,10 @@ from raft_agent.consensus.types import (
     PeerConnected,
     PreVote,
     Removed,
+    TimerExpired,
     TransferLeadership,
 )
-from tests.unit.consensus.harness import Cluster, member
+from tests.unit.consensus.harness import Cluster, configuration, led, member
 from tests.unit.consensus.server import (
     MAX_TIMEOUT_US,
     Server,
@@ -74,6 +75,7 @@ def test_a_learner_that_hears_its_leader_asks_nobody() -> None:
     server.now_us = due_us - 1
     server.receive(1, Heartbeat(1, 2, 1, 0, 0))
     server.now_us = due_us
+    server.step(TimerExpired())
     assert not sends(Announce, server.history)
 
 
@@ -92,15 +94,8 @@ def test_who_is_told_in_a_later_term_keeps_its_own() -> None:
 
 
 def moved(cluster: Cluster, member_id: int) -> str:
-    configuration = cluster.node(1).configuration
-    assert configuration is not None
-    return next(m.address for m in configuration.members if m.id == member_id)
-
-
-def leading() -> Cluster:
-    cluster = Cluster(3)
-    cluster.elect(1)
-    return cluster
+    known = configuration(cluster)
+    return next(m.address for m in known.members if m.id == member_id)
 
 
 def announce(address: str) -> Announce:
@@ -113,7 +108,7 @@ def settle(cluster: Cluster) -> None:
 
 
 def test_the_leader_has_the_configuration_follow_a_member_one_change_at_a_time() -> None:
-    cluster = leading()
+    cluster = led()
     server = cluster[1]
     before = cluster.node(1).configuration_index
     cluster.run(1, lambda _: server.receive(2, announce("a:1")))
@@ -126,7 +121,7 @@ def test_the_leader_has_the_configuration_follow_a_member_one_change_at_a_time()
 
 
 def test_the_last_address_that_a_member_says_counts() -> None:
-    cluster = leading()
+    cluster = led()
     server = cluster[1]
     cluster.run(1, lambda _: server.receive(3, announce("first:1")))
     cluster.run(1, lambda _: server.receive(3, announce("second:1")))
@@ -136,7 +131,7 @@ def test_the_last_address_that_a_member_says_counts() -> None:
 
 
 def test_what_is_no_news_changes_nothing() -> None:
-    cluster = leading()
+    cluster = led()
     last_index = cluster.node(1).log.last_index
     for sender, address in ((2, "n2:5555"), (2, ""), (9, "x:1")):
         cluster.run(1, lambda server, s=sender, a=address: server.receive(s, announce(a)))
@@ -151,7 +146,7 @@ def test_a_follower_does_nothing_about_an_address() -> None:
 
 
 def test_no_address_is_followed_while_leadership_moves() -> None:
-    cluster = leading()
+    cluster = led()
     leadership = cluster.node(1).state.leadership
     assert leadership is not None
     cluster.propose(1)
@@ -163,7 +158,7 @@ def test_no_address_is_followed_while_leadership_moves() -> None:
 
 
 def test_a_refused_address_keeps_nobody_elses_from_being_followed() -> None:
-    cluster = leading()
+    cluster = led()
     cluster.change(1, MembershipChange(add=(member(4),)))
     cluster.run(1, lambda server: server.receive(2, announce("n1:5555")))
     cluster.run(1, lambda server: server.receive(3, announce("b:1")))
@@ -175,7 +170,7 @@ def test_a_refused_address_keeps_nobody_elses_from_being_followed() -> None:
 
 def test_members_that_have_swapped_their_addresses_are_followed_in_one_step() -> None:
     """Either alone would take the other's."""
-    cluster = leading()
+    cluster = led()
     cluster.run(1, lambda server: server.receive(2, announce("n3:5555")))
     settle(cluster)
     assert moved(cluster, 2) == "n2:5555"
@@ -200,7 +195,7 @@ def test_a_voter_that_moved_while_nobody_led_is_found_once_somebody_does() -> No
 
 def test_a_voter_of_whom_a_wrong_address_was_noted_says_where_it_is() -> None:
     """It can't know what the others were told of it, and only notices that they are silent."""
-    cluster = leading()
+    cluster = led()
     cluster.cut = {(1, 3), (2, 3)}
     wrong = Member(3, "n3", "nobody:1")
     cluster.change(1, MembershipChange(update=(wrong,)))

@@ -17,7 +17,7 @@ from raft_agent.consensus.types import (
     Role,
     StorageFailed,
 )
-from tests.unit.consensus.harness import Cluster, Packet
+from tests.unit.consensus.harness import Cluster, Packet, led
 from tests.unit.consensus.server import (
     HEARTBEAT_US,
     MAX_TIMEOUT_US,
@@ -27,12 +27,6 @@ from tests.unit.consensus.server import (
     of,
     sends,
 )
-
-
-def led(size: int = 3) -> Cluster:
-    cluster = Cluster(size)
-    cluster.elect(1)
-    return cluster
 
 
 def ready(cluster: Cluster, member_id: int) -> list[tuple[int, int]]:

@@ -20,7 +20,7 @@ from raft_agent.consensus.types import (
     Role,
     TimeoutNow,
 )
-from tests.unit.consensus.harness import Cluster, Packet, member
+from tests.unit.consensus.harness import Cluster, Packet, led, member
 from tests.unit.consensus.server import MAX_TIMEOUT_US, notes, of, sends
 
 REMOVE_1 = MembershipChange(remove=(1,))
@@ -30,14 +30,8 @@ def is_append(packet: Packet) -> bool:
     return isinstance(packet.message, AppendEntries)
 
 
-def leading(size: int = 3) -> Cluster:
-    cluster = Cluster(size)
-    cluster.elect(1)
-    return cluster
-
-
 def test_a_leader_that_removes_itself_leads_until_that_is_committed_then_its_heir_stands() -> None:
-    cluster = leading()
+    cluster = led()
     cluster.change(1, REMOVE_1, tag=5)
     cluster.settle()
     assert [done.tag for done in of(MembershipChanged, cluster[1].history)] == [5]
@@ -52,7 +46,7 @@ def test_a_leader_that_removes_itself_leads_until_that_is_committed_then_its_hei
 
 
 def test_a_leader_that_is_no_voter_any_more_does_not_count_itself() -> None:
-    cluster = leading()
+    cluster = led()
     cluster.change(1, REMOVE_1)
     cluster.deliver(is_append)
     cluster.settle(lambda packet: packet.to == 1)
@@ -72,7 +66,7 @@ def test_a_leader_that_is_no_voter_any_more_does_not_count_itself() -> None:
 def test_a_leader_whose_own_removal_only_it_has_stands_again() -> None:
     """§4.2.2 of the thesis: without it there would be no leader any more. The others need its vote
     while they are in the joint configuration, and its log is the longest."""
-    cluster = leading(2)
+    cluster = led(2)
     cluster.change(1, REMOVE_1)
     cluster.deliver(is_append)
     cluster.settle(lambda packet: packet.to == 1)
@@ -93,7 +87,7 @@ def test_a_leader_whose_own_removal_only_it_has_stands_again() -> None:
 
 def removed_while_away(member_id: int = 3) -> Cluster:
     """A member was cut off while it was removed, and knows nothing of it."""
-    cluster = leading()
+    cluster = led()
     cluster.part({1, 2}, {member_id})
     cluster.change(1, MembershipChange(remove=(member_id,)))
     cluster.settle()
@@ -131,7 +125,7 @@ def test_a_removed_member_that_is_told_to_stand_does_not() -> None:
 
 
 def test_a_removed_voter_that_is_there_is_told_at_once() -> None:
-    cluster = leading()
+    cluster = led()
     cluster.change(1, MembershipChange(remove=(3,)))
     cluster.settle()
     assert sends(Removed, cluster[1].history, to=3)
@@ -139,7 +133,7 @@ def test_a_removed_voter_that_is_there_is_told_at_once() -> None:
 
 
 def test_a_removed_learner_learns_of_it_when_it_comes_back() -> None:
-    cluster = leading()
+    cluster = led()
     cluster.change(1, MembershipChange(add=(member(4),)))
     cluster.settle()
     cluster.add(4)
@@ -158,7 +152,7 @@ def test_a_removed_learner_learns_of_it_when_it_comes_back() -> None:
 
 def test_a_removed_learner_that_hears_nobody_asks_why() -> None:
     """Its connection may have stood all the time, and the word been lost."""
-    cluster = leading()
+    cluster = led()
     cluster.change(1, MembershipChange(add=(member(4),)))
     cluster.settle()
     cluster.add(4)
@@ -176,7 +170,7 @@ def told(effects: list[Effect]) -> bool:
 
 
 def test_who_is_removed_is_told_only_once_that_is_committed() -> None:
-    cluster = leading()
+    cluster = led()
     cluster.change(1, MembershipChange(remove=(3,)))
     cluster.drop()
     server = cluster[1]

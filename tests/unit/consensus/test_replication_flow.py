@@ -17,15 +17,8 @@ from raft_agent.consensus.types import (
     Settings,
     Vote,
 )
-from tests.unit.consensus.harness import Cluster, Packet
+from tests.unit.consensus.harness import Cluster, Packet, led
 from tests.unit.consensus.server import MAX_TIMEOUT_US, entry, log_of, of, sends, terms_of
-
-
-def led(size: int = 3, settings: Settings | None = None) -> Cluster:
-    cluster = Cluster(size, settings=settings or Settings())
-    cluster.elect(1)
-    return cluster
-
 
 # --- commits are announced at once
 

@@ -18,7 +18,7 @@ from raft_agent.consensus.types import (
     Refused,
     Role,
 )
-from tests.unit.consensus.harness import Cluster, member
+from tests.unit.consensus.harness import Cluster, configuration, member
 from tests.unit.consensus.server import MAX_TIMEOUT_US, of
 
 VOTERS = (1, 2, 3, 4)
@@ -108,9 +108,8 @@ def test_the_first_change_is_gone_and_the_second_one_stands_everywhere(
     cluster.heal()
     cluster.run_for(10 * MAX_TIMEOUT_US)
     (leader,) = cluster.leaders
-    configuration = cluster.node(leader).configuration
-    assert configuration is not None
-    assert configuration.voters == tuple(sorted({*VOTERS, *second.promote} - {*second.remove}))
-    assert configuration.voters_outgoing == ()
-    for i in (*configuration.voters, *configuration.learners):
-        assert cluster.node(i).configuration == configuration
+    known = configuration(cluster, leader)
+    assert known.voters == tuple(sorted({*VOTERS, *second.promote} - {*second.remove}))
+    assert known.voters_outgoing == ()
+    for i in (*known.voters, *known.learners):
+        assert cluster.node(i).configuration == known

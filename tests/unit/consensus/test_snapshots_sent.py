@@ -155,14 +155,6 @@ def test_the_log_follows_once_the_snapshot_is_there() -> None:
     assert "snapshot_sent" in notes(effects)
 
 
-def test_a_snapshot_that_a_quorum_has_got_commits_what_is_before_it() -> None:
-    """The follower's log agrees up to there, so it counts like any acknowledgement."""
-    server = sending()
-    assert server.node.progress[3].match_index == 0
-    answer(server, 0, done=True)
-    assert server.node.progress[3].match_index == 12
-
-
 def test_only_the_answer_to_what_was_sent_last_goes_on() -> None:
     server = sending()
     first = last_chunk(server)

@@ -15,7 +15,14 @@ from raft_agent.consensus.types import (
     Refused,
     Role,
 )
-from tests.unit.consensus.harness import Cluster, Packet, member
+from tests.unit.consensus.harness import (
+    Cluster,
+    Packet,
+    configuration,
+    member,
+    voters,
+    with_learners,
+)
 from tests.unit.consensus.server import (
     HEARTBEAT_US,
     MAX_TIMEOUT_US,
@@ -25,23 +32,6 @@ from tests.unit.consensus.server import (
 )
 
 JOIN_4 = MembershipChange(joining=(Joining(4),))
-
-
-def with_learner() -> Cluster:
-    """1 leads the voters 1, 2, 3; 4 is a learner that has everything."""
-    cluster = Cluster(3)
-    cluster.elect(1)
-    cluster.change(1, MembershipChange(add=(member(4),)))
-    cluster.settle()
-    cluster.add(4)
-    cluster.run_for(2 * MAX_TIMEOUT_US)
-    return cluster
-
-
-def voters(cluster: Cluster, member_id: int = 1) -> tuple[int, ...]:
-    configuration = cluster.node(member_id).configuration
-    assert configuration is not None
-    return configuration.voters
 
 
 def acknowledges(packet: Packet, *senders: int) -> bool:
@@ -59,7 +49,7 @@ def pass_time(cluster: Cluster, duration_us: int, *, held: tuple[int, ...]) -> N
 
 def caught_up_before_the_commit() -> Cluster:
     """4 has all there is, but the change by which it joins is not committed yet."""
-    cluster = with_learner()
+    cluster = with_learners(4)
     cluster.change(1, JOIN_4)
     cluster.settle(lambda packet: not acknowledges(packet, 2, 3))
     leadership = cluster.node(1).state.leadership
@@ -119,15 +109,14 @@ def test_a_promotion_and_an_address_go_one_after_the_other() -> None:
 
 
 def test_all_addresses_that_were_said_during_a_change_are_followed_after_it() -> None:
-    cluster = with_learner()
+    cluster = with_learners(4)
     cluster.change(1, MembershipChange(remove=(4,)))
     for sender, address in ((2, "a:1"), (3, "b:1")):
         cluster.run(1, lambda server, s=sender, a=address: server.receive(s, Announce(2, 1, a)))
     assert "address_moved" not in notes(cluster[1].history)
     cluster.settle(lambda packet: not isinstance(packet.message, Announce))
-    configuration = cluster.node(1).configuration
-    assert configuration is not None
-    assert [m.address for m in configuration.members] == ["n1:5555", "a:1", "b:1"]
+    known = configuration(cluster)
+    assert [m.address for m in known.members] == ["n1:5555", "a:1", "b:1"]
 
 
 def test_a_learner_that_gets_faster_becomes_a_voter_while_there_is_always_more_to_come() -> None:
@@ -146,7 +135,7 @@ def test_a_learner_that_gets_faster_becomes_a_voter_while_there_is_always_more_t
 
 
 def test_rounds_are_counted_only_for_learners_that_are_to_be_voters() -> None:
-    cluster = with_learner()
+    cluster = with_learners(4)
     cluster.delay_us = {3: MIN_TIMEOUT_US, 4: MIN_TIMEOUT_US}
     for number in range(100):
         cluster.propose(1, b"%d" % number)
@@ -157,7 +146,7 @@ def test_rounds_are_counted_only_for_learners_that_are_to_be_voters() -> None:
 
 def test_a_new_leader_leaves_a_joint_configuration_once_it_has_committed_in_its_own_term() -> None:
     """Also one that it knows to be committed already."""
-    cluster = with_learner()
+    cluster = with_learners(4)
     cluster.change(1, MembershipChange(promote=(4,)))
     cluster.deliver(lambda packet: isinstance(packet.message, AppendEntries))
     cluster.deliver(lambda packet: isinstance(packet.message, AppendReply))
@@ -178,7 +167,7 @@ def test_a_new_leader_leaves_a_joint_configuration_once_it_has_committed_in_its_
 
 def test_a_voter_of_which_nobody_knows_how_far_it_is_is_not_counted_on() -> None:
     """It has just reconnected, perhaps after a restart with a shorter log."""
-    cluster = with_learner()
+    cluster = with_learners(4)
     cluster.down = {3}
     cluster.connect(1, 2)
     cluster.drop()
@@ -192,7 +181,7 @@ def test_a_voter_of_which_nobody_knows_how_far_it_is_is_not_counted_on() -> None
 def test_a_voter_counts_as_there_for_as_long_as_an_election_timeout_lasts() -> None:
     remove = MembershipChange(remove=(3,))
     for late_us, is_refused in ((0, False), (1, True)):
-        cluster = with_learner()
+        cluster = with_learners(4)
         heard_us = cluster.node(1).progress[2].last_contact_us = cluster.now_us
         cluster.node(1).progress[3].last_contact_us = heard_us
         cluster.now_us = heard_us + MAX_TIMEOUT_US + late_us
@@ -200,7 +189,7 @@ def test_a_voter_counts_as_there_for_as_long_as_an_election_timeout_lasts() -> N
 
 
 def test_each_change_is_told_to_who_asked_for_it_and_once() -> None:
-    cluster = with_learner()
+    cluster = with_learners(4)
     cluster.change(1, JOIN_4, tag=5)
     cluster.settle()
     cluster.change(1, MembershipChange(remove=(2,)), tag=6)

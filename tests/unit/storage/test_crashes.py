@@ -13,16 +13,8 @@ import pytest
 from raft_agent.consensus.batch import Batch
 from raft_agent.consensus.types import SaveVote, Vote
 from raft_agent.storage.store import Store
-from tests.unit.storage.support import (
-    CLUSTER,
-    Crash,
-    Driver,
-    PowerFailures,
-    make_batch,
-    opened,
-    recovered_log,
-    restore,
-)
+from tests.unit.storage.disk import Crash, PowerFailures, restore
+from tests.unit.storage.support import CLUSTER, Driver, make_batch, opened, recovered_log
 
 SEGMENT_BYTES = 20 << 10
 

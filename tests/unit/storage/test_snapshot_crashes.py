@@ -18,15 +18,13 @@ from raft_agent.consensus.types import Vote
 from raft_agent.storage import files, snapshots
 from raft_agent.storage.format import decode_vote, encode_vote
 from raft_agent.storage.store import Recovered, Store
+from tests.unit.storage.disk import Crash, PowerFailures, restore
 from tests.unit.storage.support import (
     CLUSTER,
-    Crash,
     Driver,
-    PowerFailures,
     make_batch,
     opened,
     receive,
-    restore,
     snapshot_blocks,
     snapshot_bytes,
     take_snapshot,

@@ -206,6 +206,14 @@ class RawListener:
         self.sock.close()
 
 
+async def dialled(node: Node, listener: RawListener, peer: Node) -> RawPeer:
+    """Have `node` dial `listener`, who answers as `peer`; the connection, once it counts."""
+    node.transport.set_peers([PeerTarget(peer.name, listener.address, peer.member_id)])
+    connection = await listener.accept_as(peer.hello())
+    await node.until("up", peer.member_id)
+    return connection
+
+
 def hello_frame(node: Node, **changes: Any) -> bytes:
     """The HELLO with which `node` would dial."""
     return encode_hello(FrameType.HELLO, node.hello(**changes))

@@ -13,7 +13,6 @@ from raft_agent import wire
 from raft_agent.consensus import types
 from raft_agent.transport import bulk, codec
 from raft_agent.transport.handshake import Purpose, encode_hello
-from raft_agent.transport.transport import PeerTarget
 from raft_agent.wire import FrameType
 from tests.unit.transport.nodes import (
     HEARTBEAT,
@@ -22,6 +21,7 @@ from tests.unit.transport.nodes import (
     RawListener,
     RawPeer,
     connect_all,
+    dialled,
     run,
     started,
 )
@@ -78,9 +78,7 @@ def test_a_heartbeat_does_not_wait_behind_a_snapshot_that_nobody_reads() -> None
         a, b = Node(1), Node(2)
         listener = RawListener(receive_buffer=4096)
         async with started(a):
-            a.transport.set_peers([PeerTarget("node-02", listener.address, 2)])
-            main = await listener.accept_as(b.hello())
-            await a.until("up", 2)
+            main = await dialled(a, listener, b)
             a.transport.send(2, chunk())
             second = await listener.accept_as(b.hello(), Purpose.BULK)
             assert await receive(second) == chunk()
@@ -103,9 +101,7 @@ def test_what_is_sent_while_the_connection_is_made_is_dropped_but_the_first() ->
         a, b = Node(1), Node(2)
         listener = RawListener()
         async with started(a):
-            a.transport.set_peers([PeerTarget("node-02", listener.address, 2)])
-            main = await listener.accept_as(b.hello())
-            await a.until("up", 2)
+            main = await dialled(a, listener, b)
             for offset in (0, 7, 14):
                 a.transport.send(2, chunk(offset))
             second = await listener.accept_as(b.hello(), Purpose.BULK)
@@ -127,9 +123,7 @@ def test_the_loss_of_the_second_connection_is_no_loss_of_the_peer() -> None:
         a, b = Node(1), Node(2)
         listener = RawListener()
         async with started(a):
-            a.transport.set_peers([PeerTarget("node-02", listener.address, 2)])
-            main = await listener.accept_as(b.hello())
-            await a.until("up", 2)
+            main = await dialled(a, listener, b)
             for offset in (0, 7):
                 a.transport.send(2, chunk(offset))
                 second = await listener.accept_as(b.hello(), Purpose.BULK)
@@ -152,9 +146,7 @@ def test_the_second_connection_ends_with_the_first() -> None:
         a, b = Node(1), Node(2)
         listener = RawListener()
         async with started(a):
-            a.transport.set_peers([PeerTarget("node-02", listener.address, 2)])
-            main = await listener.accept_as(b.hello())
-            await a.until("up", 2)
+            main = await dialled(a, listener, b)
             a.transport.send(2, chunk())
             second = await listener.accept_as(b.hello(), Purpose.BULK)
             assert await receive(second) == chunk()
@@ -174,9 +166,7 @@ def test_a_peer_that_leaves_while_the_second_connection_is_made_is_not_dialled_o
         a, b = Node(1), Node(2)
         listener = RawListener()
         async with started(a):
-            a.transport.set_peers([PeerTarget("node-02", listener.address, 2)])
-            main = await listener.accept_as(b.hello())
-            await a.until("up", 2)
+            main = await dialled(a, listener, b)
             a.transport.send(2, chunk())
             second = await listener.accept()
             assert await second.receive() is not None
@@ -225,9 +215,7 @@ def test_somebody_else_gets_no_snapshot(changes: dict[str, object], reason: str)
         a, b = Node(1), Node(2)
         listener = RawListener()
         async with started(a):
-            a.transport.set_peers([PeerTarget("node-02", listener.address, 2)])
-            main = await listener.accept_as(b.hello())
-            await a.until("up", 2)
+            main = await dialled(a, listener, b)
             a.transport.send(2, chunk())
             second = await listener.accept()
             assert await second.receive() is not None
@@ -251,9 +239,7 @@ def test_a_second_connection_that_cannot_be_made_is_said_once(
         a, b = Node(1), Node(2)
         listener = RawListener()
         async with started(a):
-            a.transport.set_peers([PeerTarget("node-02", listener.address, 2)])
-            main = await listener.accept_as(b.hello())
-            await a.until("up", 2)
+            main = await dialled(a, listener, b)
             listener.close()
             for dropped in (1, 2):
                 a.transport.send(2, chunk())

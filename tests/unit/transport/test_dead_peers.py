@@ -18,6 +18,7 @@ from tests.unit.transport.nodes import (
     RawListener,
     RawPeer,
     connect_all,
+    dialled,
     run,
     started,
 )
@@ -30,9 +31,7 @@ def test_a_peer_that_is_silent_where_a_reply_is_due_is_dialled_anew(
         a, b = Node(1), Node(2)
         listener = RawListener()
         async with started(a):
-            a.transport.set_peers([PeerTarget("node-02", listener.address, 2)])
-            first = await listener.accept_as(b.hello())
-            await a.until("up", 2)
+            first = await dialled(a, listener, b)
             a.transport.send(2, HEARTBEAT)
             assert await a.told.get() == ("down", 2)
             second = await listener.accept_as(b.hello())
@@ -55,9 +54,7 @@ def test_any_reply_keeps_the_connection() -> None:
         a, b = Node(1), Node(2)
         listener = RawListener()
         async with started(a):
-            a.transport.set_peers([PeerTarget("node-02", listener.address, 2)])
-            peer = await listener.accept_as(b.hello())
-            await a.until("up", 2)
+            peer = await dialled(a, listener, b)
             for number in range(1, 16):  # longer than the silence that closes
                 a.transport.send(2, types.Heartbeat(1, number, 1, 0, 0))
                 reply = types.HeartbeatReply(1, number, 1, 0)
@@ -85,9 +82,7 @@ def test_a_reply_that_came_while_this_process_stood_still_is_heard() -> None:
         a, b = Node(1), Node(2)
         listener = RawListener()
         async with started(a):
-            a.transport.set_peers([PeerTarget("node-02", listener.address, 2)])
-            peer = await listener.accept_as(b.hello())
-            await a.until("up", 2)
+            peer = await dialled(a, listener, b)
             a.transport.send(2, HEARTBEAT)
             reply = types.HeartbeatReply(3, 1, 2, 0)
 
@@ -159,9 +154,7 @@ def test_a_peer_that_never_reads_costs_bounded_memory() -> None:
         a, b = Node(1), Node(2)
         listener = RawListener(receive_buffer=4096)
         async with started(a):
-            a.transport.set_peers([PeerTarget("node-02", listener.address, 2)])
-            peer = await listener.accept_as(b.hello())
-            await a.until("up", 2)
+            peer = await dialled(a, listener, b)
             batch = batches.encode(batches.BatchKind.COMMANDS, 1, 1, 1, bytes(1 << 20))
             bulk = types.AppendEntries(1, 1, 1, 0, 0, 0, (batch,))
             limit, reserve = 16 << 20, 1 << 20

@@ -25,6 +25,7 @@ from tests.unit.transport.nodes import (
     RawListener,
     RawPeer,
     connect_all,
+    dialled,
     hello_frame,
     run,
     started,
@@ -265,9 +266,7 @@ def test_a_reply_to_a_request_that_was_never_forwarded_closes() -> None:
         node = Node(1)
         listener = RawListener()
         async with started(node):
-            node.transport.set_peers([PeerTarget("node-02", listener.address, 2)])
-            peer = await listener.accept_as(STRANGER.hello())
-            await node.until("up", 2)
+            peer = await dialled(node, listener, STRANGER)
             await peer.send(wire.encode(FrameType.FORWARD_REPLY, b"", sender=2, request_id=5))
             await node.until("down", 2)
             assert node.transport.reject_counts == {"body": 1}

@@ -16,6 +16,7 @@ from tests.unit.transport.nodes import (
     RawListener,
     RawPeer,
     connect_all,
+    dialled,
     run,
     started,
 )
@@ -99,9 +100,7 @@ def test_a_moved_member_is_dialled_at_its_new_address_while_the_old_one_still_st
         a = Node(1)
         old, new = RawListener(), RawListener()
         async with started(a):
-            a.transport.set_peers([PeerTarget("node-02", old.address, 2)])
-            before = await old.accept_as(Node(2).hello())
-            await a.until("up", 2)
+            before = await dialled(a, old, Node(2))
             a.transport.set_peers([PeerTarget("node-02", new.address, 2)])
             after = await new.accept_as(Node(2).hello())
             await before.closed()

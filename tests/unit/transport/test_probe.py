@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from raft_agent.transport.handshake import PROTOCOL, encode_hello
-from raft_agent.transport.transport import PeerTarget, ProbeFailed
+from raft_agent.transport.transport import ProbeFailed
 from raft_agent.wire import FrameType
 from tests.unit.transport.nodes import (
     CLUSTER,
@@ -18,6 +18,7 @@ from tests.unit.transport.nodes import (
     RawListener,
     RawPeer,
     connect_all,
+    dialled,
     run,
     started,
 )
@@ -212,9 +213,7 @@ def test_a_question_from_a_known_peer_makes_no_connection_of_it() -> None:
         a = Node(1)
         listener = RawListener()
         async with started(a):
-            a.transport.set_peers([PeerTarget("node-02", listener.address, 2)])
-            main = await listener.accept_as(Node(2).hello())
-            await a.until("up", 2)
+            main = await dialled(a, listener, Node(2))
             peer = await RawPeer.dial_as(a, Node(2).hello(purpose="probe"))
             await peer.closed()
             assert not a.transport.stats()[2].connected_inbound
