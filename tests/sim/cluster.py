@@ -21,12 +21,15 @@ from tests.sim.calls import Attempt
 from tests.sim.checks import Checks
 from tests.sim.clock import Clock
 from tests.sim.faults import Faults
-from tests.sim.linearizability import check
+from tests.sim.leasing import LeaseChecks
+from tests.sim.linearizability import KeyValueModel, check
 from tests.sim.network import Network
 from tests.sim.operators import Operator
 from tests.sim.options import Options
 from tests.sim.oracle import Oracle
 from tests.sim.process import Process
+from tests.sim.store_client import KEYS
+from tests.sim.store_model import StoreModel
 from tests.sim.survival import Survival
 from tests.sim.trace import EVENT_NUMBERS, Tracer
 
@@ -52,6 +55,7 @@ class Cluster:
         self.trace_hash = 0
         self.names = tuple(f"node-{index + 1}" for index in range(options.nodes))
         self.checks = Checks(self)
+        self.leases = LeaseChecks(self)
         if tracer is not None:
             tracer.begin(self)
         self.processes = [Process(self, index) for index in range(options.size)]
@@ -118,6 +122,17 @@ class Cluster:
             leader = self.leader()
             if self.oracle.last_was_refused and leader is not None:
                 self.oracle.write_last(leader)
+        self._leases_end()
+
+    def _leases_end(self) -> None:
+        """Nobody keeps leases alive any more, so they have to go."""
+        self._deadline_us = (
+            self.clock.now_us + _HEALING_US + self.options.clients.lease_ttl_ms * 1000
+        )
+        while not self._has_converged() or any(len(p.machine.leases) for p in self.members()):
+            if self._is_overdue():
+                raise self.checks.violation("a lease that nobody keeps alive does not end")
+            self.clock.advance()
 
     def _is_overdue(self) -> bool:
         """Whether healing has taken too long; clients may still be sending what they began."""
@@ -204,10 +219,15 @@ class Cluster:
         messages = first.machine.messages_after(-1)
         self.oracle.check_messages([(message.index, message.text) for message in messages])
         # Log indexes as hints make the search straight: one that loses its way has found something.
-        result = check(self.oracle.history(), max_steps=_LINEARIZABILITY_STEPS)
-        self.seen["linearizability_steps"] += result.steps
-        if not result:
-            raise self.checks.violation(str(result))
+        for history, model in (
+            (self.oracle.history(), KeyValueModel()),
+            (self.oracle.store_history(), StoreModel(KEYS)),
+        ):
+            result = check(history, model, max_steps=_LINEARIZABILITY_STEPS)
+            self.seen["linearizability_steps"] += result.steps
+            if not result:
+                raise self.checks.violation(str(result))
+        self.leases.check()
 
     # --- what the processes tell
 

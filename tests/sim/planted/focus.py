@@ -18,8 +18,8 @@ Focus = Callable[[Options], Options]
 
 
 def swarm(options: Options) -> Options:
-    """Not narrowed at all."""
-    return options
+    """Not narrowed, but for clients that leave transactions and leases alone."""
+    return replace(options, clients=replace(options.clients, store=0.0))
 
 
 def _fixed(nodes: int) -> dict[str, Any]:
@@ -43,6 +43,7 @@ def _writers(options: Options) -> ClientOptions:
         weights=(1, 8, 0, 0, 1),
         lease=0.0,
         once="",
+        store=0.0,
     )
 
 
@@ -87,6 +88,7 @@ def stale_leaders(options: Options) -> Options:
             forward=0.0,
             lease=0.0,
             once="",
+            store=0.0,
         ),
     )
 
@@ -198,3 +200,42 @@ def deadlines(options: Options) -> Options:
     """As `sessions`; and each write has a deadline of its own, often before it is answered."""
     sent_again = sessions(options)
     return replace(sent_again, clients=replace(sent_again.clients, once="deadline", ttl_ms=1_000))
+
+
+def transactions(options: Options) -> Options:
+    """As `sessions`; and most of what clients do are transactions and leases."""
+    sent_again = sessions(options)
+    return replace(
+        sent_again,
+        clients=replace(
+            sent_again.clients, clients=3, think_us=20_000, store=0.9, lease_ttl_ms=1_000
+        ),
+    )
+
+
+def short_leases(options: Options) -> Options:
+    """As `transactions`, with leaders that change often, clocks that run apart, and nothing that
+    makes writes slow."""
+    busy = transactions(options)
+    nodes = 3
+    skew_ppm = (-50_000, 50_000, 0)
+    return replace(
+        busy,
+        **{
+            **_fixed(nodes),
+            "skew_ppm": skew_ppm,
+            "wall_ahead_ms": (-5_000, 0, 5_000),
+            "snapshot_every": 10,
+        },
+        faults=("isolate_leader", "transfer", "crash", "pause"),
+        fault_interval_us=700_000,
+        settings=structs.replace(
+            busy.settings,
+            heartbeat_interval_us=30_000,
+            election_timeout_min_us=100_000,
+            election_timeout_max_us=200_000,
+            clock_drift_ppm=drift_ppm(skew_ppm),
+        ),
+        disk=replace(options.disk, fsync_us=500, jitter_us=2_000),
+        clients=replace(busy.clients, once="", think_us=50_000),
+    )
