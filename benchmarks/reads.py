@@ -22,8 +22,11 @@ SHAPES = ((1, 1), (64, 1), (1000, 1), (8, 128))  # clients, pipeline
 
 def raftctl(*arguments: str) -> str:
     done = subprocess.run(  # noqa: S603
-        [RAFTCTL, *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True
+        [RAFTCTL, *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
     )
+    if done.returncode:
+        sys.stderr.write(done.stderr)
+        done.check_returncode()
     return done.stdout
 
 
@@ -70,8 +73,8 @@ def main() -> int:
     arguments = parser.parse_args()
     runs: dict[tuple[str, str, tuple[int, int]], list[dict[str, float]]] = {}
     with tempfile.TemporaryDirectory(prefix="raft-bench-") as directory:
-        raftctl("dev", "up", "--dir", directory)
         try:
+            raftctl("dev", "up", "--dir", directory)
             for _ in range(arguments.rounds):
                 leader, follower = roles(["node-01", "node-02", "node-03"])
                 for where, node in (("leader", leader), ("follower", follower)):

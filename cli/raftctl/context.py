@@ -77,10 +77,8 @@ class Context:
         return self.socket if self.socket is not None else find_socket(self.node)
 
     @contextmanager
-    def client(self, timeout_s: float | None = None) -> Iterator[SyncClient]:
-        """A connection to the agent; `timeout_s` if not that of the call. Raises CommandError when
-        nobody answers.
-        """
+    def client(self) -> Iterator[SyncClient]:
+        """A connection to the agent. Raises CommandError when nobody answers."""
         path = self.socket_path()
         from raft_agent.api.sync_client import (  # noqa: PLC0415  # not for --help
             AgentNotReachable,
@@ -89,7 +87,7 @@ class Context:
 
         with agent_errors(self.agent, writes=False):
             try:
-                client = SyncClient(str(path), timeout_s or self.timeout_s)
+                client = SyncClient(str(path), self.timeout_s)
             except AgentNotReachable:
                 self._refuse_socket(path)
                 raise
@@ -115,14 +113,8 @@ class Context:
         """The agent's answer to a request that changes something. Those that can be applied once
         however often they are sent are sent until they are answered. No answer means not knowing.
         """
-        from raftctl import once  # noqa: PLC0415
-
-        if isinstance(request, once.REPEATABLE):
-            with agent_errors(self.agent, writes=True):
-                answer = _of_type(once.write(self, request), result)
-        else:
-            with self.client() as client, agent_errors(self.agent, writes=True):
-                answer = _of_type(client.request(request), result)
+        with self.client() as client, agent_errors(self.agent, writes=True):
+            answer = _of_type(client.write(request, is_patient=False), result)
         self.has_written = True
         return answer
 
@@ -163,10 +155,10 @@ def agent_errors(agent: str, *, writes: bool) -> Iterator[None]:
             raise CommandError(
                 f"Outcome unknown: {unknown}",
                 "unknown_outcome",
-                "It may still happen: look before you repeat it",
+                unknown.hint or "It may still happen: look before you repeat it",
             ) from unknown
         raise CommandError(
-            f"{_capital(agent)} does not answer: {unknown}", NOT_REACHABLE
+            f"{_capital(agent)} does not answer: {unknown}", NOT_REACHABLE, unknown.hint
         ) from unknown
     except sync_client.RequestFailed as refused:
         raise _refusal(refused) from refused

@@ -18,7 +18,6 @@ from raftctl import dev_process
 from raftctl.context import Context
 from raftctl.errors import CommandError
 from raftctl.sockets import usual_paths
-from raftctl.status import was_removed
 
 if TYPE_CHECKING:
     from raft_agent.api.protocol import StatusResult
@@ -270,7 +269,7 @@ def _status(node: Node) -> StatusResult | None:
 
 def agree(statuses: list[StatusResult]) -> bool:
     """Whether those who are members do. The leader may be a node that was joined besides these."""
-    members = [status for status in statuses if status.cluster_id and not was_removed(status)]
+    members = [status for status in statuses if status.cluster_id and not status.removed]
     leaders = {status.leader for status in members}
     terms = {status.term for status in members}
     if len(leaders) != 1 or len(terms) != 1 or None in leaders:

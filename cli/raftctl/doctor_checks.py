@@ -21,7 +21,6 @@ from raft_agent import __version__
 from raftctl import dev_process, reach
 from raftctl.context import Context
 from raftctl.errors import CommandError
-from raftctl.status import was_removed
 
 if TYPE_CHECKING:
     from raft_agent.api.protocol import HealthResult, StatusResult
@@ -119,7 +118,7 @@ def agent(context: Context, path: Path) -> Iterator[Finding]:
     yield _version(status)
     yield from _membership(context, status)
     yield _ebpf(status)
-    if not status.cluster_id or was_removed(status):
+    if not status.cluster_id or status.removed:
         return  # it sees no quorum, but that is not what is wrong
     try:
         health = context.ask(protocol.Health(id=1), protocol.HealthResult)
@@ -156,9 +155,9 @@ def _membership(context: Context, status: StatusResult) -> Iterator[Finding]:
         yield Finding("fail", "cluster", text, f"{context.call} status")
         return
     if status.note:
-        level = "fail" if was_removed(status) else "warn"
+        level = "fail" if status.removed else "warn"
         yield Finding(level, "note", status.note, f"{context.call} events --limit 20")
-    if was_removed(status):
+    if status.removed:
         return
     yield Finding("ok", "cluster", f"{len(status.members)} members, cluster {status.cluster_id}")
     if status.leader:

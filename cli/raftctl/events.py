@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
 
 import click
 
+from raft_agent.api import protocol
 from raftctl.context import current
 from raftctl.framework import RaftCommand
 from raftctl.output import local_time_of_day, printable
 from raftctl.quantities import Whole
-
-if TYPE_CHECKING:
-    from raft_agent.api.protocol import EventItem
+from raftctl.streams import Follower
 
 _REMEMBERED = 1000
 
 
-def event_line(item: EventItem) -> str:
+def event_line(item: protocol.EventItem) -> str:
     """ "[03:01:15] term 3  leader_elected  node-02 leads"."""
     return printable(f"[{local_time_of_day(item.time)}] term {item.term}  {item.kind}  {item.text}")
 
@@ -35,8 +33,6 @@ def event_line(item: EventItem) -> str:
 @click.option("-f", "--follow", is_flag=True, help="Go on with new events until Ctrl+C.")
 def events(limit: int, follow: bool) -> None:
     """Show what happened at a node, oldest first: elections, membership, kernel."""
-    from raft_agent.api import protocol  # noqa: PLC0415
-
     context = current()
     out = context.out
     if not follow:
@@ -44,8 +40,6 @@ def events(limit: int, follow: bool) -> None:
         for item in result.events:
             out.item(event_line(item), item)
         return
-
-    from raftctl.streams import Follower  # noqa: PLC0415
 
     # After a lost connection the agent, unless it restarted, repeats what was shown.
     shown: deque[tuple[str, str, int, str]] = deque(maxlen=limit + _REMEMBERED)

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import click
+import msgspec
 
+from raft_agent.api import protocol
 from raftctl.context import Context, current
 from raftctl.errors import EXIT_NO_LEADER
 from raftctl.framework import RaftCommand
 from raftctl.output import Output, printable, table
-
-if TYPE_CHECKING:
-    from raft_agent.api.protocol import HealthResult
 
 _COLORS = {"healthy": "green", "lagging": "yellow", "unreachable": "red"}
 
@@ -21,8 +18,11 @@ def _number(value: int | None, unit: str = "") -> str:
     return "-" if value is None else f"{value}{unit}"
 
 
-def health_text(result: HealthResult, out: Output) -> str:
-    """One line per member, then one about the quorum."""
+def health_text(
+    result: protocol.HealthResult, out: Output, status: protocol.StatusResult | None = None
+) -> str:
+    """One line per member, then one about the quorum. `status`: the node's own, which may say why
+    it sees none."""
     rows = [("NAME", "ROLE", "STATE", "CONTACT", "MATCH", "LAG", "ADDRESS", "DETAIL")]
     for item in result.members:
         role = "leader" if item.name == result.leader else item.role
@@ -46,26 +46,22 @@ def health_text(result: HealthResult, out: Output) -> str:
     if result.quorum:
         leader = f"leader {result.leader}" if result.leader else "no leader"
         verdict = f"{out.mark(True)} Quorum: {printable(leader)}, term {result.term}"
+    elif status is not None and status.removed:
+        verdict = f"{out.mark(False)} {printable(status.node_id)} is no member: ask another node"
     else:
         verdict = f"{out.mark(False)} No quorum: writes wait until more members are back"
+    if status is not None and status.note:
+        verdict += f"\n  {printable(f'{status.node_id}: {status.note}')}"
     return "\n".join([head, *colored, verdict])
 
 
-def _note(context: Context) -> str:
-    """What the node itself has to say, which may be why it sees no quorum."""
-    from raft_agent.api import protocol  # noqa: PLC0415
-
-    status = context.ask(protocol.Status(id=1), protocol.StatusResult)
-    return f"{status.node_id}: {status.note}" if status.note else ""
+def _own_status(context: Context) -> protocol.StatusResult:
+    return context.ask(protocol.Status(id=1), protocol.StatusResult)
 
 
-def _show_why_alone(context: Context, result: HealthResult) -> None:
+def _show_why_alone(context: Context, result: protocol.HealthResult) -> None:
     """A node in no cluster has no members to show, but knows what it waits for."""
-    import msgspec  # noqa: PLC0415
-
-    from raft_agent.api import protocol  # noqa: PLC0415
-
-    status = context.ask(protocol.Status(id=1), protocol.StatusResult)
+    status = _own_status(context)
     text = f"{status.node_id} belongs to no cluster yet"
     if status.note:
         text += f": {status.note}"
@@ -86,16 +82,12 @@ def _show_why_alone(context: Context, result: HealthResult) -> None:
 )
 def health() -> None:
     """Show one line per member, the dead ones too. Exit status 6 when there is no quorum."""
-    from raft_agent.api import protocol  # noqa: PLC0415
-
     context = current()
     result = context.ask(protocol.Health(id=1), protocol.HealthResult)
     out = context.out
     if result.members:
-        text = health_text(result, out)
-        if not result.quorum and (note := _note(context)):
-            text += f"\n  {printable(note)}"
-        out.result(text, result)
+        status = None if result.quorum else _own_status(context)
+        out.result(health_text(result, out, status), result)
     else:
         _show_why_alone(context, result)
     if not result.quorum:

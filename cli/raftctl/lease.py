@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
 
 import click
 
+from raft_agent.api import protocol
 from raftctl.context import Context, current
 from raftctl.errors import NOT_REACHABLE, CommandError
 from raftctl.framework import RaftGroup
 from raftctl.messages import write_data
 from raftctl.output import printable
 from raftctl.quantities import MAX_REVISION, Seconds, Whole
-
-if TYPE_CHECKING:
-    from raft_agent.api.protocol import LeaseInfo, LeaseResult
 
 # Of the time of a lease, after so much of it `keepalive --follow` asks again.
 _KEPT_ALIVE = 3
@@ -48,7 +45,7 @@ def _seconds(ttl_ms: int) -> str:
     return f"{ttl_ms / 1000:g} s"
 
 
-def _lease_data(result: LeaseResult) -> dict[str, object]:
+def _lease_data(result: protocol.LeaseResult) -> dict[str, object]:
     return {"lease": result.lease, "ttl_ms": result.ttl_ms}
 
 
@@ -62,8 +59,6 @@ def _lease_data(result: LeaseResult) -> dict[str, object]:
 @click.argument("seconds", type=Seconds())
 def grant(seconds: float) -> None:
     """A lease that ends unless it is kept alive for SECONDS (from 1 on)."""
-    from raft_agent.api import protocol  # noqa: PLC0415
-
     context = current()
     request = protocol.LeaseGrant(id=1, ttl_ms=round(seconds * 1000), forward=context.forward)
     result = context.write(request, protocol.LeaseResult)
@@ -109,9 +104,7 @@ def keepalive(lease_id: int, follow: bool) -> None:
         return
 
 
-def _keep(context: Context, lease_id: int) -> LeaseResult:
-    from raft_agent.api import protocol  # noqa: PLC0415
-
+def _keep(context: Context, lease_id: int) -> protocol.LeaseResult:
     request = protocol.LeaseKeepalive(id=1, lease=lease_id, forward=context.forward)
     return context.ask(request, protocol.LeaseResult)
 
@@ -120,8 +113,6 @@ def _keep(context: Context, lease_id: int) -> LeaseResult:
 @_id_argument
 def revoke(lease_id: int) -> None:
     """End a lease and delete its keys, all in one moment."""
-    from raft_agent.api import protocol  # noqa: PLC0415
-
     context = current()
     request = protocol.LeaseRevoke(id=1, lease=lease_id, forward=context.forward)
     result = context.write(request, protocol.WriteResult)
@@ -135,15 +126,13 @@ def revoke(lease_id: int) -> None:
     )
 
 
-def _remaining(info: LeaseInfo) -> str:
+def _remaining(info: protocol.LeaseInfo) -> str:
     return "?" if info.remaining_ms is None else _seconds(info.remaining_ms)
 
 
 @lease.command(name="list", action="list the leases", examples="raftctl --node node-01 lease list")
 def list_() -> None:
     """Show all leases: the id, the time, what is left of it, and how many keys end with it."""
-    from raft_agent.api import protocol  # noqa: PLC0415
-
     context = current()
     leases = context.ask(protocol.LeaseList(id=1), protocol.LeaseListResult).leases
     if not context.out.is_text:
@@ -167,8 +156,6 @@ def list_() -> None:
 @_id_argument
 def show(lease_id: int) -> None:
     """Show a lease: its time, what is left of it, and the keys that end with it."""
-    from raft_agent.api import protocol  # noqa: PLC0415
-
     context = current()
     info = context.ask(protocol.LeaseShow(id=1, lease=lease_id), protocol.LeaseInfo)
     if not context.out.is_text:

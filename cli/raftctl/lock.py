@@ -9,18 +9,15 @@ import signal
 import sys
 from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import click
 
+from raft_agent.api.client import Client, Lock, LockLost
 from raftctl.context import Context, agent_errors, current
 from raftctl.errors import EXIT_INTERRUPTED, LOCK_LOST, CommandError
 from raftctl.framework import RaftCommand, Utf8
 from raftctl.output import printable
 from raftctl.quantities import Seconds
-
-if TYPE_CHECKING:
-    from raft_agent.api.client import Lock
 
 # What a command that is told to end has for it.
 _KILL_AFTER_S = 10.0
@@ -76,8 +73,6 @@ def lock(name: str, command: tuple[str, ...], ttl_s: float, wait_s: float | None
 async def _lock(
     context: Context, name: str, command: tuple[str, ...], ttl_s: float, wait_s: float | None
 ) -> int:
-    from raft_agent.api.client import Client  # noqa: PLC0415
-
     with context.client():
         pass  # who can't be reached at all is told so in the usual words
     stop = _Stop()
@@ -166,8 +161,6 @@ def _refuse(holder: str) -> None:
 
 @contextmanager
 def _client_errors(context: Context) -> Iterator[None]:
-    from raft_agent.api.client import LockLost  # noqa: PLC0415
-
     try:
         with agent_errors(context.agent, writes=True):
             yield

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import click
 
+from raft_agent.api import protocol
 from raftctl.context import current
 from raftctl.errors import CommandError
 from raftctl.framework import RaftGroup, Utf8
 from raftctl.membership import (
     Address,
     change,
+    if_configuration_option,
     no_wait_option,
     show_change,
     wait_until_voter,
 )
 from raftctl.output import printable, table
-
-if TYPE_CHECKING:
-    from raft_agent.api.protocol import MemberListResult
 
 
 @click.group(
@@ -33,7 +30,7 @@ def member() -> None:
     """List, promote and move the members."""
 
 
-def members_text(result: MemberListResult) -> str:
+def members_text(result: protocol.MemberListResult) -> str:
     rows = [("NAME", "ID", "ADDRESS", "ROLE")]
     for item in result.members:
         role = item.role
@@ -55,8 +52,6 @@ def members_text(result: MemberListResult) -> str:
 )
 def member_list() -> None:
     """List the members: name, id, address and role, as this node knows them."""
-    from raft_agent.api import protocol  # noqa: PLC0415
-
     context = current()
     result = context.ask(protocol.MemberList(id=1), protocol.MemberListResult)
     if context.out.is_text and not result.members:
@@ -73,13 +68,13 @@ def member_list() -> None:
     """,
 )
 @click.argument("name", type=Utf8())
+@if_configuration_option
 @no_wait_option
-def promote(name: str, no_wait: bool) -> None:
+def promote(name: str, if_configuration: int, no_wait: bool) -> None:
     """Make the learner NAME a voter, as soon as it has caught up."""
-    from raft_agent.api import protocol  # noqa: PLC0415
-
     context = current()
-    result = change(context, protocol.MemberPromote(id=1, name=name))
+    request = protocol.MemberPromote(id=1, name=name, if_configuration=if_configuration)
+    result = change(context, request)
     if not no_wait:
         result = wait_until_voter(context, name, result)
     show_change(context, result)
@@ -91,12 +86,18 @@ def promote(name: str, no_wait: bool) -> None:
 )
 @click.argument("name", type=Utf8())
 @click.argument("address", metavar="ADDR", type=Address())
-def update(name: str, address: str) -> None:
-    """Have the others dial NAME at ADDR from now on. Who it is does not change."""
-    from raft_agent.api import protocol  # noqa: PLC0415
+@if_configuration_option
+def update(name: str, address: str, if_configuration: int) -> None:
+    """Have the others dial NAME at ADDR from now on. Who it is does not change.
 
+    For a member that can't reach the others: one that can announces its server.advertise_addr
+    itself.
+    """
     context = current()
-    show_change(context, change(context, protocol.MemberUpdate(id=1, name=name, address=address)))
+    request = protocol.MemberUpdate(
+        id=1, name=name, address=address, if_configuration=if_configuration
+    )
+    show_change(context, change(context, request))
 
 
 @click.group(cls=RaftGroup, examples="raftctl --node node-02 leader transfer node-03")
@@ -114,8 +115,6 @@ def leader() -> None:
 @click.argument("name", required=False, default="", type=Utf8())
 def transfer(name: str) -> None:
     """Hand leadership over to NAME, or to the voter whose log is furthest."""
-    from raft_agent.api import protocol  # noqa: PLC0415
-
     context = current()
     request = protocol.LeaderTransfer(id=1, target=name, forward=context.forward)
     try:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
+import msgspec
 
+from raft_agent.api import protocol
 from raftctl.context import Context, current
 from raftctl.errors import FAILED, CommandError
 from raftctl.framework import RaftCommand, Utf8
 from raftctl.output import printable
-
-if TYPE_CHECKING:
-    from raft_agent.api.protocol import HealthMember, MembershipResult, Request
+from raftctl.quantities import MAX_REVISION, Whole
 
 _LOOK_EVERY_S = 0.1
 _TELL_EVERY_S = 1.0
@@ -40,14 +40,23 @@ def no_wait_option(command: Any) -> Any:
     )(command)
 
 
-def change(context: Context, request: Request) -> MembershipResult:
-    """Have the members changed; any node passes it on to the leader."""
-    from raft_agent.api import protocol  # noqa: PLC0415
+def if_configuration_option(command: Any) -> Any:
+    return click.option(
+        "--if-configuration",
+        type=Whole(low=0, high=MAX_REVISION),
+        default=0,
+        metavar="N",
+        help="Only while the members' configuration is that of log index N (0: any), the "
+        "configuration_index of: raftctl -o json member list.",
+    )(command)
 
+
+def change(context: Context, request: protocol.Request) -> protocol.MembershipResult:
+    """Have the members changed; any node passes it on to the leader."""
     return context.write(request, protocol.MembershipResult)
 
 
-def show_change(context: Context, result: MembershipResult) -> None:
+def show_change(context: Context, result: protocol.MembershipResult) -> None:
     out = context.out
     text = f"{out.mark(True)} {printable(result.note)}"
     if out.is_text:
@@ -59,13 +68,16 @@ def show_change(context: Context, result: MembershipResult) -> None:
     out.result(text, result)
 
 
-def wait_until_voter(context: Context, name: str, result: MembershipResult) -> MembershipResult:
-    """Show how NAME catches up, until it is a voter; the result to show then.
+def wait_until_voter(
+    context: Context, name: str, result: protocol.MembershipResult, *, replaced: str = ""
+) -> protocol.MembershipResult:
+    """Show how NAME catches up, until it is a voter, and `replaced` is none any more; the result to
+    show then: the agent's own when there was nothing to wait for.
 
     Raises CommandError when it is no member any more, or when nobody tells how it goes on.
     """
     try:
-        return _wait_until_voter(context, name, result)
+        return _wait_until_voter(context, name, result, replaced)
     except (CommandError, KeyboardInterrupt) as stop:
         if isinstance(stop, CommandError) and stop.code == FAILED:
             raise
@@ -77,24 +89,21 @@ def wait_until_voter(context: Context, name: str, result: MembershipResult) -> M
         ) from stop
 
 
-def _is_voter(name: str) -> str:
-    return f"{name} is a voter now"
-
-
-def _wait_until_voter(context: Context, name: str, result: MembershipResult) -> MembershipResult:
-    import msgspec  # noqa: PLC0415
-
-    from raft_agent.api import protocol  # noqa: PLC0415
-
+def _wait_until_voter(
+    context: Context, name: str, first: protocol.MembershipResult, replaced: str
+) -> protocol.MembershipResult:
     told_at = time.monotonic()
     told = ""
+    result = first
     while True:
         found = next((item for item in result.members if item.name == name), None)
         if found is None:
             raise CommandError(f"{name} is no member any more: somebody has removed it")
         if found.role == "voter" and not result.pending:
-            note = result.note if "already" in result.note else _is_voter(name)
-            return msgspec.structs.replace(result, note=note)
+            if result is first:
+                return first
+            place = f", in place of {replaced}" if replaced else ""
+            return msgspec.structs.replace(result, note=f"{name} is a voter now{place}")
         if found.role == "learner" and not found.state:
             return result
         if time.monotonic() - told_at >= _TELL_EVERY_S:
@@ -116,8 +125,6 @@ def _wait_until_voter(context: Context, name: str, result: MembershipResult) -> 
 
 def _tell_progress(context: Context, name: str, told: str) -> str:
     """Says how far NAME is, unless that is what was `told` last; what was said."""
-    from raft_agent.api import protocol  # noqa: PLC0415
-
     health = context.ask(protocol.Health(id=1), protocol.HealthResult)
     found = next((item for item in health.members if item.name == name), None)
     line = _progress_line(found) if found is not None else ""
@@ -126,7 +133,7 @@ def _tell_progress(context: Context, name: str, told: str) -> str:
     return line
 
 
-def _progress_line(member: HealthMember) -> str:
+def _progress_line(member: protocol.HealthMember) -> str:
     name = printable(member.name)
     if member.state == "unreachable":
         return f"  {name} is {member.state}: {printable(member.detail)}"
@@ -148,27 +155,30 @@ def _progress_line(member: HealthMember) -> str:
 @click.argument("address", metavar="ADDR", type=Address())
 @click.option("--learner", is_flag=True, help="It stays a learner: gets the log, has no vote.")
 @click.option("--replace", metavar="NAME", default="", help="This member goes in the same step.")
+@if_configuration_option
 @no_wait_option
-def join(name: str, address: str, learner: bool, replace: str, no_wait: bool) -> None:
+def join(
+    name: str, address: str, *, learner: bool, replace: str, if_configuration: int, no_wait: bool
+) -> None:
     """Add the node NAME, whose agent runs at ADDR and waits to be joined.
 
     The leader dials ADDR and adds it as a learner; once it has caught up it becomes a voter. Asking
     again is harmless.
     """
-    import msgspec  # noqa: PLC0415
-
-    from raft_agent.api import protocol  # noqa: PLC0415
-
     if learner and replace:
         raise click.UsageError("--learner and --replace exclude each other")
     context = current()
-    request = protocol.Join(id=1, name=name, address=address, learner=learner, replace=replace)
+    request = protocol.Join(
+        id=1,
+        name=name,
+        address=address,
+        learner=learner,
+        replace=replace,
+        if_configuration=if_configuration,
+    )
     result = change(context, request)
     if not (no_wait or learner):
-        result = wait_until_voter(context, name, result)
-        if replace and result.note == _is_voter(name):
-            note = f"{result.note}, in place of {replace}"
-            result = msgspec.structs.replace(result, note=note)
+        result = wait_until_voter(context, name, result, replaced=replace)
     show_change(context, result)
 
 
@@ -186,13 +196,13 @@ def join(name: str, address: str, learner: bool, replace: str, no_wait: bool) ->
     is_flag=True,
     help="Also when too few of the voters that are left answer at the moment.",
 )
-def leave(name: str, force: bool) -> None:
+@if_configuration_option
+def leave(name: str, force: bool, if_configuration: int) -> None:
     """Remove the member NAME, dead or alive. A leader that leaves hands over first.
 
     Its id is refused for ever, its name is free again. To bring the node back, empty its data
     directory, start it, and run raftctl join.
     """
-    from raft_agent.api import protocol  # noqa: PLC0415
-
     context = current()
-    show_change(context, change(context, protocol.Leave(id=1, name=name, force=force)))
+    request = protocol.Leave(id=1, name=name, force=force, if_configuration=if_configuration)
+    show_change(context, change(context, request))

@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import click
 
+from raft_agent.api import protocol
 from raftctl.context import Context, current
 from raftctl.framework import RaftCommand, Utf8
 from raftctl.output import local_time_of_day, printable
 from raftctl.quantities import MAX_INTERVAL_MS, Whole
-
-if TYPE_CHECKING:
-    from raft_agent.api.protocol import MessageItem, MessagesResult, TxnResult, WriteResult
+from raftctl.streams import Follower
 
 _RULE = "=" * 50
 
 
-def write_data(result: WriteResult | TxnResult) -> dict[str, object]:
+def write_data(result: protocol.WriteResult | protocol.TxnResult) -> dict[str, object]:
     return {"index": result.index, "term": result.term, "revision": result.revision}
 
 
-def message_line(item: MessageItem) -> str:
+def message_line(item: protocol.MessageItem) -> str:
     return f"[{local_time_of_day(item.time)}] {printable(item.node)}: {printable(item.text)}"
 
 
-def messages_text(result: MessagesResult) -> str:
+def messages_text(result: protocol.MessagesResult) -> str:
     head = f"Messages (last applied index: {result.last_applied})"
     return "\n".join([head, _RULE, *map(message_line, result.messages)])
 
@@ -44,8 +41,6 @@ def send(text: str) -> None:
 
     Returns when a majority has it on disk.
     """
-    from raft_agent.api import protocol  # noqa: PLC0415
-
     context = current()
     request = protocol.Send(id=1, text=text, forward=context.forward)
     result = context.write(request, protocol.WriteResult)
@@ -68,8 +63,6 @@ def send(text: str) -> None:
 @click.option("--limit", type=Whole(), default=10, show_default=True, help="How many at most.")
 def messages(limit: int) -> None:
     """Show the newest messages, newest first, as this node has applied them."""
-    from raft_agent.api import protocol  # noqa: PLC0415
-
     context = current()
     result = context.ask(protocol.Messages(id=1, limit=limit), protocol.MessagesResult)
     out = context.out
@@ -82,8 +75,6 @@ def messages(limit: int) -> None:
 
 def _node_label(context: Context) -> str:
     """The node's name; asked for when only a socket was given."""
-    from raft_agent.api import protocol  # noqa: PLC0415
-
     if context.socket is None:
         return context.node
     return context.ask(protocol.Status(id=1), protocol.StatusResult).node_id
@@ -112,9 +103,6 @@ def watch(interval_ms: int) -> None:
     The agent pushes them. When it restarts, watch goes on where it was: nothing is lost or
     repeated.
     """
-    from raft_agent.api import protocol  # noqa: PLC0415
-    from raftctl.streams import Follower  # noqa: PLC0415
-
     context = current()
     out = context.out
     label = _node_label(context)

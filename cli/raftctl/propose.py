@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from raft_agent.api import protocol
 from raftctl.context import Context, current
 from raftctl.errors import CommandError
 from raftctl.framework import Key, RaftGroup, Utf8
@@ -16,10 +17,8 @@ from raftctl.messages import write_data
 from raftctl.output import printable, printable_bytes
 from raftctl.propose_data import event_data, event_line, key_data
 from raftctl.quantities import MAX_INTERVAL_MS, MAX_REVISION, Whole
+from raftctl.streams import Follower
 from raftctl.txn import txn
-
-if TYPE_CHECKING:
-    from raft_agent.api.protocol import KeyEvent, KeyValue, ListResult
 
 _CONSISTENCIES = ("linearizable", "lease", "stale")
 # One answer must fit a frame whatever the values' sizes; the agent may also stop earlier.
@@ -56,12 +55,10 @@ def read_value(argument: str, stdin: Any = None) -> bytes:
 
     Raises CommandError when the file can't be read or is larger than a value may be.
     """
-    from raft_agent.api.protocol import MAX_VALUE_BYTES  # noqa: PLC0415
-
     source = "the value"
     if argument == "-":
         source = "standard input"
-        value = (stdin or sys.stdin.buffer).read(MAX_VALUE_BYTES + 1)
+        value = (stdin or sys.stdin.buffer).read(protocol.MAX_VALUE_BYTES + 1)
     elif argument.startswith("@@"):
         value = os.fsencode(argument[1:])
     elif argument.startswith("@"):
@@ -70,7 +67,7 @@ def read_value(argument: str, stdin: Any = None) -> bytes:
             raise click.UsageError(f"@ needs the name of a file; {_AT}")
         try:
             with Path(source).open("rb") as file:
-                value = file.read(MAX_VALUE_BYTES + 1)
+                value = file.read(protocol.MAX_VALUE_BYTES + 1)
         except OSError as failure:
             reason = f"Can't read {source}: {failure.strerror}"
             if isinstance(failure, IsADirectoryError):
@@ -78,8 +75,8 @@ def read_value(argument: str, stdin: Any = None) -> bytes:
             raise CommandError(reason, hint=_AT[:1].upper() + _AT[1:]) from failure
     else:
         value = os.fsencode(argument)
-    if len(value) > MAX_VALUE_BYTES:
-        raise CommandError(f"{source} is larger than {MAX_VALUE_BYTES} bytes", "too_large")
+    if len(value) > protocol.MAX_VALUE_BYTES:
+        raise CommandError(f"{source} is larger than {protocol.MAX_VALUE_BYTES} bytes", "too_large")
     return bytes(value)
 
 
@@ -125,8 +122,6 @@ def put(key: str, value: str, if_revision: int | None, if_absent: bool, lease: i
     @FILE takes the value from a file, - from standard input. A value that itself starts with @ is
     written @@…; behind -- come a key and a value that may start with -.
     """
-    from raft_agent.api import protocol  # noqa: PLC0415
-
     condition = _condition(if_revision, if_absent)
     context = current()
     request = protocol.Put(
@@ -162,8 +157,6 @@ def put(key: str, value: str, if_revision: int | None, if_absent: bool, lease: i
 )
 def delete(key: str, if_revision: int | None) -> None:
     """Delete KEY. Exit status 4 when there is no such key."""
-    from raft_agent.api import protocol  # noqa: PLC0415
-
     context = current()
     request = protocol.Delete(
         id=1, key=key, if_revision=_condition(if_revision, False), forward=context.forward
@@ -205,8 +198,6 @@ def _tell_age(context: Context, consistency: str, age_ms: int | None) -> None:
 @_consistency_option
 def get(key: str, consistency: str) -> None:
     """Print the value of KEY and a newline. Exit status 4 when there is no such key."""
-    from raft_agent.api import protocol  # noqa: PLC0415
-
     context = current()
     request = protocol.Get(id=1, key=key, consistency=protocol.Consistency(consistency))
     item = context.ask(request, protocol.KeyValue)
@@ -258,11 +249,9 @@ def list_(prefix: str, limit: int | None, after: str, consistency: str) -> None:
 
 def _read_pages(
     context: Context, prefix: str, limit: int | None, after: str, consistency: str
-) -> ListResult:
+) -> protocol.ListResult:
     """All pages as one; the store's revision is that of the last, the age that of the oldest."""
-    from raft_agent.api import protocol  # noqa: PLC0415
-
-    keys: list[KeyValue] = []
+    keys: list[protocol.KeyValue] = []
     ages: list[int | None] = []
     while True:
         wanted = _PAGE_KEYS if limit is None else min(limit - len(keys), _PAGE_KEYS)
@@ -322,15 +311,12 @@ def watch_keys(key: str, from_revision: int | None, interval_ms: int, bookmarks:
     watch goes on where it was: nothing is lost or repeated. It ends when changes that would come
     next are not kept any more.
     """
-    from raft_agent.api import protocol  # noqa: PLC0415
-    from raftctl.streams import Follower  # noqa: PLC0415
-
     context = current()
     out = context.out
     prefix = not key or key.endswith("/")
     next_revision = from_revision or 0
     is_new = True
-    together: list[KeyEvent] = []
+    together: list[protocol.KeyEvent] = []
 
     def request() -> protocol.Request:
         return protocol.WatchKeys(1, key, prefix, next_revision, _BOOKMARK_MS)

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from raft_agent.api import protocol
 from raftctl.output import printable, printable_bytes, value_fields
 
-if TYPE_CHECKING:
-    from raft_agent.api.protocol import KeyEvent, KeyValue
 
-
-def key_data(item: KeyValue) -> dict[str, object]:
+def key_data(item: protocol.KeyValue) -> dict[str, object]:
     lease = {"lease": item.lease} if item.lease else {}
     return {
         "key": item.key,
@@ -22,7 +18,7 @@ def key_data(item: KeyValue) -> dict[str, object]:
     }
 
 
-def event_data(event: KeyEvent) -> dict[str, object]:
+def event_data(event: protocol.KeyEvent) -> dict[str, object]:
     if event.type == "bookmark":
         return {"type": event.type, "revision": event.revision, "index": event.index}
     value = value_fields(event.value) if event.type == "put" else {}
@@ -39,7 +35,7 @@ def event_data(event: KeyEvent) -> dict[str, object]:
     }
 
 
-def event_line(event: KeyEvent) -> str:
+def event_line(event: protocol.KeyEvent) -> str:
     if event.type == "bookmark":
         return f"{event.type}\t{event.revision}"
     line = f"{event.type}\t{printable(event.key)}"

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import click
 
+from raft_agent.api import protocol
 from raftctl.context import current
 from raftctl.framework import RaftGroup, Utf8
 from raftctl.messages import write_data
 from raftctl.output import printable, table
 from raftctl.quantities import Whole
-
-if TYPE_CHECKING:
-    from raft_agent.api.protocol import SettingsResult
 
 
 @click.group(
@@ -27,7 +23,7 @@ def settings() -> None:
     """Show and change replicated settings."""
 
 
-def settings_text(result: SettingsResult) -> str:
+def settings_text(result: protocol.SettingsResult) -> str:
     rows = [("NAME", "VALUE", "DEFAULT", "MEANING")]
     for item in result.settings:
         rows.append((item.name, str(item.value), str(item.default), printable(item.meaning)))
@@ -44,8 +40,6 @@ def settings_text(result: SettingsResult) -> str:
 )
 def settings_list() -> None:
     """List the settings as this node has applied them."""
-    from raft_agent.api import protocol  # noqa: PLC0415
-
     context = current()
     result = context.ask(protocol.SettingsList(id=1), protocol.SettingsResult)
     context.out.result(settings_text(result), result)
@@ -60,8 +54,6 @@ def settings_list() -> None:
 @click.argument("value", type=Whole(low=0))
 def settings_set(name: str, value: int) -> None:
     """Set NAME to VALUE on every node."""
-    from raft_agent.api import protocol  # noqa: PLC0415
-
     context = current()
     request = protocol.SettingSet(id=1, name=name, value=value, forward=context.forward)
     result = context.write(request, protocol.WriteResult)

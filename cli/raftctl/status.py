@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
 
 import click
+import msgspec
 
+from raft_agent.api import protocol
 from raftctl.context import current
 from raftctl.framework import RaftCommand
 from raftctl.output import printable
 
-if TYPE_CHECKING:
-    from raft_agent.api.protocol import StatusResult
 
-
-def status_text(result: StatusResult) -> str:
+def status_text(result: protocol.StatusResult) -> str:
     """The contract's exact lines; what follows `Peers:` is free."""
     ebpf = result.ebpf.state
     if result.ebpf.interfaces:
@@ -48,18 +46,8 @@ def status_text(result: StatusResult) -> str:
     return "\n".join(printable(line) for line in lines)
 
 
-def was_removed(result: StatusResult) -> bool:
-    """Whether the node knows that it is no member any more. Its log may end before the entry that
-    settled it, and so still have it as one that leaves.
-    """
-    stays = any(item.name == result.node_id and item.state != "leaving" for item in result.members)
-    return bool(result.cluster_id and result.note and not result.leader) and not stays
-
-
-def status_data(result: StatusResult) -> dict[str, object]:
+def status_data(result: protocol.StatusResult) -> dict[str, object]:
     """The contract's fields: `progress` only on the leader, `note` only when there is one."""
-    import msgspec  # noqa: PLC0415
-
     data: dict[str, object] = msgspec.to_builtins(result)
     for optional in ("progress", "note"):
         if not data[optional]:
@@ -77,8 +65,6 @@ def status_data(result: StatusResult) -> dict[str, object]:
 )
 def status() -> None:
     """Show a node's role, term, log and peers."""
-    from raft_agent.api import protocol  # noqa: PLC0415
-
     context = current()
     result = context.ask(protocol.Status(id=1), protocol.StatusResult)
     context.out.result(status_text(result), status_data(result))

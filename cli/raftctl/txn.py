@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
+from raft_agent.api import protocol
 from raftctl.context import current
 from raftctl.errors import CommandError
 from raftctl.framework import RaftCommand
 from raftctl.messages import write_data
 from raftctl.output import Output, printable, printable_bytes
 from raftctl.propose_data import key_data
-
-if TYPE_CHECKING:
-    from raft_agent.api.protocol import Operation, OperationResult, TxnResult
+from raftctl.txn_file import TransactionFileError, parse
 
 _MAX_FILE_BYTES = 32 << 20
 
@@ -53,9 +51,6 @@ def txn(file: str) -> None:
     Exit status 0 when it was done, also when that was what stands under else; 1 when the compares
     do not hold and there is no else: nothing was changed.
     """
-    from raft_agent.api import protocol  # noqa: PLC0415
-    from raftctl.txn_file import TransactionFileError, parse  # noqa: PLC0415
-
     data = _read(file)
     try:
         wanted = parse(data)
@@ -96,7 +91,7 @@ def _read(file: str) -> bytes:
     return data
 
 
-def _show(out: Output, result: TxnResult, operations: list[Operation]) -> None:
+def _show(out: Output, result: protocol.TxnResult, operations: list[protocol.Operation]) -> None:
     if not out.is_text:
         results = [
             {
@@ -119,9 +114,7 @@ def _show(out: Output, result: TxnResult, operations: list[Operation]) -> None:
             out.result(line, None)
 
 
-def _lines(operation: Operation, done: OperationResult) -> list[str]:
-    from raft_agent.api import protocol  # noqa: PLC0415
-
+def _lines(operation: protocol.Operation, done: protocol.OperationResult) -> list[str]:
     if isinstance(operation, protocol.PutKey):
         return [f"put\t{printable(operation.key)}"]
     if isinstance(operation, protocol.DeleteKey):

@@ -55,7 +55,7 @@ def leave(cluster: LocalCluster, via: Agent, name: str) -> None:
 
     def knows() -> bool | None:
         status = agent.status()
-        return True if status is not None and "removed" in status.note else None
+        return True if status is not None and status.removed else None
 
     wait_for(f"{name} to know that it was removed", knows)
     term = agent.status().term  # type: ignore[union-attr]

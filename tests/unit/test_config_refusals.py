@@ -208,6 +208,29 @@ def test_a_wrong_value_outside_the_file_is_placed_where_it_was_said(file: Path) 
     )
 
 
+@pytest.mark.parametrize(
+    ("text", "override"),
+    [
+        ("", "cluster.token=hunter2"),
+        ("", "cluster.tokn=hunter2"),
+        ("", "token=hunter2"),
+        ("", "cluster.TOKEN=hunter2"),
+        ("[cluster]\ntoken = ['hunter2']\n", "cluster.name=x"),
+        ("[cluster]\ntoken = hunter2\n", "cluster.name=x"),
+    ],
+)
+def test_a_secret_that_is_refused_is_not_shown(file: Path, text: str, override: str) -> None:
+    said = refusal(file, SERVER + text, override)
+    assert "tok" in said.lower()
+    assert "hunter2" not in said
+
+
+def test_a_secret_in_the_environment_that_is_refused_is_not_shown(file: Path) -> None:
+    said = refusal(file, SERVER, RAFT_CLUSTER_TOKEN="hunter2")
+    assert "RAFT_CLUSTER_TOKEN" in said
+    assert "hunter2" not in said
+
+
 @pytest.mark.parametrize("name", ["", "a b", "a/b", "..", "-a", ".hidden", "ü", "a\n", "x" * 64])
 def test_a_name_that_is_unfit_for_files_and_sockets_is_refused(file: Path, name: str) -> None:
     text = SERVER.replace('"node-01"', f"{name!r}" if "\n" not in name else '"a\\n"')

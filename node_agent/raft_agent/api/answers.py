@@ -23,9 +23,15 @@ class AgentNotReachable(RaftClientError):  # noqa: N818
 
 
 class OutcomeUnknown(RaftClientError):  # noqa: N818
-    """A write was sent, but no answer came: it may have happened, or may still happen."""
+    """A write was sent, but no answer came: it may have happened, or may still happen. `hint`: what
+    the agent says to do next, or "".
+    """
 
     happened = "unknown"
+
+    def __init__(self, error: str, hint: str = "") -> None:
+        super().__init__(error)
+        self.hint = hint
 
 
 class RequestFailed(RaftClientError):  # noqa: N818
@@ -82,7 +88,7 @@ def _decode(reply: protocol.Reply, kind: type | None) -> Any:
     error = reply.error
     if error is not None:
         if error.code is ErrorCode.UNKNOWN_OUTCOME:
-            raise OutcomeUnknown(error.error)
+            raise OutcomeUnknown(error.error, error.hint)
         if error.code is ErrorCode.COMPACTED:
             raise HistoryCompacted(error.error, error.hint, error.revision)
         raise RequestFailed(error.error, error.code, error.hint, error.leader, error.time_ms)

@@ -121,13 +121,14 @@ class Client(Calls):
             except NotSent:
                 continue
             except RaftClientError as error:
+                if not isinstance(error, RequestFailed):
+                    # Also when it was the last attempt: the next request must not wait here, too.
+                    self._go_on_from(link)
                 attempts.failed(error, is_last=self._deadline_is_near(deadline))
                 if isinstance(error, RequestFailed):
                     if error.code is ErrorCode.NOT_LEADER and tried + 1 >= len(self._paths):
                         request = _forwarded(request)
                     self._follow(link, error.leader)
-                else:
-                    self._go_on_from(link)
             tried += 1
             if tried % len(self._paths) == 0:
                 await asyncio.sleep(_ROUND_PAUSE_S)

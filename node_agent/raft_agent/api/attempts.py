@@ -27,26 +27,17 @@ _GONE = WRONG_TIME | {ErrorCode.SESSION_EXPIRED}
 _PASSING = frozenset({ErrorCode.NO_LEADER, ErrorCode.NOT_LEADER, ErrorCode.BUSY})
 # Nothing has happened, and this agent will not serve it soon.
 _ELSEWHERE = frozenset({ErrorCode.SHUTTING_DOWN, ErrorCode.REMOVED, ErrorCode.STORAGE_FAILED})
-# Asking twice for these does no harm.
-_REPEATABLE = (
-    protocol.OpenSession,
-    protocol.KeepSession,
-    protocol.CloseSession,
-    protocol.LeaseKeepalive,
-)
 
 
 class Attempts:
-    """The attempts at one request. `may_repeat`: it is a change that may be sent again although an
-    earlier copy may have been served. `has_others`: there is more than one agent to ask.
+    """The attempts at one request. `may_repeat`: it may be sent again although an earlier copy may
+    have been served. `has_others`: there is more than one agent to ask.
     """
 
     def __init__(self, request: protocol.Request, *, has_others: bool = False) -> None:
         self._passing = _PASSING | _ELSEWHERE if has_others else _PASSING
-        self.may_repeat = (
-            isinstance(request, _REPEATABLE) or getattr(request, "once", None) is not None
-        )
         self._is_write = isinstance(request, protocol.WRITES)
+        self.may_repeat = not self._is_write or getattr(request, "once", None) is not None
         self._doubt: OutcomeUnknown | None = None
         self._refusal: RequestFailed | None = None
 

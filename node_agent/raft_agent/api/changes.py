@@ -229,15 +229,11 @@ class ChangeHandlers:
         return None if leader == self._host.node_name else leader
 
     def _not_leader(self, caller: Caller, request: protocol.Request, *, forward: bool) -> None:
-        leader = self.leader_elsewhere()
-        if leader is None and not self._host.member_list().cluster_id:
-            caller.fail(request.id, problems.not_in_cluster())
-        elif leader is None:
-            caller.fail(request.id, problems.no_leader())
-        elif forward and caller.may_forward:
+        why = self._host.why_not_leading()
+        if why.code is ErrorCode.NOT_LEADER and forward and caller.may_forward:
             self.forward(caller, request, partial(caller.fail, request.id))
         else:
-            caller.fail(request.id, problems.not_leader(leader))
+            caller.fail(request.id, error_of(why))
 
     def forward(
         self, caller: Caller, request: protocol.Request, failed: Callable[[Error], None]

@@ -147,11 +147,15 @@ class ClientConnection(asyncio.Protocol):
     transport: asyncio.Transport
 
     def __init__(
-        self, handlers: RequestHandlers, closed: Callable[[ClientConnection], None]
+        self,
+        handlers: RequestHandlers,
+        opened: Callable[[ClientConnection], None],
+        closed: Callable[[ClientConnection], None],
     ) -> None:
         self.unsent_bytes = 0
         self.write_paused = False
         self._handlers = handlers
+        self._opened = opened
         self._closed = closed
         self._reader = wire.FrameReader(_CLIENT_TYPES, checksum_optional=True)
         self._channels: tuple[Channel, ...] = (Channel(self, False), Channel(self, True))
@@ -171,6 +175,7 @@ class ClientConnection(asyncio.Protocol):
         transport.set_write_buffer_limits(high=FRAME_BYTES)
         self._peer = _describe_peer(transport.get_extra_info("socket"))
         _log.debug("%s connected", self._peer)
+        self._opened(self)
 
     def data_received(self, data: bytes) -> None:
         if self._gone:

@@ -74,6 +74,10 @@ class Host(Protocol):
 
     def is_leader(self) -> bool: ...
 
+    def why_not_leading(self) -> Failure:
+        """Why this node, which does not lead, can't do what only a leader does. The code is
+        NOT_LEADER when it knows one to pass it on to."""
+
     def leader_name(self) -> str | None: ...
 
     def status(self) -> protocol.StatusResult: ...

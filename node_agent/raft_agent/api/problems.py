@@ -31,6 +31,16 @@ def key_problem(key: str) -> Error | None:
     return None
 
 
+def no_such_key(request: protocol.Get, age_ms: int | None) -> Error:
+    """`age_ms`: of a stale read, how old it may be; None when that is not known."""
+    hint = ""
+    if request.consistency is protocol.Consistency.STALE:
+        hint = "It may be of any age: this node has not heard of a leader yet"
+        if age_ms is not None:
+            hint = f"As of {age_ms} ms ago; --consistency linearizable asks for now"
+    return Error(f'No such key: "{request.key}"', ErrorCode.KEY_NOT_FOUND, hint)
+
+
 def too_large(what: str, size: int, limit: int) -> Error:
     return Error(f"The {what} of {size} bytes is over the limit of {limit}", ErrorCode.TOO_LARGE)
 
@@ -50,32 +60,6 @@ def compacted(wanted: int, oldest: int) -> Error:
         ErrorCode.COMPACTED,
         "Read the keys, and watch from the revision on that follows the store's then.",
         revision=oldest,
-    )
-
-
-def not_in_cluster() -> Error:
-    return Error(
-        "This node belongs to no cluster yet",
-        ErrorCode.NOT_IN_CLUSTER,
-        "raftctl status says what it waits for",
-    )
-
-
-def no_leader() -> Error:
-    return Error(
-        "No leader is known at the moment",
-        ErrorCode.NO_LEADER,
-        "An election may be going on: try again; "
-        "if it stays so, ask which members answer: raftctl health",
-    )
-
-
-def not_leader(leader: str) -> Error:
-    return Error(
-        "Not leader - send to leader node",
-        ErrorCode.NOT_LEADER,
-        f"Send from leader node: {leader}",
-        leader,
     )
 
 

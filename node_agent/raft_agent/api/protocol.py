@@ -404,6 +404,10 @@ class MemberList(_Request, frozen=True, tag="member_list"):
     forward: bool = False
 
 
+# `if_configuration` of the following: only while the configuration in force is that of this log
+# index (0: any).
+
+
 class Join(_Request, frozen=True, tag="join"):
     """Add the node at `address` as the member `name`: a voter once it has caught up, or a `learner`
     for good. `replace`: the member that goes in the same change."""
@@ -412,6 +416,7 @@ class Join(_Request, frozen=True, tag="join"):
     address: str
     learner: bool = False
     replace: str = ""
+    if_configuration: Number = 0
 
 
 class Leave(_Request, frozen=True, tag="leave"):
@@ -419,12 +424,14 @@ class Leave(_Request, frozen=True, tag="leave"):
 
     name: str
     force: bool = False
+    if_configuration: Number = 0
 
 
 class MemberPromote(_Request, frozen=True, tag="member_promote"):
     """Make a learner a voter."""
 
     name: str
+    if_configuration: Number = 0
 
 
 class MemberUpdate(_Request, frozen=True, tag="member_update"):
@@ -432,6 +439,7 @@ class MemberUpdate(_Request, frozen=True, tag="member_update"):
 
     name: str
     address: str
+    if_configuration: Number = 0
 
 
 class JoinChallenge(_Request, frozen=True, tag="join_challenge"):

@@ -129,8 +129,7 @@ class RequestHandlers:
     def _answer_get(self, caller: Caller, request: protocol.Get, age_ms: int | None) -> None:
         entry = self._machine.get(request.key)
         if entry is None:
-            error = Error(f'No such key: "{request.key}"', ErrorCode.KEY_NOT_FOUND)
-            caller.fail(request.id, error)
+            caller.fail(request.id, problems.no_such_key(request, age_ms))
         elif age_ms is None and not self._machine.leases.lease_of:
             # An Entry has the names and types of a KeyValue, so it encodes to the same.
             caller.reply(request.id, entry, len(entry.value))

@@ -198,7 +198,8 @@ class ProgressInfo(msgspec.Struct, frozen=True):
 
 class StatusResult(msgspec.Struct, frozen=True, omit_defaults=False):
     """`role`: leader, follower, candidate, learner; a node without a cluster says follower and an
-    empty cluster_id, and `note` says what it waits for."""
+    empty cluster_id, and `note` says what it waits for. `removed`: it knows that it is no member
+    any more; its log may end before the entry that settled it, and so still have it as one."""
 
     node_id: str
     role: str
@@ -215,6 +216,7 @@ class StatusResult(msgspec.Struct, frozen=True, omit_defaults=False):
     ebpf: EbpfStatus
     progress: dict[str, ProgressInfo] | None = None
     note: str = ""
+    removed: bool = False
 
 
 class HealthMember(msgspec.Struct, frozen=True):

@@ -40,7 +40,7 @@ class ApiServer:
         self._listener = UnixListener(self._path, self._group)
         loop = asyncio.get_running_loop()
         self._server = await loop.create_unix_server(
-            self._connect, sock=self._listener.socket, backlog=BACKLOG
+            self._accept, sock=self._listener.socket, backlog=BACKLOG
         )
         _log.info("listening for clients at %s", self._path)
 
@@ -79,10 +79,14 @@ class ApiServer:
         else:
             self._handlers.handle(caller, request)
 
-    def _connect(self) -> ClientConnection:
-        connection = ClientConnection(self._handlers, self._disconnected)
+    def _accept(self) -> ClientConnection:
+        return ClientConnection(self._handlers, self._connected, self._disconnected)
+
+    def _connected(self, connection: ClientConnection) -> None:
+        if self._server is None:  # it was accepted a moment before the server was closed
+            connection.abort()
+            return
         self._connections.add(connection)
-        return connection
 
     def _disconnected(self, connection: ClientConnection) -> None:
         self._connections.discard(connection)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeAlias
+
+import msgspec
 
 from raft_agent import wire
 from raft_agent.api import protocol
@@ -31,6 +34,16 @@ _PAUSE_S = 0.05
 # A one-shot's deadline is so far behind the last attempt, so that clocks may differ by that much.
 _CLOCK_SLACK_MS = 30_000
 _MAX_TTL_MS = 300_000
+
+# Writes that can be numbered, so that each is applied once however often it is sent.
+_Numbered: TypeAlias = (
+    protocol.Put
+    | protocol.Delete
+    | protocol.Send
+    | protocol.Txn
+    | protocol.LeaseGrant
+    | protocol.LeaseRevoke
+)
 
 _monotonic = time.monotonic
 
@@ -80,19 +93,15 @@ class SyncClient:
     ) -> protocol.WriteResult:
         """Store a key. `if_revision`: only at that revision (0: absent), else RequestFailed with
         the code CONFLICT. `lease`: the key ends with it; LEASE_NOT_FOUND when there is none."""
-        return self._once(  # type: ignore[no-any-return]
-            lambda once: protocol.Put(1, key, value, if_revision, True, once, lease)
-        )
+        return self.write(protocol.Put(1, key, value, if_revision, True, None, lease))  # type: ignore[no-any-return]
 
     def delete(self, key: str, *, if_revision: int = -1) -> protocol.WriteResult:
         """Remove a key; `deleted` of the result is 0 when there was none."""
-        return self._once(  # type: ignore[no-any-return]
-            lambda once: protocol.Delete(1, key, if_revision, True, once)
-        )
+        return self.write(protocol.Delete(1, key, if_revision, True))  # type: ignore[no-any-return]
 
     def send(self, text: str) -> protocol.WriteResult:
         """Append a text to the message log."""
-        return self._once(lambda once: protocol.Send(1, text, True, "", once))  # type: ignore[no-any-return]
+        return self.write(protocol.Send(1, text, True))  # type: ignore[no-any-return]
 
     def get(
         self,
@@ -127,15 +136,13 @@ class SyncClient:
     ) -> protocol.TxnResult:
         """Do `then` when all `compares` hold, else `otherwise`: all of it at one revision, or
         nothing. `succeeded` of the result tells which."""
-        return self._once(  # type: ignore[no-any-return]
-            lambda once: protocol.Txn(1, [*compares], [*then], [*otherwise], True, once)
-        )
+        request = protocol.Txn(1, [*compares], [*then], [*otherwise], True)
+        return self.write(request)  # type: ignore[no-any-return]
 
     def lease_grant(self, ttl_s: float) -> protocol.LeaseResult:
         """A lease, which ends when it is not kept alive for `ttl_s` (1 s to a year), and all keys
         with it that were put with it."""
-        ttl_ms = round(ttl_s * 1000)
-        return self._once(lambda once: protocol.LeaseGrant(1, ttl_ms, True, once))  # type: ignore[no-any-return]
+        return self.write(protocol.LeaseGrant(1, round(ttl_s * 1000), True))  # type: ignore[no-any-return]
 
     def lease_keepalive(self, lease: int) -> protocol.LeaseResult:
         """Give a lease all of its time again. RequestFailed with LEASE_NOT_FOUND when it has
@@ -144,41 +151,62 @@ class SyncClient:
 
     def lease_revoke(self, lease: int) -> protocol.WriteResult:
         """End a lease and delete its keys; `deleted` of the result counts them."""
-        return self._once(lambda once: protocol.LeaseRevoke(1, lease, True, once))  # type: ignore[no-any-return]
+        return self.write(protocol.LeaseRevoke(1, lease, True))  # type: ignore[no-any-return]
 
-    def _once(self, make: Callable[[protocol.OneShot], protocol.Request]) -> Any:
-        """Send a write until it is answered. Raises OutcomeUnknown when a copy was sent and no
-        answer came, RequestFailed when the agent refuses, AgentNotReachable when it is not there.
+    def write(self, request: protocol.Request, *, is_patient: bool = True) -> Any:
+        """The result of `request`. A write that can be numbered is numbered here, and sent again
+        until it is answered; the agents see to it that it is applied once. Anything else is sent
+        one time.
+
+        `is_patient`: wait for a leader, too, within `timeout_s`. Else what has certainly changed
+        nothing is raised at once. Raises OutcomeUnknown when a copy was sent and no answer came,
+        RequestFailed when the agent refuses, AgentNotReachable when it is not there.
         """
+        if not isinstance(request, _Numbered):
+            return self.request(request)
         give_up_at = _monotonic() + self._timeout_s
-        request = make(self._one_shot())
-        attempts = Attempts(request)
+        copy = self._numbered(request)
+        attempts = Attempts(copy)
         while True:
+            left_s = give_up_at - _monotonic()
             try:
-                return self._attempt(request, give_up_at)
+                # An agent that hangs must not use up the time in which another may be started.
+                return self._attempt(
+                    copy, min(left_s, self._timeout_s / 3) if is_patient else left_s
+                )
             except RaftClientError as error:
                 is_last = _monotonic() + _PAUSE_S > give_up_at
+                is_unchanged = not (attempts.in_doubt or isinstance(error, OutcomeUnknown))
                 if (
-                    isinstance(error, RequestFailed)
+                    is_unchanged
+                    and isinstance(error, RequestFailed)
                     and error.code in WRONG_TIME
-                    and not (attempts.in_doubt or is_last)
+                    and not is_last
                 ):
                     # Nothing was applied, so it can be said anew in the cluster's time.
                     self._clock_offset_ms = error.time_ms - time.time_ns() // 1_000_000
-                    request = make(self._one_shot())
+                    copy = self._numbered(request)
                     continue
+                if is_unchanged and not is_patient:
+                    raise
                 attempts.failed(error, is_last=is_last)
+            if attempts.in_doubt:
+                # It was taken once; whoever leads by now may bring it to its end.
+                copy = msgspec.structs.replace(copy, forward=True)
             time.sleep(_PAUSE_S)
 
-    def _one_shot(self) -> protocol.OneShot:
+    def _numbered(self, request: _Numbered) -> _Numbered:
+        """`request` under a new id."""
         now_ms = time.time_ns() // 1_000_000 + self._clock_offset_ms
         ttl_ms = min(int(self._timeout_s * 1000) + _CLOCK_SLACK_MS, _MAX_TTL_MS)
-        return protocol.OneShot(os.urandom(16), max(now_ms + ttl_ms, 0))
+        once = protocol.OneShot(os.urandom(16), max(now_ms + ttl_ms, 0))
+        return msgspec.structs.replace(request, once=once)
 
-    def _attempt(self, request: protocol.Request, give_up_at: float) -> Any:
-        """One of several tries: an agent that hangs must not use up the time for all of them."""
+    def _attempt(self, request: protocol.Request, limit_s: float) -> Any:
+        """Ask within `limit_s`, rounded up to what people can read, over a new connection when the
+        last one was lost."""
         timeout_s = self._timeout_s
-        self._timeout_s = max(min(timeout_s / 3, give_up_at - _monotonic()), _PAUSE_S)
+        self._timeout_s = max(math.ceil(limit_s * 10) / 10, 0.1)
         try:
             if self._socket.fileno() < 0:
                 self._reader = wire.FrameReader(_REPLY_TYPES)

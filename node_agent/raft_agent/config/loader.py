@@ -56,7 +56,8 @@ def load(
 def _check_value(sources: Sources, label: str, field: Field, given: Value) -> Any:
     """The value to use; None when it is wrong, which is noted."""
     if not field.accepts(given.value):
-        text = f"{label} must be {field.kind_name}, but is {_as_written(given.value)}"
+        shown = "something else" if field.key.secret else _as_written(given.value)
+        text = f"{label} must be {field.kind_name}, but is {shown}"
         sources.problem(given, text)
         return None
     value = tuple(given.value) if field.kind is tuple else given.value

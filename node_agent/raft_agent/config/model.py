@@ -17,12 +17,14 @@ from raft_agent.config.errors import ConfigError, Problem
 
 class Key(msgspec.Struct, frozen=True):
     """`text` says what a key means; `check` turns a value of the right type into what is used, or
-    raises ValueError; `default` tells people a default that is computed.
+    raises ValueError; `default` tells people a default that is computed. `secret`: the value is
+    shown to nobody.
     """
 
     text: str
     check: Callable[[Any], Any] | None = None
     default: str = ""
+    secret: bool = False
 
 
 class Server(msgspec.Struct, frozen=True, kw_only=True):
@@ -183,6 +185,7 @@ class Cluster(msgspec.Struct, frozen=True, kw_only=True):
             "never crosses the network. Better in the environment than in the file.",
             values.secret,
             "none: nodes are added by `raftctl join` only",
+            secret=True,
         ),
     ] = None
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 KeyPath = tuple[str | int, ...]
 
@@ -36,8 +36,11 @@ def find_lines(text: str) -> dict[KeyPath, int]:
     return found
 
 
-def line_of_syntax_error(error: tomllib.TOMLDecodeError, text: str) -> tuple[int, str]:
-    """The line that tomllib complains about, and its complaint without the position."""
+def line_of_syntax_error(
+    error: tomllib.TOMLDecodeError, text: str, is_secret: Callable[[str], bool]
+) -> tuple[int, str]:
+    """The line that tomllib complains about, and its complaint without the position. `is_secret`:
+    whether the value of a key is not to be shown."""
     message = str(error)
     lines = text.splitlines()
     match = re.search(r" \(at line (\d+), column (\d+)\)$", message)
@@ -48,7 +51,10 @@ def line_of_syntax_error(error: tomllib.TOMLDecodeError, text: str) -> tuple[int
     if match is None:
         return line, message
     bare = _BARE_VALUE.fullmatch(statement)
-    hint = f'; text needs quotes: {bare[1]} = "{bare[2]}"' if bare else ""
+    hint = ""
+    if bare:
+        shown = "…" if is_secret(bare[1]) else bare[2]
+        hint = f'; text needs quotes: {bare[1]} = "{shown}"'
     return line, f"{message[: match.start()]} (column {match[2]}){hint}"
 
 

@@ -68,6 +68,9 @@ def _kind(annotation: Any) -> type:
 FIELDS: Mapping[str, Mapping[str, Field]] = {
     section: _fields_of(struct) for section, struct in SECTIONS.items()
 }
+SECRET_NAMES = [
+    name for fields in FIELDS.values() for name, field in fields.items() if field.key.secret
+]
 PEER_FIELDS: Mapping[str, Field] = _fields_of(Peer)
 
 

@@ -14,7 +14,14 @@ import msgspec
 from raft_agent import logs
 from raft_agent.config.errors import ConfigError, Problem
 from raft_agent.config.positions import KeyPath, find_lines, line_of_syntax_error
-from raft_agent.config.schema import FIELDS, PEER_FIELDS, PEERS, Field, environment_name
+from raft_agent.config.schema import (
+    FIELDS,
+    PEER_FIELDS,
+    PEERS,
+    SECRET_NAMES,
+    Field,
+    environment_name,
+)
 
 # Read by the log set-up; they look like keys of a section but are none.
 _NOT_KEYS: Mapping[str, Callable[[str], object]] = {
@@ -78,7 +85,7 @@ class Sources:
         try:
             document = tomllib.loads(self._text)
         except tomllib.TOMLDecodeError as error:
-            line, message = line_of_syntax_error(error, self._text)
+            line, message = line_of_syntax_error(error, self._text, _may_be_secret)
             text = f"is not valid TOML: {message}"
             raise ConfigError([Problem(f"{self.file}:{line}", text)]) from None
         for section, content in document.items():
@@ -151,8 +158,8 @@ class Sources:
         for override in overrides:
             key, equals, text = override.partition("=")
             key = key.strip()
-            where = f"--set {override}"
             section, _, name = key.partition(".")
+            where = f"--set {key}=…" if equals and _may_be_secret(key) else f"--set {override}"
             if not equals:
                 self._problems.append((where, (), "must have the form section.key=value"))
             elif key == PEERS:
@@ -186,6 +193,12 @@ class Sources:
                 self.peers.append({})
                 continue
             self.peers.append({"id": Value(name, where), "address": Value(address, where)})
+
+
+def _may_be_secret(key: str) -> bool:
+    """Whether the value of `key` is not to be shown; one that is misspelt may be meant for it."""
+    name = key.rpartition(".")[2].lower()
+    return bool(difflib.get_close_matches(name, SECRET_NAMES, 1, 0.7))
 
 
 def unknown_key(key: str) -> str:

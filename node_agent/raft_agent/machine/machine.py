@@ -7,8 +7,8 @@ the same state on every node, and the same answers.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
-from typing import Any, TypeAlias
+from collections.abc import Iterable
+from typing import TypeAlias
 
 import msgspec
 
@@ -67,6 +67,21 @@ Messages: TypeAlias = list[Message]
 Changes: TypeAlias = list[KeyChange]
 Views: TypeAlias = list[SnapshotView]
 
+# What is not as frequent as the commands that `apply` looks for first.
+_Other: TypeAlias = (
+    Once
+    | OpenSession
+    | KeepSession
+    | CloseSession
+    | SetSetting
+    | PutLeased
+    | GrantLease
+    | KeepLease
+    | RevokeLease
+    | ExpireLease
+    | Transact
+)
+
 _BAD = BadCommand()
 
 # Later stamps are read as this one: deadlines behind it still fit 64 bits.
@@ -92,17 +107,6 @@ _STATE = (
     "_one_shots",
     "_views",
 )
-
-
-# Commands that plain puts are not, in a table of their own.
-_LATER_COMMANDS: dict[type, Callable[[Machine, Any, int], StateResult]] = {
-    PutLeased: put_leased,
-    GrantLease: lambda machine, command, index: grant(machine, command.ttl_ms, index),
-    RevokeLease: lambda machine, command, index: revoke(machine, command.lease, index),
-    Transact: lambda machine, command, index: Transaction(machine, index).apply(
-        command.compares, command.then, command.otherwise
-    ),
-}
 
 
 class MachineError(RuntimeError):
@@ -131,20 +135,6 @@ class Machine:
         self._one_shots = OneShots()
         # Snapshots being taken, which want to know what a key was before it changes.
         self._views: Views = []
-        self._others: dict[type, Callable[[Any, int], CommandResult]] = {
-            Once: self._once,
-            OpenSession: lambda command, index: self._sessions.open(
-                command.ttl_ms, index, self.time_ms
-            ),
-            KeepSession: lambda command, _: self._sessions.keep(command.session, self.time_ms),
-            CloseSession: lambda command, _: self._sessions.close(command.session, self.time_ms),
-            SetSetting: self._set,
-            KeepLease: lambda command, index: keep(self, command.lease, index),
-            ExpireLease: lambda command, index: expire(
-                self, command.lease, command.renewed_index, index
-            ),
-            **dict.fromkeys((PutLeased, GrantLease, RevokeLease, Transact), self._apply_to_state),
-        }
 
     def apply(self, batch: Batch) -> list[CommandResult] | None:
         """One result per entry, in their order; None for a batch that holds no commands.
@@ -205,14 +195,28 @@ class Machine:
                 elif kind is Delete:
                     add(self._delete(command, index))  # type: ignore[arg-type]
                 else:
-                    add(self._others[kind](command, index))
+                    add(self._apply_other(command, index))  # type: ignore[arg-type]
             start = end + LENGTH.size
         return results
 
-    def _once(self, command: Once, index: int) -> CommandResult:
-        return self._one_shots.apply_once(
-            command, index, self._term, self.time_ms, self._apply_to_state
-        )
+    def _apply_other(self, command: _Other, index: int) -> CommandResult:
+        if isinstance(command, Once):
+            return self._one_shots.apply_once(
+                command, index, self._term, self.time_ms, self._apply_to_state
+            )
+        if isinstance(command, OpenSession):
+            return self._sessions.open(command.ttl_ms, index, self.time_ms)
+        if isinstance(command, KeepSession):
+            return self._sessions.keep(command.session, self.time_ms)
+        if isinstance(command, CloseSession):
+            return self._sessions.close(command.session, self.time_ms)
+        if isinstance(command, SetSetting):
+            return self._set(command)
+        if isinstance(command, KeepLease):
+            return keep(self, command.lease, index)
+        if isinstance(command, ExpireLease):
+            return expire(self, command.lease, command.renewed_index, index)
+        return self._apply_to_state(command, index)
 
     def _apply_to_state(self, command: StateCommand, index: int) -> StateResult:
         kind = type(command)
@@ -222,10 +226,23 @@ class Machine:
             return self._delete(command, index)  # type: ignore[arg-type]
         if kind is SendMessage:
             return self._send(command, index)  # type: ignore[arg-type]
-        self._version = VERSION
-        return _LATER_COMMANDS[kind](self, command, index)
+        return self._apply_later(command, index)  # type: ignore[arg-type]
 
-    def _set(self, command: SetSetting, _index: int) -> CommandResult:
+    def _apply_later(
+        self, command: PutLeased | GrantLease | RevokeLease | Transact, index: int
+    ) -> StateResult:
+        """What a snapshot of the first version has no room for."""
+        self._version = VERSION
+        if isinstance(command, PutLeased):
+            return put_leased(self, command, index)
+        if isinstance(command, GrantLease):
+            return grant(self, command.ttl_ms, index)
+        if isinstance(command, RevokeLease):
+            return revoke(self, command.lease, index)
+        transaction = Transaction(self, index)
+        return transaction.apply(command.compares, command.then, command.otherwise)
+
+    def _set(self, command: SetSetting) -> CommandResult:
         name, value = command.name, command.value
         problem = problem_with(name, value)
         if problem:
@@ -374,17 +391,9 @@ class Machine:
         """How many keys there are."""
         return len(self._entries)
 
-    def session_count(self) -> int:
-        """How many sessions there are, those included that expired just now."""
-        return len(self._sessions)
-
     def lease_of(self, key: str) -> int:
         """The lease that the key ends with, or 0."""
         return self.leases.lease_of.get(key, 0)
-
-    def one_shot_count(self) -> int:
-        """How many one-shot commands are remembered."""
-        return len(self._one_shots)
 
     # --- snapshots --------------------------------------------------------------------------------
 
@@ -471,6 +480,10 @@ class Machine:
         while entries:
             entries.popitem()
         self._index.dismantle()
+        self._message_log.dismantle()
+        self._history.dismantle()
+        self._sessions.dismantle()
+        self._one_shots.dismantle()
 
     def digest(self) -> str:
         """32 hexadecimal digits over the whole state; equal exactly for equal states."""

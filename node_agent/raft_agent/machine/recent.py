@@ -94,6 +94,12 @@ class MessageLog:
     def _end(self) -> int:
         return self._skipped + self._count
 
+    def dismantle(self) -> None:
+        """Free the messages piece by piece; they must not be used any more."""
+        self._last = []
+        while self._pieces:
+            self._pieces.pop()
+
 
 # Values can be large: so much of them is kept of the past, whatever the number of changes.
 HISTORY_BYTES = 64 << 20
@@ -169,3 +175,9 @@ class History:
         """The changes of this moment, oldest first, whatever is appended or dropped meanwhile."""
         count = self._count + len(self._last)
         return islice(chain.from_iterable(self._pieces.copy()), count)
+
+    def dismantle(self) -> None:
+        """Free the changes piece by piece; they must not be used any more."""
+        self._last = []
+        while self._pieces:
+            self._pieces.pop()

@@ -216,6 +216,13 @@ class Sessions:
         self._result_count += 1
         self._read_bytes += read_bytes(first.result)
 
+    def dismantle(self) -> None:
+        """Free the sessions piece by piece; they must not be used any more."""
+        while self._sessions:
+            self._sessions.popitem()
+        while self._due:
+            self._due.pop()
+
 
 class OneShots:
     """Commands that were applied once, by their request ids, until their deadlines."""
@@ -286,3 +293,10 @@ class OneShots:
         self._shared = bytearray(b"\x01" * _SHARDS)
         shards = self._shards.copy()
         return (one_shot for shard in shards for one_shot in shard.values())
+
+    def dismantle(self) -> None:
+        """Free them piece by piece; they must not be used any more."""
+        while self._shards:
+            self._shards.pop()
+        while self._due:
+            self._due.pop()

@@ -39,6 +39,10 @@ class SnapshotError(ValueError):
     """The blocks are no snapshot that this program can read; the text says why."""
 
 
+class SnapshotVersionError(SnapshotError):
+    """Another version of this program can read them."""
+
+
 class Section(enum.IntEnum):
     """What the items of a block are."""
 
@@ -319,13 +323,15 @@ class Reader:
             raise SnapshotError("the snapshot does not begin with its header")
         self.header: Header = items[0]
         if self.header.version not in _SECTIONS:
-            raise SnapshotError(
-                f"the snapshot has the version {self.header.version}, and this program knows "
-                f"{FIRST_VERSION} to {VERSION}: start the version that wrote it"
+            raise SnapshotVersionError(
+                f"it has the version {self.header.version}, and this program knows "
+                f"{FIRST_VERSION} to {VERSION}"
             )
-        unknown = set(self.header.settings) - set(SETTINGS)
+        unknown = sorted(set(self.header.settings) - set(SETTINGS))
         if unknown:
-            raise SnapshotError(f"the snapshot has settings that are not known: {unknown}")
+            raise SnapshotVersionError(
+                f"this program does not know its settings {', '.join(unknown)}"
+            )
 
     def fill(
         self,
@@ -378,8 +384,12 @@ class Reader:
                 raise SnapshotError(f"the snapshot has a block of the section {section} too many")
             counts[section] += len(items)
             add_one = add[section]
-            for item in items:
-                add_one(item)
+            try:
+                for item in items:
+                    add_one(item)
+            except LookupError as error:
+                what = f"an item of its section {section.name} does not fit the others"
+                raise SnapshotError(f"{what}: {error!r}") from error
         raise SnapshotError("the snapshot ends before its last block")
 
     def _check_end(self, counts: list[int], written: list[int]) -> None:

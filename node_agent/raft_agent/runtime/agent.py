@@ -46,7 +46,7 @@ from raft_agent.runtime.leaders import Transfers, forward_to_leader
 from raft_agent.runtime.lease_keeper import LeaseKeeper
 from raft_agent.runtime.memberships import Memberships
 from raft_agent.runtime.proposals import Proposals
-from raft_agent.runtime.refusals import failure_of
+from raft_agent.runtime.refusals import failure_of, why_not_leading
 from raft_agent.runtime.restoring import Restorer, restore
 from raft_agent.runtime.snapshotter import Snapshotter
 from raft_agent.runtime.views import Views
@@ -70,6 +70,7 @@ _WARNINGS = frozenset(
         "snapshot_failed",
         "snapshot_damaged",
         "snapshot_refused",
+        "snapshot_unreadable",
     }
 )
 
@@ -255,6 +256,7 @@ class Agent:
     def _give_up(self, failure: Failure) -> None:
         self._proposals.give_up(failure)
         self._barriers.give_up(failure)
+        self._changes.give_up(failure)
         self._memberships.give_up(failure)
 
     def _say_what_is_awaited(self) -> None:
@@ -318,6 +320,11 @@ class Agent:
             self._barriers.applied(snapshot.index)
 
         self._restorer.begin(snapshot, go_on)
+
+    def on_snapshot_unreadable(self, index: int, reason: str) -> None:
+        # What the machine holds can be read all the same.
+        if self._snapshotter.take():
+            self._event("snapshot_unreadable", index=index, reason=reason)
 
     def on_answer(self, answer: Answer) -> None:
         if isinstance(answer, Proposed):
@@ -415,6 +422,9 @@ class Agent:
 
     def is_leader(self) -> bool:
         return self.node.role is Role.LEADER
+
+    def why_not_leading(self) -> Failure:
+        return why_not_leading(self.node, self._views.leader_name() or "")
 
     def leader_name(self) -> str | None:
         return self._views.leader_name()

@@ -28,8 +28,9 @@ _PATIENCE_S = 3.0
 _PASSING = frozenset({ErrorCode.NOT_LEADER, ErrorCode.NO_LEADER})
 
 
-class _Asked(msgspec.Struct):
-    """`in_doubt`: an answer was lost, so the change may have come about already."""
+class _Asked(msgspec.Struct, eq=False):
+    """`give_up_at`: in the loop's time; `in_doubt`: an answer was lost, so the change may have come
+    about already."""
 
     request: MembershipRequest
     done: Done
@@ -51,6 +52,8 @@ class Changes:
         self._memberships = memberships
         self._doorkeeper = doorkeeper
         self._loop = loop
+        self._pausing: dict[_Asked, asyncio.TimerHandle] = {}
+        self._given_up: Failure | None = None
 
     def change(self, request: Request, done: Done, *, may_forward: bool) -> None:
         """`may_forward`: a client asks, so this node finds the leader for it; else another node
@@ -63,12 +66,21 @@ class Changes:
             # Whoever was asked has made sure of the token; the leader takes its word.
             request = protocol.Join(request.id, request.name, request.address)
             may_forward = True
+        asked = _Asked(request, done, self._loop.time() + _PATIENCE_S)
         if may_forward:
-            self._ask(_Asked(request, done, self._loop.time() + _PATIENCE_S))
+            self._ask(asked)
         else:
-            self._carry_out(request, done)
+            self._carry_out(asked, done)
 
-    def _carry_out(self, request: MembershipRequest, done: Done) -> None:
+    def give_up(self, failure: Failure) -> None:
+        """The node ends or its disk failed: nothing is asked again."""
+        self._given_up = failure
+        pausing, self._pausing = self._pausing, {}
+        for asked, timer in pausing.items():
+            timer.cancel()
+            self._answered(asked, failure)
+
+    def _carry_out(self, asked: _Asked, done: Done) -> None:
         """As the leader. One that is to leave hands over, and leaves the rest to the next one."""
 
         def handed_over(outcome: str | Failure) -> None:
@@ -78,13 +90,15 @@ class Changes:
                 done(failure_of(RefusalReason.NOT_LEADER, outcome, ""))
 
         if not self._host.is_leader():
-            done(failure_of(RefusalReason.NOT_LEADER, self._host.leader_name() or "", ""))
-        elif self._memberships.hands_over_before(request):
+            done(self._host.why_not_leading())
+        elif self._memberships.hands_over_before(asked.request):
             self._host.transfer_leadership("", handed_over)
         else:
-            self._memberships.change(request, done)
+            self._memberships.change(asked.request, done, asked.give_up_at)
 
     def _ask(self, asked: _Asked) -> None:
+        self._pausing.pop(asked, None)
+
         def answered(outcome: protocol.MembershipResult | Failure) -> None:
             self._answered(asked, outcome)
 
@@ -92,7 +106,7 @@ class Changes:
             answered(outcome if isinstance(outcome, Failure) else membership_result(outcome))
 
         if self._host.is_leader():
-            self._carry_out(asked.request, answered)
+            self._carry_out(asked, answered)
         else:
             self._host.forward(asked.request, replied)
 
@@ -106,11 +120,14 @@ class Changes:
         is_gone = asked.in_doubt and outcome.code is ErrorCode.NO_SUCH_MEMBER
         if is_gone and isinstance(request, protocol.Leave):
             asked.done(self._memberships.result(f"{request.name} was removed"))
-        elif (is_lost or outcome.code in _PASSING) and self._loop.time() < asked.give_up_at:
-            self._loop.call_later(_RETRY_S, self._ask, asked)
+        elif (is_lost or outcome.code in _PASSING) and self._may_ask_again(asked):
+            self._pausing[asked] = self._loop.call_later(_RETRY_S, self._ask, asked)
         elif asked.in_doubt and not is_lost:
             what = f"An answer was lost, and then: {outcome.error}; the change may have come about"
             hint = "See what became of it: raftctl member list"
             asked.done(Failure(ErrorCode.UNKNOWN_OUTCOME, what, hint))
         else:
             asked.done(outcome)
+
+    def _may_ask_again(self, asked: _Asked) -> bool:
+        return self._given_up is None and self._loop.time() < asked.give_up_at

@@ -49,7 +49,7 @@ from raft_agent.consensus.types import (
     WriteSnapshot,
 )
 from raft_agent.platform import boot_time_ns
-from raft_agent.storage.errors import StorageError
+from raft_agent.storage.errors import StorageError, in_words
 from raft_agent.storage.files import is_disk_full
 from raft_agent.storage.store import StorageFailure, Store
 from raft_agent.transport.transport import Transport
@@ -85,6 +85,9 @@ class Observer(Protocol):
     def on_snapshot_durable(self, snapshot: SnapshotMeta, restored: Callable[[], None]) -> None:
         """A leader's snapshot has taken the place of the log: have the state machine take its state
         over, then call `restored`."""
+
+    def on_snapshot_unreadable(self, index: int, reason: str) -> None:
+        """The newest snapshot can't be sent: it takes another one to bring up whoever needs it."""
 
     def on_note(self, note: Note) -> None: ...
 
@@ -233,11 +236,28 @@ class Engine:
         self._store.compact(effect.upto_index)
 
     def _read_snapshot(self, effect: ReadSnapshot) -> None:
-        read = self._store.snapshots.read_chunk
-        self._in_thread(
-            lambda: read(effect.index, effect.offset, effect.max_bytes),
-            lambda data: SnapshotRead(effect.peer, effect.index, effect.offset, data),
-        )
+        def read() -> bytes | OSError:
+            try:
+                return self._store.snapshots.read_chunk(
+                    effect.index, effect.offset, effect.max_bytes
+                )
+            except OSError as error:
+                return error
+
+        self._in_thread(read, lambda found: self._snapshot_read(effect, found))
+
+    def _snapshot_read(self, effect: ReadSnapshot, found: bytes | OSError) -> SnapshotRead:
+        """A file that can't be read is like one that arrives damaged: no reason to end the node.
+        When it is the newest there is no other to send; of an older one nobody needs to know.
+        """
+        if isinstance(found, OSError):
+            data, reason = b"", in_words(found)
+        else:
+            data, reason = found, "it is gone, or ends too early"
+        newest = self._store.snapshots.newest
+        if not data and newest is not None and newest.index == effect.index:
+            self._observer.on_snapshot_unreadable(effect.index, reason)
+        return SnapshotRead(effect.peer, effect.index, effect.offset, data)
 
     def _write_snapshot(self, effect: WriteSnapshot) -> None:
         self._in_thread(
@@ -257,7 +277,7 @@ class Engine:
         if error is None:
             self.feed(event_of(done.result()))
         elif isinstance(error, StorageError | OSError):
-            self._on_storage_failed(StorageFailure(str(error), is_disk_full(error)))
+            self._on_storage_failed(StorageFailure(in_words(error), is_disk_full(error)))
         else:
             self.close()
             self._observer.on_fatal(RuntimeError(f"disk work failed: {error!r}"))

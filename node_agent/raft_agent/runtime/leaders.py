@@ -8,8 +8,8 @@ from raft_agent.api import protocol
 from raft_agent.api.host import Failure
 from raft_agent.api.protocol import ErrorCode
 from raft_agent.consensus.node import Node
-from raft_agent.consensus.types import Event, RefusalReason, Role, TransferLeadership
-from raft_agent.runtime.refusals import NO_LEADER_HINT, failure_of
+from raft_agent.consensus.types import Event, TransferLeadership
+from raft_agent.runtime.refusals import NO_LEADER_HINT, no_such_member, why_not_leading
 from raft_agent.transport.transport import Transport
 
 
@@ -20,17 +20,9 @@ def forward_to_leader(
     done: Callable[[bytes | Failure], None],
 ) -> None:
     """Have the leader serve `request`; the answer is the encoded Reply of it."""
-    why = None
-    if node.role is Role.FRESH:
-        why = RefusalReason.FRESH
-    elif node.state.was_removed:
-        why = RefusalReason.REMOVED
-    if why is not None:
-        done(failure_of(why, "", ""))
-        return
-    leader = node.leader_id
-    if leader in (0, node.state.member_id):
-        done(Failure(ErrorCode.NO_LEADER, "There is no leader", NO_LEADER_HINT))
+    why = why_not_leading(node)
+    if why.code is not ErrorCode.NOT_LEADER:
+        done(why)
         return
 
     def on_reply(body: bytes | None, sent: bool) -> None:
@@ -43,7 +35,7 @@ def forward_to_leader(
         else:
             done(Failure(ErrorCode.NO_LEADER, "The leader can't be reached", NO_LEADER_HINT))
 
-    transport.forward(leader, protocol.ENCODER.encode(request), on_reply)
+    transport.forward(node.leader_id, protocol.ENCODER.encode(request), on_reply)
 
 
 class Transfers:
@@ -62,8 +54,7 @@ class Transfers:
         configuration = self._node.configuration
         ids = {m.name: m.id for m in configuration.members} if configuration else {}
         if target and target not in ids:
-            hint = f"The members are: {', '.join(sorted(ids))}"
-            done(Failure(ErrorCode.NO_SUCH_MEMBER, f"{target} is no member", hint))
+            done(no_such_member(configuration, target))
             return
         tag = self._next_tag()
         self._waiting[tag] = done

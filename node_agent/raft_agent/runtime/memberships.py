@@ -29,7 +29,7 @@ from raft_agent.consensus.types import (
     Refused,
     Role,
 )
-from raft_agent.runtime.refusals import failure_of
+from raft_agent.runtime.refusals import failure_of, no_such_member
 from raft_agent.transport.handshake import Hello
 from raft_agent.transport.transport import ProbeFailed, Transport
 
@@ -42,23 +42,25 @@ _REPLY = msgspec.msgpack.Decoder(protocol.Reply)
 _RESULT = msgspec.msgpack.Decoder(protocol.MembershipResult)
 
 _PROBE_TIMEOUT_S = 2.0
+# However late it is: in less time a good address would be called a bad one.
+_PROBE_AT_LEAST_S = 0.5
 _RETRY_S = 0.05
-# Another change, or a new leader's first entry, is through by then, or something is wrong.
-_PATIENCE_S = 3.0
+# Another change, or a new leader's first entry, may be through in a moment.
 _PASSING = frozenset(
     {RefusalReason.CHANGE_PENDING, RefusalReason.NOT_READY, RefusalReason.TRANSFERRING}
 )
 
 
-class _Wanted:
-    """A change that is tried until it is refused for good. `note`: what to say when it is done."""
+class _Wanted(msgspec.Struct, eq=False):
+    """A request that is tried until it is refused for good, or until `give_up_at` in the loop's
+    time. `change`: what it comes to; `note`: what to say when that is done.
+    """
 
-    def __init__(self, change: MembershipChange, done: Done, give_up_at: float) -> None:
-        self.change = change
-        self.done = done
-        self.give_up_at = give_up_at
-        self.force = False
-        self.note = ""
+    request: MembershipRequest
+    done: Done
+    give_up_at: float
+    change: MembershipChange = MembershipChange()
+    note: str = ""
 
 
 class Memberships:
@@ -82,29 +84,35 @@ class Memberships:
         self._list = list_members
         self._wanted: dict[int, _Wanted] = {}
         self._joins: dict[asyncio.Task[None], Done] = {}
+        self._pausing: dict[_Wanted, asyncio.TimerHandle] = {}
         self._given_up: Failure | None = None
 
     # --- requests
 
-    def change(self, request: MembershipRequest, done: Done) -> None:
-        """Carry out `request`; this node leads."""
+    def change(self, request: MembershipRequest, done: Done, give_up_at: float) -> None:
+        """Carry out `request`; this node leads. What only has to wait its turn is refused when that
+        has not come by `give_up_at`, in the loop's time."""
+        wanted = _Wanted(request, done, give_up_at)
         configuration = self._node.configuration
         if self._given_up is not None or configuration is None:
             done(self._given_up or failure_of(RefusalReason.FRESH, "", ""))
         elif isinstance(request, protocol.Join):
-            task = self._loop.create_task(self._join(request, done))
+            task = self._loop.create_task(self._join(wanted, request))
             self._joins[task] = done
             task.add_done_callback(lambda task: self._joins.pop(task, None))
         elif isinstance(request, protocol.Leave):
-            self._leave(configuration, request, done)
+            self._leave(configuration, wanted, request)
         elif isinstance(request, protocol.MemberPromote):
-            self._promote(configuration, request, done)
+            self._promote(configuration, wanted, request)
         else:
-            self._update(configuration, request, done)
+            self._update(configuration, wanted, request)
 
-    async def _join(self, request: protocol.Join, done: Done) -> None:
+    async def _join(self, wanted: _Wanted, request: protocol.Join) -> None:
+        done = wanted.done
+        left_s = wanted.give_up_at - self._loop.time()
+        patience_s = min(_PROBE_TIMEOUT_S, max(left_s, _PROBE_AT_LEAST_S))
         try:
-            hello = await self._transport.probe(request.address, _PROBE_TIMEOUT_S)
+            hello = await self._transport.probe(request.address, patience_s)
         except ProbeFailed as failed:
             done(
                 Failure(
@@ -118,7 +126,9 @@ class Memberships:
         if configuration is None or self._node.role is not Role.LEADER:
             done(failure_of(RefusalReason.NOT_LEADER, "", ""))
             return
-        problem = self._problem(configuration, request, hello)
+        problem = _problem(configuration, request, hello) or _role_problem(
+            configuration, request, hello.member_id
+        )
         if problem is not None:
             done(problem)
             return
@@ -126,107 +136,69 @@ class Memberships:
         member = Member(hello.member_id, request.name, request.address)
         replaced = _by_name(configuration, request.replace) if request.replace else None
         joining = Joining(member.id, replaced.id if replaced else 0)
-        is_learner = member.id in configuration.learners
+        asked_before = _joining(configuration, member.id)
+        becomes_more = not request.learner and member.id in configuration.learners
         if known is None:
             change = MembershipChange(add=(member,), joining=() if request.learner else (joining,))
-            self._want(change, done, note=f"{request.name} was added as a learner")
-        elif is_learner and not request.learner and joining not in configuration.joining:
-            # It was added before, to stay a learner or to replace nobody.
+            self._want(wanted, change, f"{request.name} was added as a learner")
+        elif becomes_more and (asked_before is None or (replaced and asked_before != joining)):
+            # It was added before, to stay a learner or to replace somebody else.
             change = MembershipChange(joining=(joining,), update=(member,))
             note = f"{request.name} becomes a voter as soon as it has caught up"
-            self._want(change, done, note=note)
+            self._want(wanted, change, note)
         elif known.address != request.address:
             change = MembershipChange(update=(member,))
-            self._want(change, done, note=f"{request.name} is a member already; its address moved")
+            self._want(wanted, change, f"{request.name} is a member already; its address moved")
         else:
-            done(self.result(f"{request.name} is a member already"))
+            self._is_so_already(wanted, f"{request.name} is a member already")
 
-    def _problem(
-        self, configuration: Configuration, request: protocol.Join, hello: Hello
-    ) -> Failure | None:
-        """Why whoever answered can't be added under that name."""
-        name, where = request.name, f"at {request.address}"
-        known = _by_id(configuration, hello.member_id)
-        namesake = _by_name(configuration, name)
-        if hello.name != name:
-            return Failure(
-                ErrorCode.REFUSED,
-                f"{hello.name} answers {where}, not {name}",
-                f"Give it the name it has: raftctl join {hello.name} {request.address}",
-            )
-        if hello.cluster_id not in ("", configuration.cluster_id):
-            return Failure(
-                ErrorCode.REFUSED,
-                f"{name} belongs to another cluster already: {hello.cluster_id}",
-                "A node's data directory is its membership: give it an empty one to join this",
-            )
-        if hello.member_id in configuration.removed:
-            return Failure(
-                ErrorCode.REFUSED,
-                f"The id of {name} was a member once and was removed; ids are refused for ever",
-                "Stop it, empty its data directory, start it and ask again: it gets a new id",
-            )
-        if known is not None and not hello.cluster_id and hello.member_id in configuration.voters:
-            return Failure(
-                ErrorCode.REFUSED,
-                f"{name} is a voter of this cluster but has no log: what it promised is gone",
-                f"raftctl leave {name}; then empty its data directory, start it, and: "
-                f"raftctl join {name} {request.address}",
-            )
-        if known is None and hello.cluster_id:
-            return Failure(
-                ErrorCode.REFUSED,
-                f"{name} has a log of this cluster but is no member of it",
-                "Stop it, empty its data directory, start it and ask again",
-            )
-        if known is None and namesake is not None:
-            return Failure(
-                ErrorCode.REFUSED,
-                f"There is a member {name} already, with another id: the data directory {where} is "
-                "new",
-                f"If the old one is gone for good: raftctl leave {name}, then ask again",
-            )
-        if request.replace and _by_name(configuration, request.replace) is None:
-            return _no_such_member(configuration, request.replace)
-        return None
-
-    def _leave(self, configuration: Configuration, request: protocol.Leave, done: Done) -> None:
+    def _leave(
+        self, configuration: Configuration, wanted: _Wanted, request: protocol.Leave
+    ) -> None:
         member = _by_name(configuration, request.name)
         if member is None:
-            done(_no_such_member(configuration, request.name))
+            wanted.done(no_such_member(configuration, request.name))
             return
         change = MembershipChange(remove=(member.id,))
         note = f"{request.name} was removed; its id is refused from now on, its name is free"
-        self._want(change, done, force=request.force, note=note)
+        self._want(wanted, change, note)
 
     def _promote(
-        self, configuration: Configuration, request: protocol.MemberPromote, done: Done
+        self, configuration: Configuration, wanted: _Wanted, request: protocol.MemberPromote
     ) -> None:
         member = _by_name(configuration, request.name)
         if member is None:
-            done(_no_such_member(configuration, request.name))
+            wanted.done(no_such_member(configuration, request.name))
         elif member.id in configuration.voters:
-            done(self.result(f"{request.name} is a voter already"))
+            self._is_so_already(wanted, f"{request.name} is a voter already")
         else:
-            change = MembershipChange(joining=(Joining(member.id),))
             note = f"{request.name} becomes a voter as soon as it has caught up"
-            self._want(change, done, note=note)
+            if _joining(configuration, member.id) is not None:
+                self._is_so_already(wanted, note)
+            else:
+                self._want(wanted, MembershipChange(joining=(Joining(member.id),)), note)
 
     def _update(
-        self, configuration: Configuration, request: protocol.MemberUpdate, done: Done
+        self, configuration: Configuration, wanted: _Wanted, request: protocol.MemberUpdate
     ) -> None:
         member = _by_name(configuration, request.name)
         if member is None:
-            done(_no_such_member(configuration, request.name))
+            wanted.done(no_such_member(configuration, request.name))
             return
         try:
             address = dial_address(request.address)
         except ValueError as error:
-            done(Failure(ErrorCode.BAD_REQUEST, f"An address {error}"))
+            wanted.done(Failure(ErrorCode.BAD_REQUEST, f"An address {error}"))
+            return
+        announced = self._transport.announced(member.id)
+        if announced not in ("", address):
+            what = f"{member.name} is there, and announces {announced} by itself"
+            hint = "Set server.advertise_addr in its raft.toml, and restart it"
+            wanted.done(Failure(ErrorCode.REFUSED, what, hint))
             return
         moved = Member(member.id, member.name, address)
         note = f"{request.name} is dialled at {address} from now on"
-        self._want(MembershipChange(update=(moved,)), done, note=note)
+        self._want(wanted, MembershipChange(update=(moved,)), note)
 
     def hands_over_before(self, request: MembershipRequest) -> bool:
         """Whether this leader is the one that is to leave, and there is somebody to lead then."""
@@ -235,24 +207,31 @@ class Memberships:
             return False
         member = _by_name(configuration, request.name)
         is_own = member is not None and member.id == self._node.state.member_id
-        return is_own and len(configuration.voters) > 1
+        return is_own and len(configuration.voters) > 1 and self._is_meant(request)
+
+    def _is_meant(self, request: MembershipRequest) -> bool:
+        """Whether the configuration in force is the one that `request` was made for."""
+        return request.if_configuration in (0, self._node.configuration_index)
 
     # --- the core's answers
 
-    def _want(
-        self, change: MembershipChange, done: Done, *, note: str, force: bool = False
-    ) -> None:
-        wanted = _Wanted(change, done, self._loop.time() + _PATIENCE_S)
-        wanted.note, wanted.force = note, force
+    def _want(self, wanted: _Wanted, change: MembershipChange, note: str) -> None:
+        wanted.change, wanted.note = change, note
         self._ask(wanted)
 
+    def _is_so_already(self, wanted: _Wanted, note: str) -> None:
+        if self._is_meant(wanted.request):
+            wanted.done(self.result(note))
+        else:
+            wanted.done(failure_of(RefusalReason.CONFIGURATION_MOVED, "", ""))
+
     def _ask(self, wanted: _Wanted) -> None:
-        if self._given_up is not None:
-            wanted.done(self._given_up)
-            return
+        self._pausing.pop(wanted, None)
         tag = self._next_tag()
         self._wanted[tag] = wanted
-        self._feed(ChangeMembership(tag, wanted.change, force=wanted.force))
+        request = wanted.request
+        force = isinstance(request, protocol.Leave) and request.force
+        self._feed(ChangeMembership(tag, wanted.change, request.if_configuration, force))
 
     def owns(self, tag: int) -> bool:
         return tag in self._wanted
@@ -264,7 +243,7 @@ class Memberships:
     def refused(self, answer: Refused, failure: Failure) -> None:
         wanted = self._wanted.pop(answer.tag)
         if answer.reason in _PASSING and self._loop.time() < wanted.give_up_at:
-            self._loop.call_later(_RETRY_S, self._ask, wanted)
+            self._pausing[wanted] = self._loop.call_later(_RETRY_S, self._ask, wanted)
         else:
             wanted.done(failure)
 
@@ -287,6 +266,10 @@ class Memberships:
         for task, done in joins.items():
             if task.cancel():
                 done(failure)
+        pausing, self._pausing = self._pausing, {}
+        for entry, timer in pausing.items():
+            timer.cancel()
+            entry.done(failure)
         wanted, self._wanted = self._wanted, {}
         unknown = Failure(
             ErrorCode.UNKNOWN_OUTCOME,
@@ -295,6 +278,89 @@ class Memberships:
         )
         for entry in wanted.values():
             entry.done(unknown)
+
+
+def _problem(configuration: Configuration, request: protocol.Join, hello: Hello) -> Failure | None:
+    """Why whoever answered can't be added under that name."""
+    name, where = request.name, f"at {request.address}"
+    known = _by_id(configuration, hello.member_id)
+    namesake = _by_name(configuration, name)
+    if hello.name != name:
+        return Failure(
+            ErrorCode.REFUSED,
+            f"{hello.name} answers {where}, not {name}",
+            f"Give it the name it has: raftctl join {hello.name} {request.address}",
+        )
+    if hello.cluster_id not in ("", configuration.cluster_id):
+        return Failure(
+            ErrorCode.REFUSED,
+            f"{name} belongs to another cluster already: {hello.cluster_id}",
+            "A node's data directory is its membership: give it an empty one to join this",
+        )
+    if hello.member_id in configuration.removed:
+        return Failure(
+            ErrorCode.REFUSED,
+            f"The id of {name} was a member once and was removed; ids are refused for ever",
+            "Stop it, empty its data directory, start it and ask again: it gets a new id",
+        )
+    if known is not None and not hello.cluster_id and hello.member_id in configuration.voters:
+        return Failure(
+            ErrorCode.REFUSED,
+            f"{name} is a voter of this cluster but has no log: what it promised is gone",
+            f"raftctl leave {name}; then empty its data directory, start it, and: "
+            f"raftctl join {name} {request.address}",
+        )
+    if known is None and hello.cluster_id:
+        return Failure(
+            ErrorCode.REFUSED,
+            f"{name} has a log of this cluster but is no member of it",
+            "Stop it, empty its data directory, start it and ask again",
+        )
+    if known is None and namesake is not None:
+        return Failure(
+            ErrorCode.REFUSED,
+            f"There is a member {name} already, with another id: the data directory {where} is new",
+            f"If the old one is gone for good: raftctl leave {name}, then ask again",
+        )
+    return None
+
+
+def _role_problem(
+    configuration: Configuration, request: protocol.Join, member_id: int
+) -> Failure | None:
+    """Why it can't be the learner that is asked for, or take the place of `replace`. Who asks again
+    for what has come about finds nobody any more to replace."""
+    name = request.name
+    replaced = _by_name(configuration, request.replace) if request.replace else None
+    empty_it = "then empty its data directory, start it, and:"
+    as_learner = f"raftctl leave {name}; {empty_it} raftctl join {name} {request.address} --learner"
+    if replaced is not None and replaced.id == member_id:
+        return Failure(
+            ErrorCode.REFUSED,
+            f"{name} can't take its own place",
+            "Name the member that is to go: --replace NAME",
+        )
+    if member_id not in configuration.voters:
+        if request.replace and replaced is None:
+            return no_such_member(configuration, request.replace)
+        if request.learner and _joining(configuration, member_id) is not None:
+            what = f"{name} was asked for as a voter, and becomes one once it has caught up"
+            return Failure(ErrorCode.REFUSED, what, as_learner)
+        return None
+    if request.learner:
+        what = f"{name} is a voter, and voters don't become learners"
+        return Failure(ErrorCode.REFUSED, what, as_learner)
+    if replaced is not None and replaced.id in (*configuration.voters, *configuration.learners):
+        return Failure(
+            ErrorCode.REFUSED,
+            f"{name} is a voter already, so {replaced.name} does not go in the same step",
+            f"raftctl leave {replaced.name}",
+        )
+    return None
+
+
+def _joining(configuration: Configuration, member_id: int) -> Joining | None:
+    return next((entry for entry in configuration.joining if entry.id == member_id), None)
 
 
 def membership_result(reply: bytes) -> protocol.MembershipResult | Failure:
@@ -316,8 +382,3 @@ def _by_id(configuration: Configuration, member_id: int) -> Member | None:
 
 def _by_name(configuration: Configuration, name: str) -> Member | None:
     return next((m for m in configuration.members if m.name == name), None)
-
-
-def _no_such_member(configuration: Configuration, name: str) -> Failure:
-    names = ", ".join(sorted(member.name for member in configuration.members))
-    return Failure(ErrorCode.NO_SUCH_MEMBER, f"{name} is no member", f"The members are: {names}")

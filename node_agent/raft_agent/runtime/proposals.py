@@ -94,24 +94,22 @@ class Proposals:
             else:
                 _tell(dones, LOST)
         if self._led_before:
-            self._drop_overwritten(batch.last_index)
+            self._drop(batch.last_index, LOST)
+            self._led_before = bool(self._logged)
 
     def skipped(self, index: int) -> None:
         """A snapshot took the place of the entries up to `index`: what became of those that this
         node had proposed there can't be told any more."""
-        for first_index in [first for first in self._logged if first <= index]:
-            for _, dones in self._logged.pop(first_index):
-                _tell(dones, SKIPPED)
+        self._drop(index, SKIPPED)
 
     def stepped_down(self) -> None:
         """From now on another leader's batches may stand where this node's were."""
         self._led_before = bool(self._logged)
 
-    def _drop_overwritten(self, last_index: int) -> None:
+    def _drop(self, last_index: int, failure: Failure) -> None:
         for first_index in [first for first in self._logged if first <= last_index]:
             for _, dones in self._logged.pop(first_index):
-                _tell(dones, LOST)
-        self._led_before = bool(self._logged)
+                _tell(dones, failure)
 
     def give_up(self, failure: Failure) -> None:
         """The node ends or its disk failed: what is in the log may still be committed by others,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from raft_agent.api.host import Failure
 from raft_agent.api.protocol import ErrorCode
-from raft_agent.consensus.types import RefusalReason
+from raft_agent.consensus.node import Node
+from raft_agent.consensus.types import Configuration, RefusalReason, Role
 
 NO_LEADER_HINT = "Wait for the election, or see which members are alive: raftctl health"
 
@@ -20,13 +21,39 @@ def failure_of(reason: RefusalReason, leader: str, disk_failure: str) -> Failure
     return Failure(code, error, hint, leader)
 
 
+def why_not_leading(node: Node, leader: str = "") -> Failure:
+    """Why `node`, which does not lead, can't do what only a leader does: NOT_LEADER when it knows
+    one to pass it on to, whose name is `leader`."""
+    reason = RefusalReason.NOT_LEADER
+    if node.state.failed:
+        reason = RefusalReason.STORAGE_FAILED
+    elif node.role is Role.FRESH:
+        reason = RefusalReason.FRESH
+    elif node.state.was_removed:
+        reason = RefusalReason.REMOVED
+    elif node.leader_id in (0, node.state.member_id):
+        reason = RefusalReason.NO_LEADER
+    is_elsewhere = reason is RefusalReason.NOT_LEADER
+    return failure_of(reason, leader if is_elsewhere else "", node.state.failed)
+
+
+def no_such_member(configuration: Configuration | None, name: str) -> Failure:
+    members = configuration.members if configuration is not None else ()
+    names = ", ".join(sorted(member.name for member in members))
+    return Failure(ErrorCode.NO_SUCH_MEMBER, f"{name} is no member", f"The members are: {names}")
+
+
 _WORDS = {
     RefusalReason.NOT_LEADER: (
         ErrorCode.NOT_LEADER,
         "Not leader - send to leader node",
         "Ask again in a moment: raftctl status names the leader",
     ),
-    RefusalReason.NO_LEADER: (ErrorCode.NO_LEADER, "There is no leader", NO_LEADER_HINT),
+    RefusalReason.NO_LEADER: (
+        ErrorCode.NO_LEADER,
+        "No leader is known at the moment",
+        NO_LEADER_HINT,
+    ),
     RefusalReason.BUSY: (
         ErrorCode.BUSY,
         "Too much is waiting to be replicated",

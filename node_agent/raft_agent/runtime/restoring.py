@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 from raft_agent.consensus.types import SnapshotMeta
 from raft_agent.machine.machine import Machine
-from raft_agent.machine.snapshot import SnapshotError
-from raft_agent.storage.errors import START_ANEW, StorageError
+from raft_agent.machine.snapshot import SnapshotError, SnapshotVersionError
+from raft_agent.storage.errors import OTHER_VERSION, START_ANEW, StorageError
 from raft_agent.storage.snapshots import SnapshotStore
 
 
@@ -16,9 +16,12 @@ def restore(snapshots: SnapshotStore, snapshot: SnapshotMeta) -> Machine:
     """The state machine that `snapshot` holds. Blocks. Raises StorageError."""
     try:
         return Machine.restore(snapshots.blocks(snapshot.index))
-    except (SnapshotError, LookupError) as error:
+    except SnapshotError as error:
         what = f"the snapshot of index {snapshot.index} can't be used: {error}"
-        raise StorageError(what, advice=START_ANEW) from error
+        is_other_version = isinstance(error, SnapshotVersionError)
+        raise StorageError(
+            what, advice=OTHER_VERSION if is_other_version else START_ANEW
+        ) from error
 
 
 class Restorer:
@@ -49,15 +52,15 @@ class Restorer:
         self._task = self._loop.create_task(self._restore(snapshot, restored))
 
     async def _restore(self, snapshot: SnapshotMeta, restored: Callable[[], None]) -> None:
-        await self._before()
         try:
+            await self._before()
             machine = await self._loop.run_in_executor(None, restore, self._snapshots, snapshot)
+            self._machine.adopt(machine)
+            restored()
         except Exception as error:
             # A bug among them: the node must end, and not go on installing for ever.
             self._fail(error)
             return
-        self._machine.adopt(machine)
-        restored()
         # It has the old state now.
         await self._loop.run_in_executor(None, machine.dismantle)
 

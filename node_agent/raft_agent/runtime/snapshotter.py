@@ -7,7 +7,6 @@ that goes on the state machine applies on: what a slice has not reached yet is r
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable
 from functools import partial
@@ -17,11 +16,9 @@ from raft_agent.consensus.node import Node
 from raft_agent.consensus.types import Event, SnapshotMeta, SnapshotTaken
 from raft_agent.machine.machine import Machine
 from raft_agent.machine.snapshot import Portion, encode_block
-from raft_agent.storage.errors import StorageError
+from raft_agent.storage.errors import StorageError, in_words
 from raft_agent.storage.snapshots import SnapshotFile
 from raft_agent.storage.store import Store
-
-log = logging.getLogger("raft.runtime")
 
 _T = TypeVar("_T")
 
@@ -54,13 +51,14 @@ class Snapshotter:
         self._due_bytes = due_bytes
         self._due_entries = due_entries
         self._bytes = 0
+        self._covered_bytes = 0  # of them, when the one under way began
         self._not_before = 0.0
         self._task: asyncio.Task[None] | None = None
 
     def applied(self, size_bytes: int) -> None:
         """So much of the log was applied; a snapshot may be due."""
         self._bytes += size_bytes
-        if self._task is None and self._is_due() and self._loop.time() >= self._not_before:
+        if self._task is None and self._is_due():
             self.take()
 
     def _is_due(self) -> bool:
@@ -72,12 +70,16 @@ class Snapshotter:
         entries = self._machine.last_applied - last_index
         return entries >= max(self._due_entries, self._machine.key_count())
 
-    def take(self) -> None:
-        """Take one now, unless one is under way or there is nothing new."""
-        if self._task is None:
-            self._bytes = 0
-            self._task = self._loop.create_task(self._take())
-            self._task.add_done_callback(self._done)
+    def take(self) -> bool:
+        """Take one now, also of a state of which there is one already; whether it has begun. None
+        does while one is under way, nor for a while after one has failed.
+        """
+        if self._task is not None or self._loop.time() < self._not_before:
+            return False
+        self._covered_bytes = self._bytes
+        self._task = self._loop.create_task(self._take())
+        self._task.add_done_callback(self._done)
+        return True
 
     async def stop(self) -> None:
         """Give up the one that is under way."""
@@ -87,14 +89,16 @@ class Snapshotter:
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._task = None
-        if task.cancelled():
+        error = None if task.cancelled() else task.exception()
+        if error is None:
+            # One that was given up counts too: a leader's snapshot takes the place of that log.
+            self._bytes -= self._covered_bytes
             return
-        error = task.exception()
+        self._not_before = self._loop.time() + _RETRY_S
         if isinstance(error, StorageError | OSError):
             # The log goes on without it: nothing is lost but room.
-            self._not_before = self._loop.time() + _RETRY_S
-            self._tell("snapshot_failed", reason=str(error))
-        elif error is not None:
+            self._tell("snapshot_failed", reason=in_words(error))
+        else:
             self._loop.call_exception_handler({"message": "a snapshot failed", "exception": error})
 
     async def _take(self) -> None:

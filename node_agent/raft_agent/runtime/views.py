@@ -111,6 +111,7 @@ class Views:
             ebpf=self._ebpf,
             progress=self._progress(),
             note=self._note(),
+            removed=node.state.was_removed,
         )
 
     def _shown_role(self) -> str:

@@ -8,6 +8,8 @@ START_ANEW = (
     "`raftctl leave NAME`, then `raftctl join NAME ADDRESS`."
 )
 
+OTHER_VERSION = "Start the version that wrote it, or a later one"
+
 
 class StorageError(Exception):
     """The data directory can't be used as it is.
@@ -25,3 +27,10 @@ class StorageError(Exception):
         at = f" (at byte {offset})" if offset >= 0 else ""
         after = f". {advice}" if advice else ""
         super().__init__(f"{where}{what}{at}{after}")
+
+
+def in_words(error: Exception) -> str:
+    """For people: the file, when the error has one, and what happened, without its number."""
+    if not isinstance(error, OSError) or not error.strerror:
+        return str(error)
+    return f"{error.filename}: {error.strerror}" if error.filename else error.strerror

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from raft_agent import platform
@@ -17,6 +17,16 @@ _ZEROS = bytes(1 << 20)
 def is_disk_full(error: BaseException) -> bool:
     """Whether `error` says that there is no room, for anybody or for this user."""
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Errors of calls that take a descriptor don't say which file it is: `path`."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
 
 
 def write_all(fd: int, buffers: Sequence[bytes], offset: int) -> int:

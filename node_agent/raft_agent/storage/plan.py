@@ -348,7 +348,7 @@ class _Planner:
         if not self._damaged_snapshots:
             return self._refusal(name, why)
         error = self._damaged_snapshots[0]
-        return StorageError(f"{error.what}; {why}", error.path, error.offset, START_ANEW)
+        return StorageError(f"{error.what}; {why}", error.path, error.offset, error.advice)
 
     def _foreign(self, name: str, cluster_id: str, other_id: str) -> StorageError:
         what = f"the log belongs to cluster {cluster_id!r}, the rest of the data directory to "

@@ -12,8 +12,8 @@ import google_crc32c
 
 from raft_agent import platform
 from raft_agent.consensus.types import InstallSnapshot, SnapshotMeta, WriteSnapshot
-from raft_agent.storage.errors import START_ANEW, StorageError
-from raft_agent.storage.files import read_exactly, write_all
+from raft_agent.storage.errors import OTHER_VERSION, START_ANEW, StorageError
+from raft_agent.storage.files import naming, read_exactly, write_all
 from raft_agent.storage.snapshot_format import (
     SnapshotDamageError,
     SnapshotHeader,
@@ -47,7 +47,7 @@ class NewFile:
 
     def append(self, *buffers: bytes) -> None:
         """Write behind what is there; synced piece by piece."""
-        with self._lock:
+        with self._lock, naming(self._path):
             try:
                 self.size_bytes = write_all(self._fd, buffers, self.size_bytes)
                 for data in buffers:
@@ -69,11 +69,12 @@ class NewFile:
             offset += len(data)
             return data
 
-        return SnapshotReader(read).header
+        with naming(self._path):
+            return SnapshotReader(read).header
 
     def settle(self, path: Path) -> None:
         """Make the content durable, then give it the name `path`, which is not durable yet."""
-        with self._lock:
+        with self._lock, naming(self._path):
             try:
                 platform.sync_file(self._fd)
                 self._path.replace(path)
@@ -137,7 +138,7 @@ class OpenFiles:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._fds: dict[int, int] = {}
+        self._files: dict[int, tuple[int, Path]] = {}  # descriptors, and where they were opened
         self._read_since: set[int] = set()
 
     def read(self, index: int, path: Path | None, offset: int, max_bytes: int) -> bytes:
@@ -145,18 +146,20 @@ class OpenFiles:
         more. b"" when it is neither there nor open. Raises OSError.
         """
         with self._lock:
-            if index not in self._fds and path is not None:
+            if index not in self._files and path is not None:
                 with contextlib.suppress(FileNotFoundError):
-                    self._fds[index] = os.open(path, os.O_RDONLY)
-            if index not in self._fds:
+                    self._files[index] = os.open(path, os.O_RDONLY), path
+            if index not in self._files:
                 return b""
             self._read_since.add(index)
-            return read_exactly(self._fds[index], max_bytes, offset)
+            fd, path = self._files[index]
+            with naming(path):
+                return read_exactly(fd, max_bytes, offset)
 
     def forget(self, index: int) -> None:
         """Another file has taken the place of this snapshot."""
         with self._lock:
-            fd = self._fds.pop(index, -1)
+            fd, _ = self._files.pop(index, (-1, None))
             if fd >= 0:
                 os.close(fd)
 
@@ -170,9 +173,9 @@ class OpenFiles:
 
     def _close(self, *, keep: bool) -> None:
         with self._lock:
-            for index in list(self._fds):
+            for index in list(self._files):
                 if not keep or index not in self._read_since:
-                    os.close(self._fds.pop(index))
+                    os.close(self._files.pop(index)[0])
             self._read_since.clear()
 
 
@@ -201,11 +204,11 @@ def _reading(path: Path) -> Iterator[SnapshotReader]:
             f"damaged: {error}", str(path), error.offset, START_ANEW
         ) from None
     except UnknownVersionError as error:
-        advice = "Start the version that wrote it, or a later one"
-        raise StorageError(str(error), str(path), advice=advice) from None
+        raise StorageError(str(error), str(path), advice=OTHER_VERSION) from None
     except OSError as error:
         what = f"can't be read: {error.strerror}"
-        raise DamagedSnapshotError(what, str(path), advice="Check the disk") from error
+        advice = "Check that the agent's user may read it, and the disk"
+        raise DamagedSnapshotError(what, str(path), advice=advice) from error
 
 
 def _key(said: WriteSnapshot | InstallSnapshot | SnapshotMeta) -> tuple[int, int, int, int]:

@@ -25,6 +25,7 @@ from raft_agent.consensus.types import (
     Vote,
 )
 from raft_agent.storage.datadir import VOTE_NAME
+from raft_agent.storage.errors import in_words
 from raft_agent.storage.files import is_disk_full, replace_file
 from raft_agent.storage.format import encode_vote
 from raft_agent.storage.log import Log
@@ -69,11 +70,10 @@ class Reporter:
 
     def fail(self, what: str, error: Exception) -> None:
         """Tell of the first failure; later ones are its consequences."""
-        text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         with self._lock:
             if not self._failed:
                 self._failed = True
-                failure = StorageFailure(f"{what}: {text}", is_disk_full(error))
+                failure = StorageFailure(f"{what}: {in_words(error)}", is_disk_full(error))
                 self._post(partial(self._on_failed, failure))
 
 
@@ -123,6 +123,8 @@ class VoteWriter:
                 reporter.done(partial(on_persisted, seq))
 
 
+_WRITING = "writing the log"
+
 # A text is the id of the cluster that was founded.
 _LogJob = AppendLog | CompactLog | InstallSnapshot | str
 
@@ -136,6 +138,7 @@ class LogWriter:
         self._log = log
         self._snapshots = snapshots
         self._floor = floor
+        self._doing = _WRITING
         # None stops the thread.
         self._queue: SimpleQueue[_LogJob | None] = SimpleQueue()
 
@@ -175,7 +178,7 @@ class LogWriter:
                     self._floor = (0, 0)
                     on_floor_reached()
             except Exception as error:
-                reporter.fail("writing the log failed", error)
+                reporter.fail(f"{self._doing} failed", error)
                 continue
             if seq:
                 reporter.done(partial(on_persisted, seq))
@@ -203,11 +206,14 @@ class LogWriter:
             self._log.append(batches)
             batches = []
             if isinstance(job, CompactLog):
+                self._doing = "compacting the log"
                 self._log.compact(job.upto_index)
             elif isinstance(job, InstallSnapshot):
+                self._doing = "installing the leader's snapshot"
                 installed.append((job.index, self._install(job)))
             elif job is not None:
                 self._log.found_cluster(job)
+            self._doing = _WRITING
         self._log.append(batches)
         return seq, installed
 

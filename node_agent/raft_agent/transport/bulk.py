@@ -12,7 +12,7 @@ import logging
 
 from raft_agent import wire
 from raft_agent.transport.connection import Connection, Local, PeerStats
-from raft_agent.transport.dialling import PeerTarget, dial
+from raft_agent.transport.dialling import FailureLog, PeerTarget, dial
 from raft_agent.transport.handshake import Purpose, Refused, encode_hello, read_reply
 from raft_agent.wire import FrameError, FrameType
 
@@ -37,7 +37,7 @@ class BulkLink:
         self._made: BulkConnection | None = None
         self._task: asyncio.Task[None] | None = None
         self._is_over = False
-        self._reported = ""
+        self._failures = FailureLog()
 
     @property
     def queued_bytes(self) -> int:
@@ -72,7 +72,7 @@ class BulkLink:
     def stands(self, connection: BulkConnection) -> None:
         """The handshake is done."""
         self.connection = connection
-        self._reported = ""
+        self._failures.stands()
 
     def lost(self, connection: BulkConnection) -> None:
         """The connection has ended."""
@@ -84,15 +84,10 @@ class BulkLink:
             await dial(self.local.loop, self.target.address, lambda: BulkConnection(self, first))
         except (OSError, ValueError) as error:
             self.stats.dropped_frames += 1
-            self._report(str(error))
+            to = f"no second connection, for a snapshot, to {self.target}"
+            self._failures.failed(f"{to}: {error}")
         finally:
             self._task = None
-
-    def _report(self, why: str) -> None:
-        """Once for each kind of failure, until a connection stands again."""
-        level = logging.DEBUG if why == self._reported else logging.INFO
-        logger.log(level, "no second connection, for a snapshot, to %s: %s", self.target, why)
-        self._reported = why
 
 
 class BulkConnection(Connection):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import os
 from collections.abc import Callable
 from typing import TypeVar
@@ -11,6 +12,8 @@ from typing import TypeVar
 import msgspec
 
 from raft_agent.transport.address import parse_address
+
+logger = logging.getLogger("raft.transport")
 
 CONNECT_TIMEOUT_S = 1.0
 
@@ -29,6 +32,22 @@ class PeerTarget(msgspec.Struct, frozen=True):
     def __str__(self) -> str:
         """For people: the name and where it should be, or only where."""
         return f"{self.name!r} at {self.address}" if self.name else self.address
+
+
+class FailureLog:
+    """Failures to connect, for the log: each kind once, until a connection stands again."""
+
+    def __init__(self) -> None:
+        self._told = ""
+
+    def failed(self, text: str) -> None:
+        """Say `text`, quieter when it is what was said last."""
+        logger.log(logging.DEBUG if text == self._told else logging.INFO, "%s", text)
+        self._told = text
+
+    def stands(self) -> None:
+        """A connection stands: the next failure is news."""
+        self._told = ""
 
 
 async def dial(

@@ -105,12 +105,7 @@ def read_reply(frame: wire.Frame, own: Hello, member_id: int, name: str) -> Hell
 
 def check_hello(own: Hello, other: Hello) -> None:
     """What both sides ask of each other. Raises Refused."""
-    if other.protocol != PROTOCOL:
-        raise Refused(
-            "protocol",
-            f"{other.name!r} speaks protocol {other.protocol}, {own.name!r} speaks {PROTOCOL}: "
-            "run versions of raft-agent that go together",
-        )
+    check_protocol(own, other)
     if other.member_id == own.member_id:
         raise Refused("self", _own_id_elsewhere(own, other))
     if own.cluster_id and other.cluster_id and own.cluster_id != other.cluster_id:
@@ -118,6 +113,16 @@ def check_hello(own: Hello, other: Hello) -> None:
             "cluster",
             f"{other.name!r} belongs to cluster {other.cluster_id}, "
             f"{own.name!r} to cluster {own.cluster_id}",
+        )
+
+
+def check_protocol(own: Hello, other: Hello) -> None:
+    """Whether the two can talk at all. Raises Refused."""
+    if other.protocol != PROTOCOL:
+        raise Refused(
+            "protocol",
+            f"{other.name!r} speaks protocol {other.protocol}, {own.name!r} speaks {PROTOCOL}: "
+            "run versions of raft-agent that go together",
         )
 
 

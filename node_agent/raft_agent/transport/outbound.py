@@ -15,7 +15,7 @@ from raft_agent import wire
 from raft_agent.transport.bulk import BulkLink
 from raft_agent.transport.codec import BULK_FRAMES, REPLY_FRAMES
 from raft_agent.transport.connection import Connection, Local, PeerStats
-from raft_agent.transport.dialling import PeerTarget, dial, in_words
+from raft_agent.transport.dialling import FailureLog, PeerTarget, dial, in_words
 from raft_agent.transport.handshake import Hello, Refused, encode_hello, read_reply
 from raft_agent.wire import FrameError, FrameType
 
@@ -205,7 +205,7 @@ class Dialer:
         self._owner = owner
         self._rng = rng
         self._wake = asyncio.Event()
-        self._reported = ""
+        self._failures = FailureLog()
         self._task = local.loop.create_task(self._run())
 
     @property
@@ -231,7 +231,7 @@ class Dialer:
         """The handshake is done."""
         self.has_stood = True
         self._learned_id = member_id
-        self._reported = ""
+        self._failures.stands()
         self.problem = ""
 
     def heard(self) -> None:
@@ -285,15 +285,8 @@ class Dialer:
             )
         except (OSError, ValueError) as error:
             self.problem = in_words(error)
-            self._report(str(error))
+            self._failures.failed(f"cannot connect to {self.target}: {error}; trying again")
         return None
-
-    def _report(self, why: str) -> None:
-        """Once for each kind of failure, until a connection stands again."""
-        text = f"cannot connect to {self.target}: {why}"
-        level = logging.DEBUG if text == self._reported else logging.INFO
-        logger.log(level, "%s; trying again", text)
-        self._reported = text
 
     async def _back_off(self, delay_s: float) -> None:
         try:

@@ -8,9 +8,10 @@ from raft_agent import wire
 from raft_agent.transport.connection import Connection, Local
 from raft_agent.transport.dialling import dial, in_words
 from raft_agent.transport.handshake import (
-    PROTOCOL,
     Hello,
     Purpose,
+    Refused,
+    check_protocol,
     decode_hello,
     encode_hello,
     said_refusal,
@@ -57,16 +58,14 @@ class _Probe(Connection):
     def frame_received(self, frame: wire.Frame) -> None:
         try:
             hello = decode_hello(frame)
+            if hello.refusal:
+                self._give(f"{hello.name!r} refuses: {said_refusal(hello)}")
+                return
+            check_protocol(self.local.hello(), hello)
         except FrameError as error:
             self.reject(error.reason, str(error))
-            return
-        if hello.refusal:
-            self._give(f"{hello.name!r} refuses: {said_refusal(hello)}")
-        elif hello.protocol != PROTOCOL:
-            self._give(
-                f"{hello.name!r} speaks protocol {hello.protocol}, this node speaks {PROTOCOL}: "
-                "run versions of raft-agent that go together"
-            )
+        except Refused as error:
+            self._give(str(error))
         else:
             self._give(hello)
 

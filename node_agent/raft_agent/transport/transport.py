@@ -261,6 +261,16 @@ class Transport:
             )
         return copies
 
+    def announced(self, member_id: int) -> str:
+        """Where this member says that others dial it; "" while no connection with it stands. This
+        node itself can be asked about, too."""
+        if member_id == self._local.member_id:
+            return self._local.address
+        stats = self._stats.get(member_id)
+        if stats is None or not (member_id in self._outbound or member_id in self._inbound):
+            return ""
+        return stats.address
+
     def problem(self, member_id: int) -> str:
         """Why no connection to this peer stands, in a few words for people, as in "connection
         refused"; "" when one does, before the first try and for ids that are not dialled.

@@ -16,8 +16,10 @@ from raft_agent.api import protocol
 from raft_agent.api.host import Applied, Failure, Outcome
 from raft_agent.api.server import ApiServer
 from raft_agent.consensus import batch
+from raft_agent.consensus.types import RefusalReason
 from raft_agent.machine.commands import join_commands
 from raft_agent.machine.machine import Machine
+from raft_agent.runtime.refusals import failure_of
 
 MEMBER_ID = 0xA1
 
@@ -109,6 +111,11 @@ class SingleNode:
 
     def is_leader(self) -> bool:
         return self.leader == self.node_name
+
+    def why_not_leading(self) -> Failure:
+        if self.leader in (None, self.node_name):
+            return failure_of(RefusalReason.NO_LEADER, "", "")
+        return failure_of(RefusalReason.NOT_LEADER, self.leader or "", "")
 
     def leader_name(self) -> str | None:
         return self.leader

@@ -246,6 +246,27 @@ def test_no_answer_in_time(
     run(main())
 
 
+def test_a_question_that_hangs_at_one_agent_is_answered_by_another(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with nodes(tmp_path, 2) as group, Plain(group.paths, timeout_s=3.0) as client:
+            group.hosts[0].read_barrier = lambda _done: None  # type: ignore[method-assign]
+            assert await client.get("k") is None
+            assert group.hosts[1].barriers == 1
+
+    run(main())
+
+
+def test_after_an_agent_that_hangs_the_next_one_is_asked(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with nodes(tmp_path, 2) as group, Plain(group.paths, timeout_s=0.5) as client:
+            group.hosts[0].hold_back = True
+            with pytest.raises(OutcomeUnknown):
+                await client.put("k", b"v")
+            assert (await client.status()).node_id == "node-02"
+
+    run(main())
+
+
 def test_nobody_there_is_said_with_the_path(tmp_path: Path) -> None:
     async def main() -> None:
         async with Plain([tmp_path / "s"], timeout_s=0.1) as client:

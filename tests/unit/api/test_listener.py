@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from raft_agent.api.connection import ClientConnection
 from raft_agent.api.listener import SocketUnavailableError, UnixListener
 from raft_agent.api.server import ApiServer
 from tests.unit.api.single_node import SingleNode, run, serving
@@ -135,5 +136,29 @@ def test_a_server_does_not_remove_the_socket_of_its_successor(tmp_path: Path) ->
         await successor.close()
         assert not path.exists()
         assert await reader.read() == b""
+
+    run(main())
+
+
+def test_a_client_that_connects_while_the_server_closes_is_let_go(tmp_path: Path) -> None:
+    """Between being accepted and being connected it is nobody's yet."""
+    path = tmp_path / "s"
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        closing: asyncio.Future[asyncio.Task[None]] = loop.create_future()
+
+        class ClosedByItsClient(ApiServer):
+            def _accept(self) -> ClientConnection:
+                connection = super()._accept()
+                closing.set_result(loop.create_task(self.close()))
+                return connection
+
+        server = ClosedByItsClient(SingleNode(), socket_path=path, group=None)
+        await server.start()
+        reader, writer = await asyncio.open_unix_connection(str(path))
+        await (await closing)
+        assert await reader.read() == b""
+        writer.close()
 
     run(main())

@@ -69,6 +69,16 @@ def test_a_condition_that_fails_says_how_the_key_is(tmp_path: Path) -> None:
     with_node(tmp_path, check)
 
 
+def test_a_stale_read_of_a_key_that_is_not_there_says_how_old_that_may_be(tmp_path: Path) -> None:
+    async def check(client: RawClient, node: SingleNode) -> None:
+        for age_ms, hint in ((None, "It may be of any age"), (70, "As of 70 ms ago")):
+            node.age_ms = age_ms
+            missing = error((await client.ask(["get", 1, "k", "stale"]))[0])
+            assert (missing["code"], missing["hint"][: len(hint)]) == ("key_not_found", hint)
+
+    with_node(tmp_path, check)
+
+
 def test_list_goes_on_after_the_last_key(tmp_path: Path) -> None:
     async def check(client: RawClient, _node: SingleNode) -> None:
         await client.ask(*(["put", number, f"k/{number}", b"v"] for number in range(1, 6)))

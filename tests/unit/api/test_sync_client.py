@@ -66,6 +66,29 @@ def test_a_refusal_carries_what_the_agent_said_and_the_connection_goes_on(served
         assert client.request(protocol.Status(1)).leader == "node-02"
 
 
+def test_a_write_is_numbered_and_waits_for_a_leader_only_when_it_is_patient(
+    served: Served,
+) -> None:
+    with SyncClient(str(served.path), timeout_s=20) as client:
+        assert client.write(PUT).revision == 1
+        assert client.write(protocol.LeaderTransfer(1)).leader == "node-01"
+        served.call(setattr, served.host, "leader", None)
+        with pytest.raises(RequestFailed, match="No leader"):
+            client.write(PUT, is_patient=False)
+        elected = threading.Timer(0.2, served.call, (setattr, served.host, "leader", "node-01"))
+        elected.start()
+        assert client.write(PUT).revision == 2
+        elected.join()
+
+
+def test_an_impatient_write_that_did_not_leave_is_not_tried_again(served: Served) -> None:
+    with SyncClient(str(served.path), timeout_s=1000) as client:
+        served.stop()
+        client.close()
+        with pytest.raises(AgentNotReachable):
+            client.write(PUT, is_patient=False)
+
+
 def test_many_requests_travel_together_and_come_back_in_order(served: Served) -> None:
     with SyncClient(str(served.path)) as client:
         puts = [protocol.Put(number, f"k{number}", b"x" * 500) for number in range(5000)]

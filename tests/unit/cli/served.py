@@ -20,6 +20,8 @@ import msgspec
 from raft_agent.api import protocol
 from raft_agent.api.host import Failure
 from raft_agent.api.server import ApiServer
+from raft_agent.consensus.types import RefusalReason
+from raft_agent.runtime.refusals import failure_of
 from tests.unit.api.single_node import SingleNode
 
 TIMEOUT_S = 20.0
@@ -29,8 +31,8 @@ class Node(SingleNode):
     """A node that can lose its quorum, and whose members change. `fresh_note`: it is in no cluster,
     and says so; `member_note`: it has something to say as a member; `is_alone`: nobody is there to
     hand over to. `others`: the members besides itself, by name; `lags`: how much a learner lacks.
-    `refusal`: its answer to each change of the members; `is_mute`: it gives none. `is_member`:
-    whether it finds itself among the members.
+    `refusal`: its answer to each change of the members; `is_mute`: it gives none. `was_removed`:
+    it is no member any more, and knows it.
     """
 
     has_quorum = True
@@ -39,7 +41,7 @@ class Node(SingleNode):
     is_alone = False
     refusal: Failure | None = None
     is_mute = False
-    is_member = True
+    was_removed = False
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
@@ -109,12 +111,18 @@ class Node(SingleNode):
         status = msgspec.structs.replace(
             super().status(),
             note=self.fresh_note or self.member_note,
-            members=members if self.is_member else [],
+            members=members,
+            removed=self.was_removed,
             voters=[item.name for item in members if item.role == "voter"],
         )
         if not self.fresh_note:
             return status
         return msgspec.structs.replace(status, cluster_id="", members=[], voters=[], leader=None)
+
+    def why_not_leading(self) -> Failure:
+        if self.fresh_note:
+            return failure_of(RefusalReason.FRESH, "", "")
+        return super().why_not_leading()
 
     def health(self) -> protocol.HealthResult:
         if self.fresh_note:

@@ -183,11 +183,14 @@ def test_a_node_that_sees_no_quorum_because_it_was_removed_says_so(
 ) -> None:
     served.host.has_quorum = False
     served.host.leader = None
+    served.host.was_removed = True
     served.host.member_note = "this node was removed from the cluster"
     health = raftctl(*at, "health")
     assert health.returncode == 6
-    last = health.stdout.decode().splitlines()[-1]
-    assert last == "  node-01: this node was removed from the cluster"
+    *_, verdict, note = health.stdout.decode().splitlines()
+    assert verdict == "✗ node-01 is no member: ask another node"
+    assert note == "  node-01: this node was removed from the cluster"
+    assert json_of(raftctl(*at, "-o", "json", "status"))["removed"] is True
 
 
 def test_a_node_in_no_cluster_has_no_members_to_list(served: Served, at: tuple[str, str]) -> None:
@@ -391,7 +394,7 @@ def test_doctor_does_not_blame_a_quorum_that_a_node_is_no_part_of(
     assert checks["cluster"]["level"] == "fail"
     assert "quorum" not in checks
     served.host.fresh_note, served.host.member_note = "", "this node was removed from the cluster"
-    served.host.is_member = False
+    served.host.was_removed = True
     checks = findings(at)
     assert (checks["note"]["level"], checks["note"]["text"]) == ("fail", served.host.member_note)
     assert not checks.keys() & {"quorum", "leader", "voters"}

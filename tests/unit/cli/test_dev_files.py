@@ -195,7 +195,7 @@ def status(name: str, leader: str | None, **more: Any) -> protocol.StatusResult:
 
 
 MEMBERS = [status(f"node-0{number}", "node-01") for number in (1, 2)]
-REMOVED = status("node-03", None, term=1, members=[], note="this node was removed")
+REMOVED = status("node-03", None, term=1, removed=True, note="this node was removed")
 FRESH = status("node-03", None, term=0, commit_index=0, members=[], cluster_id="", note="waits")
 
 

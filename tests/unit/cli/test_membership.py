@@ -72,7 +72,9 @@ def test_whom_a_new_member_replaces_is_asked_for_in_the_same_step(
     with Follower(*at, "join", "node-04", ADDRESS, "--replace", "node-02") as join:
         assert "100" in join.note()
         served.call(served.host.have_voter, "node-04")
-        assert join.line() == "✓ node-04 is a member already"
+        assert join.line() == "✓ node-04 is a voter now, in place of node-02"
+    again = raftctl(*at, "join", "node-04", ADDRESS, "--replace", "node-02")
+    assert said(again)[1].splitlines()[0] == "✓ node-04 is a member already"
     with Follower(*at, "join", "node-05", ADDRESS, "--replace", "node-04") as join:
         assert "100" in join.note()
         served.call(served.host.have_voter, "node-05")
@@ -205,12 +207,11 @@ def test_each_refusal_has_its_exit_status_and_words(
     served.host.refusal = Failure(code, "It does not go", "See: raftctl member list")
     done = raftctl(*at, *command)
     assert (done.returncode, done.stdout) == (status, b"")
-    assert done.stderr.decode().startswith(f"✗ Failed to {action}: ")
-    if status != 3:
-        assert done.stderr.decode() == (
-            f"✗ Failed to {action}: It does not go\n"
-            f"  Hint: See: raftctl --socket {served.path} member list\n"
-        )
+    unknown = "Outcome unknown: " if status == 3 else ""
+    assert done.stderr.decode() == (
+        f"✗ Failed to {action}: {unknown}It does not go\n"
+        f"  Hint: See: raftctl --socket {served.path} member list\n"
+    )
     data = json_of(raftctl(*at, "-o", "json", *command))
     assert data["code"] == code
 
@@ -265,6 +266,18 @@ def test_promote_waits_until_the_learner_is_a_voter(served: Served, at: tuple[st
         assert promote.note() == "  node-02 has entries up to 100, 0 to go"
         served.call(served.host.have_voter, "node-02")
         assert promote.line() == "✓ node-02 is a voter now"
+
+
+def test_each_change_can_be_made_for_one_configuration_only(
+    served: Served, at: tuple[str, str]
+) -> None:
+    served.host.have_voter("node-02")
+    index = json_of(raftctl(*at, "-o", "json", "member", "list"))["configuration_index"]
+    served.host.refusal = Failure(ErrorCode.CONFLICT, "The members have changed since")
+    for _, command in CHANGES:
+        assert raftctl(*at, *command, "--if-configuration", str(index)).returncode == 1
+    requests = [request for request, _ in served.host.membership_requests]
+    assert [request.if_configuration for request in requests] == [index] * len(CHANGES)
 
 
 def test_update_says_where_the_member_is_dialled_now(served: Served, at: tuple[str, str]) -> None:

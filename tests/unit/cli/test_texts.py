@@ -103,6 +103,7 @@ def test_status_has_the_contracts_fields() -> None:
         "version",
         "ebpf",
         "progress",
+        "removed",
     }
     assert data["progress"] == {"node-01": {"match_index": 4, "lag": 0, "last_contact_ms": 12}}
     assert data["ebpf"] == {"state": "off", "reason": "", "interfaces": []}

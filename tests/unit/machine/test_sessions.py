@@ -102,7 +102,7 @@ def test_a_session_that_is_used_lives_on_and_one_that_is_not_expires() -> None:
     assert apply(machine, InSession(idle, 2, 0, Put("a", b"")), time_ms=19_001) == [
         SessionExpired()
     ]
-    assert machine.session_count() == 2
+    assert len(machine._sessions) == 2
 
 
 def test_a_session_expires_right_behind_its_deadline() -> None:
@@ -173,7 +173,7 @@ def test_a_one_shot_is_applied_once_until_its_deadline() -> None:
     assert apply(machine, command, time_ms=5000) == [Repeated(1, 1, WriteDone(0))]
     assert apply(machine, command, time_ms=5001) == [TooLate(5001)]
     assert len(machine.messages(9)) == 1
-    assert machine.one_shot_count() == 0
+    assert len(machine._one_shots) == 0
 
 
 def test_a_deadline_must_not_be_too_far_ahead() -> None:
@@ -204,7 +204,7 @@ def test_much_that_expires_at_once_is_forgotten_over_several_batches(
             SessionExpired(),
             TooLate(time_ms),
         ]
-        counts.append((machine.session_count(), machine.one_shot_count()))
+        counts.append((len(machine._sessions), len(machine._one_shots)))
     assert counts == [(3, 2), (1, 0), (0, 0)]
 
 

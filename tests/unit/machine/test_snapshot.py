@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import gc
+import sys
+import weakref
+from collections.abc import Iterator
 
 import msgspec
 import pytest
@@ -235,6 +238,48 @@ def test_a_machine_that_adopts_another_becomes_it() -> None:
     other.dismantle()
     assert other.key_count() == 0
     assert machine.key_count() == 2
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    """A running agent has full collections off."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("no_collector")
+def test_a_machine_that_nobody_uses_is_free_without_the_collector() -> None:
+    machine = full_machine()
+    for _ in blocks_of(machine.begin_snapshot()):
+        machine.digest()
+    gone = weakref.ref(machine)
+    del machine
+    assert gone() is None
+
+
+@pytest.mark.usefixtures("no_collector", "small_pieces")
+def test_a_dismantled_machine_holds_none_of_what_it_held() -> None:
+    machine = full_machine()
+    view = machine.begin_snapshot()
+    items: dict[Section, list[object]] = {}
+    while (portion := view.next_items()) is not None:
+        items.setdefault(portion.section, []).extend(portion.items)
+    view.close()
+    del view, portion
+    machine.dismantle()
+    nobodys = [object()]
+    expected = [sys.getrefcount(item) for item in nobodys]
+    for section in (
+        Section.KEYS,
+        Section.MESSAGES,
+        Section.HISTORY,
+        Section.SESSIONS,
+        Section.ONE_SHOTS,
+    ):
+        found = items.pop(section)
+        assert [sys.getrefcount(item) for item in found] == expected * len(found), section
 
 
 def test_watches_survive_an_adoption_and_are_told_what_they_may_have_missed() -> None:

@@ -47,16 +47,20 @@ def hello(number: int, *, name: str = "", cluster_id: str = "") -> Hello:
 
 
 class Network:
-    """Who answers when it is asked who is there, by address."""
+    """Who answers when it is asked who is there, by address; what those say who are `connected`."""
 
     def __init__(self) -> None:
         self.answers: dict[str, Hello] = {}
+        self.connected: dict[int, str] = {}
 
     async def probe(self, address: str, _timeout_s: float) -> Hello:
         await asyncio.sleep(0)
         if address not in self.answers:
             raise ProbeFailed(f"cannot connect to {address}: Connection refused")
         return self.answers[address]
+
+    def announced(self, member_id: int) -> str:
+        return self.connected.get(member_id, "")
 
 
 class Leader:
@@ -146,7 +150,8 @@ class Leader:
         """What whoever asks is told."""
         told: asyncio.Future[protocol.MembershipResult | Failure]
         told = asyncio.get_running_loop().create_future()
-        self.memberships.change(request, told.set_result)  # type: ignore[arg-type]
+        give_up_at = asyncio.get_running_loop().time() + 3
+        self.memberships.change(request, told.set_result, give_up_at)  # type: ignore[arg-type]
         return await told
 
     async def refusal(self, request: protocol.MembershipRequest) -> Failure:

@@ -25,11 +25,16 @@ def config_for(directory: Path, name: str) -> Config:
     return load(path, environ={})
 
 
-async def until_it_leads(agent: Agent) -> None:
+async def until(agent: Agent, kind: str) -> None:
+    """Until an event of this kind happens."""
     followed = asyncio.Event()
-    stop = agent.subscribe_events(lambda event: event.kind == "leader_elected" and followed.set())
+    stop = agent.subscribe_events(lambda event: event.kind == kind and followed.set())
     await asyncio.wait_for(followed.wait(), 10)
     stop()
+
+
+async def until_it_leads(agent: Agent) -> None:
+    await until(agent, "leader_elected")
 
 
 def test_the_data_of_another_member_is_refused(tmp_path: Path) -> None:
@@ -44,6 +49,31 @@ def test_the_data_of_another_member_is_refused(tmp_path: Path) -> None:
         await again.start()
         await until_it_leads(again)
         await again.stop()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main())
+
+
+def test_a_new_snapshot_takes_the_place_of_one_that_can_not_be_read(tmp_path: Path) -> None:
+    async def main() -> None:
+        agent = Agent(config_for(tmp_path, "node-01"), LogContext())
+        await agent.start()
+        await until_it_leads(agent)
+        while agent.machine.last_applied < agent.node.state.log.last_index:
+            await asyncio.sleep(0.005)
+        agent._snapshotter.take()
+        await until(agent, "snapshot_taken")
+        (path,) = (tmp_path / "data" / "snapshots").iterdir()
+        whole = path.read_bytes()
+        path.unlink()
+        while agent._snapshotter._task is not None:
+            await asyncio.sleep(0.005)
+        agent.on_snapshot_unreadable(agent.machine.last_applied, "it is gone")
+        await until(agent, "snapshot_taken")
+        assert path.read_bytes() == whole
+        kinds = [event.kind for event in agent.recent_events(2)]
+        assert kinds == ["snapshot_unreadable", "snapshot_taken"]
+        await agent.stop()
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(main())

@@ -10,8 +10,10 @@ import msgspec
 from raft_agent.api import protocol
 from raft_agent.api.host import Failure
 from raft_agent.api.protocol import ErrorCode
+from raft_agent.consensus.types import ChangeMembership, MembershipChange
 from raft_agent.runtime.changes import Changes, Request
 from raft_agent.runtime.joining import Doorkeeper, proof
+from raft_agent.transport.handshake import Hello
 from tests.unit.runtime.jumping import run
 from tests.unit.runtime.leading import Leader, alone, configuration, hello, member
 
@@ -64,8 +66,8 @@ class Node:
     def is_leader(self) -> bool:
         return self.leads
 
-    def leader_name(self) -> str | None:
-        return "node-03"
+    def why_not_leading(self) -> Failure:
+        return NOT_LEADER
 
     def forward(self, request: protocol.Request, done: Callable[[bytes | Failure], None]) -> None:
         self.forwarded.append(request)
@@ -186,6 +188,66 @@ def test_answers_that_are_lost_again_and_again_leave_the_outcome_open() -> None:
         node = Node(alone(), LOST)
         assert await asyncio.wait_for(node.ask(LEAVE), 4) == LOST
         assert len(node.forwarded) > 1
+
+    run(test)
+
+
+def test_dialling_and_waiting_together_take_no_longer_than_a_client_waits() -> None:
+    async def test() -> None:
+        leader = Leader(configuration((1, 2, 3)))
+        node = Node(leader, DONE, leads=True)
+        loop = asyncio.get_running_loop()
+
+        async def probe(_address: str, timeout_s: float) -> Hello:
+            await asyncio.sleep(timeout_s)
+            return hello(4)
+
+        leader.network.probe = probe  # type: ignore[method-assign]
+        leader.are_awake = False
+        leader.feed(ChangeMembership(1 << 40, MembershipChange(add=(member(5),))))
+        began = loop.time()
+        refused = await node.ask(protocol.Join(1, "node-04", member(4).address))
+        assert isinstance(refused, Failure)
+        assert refused.code is ErrorCode.CHANGE_PENDING
+        assert loop.time() - began < 4
+
+    run(test)
+
+
+# --- a node that ends -----------------------------------------------------------------------------
+
+STOPPING = Failure(ErrorCode.SHUTTING_DOWN, "The agent is stopping")
+
+
+def test_a_node_that_ends_asks_nobody_again() -> None:
+    async def test() -> None:
+        for lost in (NO_LEADER, LOST):
+            node = Node(alone(), lost)
+            asked = asyncio.ensure_future(node.ask(LEAVE))
+            await asyncio.sleep(0.01)
+            node.changes.give_up(STOPPING)
+            answer = await asyncio.wait_for(asked, 0.01)
+            assert isinstance(answer, Failure)
+            unknown = ErrorCode.UNKNOWN_OUTCOME
+            assert answer.code is (unknown if lost is LOST else STOPPING.code)
+            assert node.forwarded == [LEAVE]
+
+    run(test)
+
+
+def test_a_change_that_was_under_way_when_the_node_ends_is_not_tried_again() -> None:
+    async def test() -> None:
+        node = Node(Leader(configuration((1, 2, 3))), DONE, leads=True)
+        node.leader.are_awake = False
+        asked = asyncio.ensure_future(node.ask(LEAVE))
+        await asyncio.sleep(0)
+        node.leads = False
+        node.changes.give_up(STOPPING)
+        node.leader.memberships.give_up(STOPPING)
+        answer = await asked
+        assert isinstance(answer, Failure)
+        assert answer.code is ErrorCode.UNKNOWN_OUTCOME
+        assert node.forwarded == []
 
     run(test)
 

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from raft_agent.api import protocol
 from raft_agent.api.host import Failure
 from raft_agent.api.protocol import ErrorCode
-from raft_agent.consensus.types import Heartbeat, Removed
+from raft_agent.consensus.types import Heartbeat, Removed, StorageFailed
 from raft_agent.runtime.leaders import forward_to_leader
+from raft_agent.runtime.refusals import why_not_leading
 from tests.unit.consensus.server import Server
 
 REQUEST = protocol.Leave(1, "node-03")
@@ -65,4 +66,24 @@ def test_who_has_no_leader_passes_nothing_on() -> None:
     removed = follower()
     removed.receive(2, Removed(1, 1))
     assert told(removed, wire) is ErrorCode.REMOVED
+    failed = follower()
+    failed.step(StorageFailed("the disk is gone"))
+    assert told(failed, wire) is ErrorCode.STORAGE_FAILED
     assert wire.sent == []
+
+
+def test_why_a_node_does_not_lead_is_said_in_words_that_help() -> None:
+    known = why_not_leading(follower().node, "node-02")
+    assert (known.code, known.leader) == (ErrorCode.NOT_LEADER, "node-02")
+    assert known.hint == "Send from leader node: node-02"
+    deposed = follower()
+    deposed.node.state.leader_id = 1
+    assert why_not_leading(deposed.node, "node-01").code is ErrorCode.NO_LEADER
+    removed = follower()
+    removed.receive(2, Removed(1, 1))
+    why = why_not_leading(removed.node, "node-02")
+    assert (why.code, why.leader) == (ErrorCode.REMOVED, "")
+    assert "empty its data directory" in why.hint
+    failed = follower()
+    failed.step(StorageFailed("the disk is gone"))
+    assert why_not_leading(failed.node).error == "the disk is gone"

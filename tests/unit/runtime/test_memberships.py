@@ -11,7 +11,7 @@ from raft_agent.api import protocol
 from raft_agent.api.host import Failure
 from raft_agent.api.protocol import ErrorCode
 from raft_agent.consensus.types import ChangeMembership, Joining, MembershipChange
-from raft_agent.runtime.memberships import membership_result
+from raft_agent.runtime.memberships import MembershipRequest, membership_result
 from raft_agent.transport.handshake import Hello
 from tests.unit.runtime.jumping import run
 from tests.unit.runtime.leading import CLUSTER, Leader, alone, configuration, hello, member
@@ -73,6 +73,49 @@ def test_asking_again_changes_nothing_and_succeeds() -> None:
             note = await joined(leader, join(), hello(4, cluster_id=cluster_id))
             assert note == "node-04 is a member already"
         assert leader.server.node.configuration_index == before
+
+    run(test)
+
+
+def test_asking_again_for_a_replacement_that_has_come_about_succeeds() -> None:
+    async def test() -> None:
+        leader = Leader(configuration((1, 3, 4)))
+        request = join(replace="node-02")
+        note = await joined(leader, request, hello(4, cluster_id=CLUSTER))
+        assert note == "node-04 is a member already"
+
+    run(test)
+
+
+def test_asking_again_while_a_replacement_goes_on_leaves_it_as_it_is() -> None:
+    async def test() -> None:
+        leader = Leader(configuration((1, 2, 3)))
+        for request in (join(replace="node-02"), join(replace="node-02"), join()):
+            await joined(leader, request, hello(4))
+            assert leader.configuration.joining == (Joining(4, 2),)
+        await leader.ask(protocol.MemberPromote(1, "node-04"))
+        assert leader.configuration.joining == (Joining(4, 2),)
+        await joined(leader, join(replace="node-03"), hello(4))
+        assert leader.configuration.joining == (Joining(4, 3),)
+        # The joint configuration, in which whom it replaces is still a member on its way out.
+        promoted = MembershipChange(promote=(4,), remove=(3,))
+        leader.are_awake = False
+        leader.server.node.progress[4].had_entries = True
+        leader.feed(ChangeMembership(1 << 40, promoted, force=True))
+        assert leader.configuration.voters == (1, 2, 4)
+        assert member(3) in leader.configuration.members
+        note = await joined(leader, join(replace="node-03"), hello(4, cluster_id=CLUSTER))
+        assert note == "node-04 is a member already"
+
+    run(test)
+
+
+def test_a_learner_that_is_to_become_a_voter_is_not_asked_for_as_one_for_good() -> None:
+    async def test() -> None:
+        leader = alone()
+        await joined(leader, join(), hello(4))
+        refused = await leader.refusal(join(learner=True))
+        assert refused.error.startswith("node-04 was asked for as a voter")
 
     run(test)
 
@@ -142,6 +185,24 @@ REFUSALS = [
         "raftctl leave node-02, then ask again",
     ),
     (join(replace="nobody"), hello(4), "nobody is no member", "node-01, node-02, node-03"),
+    (
+        join(2, replace="node-03"),
+        hello(2, cluster_id=CLUSTER),
+        "node-02 is a voter already, so node-03 does not go in the same step",
+        "raftctl leave node-03",
+    ),
+    (
+        join(2, replace="node-02"),
+        hello(2, cluster_id=CLUSTER),
+        "node-02 can't take its own place",
+        "--replace NAME",
+    ),
+    (
+        join(2, learner=True),
+        hello(2, cluster_id=CLUSTER),
+        "node-02 is a voter, and voters don't become learners",
+        f"raftctl join node-02 {member(2).address} --learner",
+    ),
     (
         protocol.Join(1, "node-04", member(2).address),
         hello(4),
@@ -272,6 +333,21 @@ def test_an_update_moves_a_member_unless_another_has_the_address() -> None:
     run(test)
 
 
+def test_a_member_that_announces_where_it_is_is_not_said_to_be_elsewhere() -> None:
+    """Its next announcement would undo the change at once."""
+
+    async def test() -> None:
+        leader = alone(learners=(4,))
+        leader.network.connected[4] = "10.8.8.8:5555"
+        refused = await leader.refusal(protocol.MemberUpdate(1, "node-04", "10.9.9.9:5555"))
+        assert refused.error == "node-04 is there, and announces 10.8.8.8:5555 by itself"
+        assert "server.advertise_addr" in refused.hint
+        done = await leader.ask(protocol.MemberUpdate(1, "node-04", "10.8.8.8:5555"))
+        assert isinstance(done, protocol.MembershipResult)
+
+    run(test)
+
+
 def test_only_a_leader_that_leaves_unforced_with_others_there_hands_over_first() -> None:
     async def test() -> None:
         leader = Leader(configuration((1, 2, 3)))
@@ -279,9 +355,34 @@ def test_only_a_leader_that_leaves_unforced_with_others_there_hands_over_first()
         assert hands_over(protocol.Leave(1, "node-01"))
         assert not hands_over(protocol.Leave(1, "node-01", force=True))
         assert not hands_over(protocol.Leave(1, "node-02"))
+        assert not hands_over(protocol.Leave(1, "node-01", if_configuration=1000))
         assert not hands_over(protocol.Leave(1, "nobody"))
         assert not hands_over(protocol.MemberUpdate(1, "node-01", WHERE))
         assert not alone().memberships.hands_over_before(protocol.Leave(1, "node-01"))
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        join(),
+        join(2),
+        protocol.Leave(1, "node-03"),
+        protocol.MemberPromote(1, "node-02"),
+        protocol.MemberUpdate(1, "node-02", "10.9.9.9:5555"),
+    ],
+)
+def test_what_was_meant_for_another_configuration_is_refused(request_: MembershipRequest) -> None:
+    async def test() -> None:
+        leader = Leader(configuration((1, 2, 3)))
+        leader.network.answers[WHERE] = hello(4)
+        leader.network.answers[member(2).address] = hello(2, cluster_id=CLUSTER)
+        index = leader.server.node.configuration_index
+        moved = msgspec.structs.replace(request_, if_configuration=index + 1)
+        assert (await leader.refusal(moved)).code is ErrorCode.CONFLICT
+        meant = msgspec.structs.replace(request_, if_configuration=index)
+        assert isinstance(await leader.ask(meant), protocol.MembershipResult)
 
     run(test)
 
@@ -332,6 +433,20 @@ def test_a_node_that_ends_leaves_open_what_becomes_of_a_change() -> None:
         assert isinstance(answer, Failure)
         assert answer.code is ErrorCode.UNKNOWN_OUTCOME
         assert await leader.ask(protocol.Leave(1, "node-03")) == stopping
+
+    run(test)
+
+
+def test_a_change_that_waits_its_turn_when_the_node_ends_has_not_happened() -> None:
+    async def test() -> None:
+        leader = Leader(configuration((1, 2, 3)))
+        leader.are_awake = False
+        leader.feed(ChangeMembership(1 << 40, MembershipChange(add=(member(5),))))
+        asked = asyncio.ensure_future(leader.ask(protocol.Leave(1, "node-03")))
+        await asyncio.sleep(0.01)
+        stopping = Failure(ErrorCode.SHUTTING_DOWN, "The agent is stopping")
+        leader.memberships.give_up(stopping)
+        assert await asyncio.wait_for(asked, 0.01) == stopping
 
     run(test)
 

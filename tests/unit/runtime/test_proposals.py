@@ -108,6 +108,21 @@ def test_leading_again_without_a_batch_does_not_decide_that_it_is_lost(core: Cor
     assert isinstance(core.told[b"newer"][0], Failure)
 
 
+def test_what_a_leaders_snapshot_stands_for_may_have_happened_and_the_rest_still_may(
+    core: Core,
+) -> None:
+    core.put(b"one")
+    core.put(b"two")
+    core.proposals.stepped_down()
+    core.proposals.skipped(1)
+    (outcome,) = core.told[b"one"]
+    assert isinstance(outcome, Failure)
+    assert outcome.code is ErrorCode.UNKNOWN_OUTCOME
+    assert core.told[b"two"] == []
+    core.apply(core.batches[1])
+    assert isinstance(core.told[b"two"][0], Applied)
+
+
 def test_at_the_end_only_what_was_never_proposed_is_said_not_to_happen(core: Core) -> None:
     core.put(b"in the log")
     core.proposals.add(b"gathered", core.told.setdefault(b"gathered", []).append)

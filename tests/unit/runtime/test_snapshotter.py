@@ -24,12 +24,13 @@ class Failing:
 
     older_index = 0
 
-    def __init__(self) -> None:
+    def __init__(self, error: Exception | None = None) -> None:
         self.tries = 0
+        self._error = error or OSError(28, "No space left on device")
 
     def create(self, *_: object) -> object:
         self.tries += 1
-        raise OSError(28, "No space left on device")
+        raise self._error
 
 
 class Host:
@@ -196,15 +197,83 @@ def test_a_snapshot_that_failed_costs_nothing_and_is_tried_again_after_a_while()
         host = Host(disk, due_entries=1)
         host.write("a")
         await host.next_word()
-        assert host.events == [
-            ("snapshot_failed", {"reason": "[Errno 28] No space left on device"})
-        ]
+        assert host.events == [("snapshot_failed", {"reason": "No space left on device"})]
         await asyncio.sleep(29)
         host.write("b")
         await settle(host)
         assert disk.tries == 1
         await asyncio.sleep(2)
         host.write("c")
+        await host.next_word()
+        assert disk.tries == 2
+
+    run(test)
+
+
+def test_after_one_that_failed_no_more_log_than_before_makes_the_next_one_due() -> None:
+    async def test() -> None:
+        disk = Failing()
+        host = Host(disk, due_bytes=10_000)
+        host.write("a", bytes(11_000))
+        await host.next_word()
+        await asyncio.sleep(31)
+        host.write("b")
+        assert host.snapshotter._task is not None
+        await host.next_word()
+        assert disk.tries == 2
+
+    run(test)
+
+
+def test_after_one_that_succeeded_what_was_applied_meanwhile_counts_for_the_next(
+    snapshots: SnapshotStore,
+) -> None:
+    async def test() -> None:
+        host = Host(snapshots, due_bytes=10_000)
+        host.snapshotter.applied(10_000)
+        host.snapshotter.applied(6_000)
+        await host.next_word()
+        assert len(host.taken) == 1
+        await settle(host)
+        host.snapshotter.applied(3_999)
+        assert host.snapshotter._task is None
+        host.snapshotter.applied(1)
+        assert host.snapshotter._task is not None
+        await host.next_word()
+        assert len(host.taken) == 2
+
+    run(test)
+
+
+def test_a_bug_in_a_snapshot_is_told_once_in_a_while_and_not_for_every_entry() -> None:
+    async def test() -> None:
+        disk = Failing(ValueError("a bug"))
+        host = Host(disk, due_entries=1)
+        host.write("a")
+        await host.told.wait()
+        host.told.clear()
+        assert [str(error) for error in host.errors] == ["a bug"]
+        await asyncio.sleep(29)
+        host.write("b")
+        await settle(host)
+        assert disk.tries == 1
+        await asyncio.sleep(2)
+        host.write("c")
+        await host.told.wait()
+        assert disk.tries == 2
+
+    run(test)
+
+
+def test_one_that_failed_is_not_tried_again_at_once_whoever_asks() -> None:
+    async def test() -> None:
+        disk = Failing()
+        host = Host(disk)
+        assert host.snapshotter.take()
+        await host.next_word()
+        assert not host.snapshotter.take()
+        await asyncio.sleep(31)
+        assert host.snapshotter.take()
         await host.next_word()
         assert disk.tries == 2
 

@@ -15,7 +15,8 @@ import pytest
 from raft_agent.consensus.types import SaveVote, Vote
 from raft_agent.storage import files
 from raft_agent.storage.errors import StorageError
-from raft_agent.storage.format import encode_vote
+from raft_agent.storage.format import encode_vote, segment_name
+from raft_agent.storage.snapshots import INCOMING_NAME
 from raft_agent.storage.store import Store
 from tests.unit.storage.support import (
     Driver,
@@ -23,7 +24,9 @@ from tests.unit.storage.support import (
     make_batch,
     make_log,
     opened,
+    receive,
     recovered_log,
+    snapshot_bytes,
     take_snapshot,
 )
 
@@ -78,13 +81,45 @@ def test_a_failed_write_or_sync_is_told_once_and_nothing_is_answered_after_it(
             driver.submit(make_batch(index))
         driver.store.save_vote(SaveVote(1, 5, 5))
     assert not failure.disk_full
-    assert os.strerror(errno.EIO) in failure.reason
+    assert failure.reason == f"writing the log failed: {os.strerror(errno.EIO)}"
     assert faults.calls == 1
     assert driver.failures.empty()
     assert driver.logs.empty()
     assert driver.votes.empty()
     assert recovered_log(tmp_path)[0] == make_batch(1)
     assert (tmp_path / "vote").read_bytes() == encode_vote(Vote())
+
+
+def test_the_log_that_can_not_be_compacted_is_said_to_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened(tmp_path, segment_bytes=32 << 10) as driver:
+        driver.append(*make_log([5_000] * 20))
+        take_snapshot(driver.store.snapshots, 20)
+
+        def refused(path: Path) -> None:
+            raise OSError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+        monkeypatch.setattr(Path, "unlink", refused)
+        driver.store.compact(20)
+        reason = driver.failures.get(timeout=60).reason
+    first = tmp_path / "log" / segment_name(1)
+    assert reason == f"compacting the log failed: {first}: {os.strerror(errno.EACCES)}"
+
+
+def test_a_leaders_snapshot_that_can_not_be_installed_is_said_to_be(
+    tmp_path: Path, faults: Faults
+) -> None:
+    faults.on("fsync")
+    with opened(tmp_path) as driver:
+        driver.append(make_batch(1))
+        effect = receive(driver.store.snapshots, snapshot_bytes(50), 50)
+        faults.number = errno.EIO
+        driver.store.install_snapshot(effect)
+        reason = driver.failures.get(timeout=60).reason
+    incoming = tmp_path / "snapshots" / INCOMING_NAME
+    said = "installing the leader's snapshot failed"
+    assert reason == f"{said}: {incoming}: {os.strerror(errno.EIO)}"
 
 
 @pytest.mark.parametrize(("number", "full"), [(errno.EIO, False), (errno.ENOSPC, True)])

@@ -91,6 +91,7 @@ def test_a_snapshot_that_can_not_be_read_is_damage(
     (directory / snapshot_name(10, 1)).mkdir()
     [error] = open_snapshots(directory).damaged
     assert "can't be read" in error.what
+    assert "may read it" in error.advice
 
 
 def test_a_format_from_the_future_is_refused_in_words(

@@ -146,8 +146,9 @@ def test_a_full_disk_gives_up_what_was_received(
     effect = receive(snapshots, data[:2_000], 50)
     mend = failing(monkeypatch, "pwritev", errno.ENOSPC)
     chunk = WriteSnapshot(50, 1, 2_000, effect.checksum, 2_000, b"")
-    with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
+    with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)) as caught:
         snapshots.write_chunk(chunk)
     mend()
+    assert caught.value.filename == str(directory / INCOMING_NAME)
     assert names(directory) == []
     assert snapshots.install(receive(snapshots, data, 50)) is not None

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
+
+import pytest
 
 from raft_agent.storage.snapshot_format import snapshot_name
 from raft_agent.storage.snapshots import SnapshotStore
-from tests.unit.storage.support import names, receive, snapshot_bytes, take_snapshot
+from tests.unit.storage.support import failing, names, receive, snapshot_bytes, take_snapshot
 
 
 def test_a_snapshot_that_is_not_there_is_sent_as_nothing(snapshots: SnapshotStore) -> None:
@@ -48,3 +52,13 @@ def test_closing_closes_what_is_sent_and_received(
     snapshots.close()
     assert len(list(Path("/proc/self/fd").iterdir())) == before
     assert names(directory) == [snapshot_name(10, 1)]
+
+
+def test_a_piece_that_can_not_be_read_names_its_file(
+    directory: Path, snapshots: SnapshotStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take_snapshot(snapshots, 10)
+    failing(monkeypatch, "pread", errno.EIO)
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)) as caught:
+        snapshots.read_chunk(10, 0, 500)
+    assert caught.value.filename == str(directory / snapshot_name(10, 1))

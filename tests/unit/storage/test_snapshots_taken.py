@@ -156,9 +156,10 @@ def test_a_full_disk_gives_the_snapshot_up_and_the_next_one_may_do(
     take_snapshot(snapshots, 10)
     file = snapshots.create(20, 1, 1, configuration())
     mend = failing(monkeypatch, call, errno.ENOSPC)
-    with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):  # noqa: PT012 - either may fail
+    with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)) as caught:  # noqa: PT012 - either may fail
         file.write_block(b"a block")
         file.finish()
+    assert Path(caught.value.filename).parent == directory
     assert names(directory) == [snapshot_name(10, 1)]
     mend()
     assert snapshots.older_index == 0

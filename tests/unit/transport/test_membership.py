@@ -54,6 +54,24 @@ def test_a_removed_member_is_left_and_may_still_ask_and_be_told_so() -> None:
     run(test)
 
 
+def test_what_a_member_announces_is_known_while_a_connection_stands() -> None:
+    async def test() -> None:
+        a, b = Node(1), Node(2)
+        async with started(a, b):
+            assert a.transport.announced(2) == ""
+            await connect_all(a, b)
+            said = b.transport.announced(2)
+            assert said
+            assert a.transport.announced(2) == said
+            b.transport.set_peers([])
+            assert a.transport.announced(2) == said
+            a.transport.set_peers([])
+            await until_gone(a, 2)
+            assert a.transport.announced(2) == ""
+
+    run(test)
+
+
 def test_a_removed_name_comes_back_under_a_new_id() -> None:
     async def test() -> None:
         a, again = Node(1), Node(7, name="node-02", cluster_id="")

@@ -141,7 +141,10 @@ def reply_of(**changes: object) -> bytes:
         (answering(b"HTTP/1.1 400 Bad Request"), "{address}: no raft-agent answers there"),
         (answering(reply_of()[:60]), "{address}: no raft-agent answers there: the stream ended"),
         (answering(reply_of(refusal="go\naway")), "{address}: 'node-02' refuses: go?away"),
-        (answering(reply_of(protocol=9)), "{address}: 'node-02' speaks protocol 9, this node"),
+        (
+            answering(reply_of(protocol=9)),
+            "{address}: 'node-02' speaks protocol 9, 'node-01' speaks",
+        ),
         (answering(encode_hello(FrameType.HELLO, Node(2).hello())), "type 1 is not expected"),
     ],
     ids=[
