@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import groupby, pairwise
+from typing import Protocol, TypeAlias
 
 import msgspec
 
@@ -15,6 +16,14 @@ from raft_agent.machine.machine import Machine
 from raft_agent.machine.watches import KeyChange
 
 _PUMP_ITEMS = 256
+
+
+class Timer(Protocol):
+    def cancel(self) -> None: ...
+
+
+CallLater: TypeAlias = Callable[[float, Callable[[], None]], Timer]
+
 # Bookmarks more often than this would cost more than they are worth.
 MIN_BOOKMARK_MS = 100
 
@@ -62,6 +71,8 @@ class KeyStream(Stream):
 
     A client that does not read as fast as the keys change waits for nobody: what it lacks comes
     from the history when it has read, or the stream ends when the history does not reach back.
+
+    `call_later`: the running loop's, when it is not given.
     """
 
     def __init__(
@@ -70,6 +81,7 @@ class KeyStream(Stream):
         request: protocol.WatchKeys,
         machine: Machine,
         encoder: KeyEventEncoder,
+        call_later: CallLater | None = None,
     ) -> None:
         super().__init__(caller, request.id)
         self._request = request
@@ -80,7 +92,8 @@ class KeyStream(Stream):
         # What the client knows that it has.
         self._told = self._position
         self._bookmark_s = max(request.bookmark_ms, MIN_BOOKMARK_MS) / 1000
-        self._timer: asyncio.TimerHandle | None = None
+        self._call_later = call_later
+        self._timer: Timer | None = None
 
     def start(self) -> None:
         machine = self._machine
@@ -155,7 +168,8 @@ class KeyStream(Stream):
 
     def _bookmark(self) -> None:
         """Say up to where all was told, and do so again after a while."""
-        self._timer = asyncio.get_running_loop().call_later(self._bookmark_s, self._bookmark)
+        call_later = self._call_later or asyncio.get_running_loop().call_later
+        self._timer = call_later(self._bookmark_s, self._bookmark)
         machine = self._machine
         if self.waiting or machine.revision <= self._told:
             return
