@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from raft_agent.api import key_streams
+from raft_agent.api import key_streams, protocol
 from raft_agent.machine import recent
 from raft_agent.machine.commands import Put
 from tests.unit.api.watching import (
@@ -162,3 +162,25 @@ def test_a_watch_of_a_quiet_key_outlives_compaction_by_its_bookmarks() -> None:
     assert cluster.members[0].machine.compacted_revision > 0
     assert watcher.compacted == 0
     assert watcher.bookmarks == [10, 20, 30, 40, 50]
+
+
+def test_a_watch_that_has_to_wait_lacks_only_what_came_since() -> None:
+    """What did not concern it before may be gone from the history."""
+    cluster = Cluster()
+    watcher = Watcher(cluster, "quiet", False)
+    watcher.connect(0)
+    cluster.commit([Put("loud", b"") for _ in range(40)])
+    cluster.apply(0, 1)
+    assert cluster.members[0].machine.compacted_revision > 0
+    assert watcher.caller is not None
+    # Another stream of this connection has filled it.
+    other = protocol.KeyEvent("put", "other", b"", 40, 40)
+    watcher.caller.unread.append((other, SMALL_BYTES))
+    cluster.commit([Put("quiet", b"")])
+    cluster.apply(0, 1)
+    assert len(watcher.caller.unread) == 1
+    watcher.caller.unread.clear()
+    watcher.read(1)
+    watcher.read(1)
+    assert watcher.compacted == 0
+    assert watcher.position == 41
