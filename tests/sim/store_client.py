@@ -34,12 +34,13 @@ from raft_agent.machine.transactions import (
     Target,
 )
 from tests.sim.calls import Call
+from tests.sim.store_log import results_of
 from tests.sim.store_model import GONE
 
 if TYPE_CHECKING:
     from tests.sim.client import Client
 
-KEYS = 3
+KEYS = 5
 _KINDS = ("get", "put", "delete", "cas", "txn", "grant", "keep", "revoke", "leased")
 _WEIGHTS = (4, 1, 1, 1, 5, 2, 4, 1, 4)
 
@@ -53,6 +54,7 @@ class StoreClient:
         self._rng = client.oracle.cluster.rng(f"client/{client.number}/store")
         self._known: dict[int, Entry | None] = {}
         self._leases: list[int] = []
+        self._last_gone = 0
         self._count = 0
 
     def wants_a_turn(self) -> bool:
@@ -84,10 +86,10 @@ class StoreClient:
             case "grant":
                 return ("grant",), GrantLease(self._options.lease_ttl_ms)
             case "revoke":
-                lease_id = self._rng.choice(self._leases)
+                lease_id = self._lease()
                 return ("revoke", lease_id), RevokeLease(lease_id)
             case "leased":
-                lease_id = self._rng.choice(self._leases)
+                lease_id = self._lease()
                 return ("put", key, value, lease_id), PutLeased(name, value, -1, lease_id)
             case "delete":
                 return ("delete", key), Delete(name)
@@ -97,6 +99,12 @@ class StoreClient:
                 put = Put(name, value, known.revision if known else 0)
                 return ("cas", key, expected, value), put
         return ("put", key, value, 0), Put(name, value)
+
+    def _lease(self) -> int:
+        """One of its leases, or now and then one that it knows to be gone."""
+        if self._last_gone and self._rng.random() < 0.1:
+            return self._last_gone
+        return self._rng.choice(self._leases)
 
     def _value(self) -> bytes:
         self._count += 1
@@ -115,7 +123,7 @@ class StoreClient:
         return self._client.write("t", ("txn", compares, then, otherwise), command)
 
     def _some_keys(self) -> list[int]:
-        return self._rng.sample(range(KEYS), self._rng.randrange(1, KEYS))
+        return self._rng.sample(range(KEYS), self._rng.randrange(1, 4))
 
     def _compare(self, key: int) -> tuple[int, Any]:
         known = self._known.get(key)
@@ -128,7 +136,7 @@ class StoreClient:
         for key in self._some_keys():
             kind = rng.choices(("put", "delete", "get"), (4, 1, 2))[0]
             if kind == "put":
-                lease = rng.choice([0, *self._leases])
+                lease = self._lease() if self._leases and rng.random() < 0.6 else 0
                 operations.append(("put", key, self._value(), lease))
             else:
                 operations.append((kind, key))
@@ -140,9 +148,7 @@ class StoreClient:
     def take_in(self, call: Call, result: Any) -> bool:
         """Note what came back; False when that is no answer to this call."""
         if isinstance(result, LeaseGone):
-            lease = result.lease
-            if lease in self._leases:
-                self._leases.remove(lease)
+            self._forget(result.lease)
             call.output = GONE
             return call.action[0] in ("put", "txn", "keep", "revoke")
         match call.action, result:
@@ -164,33 +170,32 @@ class StoreClient:
             case ("txn", _, then, otherwise), TransactionDone():
                 self._take_in_txn(call, then if result.succeeded else otherwise, result)
             case ("grant",), LeaseGranted(lease=lease):
-                self._leases = [*self._leases, lease][-3:]
+                self._leases = [*self._leases, lease][-2:]
                 call.output = lease
             case ("keep", _), LeaseKept():
                 call.output = None
             case ("revoke", lease), WriteDone(deleted=deleted):
-                if lease in self._leases:
-                    self._leases.remove(lease)
+                self._forget(lease)
                 call.output = deleted
             case _:
                 return False
         return True
 
+    def _forget(self, lease: int) -> None:
+        self._last_gone = lease
+        if lease in self._leases:
+            self._leases.remove(lease)
+
     def _take_in_txn(
         self, call: Call, done: tuple[tuple[Any, ...], ...], result: TransactionDone
     ) -> None:
         self._client.oracle.cluster.seen["txn_then" if result.succeeded else "txn_else"] += 1
-        results: list[Any] = []
-        for operation, came in zip(done, result.results, strict=True):
+        for operation in done:
             if operation[0] == "put":
-                results.append(None)
                 self._known[operation[1]] = Entry("", operation[2], result.revision, 0, 0)
             elif operation[0] == "delete":
-                results.append(came.deleted == 1)
                 self._known[operation[1]] = None
-            else:
-                results.append(came.keys[0].value if came.keys else None)
-        call.output = (result.succeeded, tuple(results))
+        call.output = (result.succeeded, results_of(done, result))
 
 
 def _compare(key: int, value: bytes | None) -> Compare:

@@ -203,39 +203,51 @@ def deadlines(options: Options) -> Options:
 
 
 def transactions(options: Options) -> Options:
-    """As `sessions`; and most of what clients do are transactions and leases."""
-    sent_again = sessions(options)
+    """Most of what clients do are transactions and leases, sent again when they are not answered;
+    so little goes wrong that most are, and snapshots are taken all the time."""
     return replace(
-        sent_again,
+        options,
+        **{**_fixed(3), "snapshot_every": 10},
+        calm_start=True,
+        faults=("transfer", "crash", "isolate_leader", "clog"),
+        fault_interval_us=1_000_000,
+        settings=structs.replace(
+            options.settings,
+            heartbeat_interval_us=30_000,
+            election_timeout_min_us=100_000,
+            election_timeout_max_us=200_000,
+            max_append_bytes=4_000,
+            max_uncommitted_bytes=64 << 20,
+            snapshot_chunk_bytes=1_000,
+            clock_drift_ppm=drift_ppm((0,)),
+        ),
+        network=replace(options.network, latency_us=500, jitter_us=1_000),
+        disk=replace(options.disk, fsync_us=50, jitter_us=1_000),
         clients=replace(
-            sent_again.clients, clients=3, think_us=20_000, store=0.9, lease_ttl_ms=1_000
+            options.clients,
+            clients=3,
+            think_us=15_000,
+            value_bytes=10,
+            timeout_us=200_000,
+            forward=1.0,
+            once="session",
+            ttl_ms=20_000,
+            store=0.95,
+            lease_ttl_ms=1_000,
         ),
     )
 
 
 def short_leases(options: Options) -> Options:
-    """As `transactions`, with leaders that change often, clocks that run apart, and nothing that
-    makes writes slow."""
+    """As `transactions`, with leaders that change often, and clocks that run apart."""
     busy = transactions(options)
-    nodes = 3
     skew_ppm = (-50_000, 50_000, 0)
     return replace(
         busy,
-        **{
-            **_fixed(nodes),
-            "skew_ppm": skew_ppm,
-            "wall_ahead_ms": (-5_000, 0, 5_000),
-            "snapshot_every": 10,
-        },
+        skew_ppm=skew_ppm,
+        wall_ahead_ms=(-5_000, 0, 5_000),
         faults=("isolate_leader", "transfer", "crash", "pause"),
         fault_interval_us=700_000,
-        settings=structs.replace(
-            busy.settings,
-            heartbeat_interval_us=30_000,
-            election_timeout_min_us=100_000,
-            election_timeout_max_us=200_000,
-            clock_drift_ppm=drift_ppm(skew_ppm),
-        ),
-        disk=replace(options.disk, fsync_us=500, jitter_us=2_000),
+        settings=structs.replace(busy.settings, clock_drift_ppm=drift_ppm(skew_ppm)),
         clients=replace(busy.clients, once="", think_us=50_000),
     )
