@@ -4,7 +4,7 @@ SHELL := /bin/bash
 SEEDS ?= 100
 PROCESSES ?= $(shell getconf _NPROCESSORS_ONLN)
 
-.PHONY: help demo demo-down setup test test-e2e lint format sim lock docs clean
+.PHONY: help demo demo-down setup test test-e2e test-kernels bpf lint format sim lock docs clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | \
@@ -24,14 +24,24 @@ setup: ## Install everything for development into .venv
 test: setup ## Check and test everything; prints what this machine could not run
 	@.venv/bin/python tools/run_tests.py
 
-test-e2e: setup ## Test what takes longer: many kills and pauses of real agents
+test-e2e: setup ## Test what takes longer: many kills and pauses, other kernels
+	@tools/setup.sh kernels
 	@.venv/bin/python -m pytest -m long tests
+
+test-kernels: setup ## Run the kernel's program on Debian's kernels 5.10, 6.1 and 6.12
+	@tools/setup.sh kernels
+	@.venv/bin/python -m pytest -m long tests/kernel/test_kernels.py
+
+bpf: ## Build the kernel's program anew (needs clang and libbpf's headers)
+	@tools/setup.sh bpf
+	@$(MAKE) -s --always-make -C bpf
 
 lint: setup ## Style, types and import directions
 	@.venv/bin/python tools/lint.py
 
 format: setup ## Put the code into its form
 	@.venv/bin/ruff check --quiet --fix-only . && .venv/bin/ruff format .
+	@if command -v clang-format > /dev/null; then clang-format -i bpf/*.[ch]; fi
 
 sim: setup ## Simulate clusters: make sim SEEDS=1000, or SEEDS=1000:2000
 	@.venv/bin/python -m tests.sim.run --seeds $(SEEDS) --processes $(PROCESSES)
@@ -41,6 +51,7 @@ lock: ## Write requirements/*.txt anew: the newest versions that pyproject.toml 
 
 docs: setup ## Write the generated pages of docs/ anew
 	@.venv/bin/python tools/config_docs.py docs/configuration.md
+	@.venv/bin/python tools/metrics_docs.py docs/metrics.md
 
 clean: ## Remove .venv, caches and build output (not .demo)
 	@rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -85,7 +85,11 @@ class Part:
 
 def run(arguments: list[str], scratch: Path, totals: Totals) -> bool:
     """Everything, in its order; whether all is well. A part without tests yet is left out."""
-    parts = {name for name in ("unit", "sim", "e2e") if any((ROOT / "tests" / name).glob("test_*"))}
+    parts = {
+        name
+        for name in ("unit", "sim", "kernel", "e2e")
+        if any((ROOT / "tests" / name).glob("test_*"))
+    }
     behind = Part("sim", scratch, arguments, behind=True) if "sim" in parts else None
     try:
         lint = [sys.executable, "tools/lint.py"]
@@ -94,8 +98,9 @@ def run(arguments: list[str], scratch: Path, totals: Totals) -> bool:
             fine &= Part("unit", scratch, arguments, behind=False).finish(totals)
         if behind is not None:
             fine &= behind.finish(totals)
-        if "e2e" in parts:
-            fine &= Part("e2e", scratch, arguments, behind=False).finish(totals)
+        for name in ("kernel", "e2e"):
+            if name in parts:
+                fine &= Part(name, scratch, arguments, behind=False).finish(totals)
     finally:
         if behind is not None:
             behind.stop()

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # tools/setup.sh runtime|dev: makes .venv hold exactly what the lock files say, and the programs of
 # this checkout. Does nothing when that is so already. PYTHON=… chooses the interpreter.
+# tools/setup.sh bpf|kernels: installs what `make bpf` and `make test-kernels` need.
 set -eu
 cd "$(dirname "$0")/.."
 checkout=$PWD
@@ -61,10 +62,27 @@ make_venv() {
     "$python" -m venv .venv
 }
 
+# Whether the library that raft-agent loads the kernel's program with is there.
+has_libbpf() {
+    PATH=$PATH:/sbin:/usr/sbin ldconfig -p 2> /dev/null | grep -q 'libbpf\.so\.1'
+}
+
+bpf_compiler_missing() {
+    command -v clang > /dev/null || echo clang
+    command -v llvm-objcopy > /dev/null || echo llvm
+    [ -e /usr/include/bpf/bpf_helpers.h ] || echo libbpf-dev
+}
+
 # dev: what the tests run beside Python. They say so themselves where something is still missing.
 install_test_programs() {
     local missing=()
+    mapfile -t missing < <(bpf_compiler_missing)
+    command -v clang-format > /dev/null || missing+=(clang-format)
+    has_libbpf || missing+=(libbpf1)
+    command -v ip > /dev/null || missing+=(iproute2)
+    command -v ethtool > /dev/null || [ -x /usr/sbin/ethtool ] || missing+=(ethtool)
     command -v strace > /dev/null || missing+=(strace)
+    command -v chromium > /dev/null || command -v chromium-browser > /dev/null || missing+=(chromium)
     perl -MIO::Socket::UNIX -MJSON::PP -e 1 2> /dev/null || missing+=(perl)
     if [ "${#missing[@]}" != 0 ] && [ "$(uname)" = Linux ]; then
         install_packages "${missing[@]}" ||
@@ -82,13 +100,42 @@ is_ready() {
         .venv/bin/python -c '' 2> /dev/null
 }
 
+# kernels: qemu, and what links the program that runs in it. Tests say so where it is missing.
+install_machines() {
+    local missing=()
+    command -v qemu-system-x86_64 > /dev/null || missing+=(qemu-system-x86)
+    command -v qemu-system-aarch64 > /dev/null || missing+=(qemu-system-arm)
+    command -v aarch64-linux-gnu-gcc > /dev/null ||
+        missing+=(gcc-aarch64-linux-gnu libc6-dev-arm64-cross)
+    command -v gcc > /dev/null || missing+=(gcc libc6-dev)
+    [ -e /usr/include/libelf.h ] || missing+=(libelf-dev)
+    [ -e /usr/include/zlib.h ] || missing+=(zlib1g-dev)
+    [ -e /usr/include/bpf/libbpf.h ] || missing+=(libbpf-dev)
+    if [ "${#missing[@]}" != 0 ] && [ "$(uname)" = Linux ]; then
+        install_packages "${missing[@]}" ||
+            say "setup: could not install ${missing[*]}; tests that need it will say so"
+    fi
+}
+
 case $wanted in
+    kernels)
+        install_machines
+        exit 0
+        ;;
+    bpf)
+        mapfile -t missing < <(bpf_compiler_missing)
+        if [ "${#missing[@]}" != 0 ]; then
+            install_packages "${missing[@]}" ||
+                fail "make bpf needs ${missing[*]}: install these packages as root"
+        fi
+        exit 0
+        ;;
     runtime) if is_ready runtime || is_ready dev; then exit 0; fi ;;
     dev)
         install_test_programs
         if is_ready dev; then exit 0; fi
         ;;
-    *) fail "usage: tools/setup.sh runtime|dev" ;;
+    *) fail "usage: tools/setup.sh runtime|dev|bpf|kernels" ;;
 esac
 
 say "setup: installing into .venv (once)"

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 import click
 
 from raftctl.context import current
-from raftctl.errors import CommandError, not_in_this_version
+from raftctl.errors import CommandError
 from raftctl.framework import RaftGroup
 from raftctl.output import printable, table
 from raftctl.quantities import Whole
 
 if TYPE_CHECKING:
     from raft_agent.api.protocol import StatusResult
-    from raftctl.dev_cluster import DevCluster, Node
+    from raftctl.dev_cluster import DevCluster, Form, Node
 
 _DIR_HELP = "Where the cluster's files are (default ~/.local/state/raft-ebpf/dev)."
 
@@ -43,7 +43,7 @@ def _cluster(folder: str | None) -> DevCluster:
     examples="""
     raftctl dev up
     raftctl dev up --nodes 5 --dir /tmp/five
-    sudo raftctl dev up --isolated
+    sudo raftctl dev up --isolated --ebpf
     """,
 )
 @click.option("--nodes", type=Whole(1, 99), metavar="N", help="How many (default 3, or as before).")
@@ -51,14 +51,18 @@ def _cluster(folder: str | None) -> DevCluster:
 @click.option(
     "--isolated", is_flag=True, help="A network namespace and address for every node (root)."
 )
-@click.option("--ebpf", is_flag=True, help="With the kernel part (not in this version).")
-def up(nodes: int | None, folder: str | None, isolated: bool, ebpf: bool) -> None:
+@click.option("--ebpf", is_flag=True, help="With the kernel part (root).")
+@click.option(
+    "--enable-fault-injection",
+    "faults",
+    is_flag=True,
+    help="Let raftctl fault lose packets, at the nodes that are started now.",
+)
+def up(nodes: int | None, folder: str | None, isolated: bool, ebpf: bool, faults: bool) -> None:
     """Start a cluster and wait until it has a leader.
 
     A cluster that was in DIR before starts again with its data; nodes that run are left alone.
     """
-    if ebpf:
-        raise not_in_this_version("dev up --ebpf")
     from raftctl.dev_cluster import DEFAULT_NODES  # noqa: PLC0415
 
     cluster = _cluster(folder)
@@ -71,15 +75,25 @@ def up(nodes: int | None, folder: str | None, isolated: bool, ebpf: bool) -> Non
         # Before anything is made, so that a refusal leaves nothing behind.
         cluster.refuse_foreign_sockets(cluster.nodes(nodes or DEFAULT_NODES))
     with cluster.locked():
-        members, isolated = _members(cluster, nodes, isolated)
-        statuses = _start(cluster, members, isolated)
-    data = {"dir": str(cluster.folder), "isolated": isolated, "nodes": _rows(members, statuses)}
+        members, form = _members(cluster, nodes, isolated, ebpf)
+        options = ("--enable-fault-injection",) if faults else ()
+        statuses = _start(cluster, members, form, options)
+    data = {
+        "dir": str(cluster.folder),
+        "isolated": form.isolated,
+        "nodes": _rows(members, statuses),
+    }
     leader = next(status.leader for status in statuses if status.leader)
     text = "\n".join(
         [
             _table(members, statuses),
             "",
             *(printable(f"  {s.node_id}: {s.note}") for s in statuses if s.note),
+            *(
+                printable(f"  {s.node_id}: eBPF is {s.ebpf.state}: {s.ebpf.reason}")
+                for s in statuses
+                if s.ebpf.reason
+            ),
             f"{context.out.mark(True)} {_run(len(members))} from {cluster.folder}",
             f"  Try: raftctl --node {leader} send hello",
             f"  End: raftctl dev down{f' --dir {cluster.folder}' if folder else ''}",
@@ -88,28 +102,36 @@ def up(nodes: int | None, folder: str | None, isolated: bool, ebpf: bool) -> Non
     context.out.result(text, {**data, "leader": leader})
 
 
-def _members(cluster: DevCluster, count: int | None, isolated: bool) -> tuple[list[Node], bool]:
+def _members(
+    cluster: DevCluster, count: int | None, isolated: bool, ebpf: bool
+) -> tuple[list[Node], Form]:
     """The nodes, with their files. Raises CommandError when DIR holds another kind of cluster."""
-    from raftctl.dev_cluster import DEFAULT_NODES  # noqa: PLC0415
+    from raftctl.dev_cluster import DEFAULT_NODES, Form  # noqa: PLC0415
 
     form = cluster.form()
     if form is None:
-        members = cluster.nodes(count or DEFAULT_NODES)
-        cluster.refuse_foreign_sockets(members)
-        return cluster.write_files(len(members), isolated), isolated
-    there, there_isolated = form
+        form = Form(count or DEFAULT_NODES, isolated, ebpf)
+        cluster.refuse_foreign_sockets(cluster.nodes(form.nodes))
+        return cluster.write_files(form), form
     hint = f"raftctl dev down --dir {cluster.folder}; then another --dir, or rm -r this one"
-    if count is not None and count != there:
-        raise CommandError(f"{cluster.folder} holds a cluster of {there} nodes", hint=hint)
-    if isolated and not there_isolated:
+    if count is not None and count != form.nodes:
+        raise CommandError(f"{cluster.folder} holds a cluster of {form.nodes} nodes", hint=hint)
+    if isolated and not form.isolated:
         raise CommandError(f"{cluster.folder} holds a cluster that is not isolated", hint=hint)
-    members = cluster.nodes(there)
+    if ebpf and not form.ebpf:
+        raise CommandError(
+            f"{cluster.folder} holds a cluster without the kernel part",
+            hint=f"{hint}; or set enabled = true under [ebpf] in {cluster.folder}/node-*/raft.toml",
+        )
+    members = cluster.nodes(form.nodes)
     cluster.refuse_foreign_sockets(members)
-    return members, there_isolated
+    return members, form
 
 
-def _start(cluster: DevCluster, members: list[Node], isolated: bool) -> list[StatusResult]:
-    if isolated:
+def _start(
+    cluster: DevCluster, members: list[Node], form: Form, options: tuple[str, ...]
+) -> list[StatusResult]:
+    if form.isolated:
         from raftctl import dev_isolated  # noqa: PLC0415
 
         dev_isolated.check_possible()
@@ -122,11 +144,11 @@ def _start(cluster: DevCluster, members: list[Node], isolated: bool) -> list[Sta
     else:
         out.note("All nodes run already")
     try:
-        cluster.start(members, isolated)
+        cluster.start(members, form.isolated, options)
         return cluster.wait_ready(members)
     except (CommandError, KeyboardInterrupt):
         cluster.stop(started)  # as it was before
-        if isolated and not before:
+        if form.isolated and not before:
             dev_isolated.remove(cluster.tag)
         raise
 
@@ -190,10 +212,9 @@ def down(folder: str | None) -> None:
         raise CommandError(
             f"There is no cluster in {cluster.folder}", hint="Start one: raftctl dev up"
         )
-    count, isolated = form
     with cluster.locked():
-        ended, killed = cluster.stop(cluster.nodes(count))
-        if isolated:
+        ended, killed = cluster.stop(cluster.nodes(form.nodes))
+        if form.isolated:
             from raftctl import dev_isolated  # noqa: PLC0415
 
             dev_isolated.check_possible()

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from raftctl import dev_process
 from raftctl.context import Context
@@ -75,6 +75,14 @@ class Node:
         return pid if dev_process.runs_config(pid, self.config) else None
 
 
+class Form(NamedTuple):
+    """What a cluster is like for as long as its files stay."""
+
+    nodes: int
+    isolated: bool = False
+    ebpf: bool = False
+
+
 def default_dir() -> Path:
     """By the XDG base directory specification, as it is state and not configuration."""
     state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
@@ -105,12 +113,12 @@ class DevCluster:
                 raise CommandError(f"Another raftctl dev is at work in {self.folder}") from busy
             yield
 
-    def form(self) -> tuple[int, bool] | None:
-        """(number of nodes, isolated) of a cluster that was set up here before."""
+    def form(self) -> Form | None:
+        """The form of a cluster that was set up here before."""
         path = self.folder / _FORM_FILE
         try:
             data = json.loads(path.read_text())
-            return int(data["nodes"]), bool(data["isolated"])
+            return Form(int(data["nodes"]), bool(data["isolated"]), bool(data.get("ebpf", False)))
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, TypeError) as damage:
@@ -123,24 +131,26 @@ class DevCluster:
 
     # --- Files ----------------------------------------------------------------------------------
 
-    def write_files(self, count: int, isolated: bool) -> list[Node]:
+    def write_files(self, form: Form) -> list[Node]:
         """Everything for a first start; the form last, so that a half-written one starts over."""
-        nodes = self.nodes(count)
-        if isolated:
+        nodes = self.nodes(form.nodes)
+        if form.isolated:
             addresses = [isolated_address(node) for node in nodes]
         else:
-            addresses = [f"127.0.0.1:{port}" for port in self._free_ports(count)]
+            addresses = [f"127.0.0.1:{port}" for port in self._free_ports(form.nodes)]
         try:
             for node in nodes:
                 (node.folder / "data").mkdir(parents=True, exist_ok=True)
-                node.config.write_text(self._config(node, nodes, addresses))
-            form = {"nodes": count, "isolated": isolated}
-            (self.folder / _FORM_FILE).write_text(json.dumps(form) + "\n")
+                node.config.write_text(self._config(node, nodes, addresses, form))
+            data = {"nodes": form.nodes, "isolated": form.isolated, "ebpf": form.ebpf}
+            (self.folder / _FORM_FILE).write_text(json.dumps(data) + "\n")
         except OSError as failure:
             raise CommandError(f"Can't write to {self.folder}: {failure.strerror}") from failure
         return nodes
 
-    def _config(self, node: Node, nodes: list[Node], addresses: list[str]) -> str:
+    def _config(self, node: Node, nodes: list[Node], addresses: list[str], form: Form) -> str:
+        # An isolated node that is alone has no route to a peer that could tell the interface.
+        interface = "eth0" if form.isolated else "lo"
         lines = [
             "# Written by raftctl dev up.",
             "[server]",
@@ -149,7 +159,8 @@ class DevCluster:
             f"data_dir = {_toml(str(node.folder / 'data'))}",
             "",
             "[ebpf]",
-            "enabled = false",
+            f"enabled = {str(form.ebpf).lower()}",
+            f"interface = {_toml(interface)}",
             f"pin_dir = {_toml(f'/sys/fs/bpf/raftdev-{self.tag}-{node.name}')}",
         ]
         if len(nodes) == 1:
@@ -195,11 +206,11 @@ class DevCluster:
                 owner = f"the agent of {config.parent}" if config else f"pid {pid}"
                 raise CommandError(f"{path} is in use by {owner}", hint=hint)
 
-    def start(self, nodes: list[Node], isolated: bool) -> list[Node]:
-        """Starts the nodes that don't run; those that it started."""
+    def start(self, nodes: list[Node], isolated: bool, options: tuple[str, ...]) -> list[Node]:
+        """Starts the nodes that don't run, with these options; those that it started."""
         started = [node for node in nodes if node.pid() is None]
         for node in started:
-            command = dev_process.agent_command(node.config)
+            command = dev_process.agent_command(node.config, *options)
             if isolated:
                 from raftctl import dev_isolated  # noqa: PLC0415
 
@@ -217,7 +228,8 @@ class DevCluster:
         while True:
             statuses = [_status(node) for node in nodes]
             known = [status for status in statuses if status is not None]
-            if len(known) == len(nodes) and agree(known):
+            starting = any(_kernel_part_starts(status) for status in known)
+            if len(known) == len(nodes) and agree(known) and not starting:
                 if all(status.cluster_id for status in known) or time.monotonic() > no_more_joins:
                     return known
                 no_more_joins = min(no_more_joins, time.monotonic() + _JOIN_PATIENCE_S)
@@ -265,6 +277,12 @@ def _status(node: Node) -> StatusResult | None:
         return context.ask(protocol.Status(id=1), protocol.StatusResult)
     except CommandError:
         return None
+
+
+def _kernel_part_starts(status: StatusResult) -> bool:
+    from raft_agent.api import protocol  # noqa: PLC0415
+
+    return status.ebpf.reason == protocol.EBPF_STARTING
 
 
 def agree(statuses: list[StatusResult]) -> bool:

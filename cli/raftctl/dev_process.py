@@ -20,11 +20,11 @@ _POLL_S = 0.02
 _LOG_TAIL_LINES = 5
 
 
-def agent_command(config: Path) -> list[str]:
+def agent_command(config: Path, *options: str) -> list[str]:
     """The agent that belongs to this raftctl: next to its interpreter, else as a module."""
     script = Path(sys.executable).with_name("raft-agent")
     program = [str(script)] if script.is_file() else [sys.executable, "-m", "raft_agent.main"]
-    return [*program, "--config", str(config)]
+    return [*program, "--config", str(config), *options]
 
 
 def spawn(command: Sequence[str], folder: Path, log: Path) -> int:

@@ -73,17 +73,6 @@ export = _group(
         "watch": ("Show changes of the map.", "watch config/"),
     },
 )
-kernel = later_command("kernel", "Show what the kernel side sees.", "kernel")
-fault = _group(
-    "fault",
-    "Drop and partition traffic.",
-    {
-        "drop": ("Drop a share of the packets.", "drop node-03 --percent 10"),
-        "partition": ("Cut a member off.", "partition node-03"),
-        "heal": ("End all faults.", "heal"),
-    },
-)
-top = later_command("top", "Watch the cluster live.", "top")
 debug = _group(
     "debug",
     "Collect what a bug report needs.",

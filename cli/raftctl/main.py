@@ -30,7 +30,10 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "leader": ("raftctl.members", "leader", "Hand leadership over."),
     "settings": ("raftctl.settings", "settings", "Show and change replicated settings."),
     "events": ("raftctl.events", "events", "Show what happened at a node."),
+    "top": ("raftctl.top", "top", "Watch the cluster live: members, log, latencies, events."),
     "doctor": ("raftctl.doctor", "doctor", "Find what is wrong here, and the command for it."),
+    "kernel": ("raftctl.kernel", "kernel", "Show what the program in the kernel has seen."),
+    "fault": ("raftctl.faults", "fault", "Lose packets on purpose, for tests."),
     "bench": ("raftctl.bench", "bench", "Measure writes and reads a second, and their latency."),
     "dev": ("raftctl.dev", "dev", "Run a cluster on this machine."),
     "completion": (
@@ -42,9 +45,6 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "recover": ("raftctl.later", "recover", f"Go on after the loss of a majority. {_LATER}"),
     "cert": ("raftctl.later", "cert", f"Make certificates. {_LATER}"),
     "export": ("raftctl.later", "export", f"Export keys to eBPF maps. {_LATER}"),
-    "kernel": ("raftctl.later", "kernel", f"Show what the kernel side sees. {_LATER}"),
-    "fault": ("raftctl.later", "fault", f"Drop and partition traffic. {_LATER}"),
-    "top": ("raftctl.later", "top", f"Watch the cluster live. {_LATER}"),
     "debug": ("raftctl.later", "debug", f"Collect what a bug report needs. {_LATER}"),
 }
 

@@ -9,17 +9,25 @@ import msgspec
 
 from raft_agent.api import protocol
 from raftctl.context import current
+from raftctl.faults import fault_line
 from raftctl.framework import RaftCommand
 from raftctl.output import printable
 
 
+def ebpf_text(ebpf: protocol.EbpfStatus) -> str:
+    """ "attached on eth0", or "degraded (why)"."""
+    text = ebpf.state
+    if ebpf.interfaces:
+        text += f" on {', '.join(ebpf.interfaces)}"
+    return f"{text} ({ebpf.reason})" if ebpf.reason else text
+
+
+def fault_lines(ebpf: protocol.EbpfStatus) -> list[str]:
+    return [printable(f"Fault:        {fault_line(fault)}") for fault in ebpf.faults]
+
+
 def status_text(result: protocol.StatusResult) -> str:
     """The contract's exact lines; what follows `Peers:` is free."""
-    ebpf = result.ebpf.state
-    if result.ebpf.interfaces:
-        ebpf += f" on {', '.join(result.ebpf.interfaces)}"
-    if result.ebpf.reason:
-        ebpf += f" ({result.ebpf.reason})"
     lines = [
         "RAFT Cluster Status",
         "==================",
@@ -32,7 +40,7 @@ def status_text(result: protocol.StatusResult) -> str:
         f"Peers:        {json.dumps(result.peers, ensure_ascii=False)}",
         f"Cluster ID:   {result.cluster_id or 'none'}",
         f"Version:      {result.version}",
-        f"eBPF:         {ebpf}",
+        f"eBPF:         {ebpf_text(result.ebpf)}",
     ]
     if result.learners:
         lines.append(f"Learners:     {json.dumps(result.learners, ensure_ascii=False)}")
@@ -41,6 +49,9 @@ def status_text(result: protocol.StatusResult) -> str:
         contact = progress.last_contact_ms
         heard = "never heard" if contact is None else f"heard {contact} ms ago"
         lines.append(f"Follower:     {name} at {progress.match_index}, lag {progress.lag}, {heard}")
+    if result.ebpf.firewall != "off":
+        lines.append(f"Firewall:     {result.ebpf.firewall}")
+    lines += fault_lines(result.ebpf)
     if result.note:
         lines.append(f"Note:         {result.note}")
     return "\n".join(printable(line) for line in lines)

@@ -27,7 +27,18 @@ LEVELS = {
 }
 
 # What a level can be set for: the loggers that the program has, each with those below it.
-PARTS = ("agent", "api", "config", "consensus", "machine", "runtime", "storage", "transport")
+PARTS = (
+    "agent",
+    "api",
+    "config",
+    "consensus",
+    "http",
+    "kernel",
+    "machine",
+    "runtime",
+    "storage",
+    "transport",
+)
 
 _ROOT = "raft"
 

@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from raft_agent import __version__, logs
 from raft_agent.config import Config, ConfigError, load
 
@@ -27,15 +29,10 @@ log = logging.getLogger("raft.agent")
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
-    for option, wanted in (
-        ("--bpf-object", arguments.bpf_object is not None),
-        ("--enable-fault-injection", arguments.enable_fault_injection),
-    ):
-        if wanted:
-            print(f"raft-agent: {option} is not in this version", file=sys.stderr)
-            return EXIT_FAILED
     try:
-        config = load(Path(arguments.config), overrides=arguments.set)
+        config = _with_kernel_options(
+            load(Path(arguments.config), overrides=arguments.set), arguments
+        )
         if arguments.check:
             return _check(config)
     except ConfigError as error:
@@ -69,9 +66,31 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--check", action="store_true", help="validate the configuration and end")
     parser.add_argument("--version", action="version", version=f"raft-agent {__version__}")
-    parser.add_argument("--bpf-object", metavar="FILE", help="not in this version")
-    parser.add_argument("--enable-fault-injection", action="store_true", help="not in this version")
+    parser.add_argument(
+        "--bpf-object",
+        metavar="FILE",
+        help="the kernel part's program, in the place of the installed one",
+    )
+    parser.add_argument(
+        "--enable-fault-injection",
+        action="store_true",
+        help="for tests: let raftctl fault lose packets in the kernel part",
+    )
     return parser
+
+
+def _with_kernel_options(config: Config, arguments: argparse.Namespace) -> Config:
+    given = {
+        "--bpf-object": arguments.bpf_object is not None,
+        "--enable-fault-injection": arguments.enable_fault_injection,
+    }
+    notes = [f"{option} has no effect: ebpf.enabled is false" for option in given if given[option]]
+    return msgspec.structs.replace(
+        config,
+        bpf_object=arguments.bpf_object or "",
+        fault_injection=arguments.enable_fault_injection,
+        notes=config.notes if config.ebpf.enabled else (*config.notes, *notes),
+    )
 
 
 def _check(config: Config) -> int:

@@ -20,6 +20,9 @@ from collections.abc import Sequence
 # (milliseconds). The kernel only ever adds fields at the end.
 _TCP_LAST_DATA_RECV_OFFSET = 52
 _U32 = struct.Struct("=I")
+# Behind the __u32 fields: __u64 tcpi_pacing_rate, max_pacing_rate, bytes_acked, bytes_received.
+_TCP_BYTES_RECEIVED_OFFSET = 128
+_U64 = struct.Struct("=Q")
 
 _UCRED = struct.Struct("=iII")  # struct ucred of unix(7): pid, uid, gid
 _XUCRED = struct.Struct("=IIh2xI")  # struct xucred of macOS: version, uid, group count, first group
@@ -98,17 +101,26 @@ def tcp_silence_us(sock: socket.socket) -> int | None:
     Unread data counts as received: that is the point. The kernel counts in milliseconds, in steps
     of its timer tick (1-10 ms). None where the system can't tell or `sock` is no TCP connection.
     """
+    silence_ms = _tcp_info(sock, _U32, _TCP_LAST_DATA_RECV_OFFSET)
+    return None if silence_ms is None else silence_ms * 1000
+
+
+def tcp_received_bytes(sock: socket.socket) -> int | None:
+    """How many bytes of the stream came in on this TCP connection, read or not, each counted once.
+    None where the system can't tell or `sock` is no TCP connection.
+    """
+    return _tcp_info(sock, _U64, _TCP_BYTES_RECEIVED_OFFSET)
+
+
+def _tcp_info(sock: socket.socket, field: struct.Struct, offset: int) -> int | None:
     if sys.platform != "linux":
         return None
-    size = _TCP_LAST_DATA_RECV_OFFSET + _U32.size
+    size = offset + field.size
     try:
         info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, size)
     except OSError:
         return None
-    if len(info) < size:
-        return None
-    silence_ms: int = _U32.unpack_from(info, _TCP_LAST_DATA_RECV_OFFSET)[0]
-    return silence_ms * 1000
+    return int(field.unpack_from(info, offset)[0]) if len(info) >= size else None
 
 
 def peer_credentials(sock: socket.socket) -> tuple[int | None, int, int]:

@@ -56,6 +56,7 @@ class Agent:
         self.data_dir = directory / "data"
         self.log_path = directory / "agent.log"
         self.environment: dict[str, str] = {}
+        self.options: tuple[str, ...] = ()
         self.address = ""
         self._wrapper = tuple(wrapper)
         self._config_path = directory / "raft.toml"
@@ -71,6 +72,7 @@ class Agent:
             "raft_agent.main",
             "--config",
             str(self._config_path),
+            *self.options,
         ]
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(

@@ -48,7 +48,7 @@ _NEEDLESS = {"pre_vote_started", "election_started"}
 
 
 def _elections_in_pauses(pauses: int, *, naive: bool) -> int:
-    environment = {"RAFT_TEST_NAIVE_TIMERS": "1"} if naive else {}
+    environment = {"RAFT_TEST_EXCUSES": "none"} if naive else {}
     with local_cluster(environment=environment) as cluster:
         leader = cluster.leader()
         followers = cluster.followers()

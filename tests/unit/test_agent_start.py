@@ -44,11 +44,11 @@ def test_version_is_the_distributions() -> None:
 
 
 def test_check_says_that_all_is_well_and_leaves_nothing_behind(file: Path) -> None:
-    done = agent("--config", file, "--check", "--set", "server.http_addr=127.0.0.1:9555")
+    done = agent("--config", file, "--check", "--set", "ebpf.enabled=true")
     assert done.returncode == 0, done.stderr
     first, *notes = done.stdout.splitlines()
     assert first == "configuration ok: node-01 listens at 127.0.0.1:5555, no peers"
-    assert any("no HTTP part" in note for note in notes)
+    assert any("no kernel part" in note for note in notes)
     assert "note: others are told to dial 127.0.0.1:5555" in notes
     assert [entry.name for entry in file.parent.iterdir()] == ["raft.toml"]
 
@@ -128,9 +128,9 @@ def test_an_address_of_another_machine_is_said_to_be_one(file: Path) -> None:
 
 
 @pytest.mark.parametrize("option", [["--bpf-object", "x.o"], ["--enable-fault-injection"]])
-def test_what_belongs_to_later_versions_says_so(file: Path, option: list[str]) -> None:
-    done = agent("--config", file, *option)
-    assert (done.returncode, done.stderr) == (
-        1,
-        f"raft-agent: {option[0]} is not in this version\n",
-    )
+def test_options_of_the_kernel_part_say_when_there_is_none(file: Path, option: list[str]) -> None:
+    done = agent("--config", file, "--check", *option)
+    assert done.returncode == 0
+    assert f"note: {option[0]} has no effect: ebpf.enabled is false" in done.stdout.splitlines()
+    done = agent("--config", file, "--check", "--set", "ebpf.enabled=true", *option)
+    assert "no effect" not in done.stdout

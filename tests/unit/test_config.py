@@ -30,7 +30,7 @@ def test_a_file_with_only_a_name_and_a_directory_gets_the_contracts_defaults(fil
     assert config.timing.election_timeout_min_ms == 150
     assert config.timing.election_timeout_max_ms == 300
     assert (config.ebpf.enabled, config.ebpf.interface) == (False, "eth0")
-    assert config.ebpf.pin_dir == "/sys/fs/bpf/raft"
+    assert (config.ebpf.pin_dir, config.ebpf.firewall) == (None, "off")
     assert (config.cluster.name, config.cluster.bootstrap, config.cluster.join) == (
         "default",
         False,
@@ -69,6 +69,8 @@ def test_every_key_can_be_set_by_environment_and_by_override(file: Path) -> None
         "ebpf.enabled": "true",
         "ebpf.interface": "auto",
         "ebpf.pin_dir": "/sys/fs/bpf/other",
+        "ebpf.firewall": "audit",
+        "ebpf.firewall_allow": "192.0.2.7, 10.0.0.0/8",
         "cluster.name": "staging",
         "cluster.bootstrap": "true",
         "cluster.join": "10.0.0.1:5555, 10.0.0.2:5555",
@@ -154,14 +156,9 @@ def test_it_remembers_what_to_load_again(file: Path) -> None:
 
 
 def test_what_this_version_lacks_is_accepted_and_noted(file: Path) -> None:
-    text = (
-        SERVER + 'http_addr = "127.0.0.1:9555"\n[ebpf]\nenabled = true\n'
-        '[cluster]\njoin = ["10.0.0.1:5555"]\n'
-    )
+    text = SERVER + '[cluster]\njoin = ["10.0.0.1:5555"]\n'
     notes = read(file, text).notes
     assert [note.split(" is set")[0] for note in notes] == [
-        "server.http_addr",
-        "ebpf.enabled",
         "cluster.join",
     ]
 

@@ -14,13 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from tools import config_docs
+from tools import config_docs, metrics_docs
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 DOCUMENTS = [
     ROOT / "README.md",
-    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
     *sorted((ROOT / "examples").rglob("*.md")),
 ]
 _BLOCK = re.compile(
@@ -114,3 +114,8 @@ def test_links_between_documents_lead_somewhere(document: Path) -> None:
 def test_the_page_of_keys_is_what_the_code_says() -> None:
     page = (ROOT / "docs" / "configuration.md").read_text()
     assert page == config_docs.page(), "run make docs"
+
+
+def test_the_page_of_metrics_is_what_the_code_says() -> None:
+    page = (ROOT / "docs" / "metrics.md").read_text()
+    assert page == metrics_docs.page(), "run make docs"

@@ -11,19 +11,42 @@ clients.
 from __future__ import annotations
 
 import enum
-from typing import Annotated, TypeAlias
+from typing import TypeAlias
 
 import msgspec
 
+from raft_agent.api.kernel import (
+    EBPF_STARTING,
+    EbpfStatus,
+    FaultDirection,
+    FaultHeal,
+    FaultInfo,
+    FaultSet,
+    FaultsResult,
+    Kernel,
+    KernelPeer,
+    KernelResult,
+    KernelTraffic,
+)
+from raft_agent.api.membership import (
+    Join,
+    JoinChallenge,
+    JoinSelf,
+    LeaderTransfer,
+    Leave,
+    MemberList,
+    MemberPromote,
+    MemberUpdate,
+)
 from raft_agent.api.results import (
     ChallengeResult,
-    EbpfStatus,
     EventItem,
     EventsResult,
     HealthMember,
     HealthResult,
     KeyEvent,
     KeyValue,
+    Latency,
     LeaseInfo,
     LeaseListResult,
     LeaseResult,
@@ -42,9 +65,12 @@ from raft_agent.api.results import (
     StreamStarted,
     TransferResult,
     TxnResult,
+    VitalsResult,
     WriteResult,
     voter_warnings,
 )
+from raft_agent.api.terms import BaseRequest as _Request
+from raft_agent.api.terms import Limit, LogIndex, Number, OneShotId, RequestId, Revision, Signed
 from raft_agent.machine.transactions import (
     Compare,
     DeleteKey,
@@ -59,6 +85,7 @@ from raft_agent.machine.transactions import (
 )
 
 __all__ = [
+    "EBPF_STARTING",
     "ENCODER",
     "ITEM_TYPES",
     "JSON_ENCODER",
@@ -88,6 +115,11 @@ __all__ = [
     "EventItem",
     "Events",
     "EventsResult",
+    "FaultDirection",
+    "FaultHeal",
+    "FaultInfo",
+    "FaultSet",
+    "FaultsResult",
     "Get",
     "GetKey",
     "Health",
@@ -97,8 +129,13 @@ __all__ = [
     "JoinChallenge",
     "JoinSelf",
     "KeepSession",
+    "Kernel",
+    "KernelPeer",
+    "KernelResult",
+    "KernelTraffic",
     "KeyEvent",
     "KeyValue",
+    "Latency",
     "LeaderTransfer",
     "LeaseGrant",
     "LeaseInfo",
@@ -154,6 +191,8 @@ __all__ = [
     "TransferResult",
     "Txn",
     "TxnResult",
+    "Vitals",
+    "VitalsResult",
     "WatchKeys",
     "WatchMessages",
     "WriteResult",
@@ -166,15 +205,6 @@ MAX_TEXT_BYTES = 1 << 20
 MAX_REQUESTS_PER_FRAME = 16_384
 MAX_IN_FLIGHT = 65_536
 MAX_STREAMS = 1024
-
-# Ids fit a signed 64-bit integer, which every client's language has.
-RequestId: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
-Limit: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
-Revision: TypeAlias = Annotated[int, msgspec.Meta(ge=-1, le=(1 << 63) - 1)]
-LogIndex: TypeAlias = Annotated[int, msgspec.Meta(ge=-1, le=(1 << 63) - 1)]
-Signed: TypeAlias = Annotated[int, msgspec.Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
-Number: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
-OneShotId: TypeAlias = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
 
 
 class ErrorCode(enum.StrEnum):
@@ -238,12 +268,6 @@ class OneShot(msgspec.Struct, frozen=True, array_like=True, tag="one_shot", gc=F
 Once: TypeAlias = SessionRef | OneShot | None
 
 
-class _Request(msgspec.Struct, frozen=True, array_like=True, tag_field="op", gc=False):
-    """`id` is the client's number for this request, unique among those it has in flight."""
-
-    id: RequestId
-
-
 # On the wire a request is an array: [op, id, field, field, …]; trailing defaults may be left out.
 
 
@@ -300,7 +324,7 @@ class Txn(_Request, frozen=True, tag="txn"):
 
     compares: list[Compare]
     then: list[Operation]
-    otherwise: list[Operation] = []
+    otherwise: list[Operation] = msgspec.field(default_factory=list)
     forward: bool = False
     once: Once = None
 
@@ -398,75 +422,14 @@ class WatchKeys(_Request, frozen=True, tag="watch_keys"):
     bookmark_ms: Number = 0
 
 
-class MemberList(_Request, frozen=True, tag="member_list"):
-    """`forward`: the leader answers when there is one."""
-
-    forward: bool = False
-
-
-# `if_configuration` of the following: only while the configuration in force is that of this log
-# index (0: any).
-
-
-class Join(_Request, frozen=True, tag="join"):
-    """Add the node at `address` as the member `name`: a voter once it has caught up, or a `learner`
-    for good. `replace`: the member that goes in the same change."""
-
-    name: str
-    address: str
-    learner: bool = False
-    replace: str = ""
-    if_configuration: Number = 0
-
-
-class Leave(_Request, frozen=True, tag="leave"):
-    """Remove a member. `force`: also when the others would have no quorum at the moment."""
-
-    name: str
-    force: bool = False
-    if_configuration: Number = 0
-
-
-class MemberPromote(_Request, frozen=True, tag="member_promote"):
-    """Make a learner a voter."""
-
-    name: str
-    if_configuration: Number = 0
-
-
-class MemberUpdate(_Request, frozen=True, tag="member_update"):
-    """Change the address at which a member is reached."""
-
-    name: str
-    address: str
-    if_configuration: Number = 0
-
-
-class JoinChallenge(_Request, frozen=True, tag="join_challenge"):
-    """From a new node's agent to a member's: a nonce for JoinSelf."""
-
-
-class JoinSelf(_Request, frozen=True, tag="join_self"):
-    """From a new node's agent to the member that gave the `nonce`: add it as `name`. `proof` shows
-    that it knows the cluster's token."""
-
-    name: str
-    address: str
-    nonce: bytes
-    proof: bytes
-
-
-class LeaderTransfer(_Request, frozen=True, tag="leader_transfer"):
-    """`target`: a member's name; empty: the voter that is furthest. `forward` as for writes."""
-
-    target: str = ""
-    forward: bool = False
-
-
 class Health(_Request, frozen=True, tag="health"):
     """Asked of a follower, the leader answers when there is one."""
 
     forward: bool = True
+
+
+class Vitals(_Request, frozen=True, tag="vitals"):
+    """This node's numbers: how far the log is, how long things take, what waits."""
 
 
 class Events(_Request, frozen=True, tag="events"):
@@ -514,7 +477,11 @@ Request = (
     | JoinSelf
     | LeaderTransfer
     | Health
+    | Vitals
     | Events
+    | Kernel
+    | FaultSet
+    | FaultHeal
     | Cancel
 )
 
@@ -574,7 +541,11 @@ RESULT_TYPES: dict[type[Request], type | None] = {
     JoinSelf: MembershipResult,
     LeaderTransfer: TransferResult,
     Health: HealthResult,
+    Vitals: VitalsResult,
     Events: EventsResult,
+    Kernel: KernelResult,
+    FaultSet: FaultsResult,
+    FaultHeal: FaultsResult,
     Cancel: None,
 }
 ITEM_TYPES: dict[type[Request], type] = {

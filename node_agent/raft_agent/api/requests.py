@@ -57,7 +57,11 @@ class RequestHandlers:
             protocol.MemberList: self._member_list,
             protocol.JoinChallenge: self._join_challenge,
             protocol.Health: self._health,
+            protocol.Vitals: self._vitals,
             protocol.Events: self._events,
+            protocol.Kernel: self._kernel,
+            protocol.FaultSet: self._fault,
+            protocol.FaultHeal: self._fault,
             protocol.Cancel: self._cancel,
         }
 
@@ -204,6 +208,9 @@ class RequestHandlers:
     def _health(self, caller: Caller, request: protocol.Health) -> None:
         self._of_leader(caller, request, self._host.health)
 
+    def _vitals(self, caller: Caller, request: protocol.Vitals) -> None:
+        caller.reply(request.id, self._host.vitals())
+
     def _of_leader(
         self,
         caller: Caller,
@@ -239,6 +246,19 @@ class RequestHandlers:
         else:
             events = self._host.recent_events(request.limit)
             caller.reply(request.id, protocol.EventsResult(events), REPLY_BYTES * len(events))
+
+    def _kernel(self, caller: Caller, request: protocol.Kernel) -> None:
+        caller.reply(request.id, self._host.kernel())
+
+    def _fault(self, caller: Caller, request: protocol.FaultSet | protocol.FaultHeal) -> None:
+        if isinstance(request, protocol.FaultSet):
+            answer = self._host.set_fault(request)
+        else:
+            answer = self._host.heal_faults(request)
+        if isinstance(answer, Failure):
+            caller.fail(request.id, error_of(answer))
+        else:
+            caller.reply(request.id, answer)
 
     # --- streams ----------------------------------------------------------------------------------
 

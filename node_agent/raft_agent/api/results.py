@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import msgspec
 
+from raft_agent.api.kernel import EbpfStatus
+
 
 class WriteResult(msgspec.Struct, frozen=True, gc=False):
     """Send, Put, Delete, SettingSet. `revision` is the store's after the write; `deleted` counts
@@ -182,12 +184,6 @@ class ChallengeResult(msgspec.Struct, frozen=True):
     nonce: bytes
 
 
-class EbpfStatus(msgspec.Struct, frozen=True):
-    state: str = "off"
-    reason: str = ""
-    interfaces: list[str] = []
-
-
 class ProgressInfo(msgspec.Struct, frozen=True):
     """`lag` in entries; `last_contact_ms` is null before the first contact."""
 
@@ -264,3 +260,41 @@ class StreamStarted(msgspec.Struct, frozen=True, omit_defaults=True):
 
     index: int
     revision: int = 0
+
+
+class Latency(msgspec.Struct, frozen=True):
+    """How long things took since the agent started: `buckets[i]` counts those of more than 2**(i-1)
+    and at most 2**i microseconds, the last bucket everything above; `sum_us` adds all of them up.
+    """
+
+    buckets: list[int]
+    sum_us: int
+
+
+class VitalsResult(msgspec.Struct, frozen=True):
+    """This node's numbers of one moment, counted since `started`; two of them a while apart show
+    what goes on. `time` and `started` are RFC 3339.
+
+    `first_index` to `last_index` are in the log, up to `persisted_index` on the disk, up to
+    `commit_index` on a majority's disks, up to `applied_index` in the state. `snapshot_index`: of
+    the newest snapshot, 0 without one.
+
+    `latencies`: "commit" of proposals made at this node, "fsync" of the log, "wire" of round trips
+    to the other members while this node leads or asks for votes, "loop_lag" of the event loop.
+    `proposals` by outcome, `elections` by phase; `queues`: what waits, by place; `counts`: keys,
+    sessions, watches and clients.
+    """
+
+    time: str
+    started: str
+    first_index: int
+    last_index: int
+    persisted_index: int
+    commit_index: int
+    applied_index: int
+    snapshot_index: int
+    latencies: dict[str, Latency]
+    proposals: dict[str, int]
+    elections: dict[str, int]
+    queues: dict[str, int]
+    counts: dict[str, int]

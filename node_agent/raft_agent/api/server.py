@@ -64,6 +64,11 @@ class ApiServer:
                     connection.abort()
                 await self._all_gone.wait()
 
+    @property
+    def connection_count(self) -> int:
+        """How many clients are connected."""
+        return len(self._connections)
+
     def serve_forwarded(self, body: bytes, reply: Callable[[bytes], None]) -> None:
         """Serve a request that another agent forwarded: `body` is one request array in MessagePack
         (not an array of them). `reply` gets the encoded Reply, now or later, exactly once.

@@ -14,8 +14,6 @@ from raft_agent.config.model import Cluster, Config, Ebpf, Peer, Server, Storage
 from raft_agent.config.schema import FIELDS, PEER_FIELDS, Field
 from raft_agent.config.sources import Sources, Value
 
-_NO_HTTP = "server.http_addr is set, but this version has no HTTP part: nothing listens there"
-_NO_KERNEL = "ebpf.enabled is set, but this version has no kernel part: nothing is attached"
 _ONLY_WAITS = (
     "cluster.join is set without cluster.token: this node waits until somebody runs raftctl join"
 )
@@ -212,10 +210,6 @@ def _without_own_entry(sources: Sources, server: dict[str, Any], peers: list[Pee
 
 def _with_notes(config: Config, notes: list[str]) -> Config:
     notes = list(notes)
-    if config.server.http_addr is not None:
-        notes.append(_NO_HTTP)
-    if config.ebpf.enabled:
-        notes.append(_NO_KERNEL)
     if config.cluster.join and config.cluster.token is None:
         notes.append(_ONLY_WAITS)
     timing = config.timing

@@ -86,7 +86,8 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
     http_addr: Annotated[
         str | None,
         Key(
-            "Metrics, health and the status page. Accepted, but this version has no HTTP part.",
+            "Where `/metrics`, `/healthz`, `/readyz` and the status page are served, to everybody "
+            "who can reach it: `127.0.0.1:9555` keeps it on this machine.",
             values.listen_address,
             "off",
         ),
@@ -156,13 +157,43 @@ class Storage(msgspec.Struct, frozen=True, kw_only=True):
 
 class Ebpf(msgspec.Struct, frozen=True, kw_only=True):
     enabled: Annotated[
-        bool, Key("Attach to the network interface. This version has no kernel part.")
+        bool,
+        Key(
+            "Attach to the network interface (Linux 5.10 or newer; root, or CAP_BPF, "
+            "CAP_NET_ADMIN and CAP_PERFMON). Where that can't be, the agent runs without and says "
+            "why."
+        ),
     ] = False
     interface: Annotated[
         str,
         Key("The interface, or `auto`: those that the routes to the peers use.", values.interface),
     ] = "eth0"
-    pin_dir: Annotated[str, Key("Where maps are pinned.", values.path)] = "/sys/fs/bpf/raft"
+    pin_dir: Annotated[
+        str | None,
+        Key(
+            "A directory on a BPF file system for the maps, so that other programs can read them. "
+            "Every agent of a machine needs one of its own.",
+            values.path,
+            "maps are not pinned",
+        ),
+    ] = None
+    firewall: Annotated[
+        str,
+        Key(
+            "What happens to new connections to the Raft port from addresses that belong neither "
+            "to members nor to this machine: `off` nothing, `audit` they are counted, `enforce` "
+            "they are dropped.",
+            values.one_of("off", "audit", "enforce"),
+        ),
+    ] = "off"
+    firewall_allow: Annotated[
+        tuple[str, ...],
+        Key(
+            "Further addresses that the firewall lets in, as in `192.168.105.7` or `10.0.0.0/8`: "
+            "machines that are to join, and clients.",
+            values.networks,
+        ),
+    ] = ()
 
 
 class Cluster(msgspec.Struct, frozen=True, kw_only=True):
@@ -202,7 +233,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
     `peers` are the other members, never this one, sorted by name. `notes` are sentences that
     belong into the log at start: what was accepted without effect, or is unwise. `path` and
-    `overrides` are what it was loaded from, to load it again on SIGHUP.
+    `overrides` are what it was loaded from, to load it again on SIGHUP. `bpf_object` (empty: the
+    one that was installed) and `fault_injection` come from the command line only.
     """
 
     server: Server
@@ -214,6 +246,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...] = ()
     path: str = ""
     overrides: tuple[str, ...] = ()
+    bpf_object: str = ""
+    fault_injection: bool = False
 
     @property
     def ipc_socket(self) -> str:

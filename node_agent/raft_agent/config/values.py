@@ -5,6 +5,7 @@ They raise ValueError with a sentence that follows the key's name: "must be …"
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import socket
 from collections.abc import Callable
@@ -180,6 +181,19 @@ def interface(value: str) -> str:
             f'must be the name of a network interface, like "eth0", or "auto"; "{value}" can\'t be'
         )
     return value
+
+
+def networks(values: tuple[str, ...]) -> tuple[str, ...]:
+    """IP addresses and networks, as "10.0.0.0/8" or "192.0.2.7/32"."""
+    found = []
+    for value in values:
+        try:
+            found.append(str(ipaddress.ip_network(value)))
+        except ValueError as error:
+            raise ValueError(
+                f'must hold addresses like "192.0.2.7" and networks like "10.0.0.0/8", but {error}'
+            ) from None
+    return tuple(found)
 
 
 def log_levels(value: str) -> str:

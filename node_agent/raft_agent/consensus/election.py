@@ -37,7 +37,7 @@ class Election:
             # A vote is being written; one for the next term would only queue behind it.
             state.reset_election_timer()
             return
-        if self._excuses_silence(event.leader_silence_us):
+        if self._excuses_silence(self._kernel_silence_us(event)):
             return
         if state.leader_id:
             state.note("leader_lost", leader=state.leader_id)
@@ -48,6 +48,20 @@ class Election:
             self._ask_for_pre_votes()
         else:
             state.reset_election_timer()
+
+    def _kernel_silence_us(self, event: TimerExpired) -> int | None:
+        """How long ago the kernel heard a leader whom this node would follow; None: it did not.
+
+        A leader of a later term counts too: this process may have slept through its election.
+        """
+        state, stamp = self._state, event.stamp
+        if stamp is None:
+            return event.leader_silence_us
+        if stamp.term == state.current_term:
+            is_leader = stamp.sender == state.leader_id
+        else:
+            is_leader = stamp.term > state.current_term and stamp.sender in self._other_voters()
+        return stamp.silence_us if is_leader else None
 
     def _excuses_silence(self, leader_silence_us: int | None) -> bool:
         """A process that was stopped finds its timer expired and the leader's frames unread. If the

@@ -9,15 +9,28 @@ from raft_agent.consensus.data import MembershipChange, SnapshotMeta
 from raft_agent.consensus.messages import Message
 
 
+class LeaderStamp(msgspec.Struct, frozen=True, gc=False):
+    """The newest header of a leader (AppendEntries or heartbeat) that the kernel saw arrive, read
+    by this process or not: for how long none has come since, who sent it, and in which term.
+    """
+
+    silence_us: int
+    sender: int
+    term: int
+
+
 class TimerExpired(msgspec.Struct, frozen=True, gc=False):
-    """The time that `Node.next_deadline_us` named has come.
+    """The time that `Node.next_deadline_us` named has come. Only an election timer looks at the
+    rest:
 
     `leader_silence_us`: for how long the kernel has not received data from the leader on a
-    connection whose last frame was of the current term; None when it can't tell. Only an election
-    timer looks at it.
+    connection whose last frame was of the current term; None when it can't tell.
+    `stamp`: what a program in the kernel saw. It knows what came, where a socket only knows that
+    something did, so it goes first. None when there is no such program or it has lost track.
     """
 
     leader_silence_us: int | None = None
+    stamp: LeaderStamp | None = None
 
 
 class Received(msgspec.Struct, frozen=True, gc=False):

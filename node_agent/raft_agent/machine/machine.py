@@ -395,6 +395,14 @@ class Machine:
         """The lease that the key ends with, or 0."""
         return self.leases.lease_of.get(key, 0)
 
+    def session_count(self) -> int:
+        """How many sessions there are."""
+        return len(self._sessions)
+
+    def one_shot_count(self) -> int:
+        """How many writes without a session are remembered."""
+        return len(self._one_shots)
+
     # --- snapshots --------------------------------------------------------------------------------
 
     def begin_snapshot(self) -> SnapshotView:

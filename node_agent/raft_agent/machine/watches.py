@@ -75,6 +75,14 @@ class WatchRegistry:
         self.watches_keys = False
         self.watches_messages = False
 
+    def counts(self) -> dict[str, int]:
+        """How many watches there are: of single "keys", of "prefixes", of "messages"."""
+        return {
+            "keys": sum(len(topic.callbacks) for topic in self._keys.values()),
+            "prefixes": sum(len(topic.callbacks) for topic in self._prefixes.values()),
+            "messages": len(self._messages.callbacks),
+        }
+
     def watch_key(
         self,
         key: str,

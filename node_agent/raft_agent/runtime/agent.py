@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from raft_agent import __version__
 from raft_agent.api import protocol
@@ -38,14 +39,17 @@ from raft_agent.machine.machine import Machine
 from raft_agent.runtime.barriers import Barriers
 from raft_agent.runtime.changes import Changes
 from raft_agent.runtime.changes import Request as ChangeRequest
-from raft_agent.runtime.engine import Answer, Engine, now_us
+from raft_agent.runtime.engine import Answer, Engine, Excuses, now_us
 from raft_agent.runtime.events import EventLog
 from raft_agent.runtime.identity import check_owner, make_node, own_address
 from raft_agent.runtime.joining import Applicant, Doorkeeper
+from raft_agent.runtime.kernel_side import KernelSide
 from raft_agent.runtime.leaders import Transfers, forward_to_leader
 from raft_agent.runtime.lease_keeper import LeaseKeeper
+from raft_agent.runtime.loop_lag import LoopLag
 from raft_agent.runtime.memberships import Memberships
 from raft_agent.runtime.proposals import Proposals
+from raft_agent.runtime.readings import Readings
 from raft_agent.runtime.refusals import failure_of, why_not_leading
 from raft_agent.runtime.restoring import Restorer, restore
 from raft_agent.runtime.snapshotter import Snapshotter
@@ -53,6 +57,10 @@ from raft_agent.runtime.views import Views
 from raft_agent.runtime.word import Word
 from raft_agent.storage.store import StorageFailure, Store
 from raft_agent.transport.transport import PeerTarget, Transport, TransportHandlers
+
+if TYPE_CHECKING:
+    from raft_agent.http.server import HttpServer
+    from raft_agent.http.source import Reading
 
 log = logging.getLogger("raft.runtime")
 
@@ -71,12 +79,15 @@ _WARNINGS = frozenset(
         "snapshot_damaged",
         "snapshot_refused",
         "snapshot_unreadable",
+        "kernel_bypassed",
+        "kernel_degraded",
+        "kernel_fault_set",
     }
 )
 
 
 class Agent:
-    """Implements `api.host.Host` and the engine's `Observer`.
+    """Implements `api.host.Host`, `http.source.Source` and the engine's `Observer`.
 
     `ended` is set with None when the disk is full (start anew once there is room), or with the
     error that stops the node.
@@ -128,9 +139,6 @@ class Agent:
             node=node,
             transport=self._transport,
             configured_peers=peers,
-            ebpf=protocol.EbpfStatus(
-                reason="this version has no kernel part" if config.ebpf.enabled else ""
-            ),
             silence_limit_us=max(2 * timing.election_timeout_max_ms, 1000) * 1000,
         )
         self._events = EventLog(self._views.member_name)
@@ -140,9 +148,11 @@ class Agent:
             transport=self._transport,
             observer=self,
             loop=loop,
-            # The tests that count needless elections need the naive timer to compare with.
-            excuse_stalls=os.environ.get("RAFT_TEST_NAIVE_TIMERS") != "1",
+            # The tests that count needless elections need worse timers to compare with.
+            excuses=Excuses(os.environ.get("RAFT_TEST_EXCUSES", "all")),
         )
+        self._kernel = KernelSide(config, self._transport, self.engine, self._views, self._event)
+        self._views.ebpf = self._kernel.status
         self._build_services(config, address)
 
     def _build_services(self, config: Config, address: str) -> None:
@@ -189,6 +199,29 @@ class Agent:
         self._api = ApiServer(
             self, socket_path=Path(config.ipc_socket), group=config.server.ipc_group
         )
+        self._loop_lag = LoopLag(loop)
+        self._readings = Readings(
+            node=node,
+            machine=self.machine,
+            store=self._store,
+            transport=self._transport,
+            engine=self.engine,
+            proposals=self._proposals,
+            barriers=self._barriers,
+            snapshotter=self._snapshotter,
+            loop_lag=self._loop_lag,
+            events=self._events,
+            views=self._views,
+        )
+        self._http = self._make_http()
+
+    def _make_http(self) -> HttpServer | None:
+        if self._config.server.http_addr is None:
+            return None
+        # An agent without it stays small: aiohttp and what it brings take 14 MB.
+        from raft_agent.http.server import HttpServer  # noqa: PLC0415
+
+        return HttpServer(self, self._config.server.http_addr)
 
     def _make_applicant(self, address: str) -> Applicant | None:
         """Who asks for this node to be added; None when somebody else has to."""
@@ -215,7 +248,11 @@ class Agent:
         self._word.give(self._event)
         await self._transport.start()
         self._set_peers(self.node.configuration)
+        self._kernel.start()
         await self._api.start()
+        if self._http is not None:
+            await self._http.start()
+        self._loop_lag.start()
         self.engine.start()
         if self._applicant is not None:
             self._applicant.start()
@@ -236,8 +273,12 @@ class Agent:
         self._give_up(
             Failure(ErrorCode.SHUTTING_DOWN, "The agent is stopping", "Try another member")
         )
+        self._loop_lag.stop()
+        if self._http is not None:
+            await self._http.close()
         await self._api.close()
         await self._transport.close()
+        await self._kernel.stop()
         await self._loop.run_in_executor(None, self._store.close)
 
     def has_room(self) -> bool:
@@ -287,6 +328,7 @@ class Agent:
     # --- transport
 
     def _on_message(self, sender: int, message: object) -> None:
+        self._kernel.handled(sender, message)
         self.engine.received(sender, message)
 
     def _set_peers(self, configuration: Configuration | None) -> None:
@@ -295,6 +337,7 @@ class Agent:
                 [PeerTarget(peer.id, peer.address, 0) for peer in self._config.peers]
             )
         else:
+            self._kernel.follow(configuration)
             self._transport.set_peers(
                 [
                     PeerTarget(member.name, member.address, member.id)
@@ -373,6 +416,7 @@ class Agent:
         if note.kind == "pre_vote_started":
             # A node that is cut off asks several times a second: the first time is news.
             if self._asked_for_pre_votes:
+                self._events.counts[note.kind] += 1
                 return
             self._asked_for_pre_votes = True
         self._event(note.kind, **note.facts)
@@ -435,8 +479,20 @@ class Agent:
     def health(self) -> protocol.HealthResult:
         return self._views.health()
 
+    def vitals(self) -> protocol.VitalsResult:
+        return self._readings.vitals(self._api.connection_count)
+
     def member_list(self) -> protocol.MemberListResult:
         return self._views.member_list()
+
+    def kernel(self) -> protocol.KernelResult:
+        return self._kernel.report()
+
+    def set_fault(self, request: protocol.FaultSet) -> protocol.FaultsResult | Failure:
+        return self._kernel.set_fault(request)
+
+    def heal_faults(self, request: protocol.FaultHeal) -> protocol.FaultsResult | Failure:
+        return self._kernel.heal_faults(request)
 
     def recent_events(self, limit: int) -> list[protocol.EventItem]:
         return self._events.recent(limit)
@@ -445,6 +501,14 @@ class Agent:
         self, on_event: Callable[[protocol.EventItem], None]
     ) -> Callable[[], None]:
         return self._events.subscribe(on_event)
+
+    # --- Source
+
+    def reading(self) -> Reading:
+        return self._readings.reading(self._api.connection_count)
+
+    def not_ready(self) -> str:
+        return self._readings.not_ready()
 
     def _failure(self, answer: Refused) -> Failure:
         leader = self._views.member_name(answer.leader) if answer.leader else ""

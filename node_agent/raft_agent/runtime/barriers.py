@@ -68,6 +68,13 @@ class Barriers:
         self._asked[tag] = wave
         self._feed(Read(tag, wave.lease))
 
+    @property
+    def waiting_count(self) -> int:
+        """How many reads have not been answered."""
+        asked = sum(len(wave.dones) for wave in self._asked.values())
+        ready = sum(len(dones) for _, _, dones in self._ready)
+        return asked + ready + sum(map(len, self._gathered))
+
     def owns(self, tag: int) -> bool:
         return tag in self._asked
 

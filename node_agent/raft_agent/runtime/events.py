@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from datetime import UTC, datetime
 
@@ -58,6 +58,21 @@ _TEXTS = {
     "snapshot_arrives": "gets a snapshot of index {index} from {sender}",
     "snapshot_damaged": "the snapshot of index {index} from {sender} came damaged; it is sent anew",
     "snapshot_installed": "has the state of index {index} now, from a snapshot",
+    "kernel_attached": "the kernel part is attached to {interfaces}",
+    "kernel_bypassed": "the kernel part is attached to {interfaces}, but bypassed: {reason}",
+    "kernel_degraded": "the kernel part is degraded ({interfaces}): {reason}",
+    "kernel_detached": "the kernel part is off",
+    "kernel_fault_set": "loses {per_mille} ‰ of the packets of {peer} ({direction}) on purpose, "
+    "for {duration_ms} ms",
+    "kernel_faults_healed": "loses no packets of {peer} on purpose any more",
+    "kernel_leader_seen": "the kernel saw {sender} lead in term {of_term}",
+    "kernel_term_raised": "the kernel saw term {of_term}, from {sender}",
+    "kernel_stranger": "the kernel saw a connection from {address}, which is no member: {done}",
+    "kernel_bad_header": "the kernel found no frame where one should begin {way} {address}: "
+    "{magic}",
+    "kernel_lost_sync": "the kernel lost its place in the stream {way} {address}: {reason}",
+    "kernel_fault_hit": "the kernel loses {per_mille} ‰ of the packets {way} {address} on purpose",
+    "kernel_more": "the kernel reported {count} more events than are shown",
     "storage_failed": "takes no part any more: {reason}",
     "word_kept": "votes for nobody for {ms} ms: it may have promised so before it was started anew",
     "started": "started version {version}",
@@ -69,14 +84,16 @@ _TEXTS = {
 
 
 class EventLog:
-    """Keeps the newest events and passes new ones on."""
+    """Keeps the newest events and passes new ones on. `counts`: by kind, since the start."""
 
     def __init__(self, member_name: Callable[[int], str]) -> None:
         self._member_name = member_name
+        self.counts: Counter[str] = Counter()
         self._events: deque[EventItem] = deque(maxlen=KEPT)
         self._subscribers: set[Callable[[EventItem], None]] = set()
 
     def add(self, kind: str, term: int, facts: dict[str, int | str]) -> EventItem:
+        self.counts[kind] += 1
         shown = dict(facts)
         for key in _MEMBERS:
             member = shown.get(key)

@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from raft_agent.consensus.node import Node
 from raft_agent.consensus.types import Event, SnapshotMeta, SnapshotTaken
+from raft_agent.histogram import Histogram
 from raft_agent.machine.machine import Machine
 from raft_agent.machine.snapshot import Portion, encode_block
 from raft_agent.storage.errors import StorageError, in_words
@@ -28,6 +29,9 @@ _RETRY_S = 30.0
 class Snapshotter:
     """`due_bytes` and `due_entries`: how much log makes a snapshot due; never less than the last
     snapshot is large, so that writing snapshots costs no more than writing the log.
+
+    `durations`: of the snapshots that were taken since the start; `taken_at`: when the last of them
+    was done, in seconds since 1970, None before the first.
     """
 
     def __init__(
@@ -50,6 +54,8 @@ class Snapshotter:
         self._tell = tell
         self._due_bytes = due_bytes
         self._due_entries = due_entries
+        self.durations = Histogram()
+        self.taken_at: float | None = None
         self._bytes = 0
         self._covered_bytes = 0  # of them, when the one under way began
         self._not_before = 0.0
@@ -123,8 +129,11 @@ class Snapshotter:
                 raise
         finally:
             view.close()
-        took_ms = int((time.monotonic() - began) * 1000)
-        self._tell("snapshot_taken", index=index, size_bytes=meta.size_bytes, took_ms=took_ms)
+        took_us = int((time.monotonic() - began) * 1e6)
+        self.durations.add(took_us)
+        self.taken_at = time.time()
+        size = meta.size_bytes
+        self._tell("snapshot_taken", index=index, size_bytes=size, took_ms=took_us // 1000)
         self._feed(SnapshotTaken(meta, self._store.snapshots.older_index))
 
     async def _in_thread(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from raft_agent import __version__
 from raft_agent.api.protocol import (
     EbpfStatus,
@@ -29,7 +31,8 @@ _SHOWN_ROLES = {
 
 class Views:
     """`configured_peers`: the names in the configuration file, shown until there is a cluster.
-    `note` is what the node wants to be known, for example what it waits for.
+    `note` is what the node wants to be known, for example what it waits for; `ebpf` tells how the
+    kernel part is.
     """
 
     def __init__(
@@ -39,14 +42,13 @@ class Views:
         node: Node,
         transport: Transport,
         configured_peers: tuple[str, ...],
-        ebpf: EbpfStatus,
         silence_limit_us: int,
     ) -> None:
         self._name = name
         self._node = node
         self._transport = transport
         self._configured_peers = configured_peers
-        self._ebpf = ebpf
+        self.ebpf: Callable[[], EbpfStatus] = EbpfStatus
         self._silence_limit_us = silence_limit_us
         self.note = ""
 
@@ -108,7 +110,7 @@ class Views:
             members=members,
             cluster_id=configuration.cluster_id if configuration else "",
             version=__version__,
-            ebpf=self._ebpf,
+            ebpf=self.ebpf(),
             progress=self._progress(),
             note=self._note(),
             removed=node.state.was_removed,

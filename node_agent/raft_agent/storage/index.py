@@ -75,6 +75,12 @@ class LogIndex:
             return self._segments[-1].next_index if self._segments else self._base_index + 1
 
     @property
+    def first_index(self) -> int:
+        """The log's first entry; `next_index` while there is no segment."""
+        with self._lock:
+            return self._segments[0].first_index if self._segments else self._base_index + 1
+
+    @property
     def cuts(self) -> int:
         """How often entries have been taken out of the log since it was opened. When this has
         changed after reading from a Place, what was read may be of no log.

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import time
 from array import array
 from collections.abc import Sequence
 from pathlib import Path
 
 from raft_agent import platform
 from raft_agent.consensus.batch import Batch
+from raft_agent.histogram import Histogram
 from raft_agent.storage.files import replace_file, sync_directory, write_all
 from raft_agent.storage.format import (
     BLOCK_BYTES,
@@ -35,6 +37,7 @@ class Log:
     `base_term`: of the entry before those of `term_runs`, 0 for a log that begins with index 1.
     `fd` and `size_bytes`: the last segment, when it may be filled up; `fd` -1 when the next batch
     has to start a new one. After an exception the log is in an unknown state: open it anew.
+    `fsyncs`: how long the medium took for each group of batches.
     """
 
     def __init__(
@@ -51,6 +54,7 @@ class Log:
         size_bytes: int = 0,
     ) -> None:
         self.index = index
+        self.fsyncs = Histogram()
         self._directory = directory
         self._last_segment_path = last_segment_path
         self._cluster_id = cluster_id
@@ -178,7 +182,7 @@ class Log:
         last = self.index.last
         assert last is not None  # noqa: S101 - for the type checker
         write_all(self._fd, group_buffers(batches, last.end_offset), last.end_offset)
-        platform.sync_data(self._fd)
+        self._sync()
         self._note(batches)
 
     def _roll_over(self, batches: Sequence[Batch], start: int) -> int:
@@ -198,7 +202,7 @@ class Log:
         header = encode_segment_header(first.first_index, self._cluster_id)
         group = group_buffers(batches[start:stop], SEGMENT_HEADER_SIZE)
         write_all(self._fd, [header, *group], 0)
-        platform.sync_data(self._fd)
+        self._sync()
         path = self._directory / segment_name(first.first_index)
         prepared.path.replace(path)
         sync_directory(self._directory)
@@ -207,6 +211,11 @@ class Log:
         self.index.add(Segment(str(path), index, index, end, array("Q"), array("Q")))
         self._note(batches[start:stop])
         return stop
+
+    def _sync(self) -> None:
+        began_ns = time.perf_counter_ns()
+        platform.sync_data(self._fd)
+        self.fsyncs.add((time.perf_counter_ns() - began_ns) // 1000)
 
     def _note_last_segment(self, first_index: int, *, is_to_come: bool = False) -> None:
         """Once a segment is there it may not be missing; before it goes it may."""

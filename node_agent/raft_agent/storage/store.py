@@ -18,6 +18,7 @@ from raft_agent.consensus.types import (
     SnapshotMeta,
     Vote,
 )
+from raft_agent.histogram import Histogram
 from raft_agent.storage.datadir import (
     SNAPSHOTS_NAME,
     VOTE_NAME,
@@ -186,6 +187,22 @@ class Store:
         )
         self._log_thread.start()
         self._vote_thread.start()
+
+    @property
+    def fsyncs(self) -> Histogram:
+        """How long the medium took for each group of batches."""
+        return self._log.fsyncs
+
+    @property
+    def queue_length(self) -> int:
+        """How many jobs wait for the log's thread."""
+        return self._log_writer.queue_length
+
+    @property
+    def first_index(self) -> int:
+        """The first entry that the log on disk still holds; the next one to come when it is
+        empty."""
+        return self._log.index.first_index
 
     def found_cluster(self, cluster_id: str) -> None:
         """The entries to come belong to this cluster. Comes before the first `append`, and is on

@@ -142,6 +142,11 @@ class LogWriter:
         # None stops the thread.
         self._queue: SimpleQueue[_LogJob | None] = SimpleQueue()
 
+    @property
+    def queue_length(self) -> int:
+        """How many jobs wait for the thread."""
+        return self._queue.qsize()
+
     def append(self, effect: AppendLog) -> None:
         self._queue.put(effect)
 

@@ -15,6 +15,7 @@ import msgspec
 
 from raft_agent import wire
 from raft_agent.consensus import types
+from raft_agent.histogram import Histogram
 from raft_agent.transport import codec
 from raft_agent.transport.address import format_address
 from raft_agent.transport.handshake import MAX_HELLO_BYTES, PROTOCOL, Hello, Purpose
@@ -29,6 +30,17 @@ _KEEPALIVE_IDLE_S = 10
 _KEEPALIVE_INTERVAL_S = 5
 
 
+class Flow(msgspec.Struct, frozen=True):
+    """One TCP connection with a peer: both ends as (IP address, port), and how many bytes of it the
+    system has received, those that nobody has read yet too; None where it does not tell.
+    """
+
+    member_id: int
+    local: tuple[str, int]
+    remote: tuple[str, int]
+    received_bytes: int | None
+
+
 class PeerStats(msgspec.Struct):
     """One peer in numbers, all connections together, since this agent started.
 
@@ -36,7 +48,8 @@ class PeerStats(msgspec.Struct):
     `connected_bulk`: our connection for snapshots.
     `dropped_frames`: not connected, or the queue was full. `last_received`: when the last bytes
     came, in seconds of time.monotonic(), None before the first. `reconnects`: how often our
-    connection was made anew. `queued_bytes`: what waits in this process to be sent.
+    connection was made anew. `queued_bytes`: what waits in this process to be sent. `round_trips`:
+    of heartbeats and pre-votes, which are answered at once; one at a time is timed.
     """
 
     name: str = ""
@@ -52,6 +65,7 @@ class PeerStats(msgspec.Struct):
     last_received: float | None = None
     reconnects: int = 0
     queued_bytes: int = 0
+    round_trips: Histogram = msgspec.field(default_factory=Histogram)
 
 
 class TransportHandlers(msgspec.Struct, frozen=True):
@@ -264,6 +278,15 @@ class Connection(asyncio.Protocol):
     def socket(self) -> Any:
         """The socket, for `platform.tcp_silence_us`; None when the connection is gone."""
         return None if self._transport is None else self._transport.get_extra_info("socket")
+
+    @property
+    def ends(self) -> tuple[tuple[str, int], tuple[str, int]] | None:
+        """(IP address, port) here and there; None when the connection is gone."""
+        if self._transport is None or self._transport.is_closing():
+            return None
+        here = self._transport.get_extra_info("sockname")
+        there = self._transport.get_extra_info("peername")
+        return (here[:2], there[:2]) if here and there else None
 
     def reject(self, reason: str, text: str) -> None:
         """Close at once because of what came (or did not come), with a log line and a counter."""

@@ -28,6 +28,11 @@ FIRST_BACK_OFF_S = 0.05
 # silent gets this long to be heard.
 _HEARING_S = 0.05
 
+# No request has this id.
+_NONE = -1
+# A peer that does not know what to say to a heartbeat must not end the timing of round trips.
+_NEVER_ANSWERED_NS = 5_000_000_000
+
 _FRAMES = (REPLY_FRAMES - BULK_FRAMES) | {FrameType.FORWARD_REPLY}
 
 # What `Transport.problem` says, where the line of the log has more.
@@ -59,6 +64,8 @@ class OutboundConnection(Connection):
         self._forward_id = 0
         self._reply_due_since: float | None = None
         self._silence_timer: asyncio.TimerHandle | None = None
+        self._timed_request = _NONE
+        self._timed_since_ns = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -83,6 +90,10 @@ class OutboundConnection(Connection):
             else:
                 on_reply(frame.body, True)
         else:
+            if frame.request_id == self._timed_request:
+                self._timed_request = _NONE
+                took_us = (time.perf_counter_ns() - self._timed_since_ns) // 1000
+                self.stats.round_trips.add(took_us)
             self.message_received(frame)
 
     def lost(self, exc: Exception | None) -> None:
@@ -120,11 +131,16 @@ class OutboundConnection(Connection):
         else:
             self.bulk.send(frame)
 
-    def call(self, frame: bytes, *, bulk: bool, reply_due: bool) -> None:
-        """Send one frame. `reply_due`: the peer answers without waiting for its disk, so if nothing
-        at all comes for Local.silence_s the connection is dead.
+    def call(self, frame: bytes, *, bulk: bool, reply_due: int) -> None:
+        """Send one frame. `reply_due`: its request id when the peer answers it without waiting for
+        its disk, else 0: if nothing at all comes for Local.silence_s the connection is dead.
         """
-        if self.send(frame, bulk=bulk) and reply_due and self._reply_due_since is None:
+        if not self.send(frame, bulk=bulk) or not reply_due:
+            return
+        now_ns = time.perf_counter_ns()
+        if self._timed_request == _NONE or now_ns - self._timed_since_ns > _NEVER_ANSWERED_NS:
+            self._timed_request, self._timed_since_ns = reply_due, now_ns
+        if self._reply_due_since is None:
             self._reply_due_since = self.local.loop.time()
             if self._silence_timer is None:
                 self._watch_silence(self.local.silence_s)

@@ -19,10 +19,16 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from raft_agent.consensus import types
-from raft_agent.platform import tcp_silence_us
+from raft_agent.platform import tcp_received_bytes, tcp_silence_us
 from raft_agent.transport import codec
 from raft_agent.transport.address import parse_address
-from raft_agent.transport.connection import Connection, Local, PeerStats, TransportHandlers
+from raft_agent.transport.connection import (
+    Connection,
+    Flow,
+    Local,
+    PeerStats,
+    TransportHandlers,
+)
 from raft_agent.transport.dialling import PeerTarget, in_words
 from raft_agent.transport.handshake import Hello, Purpose, Refused, check_known, said_by_another
 from raft_agent.transport.inbound import InboundConnection
@@ -30,7 +36,15 @@ from raft_agent.transport.outbound import Dialer, OnReply, OutboundConnection
 from raft_agent.transport.probe import ProbeFailed, probe
 from raft_agent.transport.rejects import RejectLog
 
-__all__ = ["Hello", "PeerStats", "PeerTarget", "ProbeFailed", "Transport", "TransportHandlers"]
+__all__ = [
+    "Flow",
+    "Hello",
+    "PeerStats",
+    "PeerTarget",
+    "ProbeFailed",
+    "Transport",
+    "TransportHandlers",
+]
 
 logger = logging.getLogger("raft.transport")
 
@@ -202,7 +216,7 @@ class Transport:
         elif kind is types.SnapshotChunk:
             connection.send_bulk(frame)
         else:
-            reply_due = kind in _ANSWERED_AT_ONCE and message.request_id != 0
+            reply_due = message.request_id if kind in _ANSWERED_AT_ONCE else 0
             connection.call(frame, bulk=bulk, reply_due=reply_due)
 
     def forward(self, to: int, body: bytes, on_reply: OnReply) -> None:
@@ -243,6 +257,16 @@ class Transport:
         if connection is None or connection.last_term != term or connection.is_closing:
             return None
         return tcp_silence_us(connection.socket)
+
+    def flows(self) -> list[Flow]:
+        """Every connection with a peer whose handshake is done."""
+        found = []
+        for connection in self._local.open:
+            ends = connection.ends
+            if connection.member_id and ends is not None:
+                received = tcp_received_bytes(connection.socket)
+                found.append(Flow(connection.member_id, *ends, received))
+        return found
 
     def stats(self) -> dict[int, PeerStats]:
         """A copy of the numbers of every peer that was reached or that reached us, by member id."""

@@ -57,9 +57,8 @@ FAULTS = (
         (
             Edit(
                 _SNAPSHOTS,
-                "            return True\n"
-                "        return state.log.holds(message.index, message.index_term)\n",
-                "            return True\n        return message.index <= state.log.last_index\n",
+                "or state.log.holds(index, index_term)",
+                "or index <= state.log.last_index",
             ),
         ),
         ("committed entries differ", "a match index is beyond", "state machine safety"),

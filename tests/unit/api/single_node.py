@@ -17,6 +17,7 @@ from raft_agent.api.host import Applied, Failure, Outcome
 from raft_agent.api.server import ApiServer
 from raft_agent.consensus import batch
 from raft_agent.consensus.types import RefusalReason
+from raft_agent.histogram import BUCKETS
 from raft_agent.machine.commands import join_commands
 from raft_agent.machine.machine import Machine
 from raft_agent.runtime.refusals import failure_of
@@ -142,6 +143,39 @@ class SingleNode:
             self.node_name, f"{MEMBER_ID:016x}", "", "voter", "healthy", 0, 0, 0
         )
         return protocol.HealthResult(True, self.leader, self.term, [member])
+
+    def vitals(self) -> protocol.VitalsResult:
+        index = self.machine.last_applied
+        nothing = protocol.Latency([0] * BUCKETS, 0)
+        return protocol.VitalsResult(
+            time="2026-01-01T00:00:00.000Z",
+            started="2026-01-01T00:00:00.000Z",
+            first_index=1,
+            last_index=index,
+            persisted_index=index,
+            commit_index=index,
+            applied_index=index,
+            snapshot_index=0,
+            latencies=dict.fromkeys(("commit", "fsync", "wire", "loop_lag"), nothing),
+            proposals={"applied": index},
+            elections={},
+            queues={},
+            counts={"keys": self.machine.key_count()},
+        )
+
+    def kernel(self) -> protocol.KernelResult:
+        return protocol.KernelResult(protocol.EbpfStatus(), [], [])
+
+    def set_fault(self, request: protocol.FaultSet) -> protocol.FaultsResult | Failure:
+        faults = [
+            protocol.FaultInfo(request.peer, way, request.per_mille, request.duration_ms)
+            for way in ("in", "out")
+            if request.direction in (way, "both")
+        ]
+        return protocol.FaultsResult(faults)
+
+    def heal_faults(self, _request: protocol.FaultHeal) -> protocol.FaultsResult | Failure:
+        return protocol.FaultsResult([])
 
     def member_list(self) -> protocol.MemberListResult:
         member = protocol.MemberInfo(self.node_name, f"{MEMBER_ID:016x}", "", "voter")

@@ -126,6 +126,8 @@ def test_the_fields_of_results_are_described() -> None:
         protocol.OperationResult,
         protocol.LeaseResult,
         protocol.LeaseInfo,
+        protocol.VitalsResult,
+        protocol.Latency,
     ):
         for field in msgspec.structs.fields(kind):
             assert re.search(rf"\b{field.name}\b", DOCUMENT), f"{kind.__name__}.{field.name}"

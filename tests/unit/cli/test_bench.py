@@ -77,7 +77,7 @@ def test_more_clients_than_the_soft_limit_of_open_files(served: Served) -> None:
             "bench",
             "put",
             "--clients",
-            "1000",
+            "200",
             *SHORT,
             soft_files=64,
         )

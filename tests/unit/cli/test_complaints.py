@@ -296,5 +296,5 @@ def test_a_transfer_without_a_name_does_not_speak_of_one(
 
 
 def test_a_command_of_a_later_version_fails_in_proper_words() -> None:
-    done = CliRunner().invoke(cli, ["kernel"])
-    assert "Failed to run kernel: raftctl kernel is not in this version" in done.stderr
+    done = CliRunner().invoke(cli, ["debug", "bundle", "f"])
+    assert "Failed to run debug bundle: raftctl debug bundle is not in this version" in done.stderr

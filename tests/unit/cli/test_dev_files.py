@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from raft_agent.api import protocol
 from raft_agent.config import load
 from raftctl import dev_cluster, dev_process, sockets
-from raftctl.dev_cluster import DevCluster, default_dir
+from raftctl.dev_cluster import DevCluster, Form, default_dir
 from raftctl.errors import CommandError
 from raftctl.main import cli
 
@@ -39,7 +39,7 @@ def test_the_agent_accepts_the_written_configurations(
     tmp_path: Path, count: int, isolated: bool
 ) -> None:
     cluster = DevCluster(tmp_path / 'a "dir"')
-    nodes = cluster.write_files(count, isolated)
+    nodes = cluster.write_files(Form(count, isolated, ebpf=isolated))
     configs = [load(node.config, environ={}) for node in nodes]
     assert [config.server.node_id for config in configs] == [node.name for node in nodes]
     assert len({config.server.listen_addr for config in configs}) == count
@@ -51,7 +51,9 @@ def test_the_agent_accepts_the_written_configurations(
         others = {c.server.node_id: c.server.listen_addr for c in configs if c is not config}
         assert {peer.id: peer.address for peer in config.peers} == others
         assert config.cluster.bootstrap == (count == 1)
-    assert cluster.form() == (count, isolated)
+        assert config.ebpf.enabled == isolated
+        assert config.ebpf.interface == ("eth0" if isolated else "lo")
+    assert cluster.form() == Form(count, isolated, ebpf=isolated)
 
 
 def test_a_directory_without_a_cluster_has_no_form_and_a_damaged_one_says_so(

@@ -24,8 +24,8 @@ PATHS = [path.strip() for path in CONTRACT.replace("\n", " ").split(";")]
 
 LATER = """
 snapshot save f; snapshot status f; snapshot restore f --data-dir d;
-recover --accept-data-loss --dry-run; cert ca; export add p; export list; kernel; fault drop a;
-fault heal; top; debug bundle f; doctor --cluster; dev up --ebpf;
+recover --accept-data-loss --dry-run; cert ca; export add p; export list; debug bundle f;
+doctor --cluster;
 --endpoint h:1 status; --cacert f status
 """
 

@@ -106,7 +106,13 @@ def test_status_has_the_contracts_fields() -> None:
         "removed",
     }
     assert data["progress"] == {"node-01": {"match_index": 4, "lag": 0, "last_contact_ms": 12}}
-    assert data["ebpf"] == {"state": "off", "reason": "", "interfaces": []}
+    assert data["ebpf"] == {
+        "state": "off",
+        "reason": "",
+        "interfaces": [],
+        "firewall": "off",
+        "faults": [],
+    }
     assert "progress" not in status_data(msgspec.structs.replace(STATUS, progress=None))
 
 

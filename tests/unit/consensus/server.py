@@ -25,6 +25,7 @@ from raft_agent.consensus.types import (
     Effect,
     Event,
     InstallSnapshot,
+    LeaderStamp,
     LogImage,
     LogPersisted,
     LogRead,
@@ -234,12 +235,14 @@ class Server:
     def receive(self, sender: int, message: Message) -> list[Effect]:
         return self.step(Received(sender, message))
 
-    def tick(self, *, leader_silence_us: int | None = None) -> list[Effect]:
+    def tick(
+        self, *, leader_silence_us: int | None = None, stamp: LeaderStamp | None = None
+    ) -> list[Effect]:
         """Let time pass up to the deadline that the core has named, and tell it."""
         deadline = self.node.next_deadline_us
         assert deadline is not None
         self.now_us = max(self.now_us, deadline)
-        return self.step(TimerExpired(leader_silence_us))
+        return self.step(TimerExpired(leader_silence_us, stamp))
 
     def propose(self, payload: bytes = b"x", *, tag: int = 1, count: int = 1) -> list[Effect]:
         return self.step(Propose(tag, count, payload))

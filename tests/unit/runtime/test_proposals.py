@@ -135,3 +135,21 @@ def test_at_the_end_only_what_was_never_proposed_is_said_not_to_happen(core: Cor
         b"in the log": [ErrorCode.UNKNOWN_OUTCOME],
         b"gathered": [ErrorCode.SHUTTING_DOWN],
     }
+
+
+def test_each_command_is_counted_by_what_became_of_it(core: Core) -> None:
+    counts = core.proposals.counts
+    core.put(b"one", b"two")
+    assert core.proposals.logged_count == 2
+    core.apply(core.batches[0])
+    assert (counts.applied, core.proposals.logged_count) == (2, 0)
+    assert sum(counts.commits.buckets) == 2
+    core.put(b"overwritten")
+    core.proposals.stepped_down()
+    core.apply(noop(3, term=2))
+    core.put(b"skipped")
+    core.proposals.skipped(100)
+    core.proposals.add(b"gathered", lambda _: None)
+    core.proposals.give_up(Failure(ErrorCode.SHUTTING_DOWN, "The agent is stopping"))
+    assert (counts.applied, counts.refused, counts.lost, counts.unknown) == (2, 1, 1, 1)
+    assert sum(counts.commits.buckets) == 2

@@ -6,6 +6,7 @@ import logging
 import sys
 from collections.abc import Callable
 
+import msgspec
 import pytest
 
 from raft_agent.consensus import batch as batches
@@ -220,3 +221,23 @@ def test_an_address_that_leads_nowhere_is_tried_and_said_once(
     failures = [r for r in caplog.records if "cannot connect" in r.getMessage()]
     assert [record.levelno for record in failures[:2]] == [logging.INFO, logging.DEBUG]
     assert address in failures[0].getMessage()
+
+
+def test_the_round_trip_of_a_call_that_is_answered_at_once_is_timed() -> None:
+    async def test() -> None:
+        a, b = Node(1), Node(2)
+        async with started(a, b):
+            await connect_all(a, b)
+            for request_id in (7, 8):
+                a.transport.send(2, msgspec.structs.replace(HEARTBEAT, request_id=request_id))
+                await b.until("message", 1)
+            # Only one is timed at once, and another answer says nothing of it.
+            for request_id in (8, 7, 7):
+                reply = types.HeartbeatReply(HEARTBEAT.term, request_id, 0, 0)
+                b.transport.send(1, reply)
+                await a.until("message", 2)
+            trips = a.transport.stats()[2].round_trips
+            assert (sum(trips.buckets), trips.sum_us > 0) == (1, True)
+            assert sum(b.transport.stats()[1].round_trips.buckets) == 0
+
+    run(test)

@@ -1,0 +1,208 @@
+"""Debian's kernels, booted under qemu with one program in their initramfs (guest.c).
+
+Kernels and libraries come from Debian's archive, through apt with directories of its own, into
+build/kernels; nothing of it is installed.
+"""
+
+from __future__ import annotations
+
+import lzma
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from raft_agent.kernel import OBJECT_PATH
+from tests.kernel.harness import run
+
+ROOT = Path(__file__).parents[2]
+CACHE = ROOT / "build" / "kernels"
+GUEST = Path(__file__).with_name("guest.c")
+_ARCHIVE = "http://deb.debian.org/debian"
+_SECURITY = "http://deb.debian.org/debian-security"
+_KEYS = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+_BOOT_SECONDS = 240
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A Debian release on an architecture."""
+
+    suite: str
+    architecture: str
+    kernel: str  # what its version begins with
+
+    @property
+    def name(self) -> str:
+        return f"{self.kernel} {self.architecture}"
+
+    @property
+    def directory(self) -> Path:
+        return CACHE / f"{self.suite}-{self.architecture}"
+
+
+MACHINES = (
+    Machine("bullseye", "amd64", "5.10"),
+    Machine("bookworm", "amd64", "6.1"),
+    Machine("trixie", "amd64", "6.12"),
+    Machine("bookworm", "arm64", "6.1"),
+)
+
+_QEMU = {
+    "amd64": ("qemu-system-x86_64", "-machine", "q35,accel=tcg", "-cpu", "max"),
+    "arm64": ("qemu-system-aarch64", "-machine", "virt", "-cpu", "max,pauth-impdef=on"),
+}
+_CONSOLE = {"amd64": "ttyS0", "arm64": "ttyAMA0"}
+_COMPILER = {"amd64": "gcc", "arm64": "aarch64-linux-gnu-gcc"}
+
+
+def missing(machine: Machine) -> str | None:
+    """What keeps the machine from being built here, None when nothing does."""
+    programs = ("apt-get", "dpkg-deb", _QEMU[machine.architecture][0])
+    for program in (*programs, _COMPILER[machine.architecture]):
+        if shutil.which(program) is None:
+            return f"needs {program}: run tools/setup.sh kernels as root"
+    if not _KEYS.exists():
+        return "needs Debian's archive keys: apt-get install debian-archive-keyring"
+    return None
+
+
+def _apt(machine: Machine, program: str, *arguments: str) -> str:
+    """apt over the machine's release and architecture, whatever this host runs."""
+    state = machine.directory / "apt"
+    for folder in ("lists/partial", "cache/archives/partial"):
+        (state / folder).mkdir(parents=True, exist_ok=True)
+    sources = state / "sources.list"
+    signed = f"deb [signed-by={_KEYS}]"
+    sources.write_text(
+        f"{signed} {_ARCHIVE} {machine.suite} main\n"
+        f"{signed} {_SECURITY} {machine.suite}-security main\n"
+    )
+    options = {
+        "Dir::Etc::sourcelist": sources,
+        "Dir::Etc::sourceparts": "-",
+        "Dir::State::lists": state / "lists",
+        "Dir::State::status": "/dev/null",
+        "Dir::Cache": state / "cache",
+        "APT::Architecture": machine.architecture,
+        "APT::Architectures": machine.architecture,
+        "APT::Sandbox::User": "",
+    }
+    words = [word for key, value in options.items() for word in ("-o", f"{key}={value}")]
+    done = subprocess.run(
+        [program, *words, "-qq", *arguments],
+        cwd=state,
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, f"{program} {arguments}: {done.stderr}"
+    return done.stdout
+
+
+def _fetch(machine: Machine, package: str) -> None:
+    """Unpacks a package into the machine's root."""
+    _apt(machine, "apt-get", "download", package)
+    for archive in (machine.directory / "apt").glob("*.deb"):
+        run("dpkg-deb", "-x", archive, machine.directory / "root")
+        archive.unlink()
+
+
+def prepare(machine: Machine) -> Path:
+    """The root with the kernel, its modules and libraries; from the archive the first time."""
+    root = machine.directory / "root"
+    if not any(root.glob("boot/vmlinuz-*")):
+        _apt(machine, "apt-get", "update")
+        shown = _apt(machine, "apt-cache", "show", "--no-all-versions", _image(machine))
+        (depends,) = (line for line in shown.splitlines() if line.startswith("Depends:"))
+        _fetch(machine, depends.split()[1])
+        if machine.architecture != "amd64":
+            for package in ("libbpf-dev", "libelf-dev", "zlib1g-dev"):
+                _fetch(machine, package)
+    return root
+
+
+def _image(machine: Machine) -> str:
+    return f"linux-image-cloud-{machine.architecture}"
+
+
+def release(machine: Machine) -> str:
+    """The exact version of the kernel that was fetched."""
+    (kernel,) = (machine.directory / "root").glob("boot/vmlinuz-*")
+    return kernel.name.removeprefix("vmlinuz-")
+
+
+def _compile(machine: Machine, root: Path) -> Path:
+    binary = machine.directory / "init"
+    places = (
+        []
+        if machine.architecture == "amd64"
+        else [f"-I{root}/usr/include", f"-L{root}/usr/lib/aarch64-linux-gnu"]
+    )
+    run(
+        *(_COMPILER[machine.architecture], "-static", "-O2", "-Wall", "-Wextra", "-Werror"),
+        *("-o", binary, GUEST, *places, "-lbpf", "-lelf", "-lz"),
+    )
+    return binary
+
+
+def _module(root: Path, name: str) -> bytes | None:
+    """A module of the kernel, unpacked; None when it is built in."""
+    for path in root.glob(f"**/kernel/net/sched/{name}.ko*"):
+        return lzma.decompress(path.read_bytes()) if path.suffix == ".xz" else path.read_bytes()
+    return None
+
+
+def archive(files: dict[str, bytes]) -> bytes:
+    """An initramfs in the newc format of Documentation/driver-api/early-userspace."""
+    made = bytearray()
+
+    def add(name: str, mode: int, data: bytes, device: tuple[int, int] = (0, 0)) -> None:
+        fields = (0, mode, 0, 0, 1, 0, len(data), 0, 0, *device, len(name) + 1, 0)
+        made.extend(b"070701" + b"".join(b"%08X" % field for field in fields))
+        for part in (name.encode() + b"\0", data):
+            made.extend(part)
+            made.extend(bytes(-len(made) % 4))
+
+    for folder in ("dev", "proc", "sys"):
+        add(folder, 0o40755, b"")
+    add("dev/console", 0o20600, b"", (5, 1))
+    for name, data in files.items():
+        add(name, 0o100755, data)
+    add("TRAILER!!!", 0, b"")
+    return bytes(made)
+
+
+def boot(machine: Machine, cases: bytes, stream: bytes) -> list[str]:
+    """What guest.c printed on this machine."""
+    root = prepare(machine)
+    files = {
+        "init": _compile(machine, root).read_bytes(),
+        "raft_tc.bpf.o": OBJECT_PATH.read_bytes(),
+        "cases": cases,
+        "stream": stream,
+    }
+    for name in ("sch_ingress", "cls_bpf"):
+        module = _module(root, name)
+        if module is not None:
+            files[f"{name}.ko"] = module
+    initramfs = machine.directory / "initramfs"
+    initramfs.write_bytes(archive(files))
+    (kernel,) = root.glob("boot/vmlinuz-*")
+    done = subprocess.run(
+        [
+            *_QEMU[machine.architecture],
+            *("-m", "1024", "-smp", "2", "-nographic", "-no-reboot", "-nic", "none"),
+            *("-kernel", kernel, "-initrd", initramfs),
+            *("-append", f"console={_CONSOLE[machine.architecture]} quiet panic=-1"),
+        ],
+        stdin=subprocess.DEVNULL,
+        check=False,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=_BOOT_SECONDS,
+    )
+    lines = [line.strip() for line in done.stdout.splitlines()]
+    assert "done" in lines, done.stdout[-5000:] + done.stderr
+    return lines

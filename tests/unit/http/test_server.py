@@ -1,0 +1,220 @@
+"""Who asks over HTTP gets what there is to read, within limits, and changes nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+from importlib.resources import files
+from typing import Any
+
+import aiohttp
+import pytest
+
+from raft_agent.http import limits, server
+from raft_agent.http.server import HttpServer
+from tests.e2e.agents import free_ports
+from tests.unit.http.sources import FakeSource
+
+HANG_S = 30
+PAGE = files("raft_agent.http").joinpath("page")
+
+Test = Callable[[HttpServer, aiohttp.ClientSession], Coroutine[Any, Any, None]]
+
+
+@asynccontextmanager
+async def started(source: FakeSource) -> AsyncIterator[HttpServer]:
+    served = HttpServer(source, f"127.0.0.1:{free_ports(1)[0]}")
+    await served.start()
+    try:
+        yield served
+    finally:
+        await served.close()
+
+
+def run(test: Test, source: FakeSource | None = None) -> None:
+    async def guarded() -> None:
+        async with asyncio.timeout(HANG_S), started(source or FakeSource()) as served:
+            base = f"http://127.0.0.1:{served.port}"
+            connector = aiohttp.TCPConnector(limit=0)
+            async with aiohttp.ClientSession(base, connector=connector) as session:
+                await test(served, session)
+
+    asyncio.run(guarded())
+
+
+def test_an_agent_that_answers_is_alive() -> None:
+    async def test(_: HttpServer, session: aiohttp.ClientSession) -> None:
+        async with session.get("/healthz") as answer:
+            assert (answer.status, await answer.text()) == (200, "alive\n")
+
+    run(test)
+
+
+def test_readiness_comes_with_its_reason() -> None:
+    source = FakeSource()
+
+    async def test(_: HttpServer, session: aiohttp.ClientSession) -> None:
+        async with session.get("/readyz") as answer:
+            assert (answer.status, await answer.text()) == (200, "ready\n")
+        source.unready = "no leader is known"
+        async with session.get("/readyz") as answer:
+            assert answer.status == 503
+            assert await answer.text() == "not ready: no leader is known\n"
+
+    run(test, source)
+
+
+def test_metrics_are_what_prometheus_reads() -> None:
+    async def test(_: HttpServer, session: aiohttp.ClientSession) -> None:
+        async with session.get("/metrics") as answer:
+            assert answer.content_type == "text/plain"
+            assert "raft_term 7.0\n" in await answer.text()
+
+    run(test)
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"])
+@pytest.mark.parametrize("path", ["/", "/metrics", "/stream", "/nothing"])
+def test_nothing_but_reading_is_answered(method: str, path: str) -> None:
+    async def test(_: HttpServer, session: aiohttp.ClientSession) -> None:
+        async with session.request(method, path) as answer:
+            assert answer.status == 405
+            assert answer.headers["Allow"] == "GET,HEAD"
+
+    run(test)
+
+
+def test_every_answer_says_what_a_browser_may_do_with_it() -> None:
+    async def test(_: HttpServer, session: aiohttp.ClientSession) -> None:
+        for path in ("/", "/main.js", "/metrics", "/stream", "/nothing"):
+            async with session.get(path) as answer:
+                policy = answer.headers["Content-Security-Policy"]
+                assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self'")
+                assert "unsafe" not in policy
+                assert answer.headers["X-Content-Type-Options"] == "nosniff"
+                assert answer.headers["Referrer-Policy"] == "no-referrer"
+                assert "Access-Control-Allow-Origin" not in answer.headers
+                assert "aiohttp" not in answer.headers["Server"]
+
+    run(test)
+
+
+def test_the_page_is_served_with_all_that_it_needs() -> None:
+    async def test(_: HttpServer, session: aiohttp.ClientSession) -> None:
+        async with session.get("/") as answer:
+            assert answer.content_type == "text/html"
+            page = await answer.text()
+        needed = set(re.findall(r'(?:src|href)="([^"]+)"', page)) - {"metrics", "healthz", "readyz"}
+        assert {"style.css", "main.js", "icon.svg"} <= needed
+        seen = set()
+        while needed:
+            name = needed.pop()
+            seen.add(name)
+            async with session.get(f"/{name}") as answer:
+                assert answer.status == 200, name
+                text = await answer.text()
+            if name.endswith(".js"):
+                assert answer.content_type == "text/javascript"
+                needed |= set(re.findall(r'from "\./([^"]+)"', text)) - seen
+        assert seen | {"index.html"} == {file.name for file in PAGE.iterdir()}
+
+    run(test)
+
+
+@pytest.mark.parametrize("file", sorted(PAGE.iterdir(), key=str), ids=lambda file: file.name)
+def test_the_page_takes_nothing_from_elsewhere_and_makes_no_markup_of_texts(file: Any) -> None:
+    text = file.read_text()
+    assert set(re.findall(r"https?://[^\s\"']+", text)) <= {"http://www.w3.org/2000/svg"}
+    assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(", text)
+    if file.name.endswith(".html"):
+        # The Content-Security-Policy would drop them.
+        assert not re.search(r"<style|<script(?! [^>]*src=)|\son\w+=|\sstyle=", text)
+
+
+def test_a_stream_goes_on_with_what_happens() -> None:
+    source = FakeSource()
+
+    async def test(_: HttpServer, session: aiohttp.ClientSession) -> None:
+        async with session.get("/stream") as answer:
+            assert answer.content_type == "text/event-stream"
+            assert await answer.content.readline() == b"event: hello\n"
+            source.happen("leader_elected")
+            while b"leader_elected" not in await answer.content.readline():
+                pass
+
+    run(test, source)
+
+
+def test_more_pages_than_allowed_are_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "MAX_STREAMS", 2)
+
+    async def test(_: HttpServer, session: aiohttp.ClientSession) -> None:
+        async with AsyncExitStack() as stack:
+            for _stream in range(2):
+                answer = await stack.enter_async_context(session.get("/stream"))
+                await answer.content.readline()
+            async with session.get("/stream") as refused:
+                assert refused.status == 503
+                assert await refused.text() == "2 pages are open already; close one of them\n"
+            async with session.get("/healthz") as other:
+                assert other.status == 200
+
+    run(test)
+
+
+def test_more_connections_than_allowed_are_told_so_and_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(limits, "MAX_CONNECTIONS", 2)
+
+    async def test(served: HttpServer, session: aiohttp.ClientSession) -> None:
+        silent = [await asyncio.open_connection("127.0.0.1", served.port) for _ in range(2)]
+        async with session.get("/healthz") as answer:
+            assert answer.status == 503
+            assert await answer.text() == "too many connections; try again later\n"
+        for _, writer in silent:
+            writer.close()
+            await writer.wait_closed()
+
+    run(test)
+
+
+def test_a_connection_that_asks_nothing_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "_FIRST_REQUEST_S", 0.01)
+
+    async def test(served: HttpServer, _: aiohttp.ClientSession) -> None:
+        for begun in (b"", b"GET / HT"):
+            reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+            writer.write(begun)
+            assert await reader.read() == b""
+            writer.close()
+
+    run(test)
+
+
+def test_an_address_that_is_taken_is_refused_with_what_to_do() -> None:
+    async def test(served: HttpServer, _: aiohttp.ClientSession) -> None:
+        second = HttpServer(FakeSource(), f"127.0.0.1:{served.port}")
+        with pytest.raises(OSError, match=r"can't serve HTTP on .*already in use.*http_addr"):
+            await second.start()
+        await second.close()
+
+    run(test)
+
+
+def test_an_open_page_does_not_hold_up_the_agents_end() -> None:
+    async def test() -> None:
+        async with asyncio.timeout(HANG_S), AsyncExitStack() as stack:
+            served = HttpServer(FakeSource(), f"127.0.0.1:{free_ports(1)[0]}")
+            await served.start()
+            session = await stack.enter_async_context(aiohttp.ClientSession())
+            url = f"http://127.0.0.1:{served.port}/stream"
+            answer = await stack.enter_async_context(session.get(url))
+            await answer.content.readline()
+            await served.close()
+            while await answer.content.readline():
+                pass
+
+    asyncio.run(test())
