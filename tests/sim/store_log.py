@@ -21,6 +21,7 @@ from raft_agent.machine.commands import (
     Transact,
 )
 from raft_agent.machine.results import (
+    ConditionFailed,
     LeaseGone,
     LeaseGranted,
     LeaseKept,
@@ -34,7 +35,7 @@ from tests.sim.store_model import GONE, StoreModel
 if TYPE_CHECKING:
     from tests.sim.cluster import Cluster
 
-_EFFECTS = (WriteDone, LeaseGranted, LeaseGone, LeaseKept, TransactionDone)
+_EFFECTS = (WriteDone, ConditionFailed, LeaseGranted, LeaseGone, LeaseKept, TransactionDone)
 
 
 class StoreLog:
@@ -44,14 +45,16 @@ class StoreLog:
         self._cluster = cluster
         self._model = StoreModel(keys)
         self._state: Any = self._model.initial()
+        self._done: set[object] = set()
 
     def applied(self, index: int, command: Any, result: Any) -> None:
         """The next command was applied. Raises Violation when the model would answer another way;
         copies and what came too late have no effect, and are no concern of the model's."""
-        if isinstance(command, InSession | Once):
-            command = command.command
         if not isinstance(result, _EFFECTS):
             return
+        if isinstance(command, InSession | Once):
+            self._takes_effect(command, index)
+            command = command.command
         step = _step_of(command, result)
         if step is None:
             return
@@ -59,10 +62,18 @@ class StoreLog:
         after = self._model.step(self._state, action, output)
         if after is ILLEGAL:
             raise self._cluster.checks.violation(
-                f"the machine answers {output!r} to {action!r} at {index}, which is not what the "
-                f"model does (index={index})"
+                "what the machine answers is not the model's answer "
+                f"(index={index} action={action!r} answer={output!r})"
             )
         self._state = after
+
+    def _takes_effect(self, command: InSession | Once, index: int) -> None:
+        known: object = (
+            command.request_id if isinstance(command, Once) else (command.session, command.sequence)
+        )
+        if known in self._done:
+            raise self._cluster.checks.violation(f"a write takes effect twice (index={index})")
+        self._done.add(known)
 
 
 def _key(name: str) -> int:
@@ -73,6 +84,8 @@ def _step_of(command: Any, result: Any) -> tuple[tuple[Any, ...], Any] | None:
     """The model's action and output; None for what has nothing to do with it."""
     output: Any = GONE if isinstance(result, LeaseGone) else None
     match command:
+        case Put() | Delete() if isinstance(result, ConditionFailed):
+            return None
         case Put(key=key, value=value) if key.startswith("t"):
             return ("put", _key(key), value, 0), output
         case Delete(key=key) if key.startswith("t"):

@@ -228,7 +228,7 @@ def transactions(options: Options) -> Options:
             clients=3,
             think_us=15_000,
             value_bytes=10,
-            timeout_us=200_000,
+            timeout_us=30_000,
             forward=1.0,
             once="session",
             ttl_ms=20_000,

@@ -12,7 +12,7 @@ _CLOCK = "raft_agent.machine.lease_clock"
 _SNAPSHOT = "raft_agent.machine.snapshot"
 
 _STATES = ("two nodes have other states", "state machine safety", "have other states")
-_WRONG = ("not what the model does", "linearizable")
+_WRONG = ("not the model's answer", "linearizable")
 _EARLY = ("a lease ended before its time",)
 
 FAULTS = (
@@ -92,7 +92,7 @@ FAULTS = (
                 "        self._result_count += 1\n",
             ),
         ),
-        (*_WRONG, "is told to stand at"),
+        (*_WRONG, "is told to stand at", "takes effect twice"),
         focus=transactions,
     ),
     Fault(
