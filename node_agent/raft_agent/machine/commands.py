@@ -85,9 +85,9 @@ class Transact(
     otherwise: list[Operation]
 
 
-StateCommand: TypeAlias = (
-    Put | Delete | SendMessage | PutLeased | GrantLease | RevokeLease | Transact
-)
+# What a snapshot of the first version has no room for.
+LaterStateCommand: TypeAlias = PutLeased | GrantLease | RevokeLease | Transact
+StateCommand: TypeAlias = Put | Delete | SendMessage | LaterStateCommand
 
 
 class KeepLease(
@@ -166,17 +166,18 @@ class SetSetting(
     value: int
 
 
-Command: TypeAlias = (
-    StateCommand
-    | KeepLease
-    | ExpireLease
+# What is not as frequent as plain writes and those of sessions.
+RareCommand: TypeAlias = (
+    Once
     | OpenSession
     | KeepSession
     | CloseSession
-    | InSession
-    | Once
     | SetSetting
+    | KeepLease
+    | ExpireLease
+    | LaterStateCommand
 )
+Command: TypeAlias = StateCommand | InSession | RareCommand
 
 _DECODER = msgspec.msgpack.Decoder(Command)
 

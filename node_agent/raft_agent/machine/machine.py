@@ -24,15 +24,16 @@ from raft_agent.machine.commands import (
     InSession,
     KeepLease,
     KeepSession,
+    LaterStateCommand,
     Once,
     OpenSession,
     Put,
     PutLeased,
+    RareCommand,
     RevokeLease,
     SendMessage,
     SetSetting,
     StateCommand,
-    Transact,
     decode_command,
 )
 from raft_agent.machine.entry import Entry
@@ -66,21 +67,6 @@ Entries: TypeAlias = list[Entry]
 Messages: TypeAlias = list[Message]
 Changes: TypeAlias = list[KeyChange]
 Views: TypeAlias = list[SnapshotView]
-
-# What is not as frequent as the commands that `apply` looks for first.
-_Other: TypeAlias = (
-    Once
-    | OpenSession
-    | KeepSession
-    | CloseSession
-    | SetSetting
-    | PutLeased
-    | GrantLease
-    | KeepLease
-    | RevokeLease
-    | ExpireLease
-    | Transact
-)
 
 _BAD = BadCommand()
 
@@ -199,7 +185,7 @@ class Machine:
             start = end + LENGTH.size
         return results
 
-    def _apply_other(self, command: _Other, index: int) -> CommandResult:
+    def _apply_other(self, command: RareCommand, index: int) -> CommandResult:
         if isinstance(command, Once):
             return self._one_shots.apply_once(
                 command, index, self._term, self.time_ms, self._apply_to_state
@@ -228,9 +214,7 @@ class Machine:
             return self._send(command, index)  # type: ignore[arg-type]
         return self._apply_later(command, index)  # type: ignore[arg-type]
 
-    def _apply_later(
-        self, command: PutLeased | GrantLease | RevokeLease | Transact, index: int
-    ) -> StateResult:
+    def _apply_later(self, command: LaterStateCommand, index: int) -> StateResult:
         """What a snapshot of the first version has no room for."""
         self._version = VERSION
         if isinstance(command, PutLeased):

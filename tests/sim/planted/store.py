@@ -37,7 +37,8 @@ FAULTS = (
                 _TRANSACTIONS,
                 "        results = [self._do(operation) for operation in operations]\n",
                 "        results = [self._do(operation) for operation in operations]\n"
-                "        [] if succeeded else [self._do(operation) for operation in then]\n",
+                "        free = [o for o in then if not getattr(o, 'lease', 0)]\n"
+                "        [] if succeeded else [self._do(o) for o in free]\n",
             ),
         ),
         _WRONG,
