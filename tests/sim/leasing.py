@@ -94,7 +94,7 @@ class LeaseChecks:
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self._seen_index = 0
-        self._log = StoreLog(cluster, KEYS)
+        self.log = StoreLog(cluster, KEYS)
         self.ended: dict[int, Ended] = {}
 
     def applied(self, batch: Batch, results: list[Any] | None) -> None:
@@ -110,7 +110,7 @@ class LeaseChecks:
                 command = decode_command(data)
             except COMMAND_ERRORS:
                 continue
-            self._log.applied(batch.first_index + offset, command, result)
+            self.log.applied(batch.first_index + offset, command, result)
             if isinstance(command, ExpireLease):
                 self._expired(command, result, batch.first_index + offset)
             elif isinstance(command, KeepLease) and isinstance(result, LeaseKept):

@@ -66,7 +66,7 @@ class Oracle:
     def store_history(self) -> list[Operation]:
         """What happened to the keys of transactions and to leases, all of them one object; the ends
         that leases came to by themselves among it, at their place in the log."""
-        history = [_operation(call) for call in self._that_count() if call.is_of_store]
+        history = [_operation(call) for call in self.store_calls()]
         granted = {
             operation.output: operation.call
             for operation in history
@@ -78,6 +78,10 @@ class Oracle:
             for lease, called in granted.items()
             if lease in ended
         ]
+
+    def store_calls(self) -> list[Call]:
+        """What clients asked of the keys of transactions and of leases, as far as it counts."""
+        return [call for call in self._that_count() if call.is_of_store]
 
     def _that_count(self) -> list[Call]:
         return [

@@ -6,6 +6,7 @@ answered to each command must be what the model answers.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from typing import TYPE_CHECKING, Any
 
 from raft_agent.machine.commands import (
@@ -33,6 +34,7 @@ from tests.sim.linearizability import ILLEGAL
 from tests.sim.store_model import GONE, StoreModel
 
 if TYPE_CHECKING:
+    from tests.sim.calls import Call
     from tests.sim.cluster import Cluster
 
 _EFFECTS = (WriteDone, ConditionFailed, LeaseGranted, LeaseGone, LeaseKept, TransactionDone)
@@ -46,6 +48,10 @@ class StoreLog:
         self._model = StoreModel(keys)
         self._state: Any = self._model.initial()
         self._done: set[object] = set()
+        # Of each entry with an effect: its index, the state behind it, and what was answered.
+        self._indexes: list[int] = []
+        self._states: list[Any] = [self._state]
+        self._answers: dict[int, tuple[tuple[Any, ...], Any]] = {}
 
     def applied(self, index: int, command: Any, result: Any) -> None:
         """The next command was applied. Raises Violation when the model would answer another way;
@@ -66,6 +72,45 @@ class StoreLog:
                 f"(index={index} action={action!r} answer={output!r})"
             )
         self._state = after
+        self._indexes.append(index)
+        self._states.append(after)
+        self._answers[index] = (action, output)
+
+    def explains(self, calls: list[Call]) -> bool:
+        """Whether the log's own order is one in which all of these calls have their answers, and
+        each comes behind those that had returned before it was made. Then no other order has to be
+        searched for."""
+        answered = [call for call in calls if call.returned]
+        if not all(self._is_answer(call) for call in answered):
+            return False
+        by_return = sorted(answered, key=lambda call: call.returned)
+        place = latest = 0
+        for call in sorted(answered, key=lambda call: call.called):
+            while by_return[place].returned < call.called:
+                latest = max(latest, by_return[place].hint)
+                place += 1
+            if call.hint < latest:
+                return False
+        return True
+
+    def _is_answer(self, call: Call) -> bool:
+        """Whether the entry at the call's index, or the state there, gives what was answered."""
+        action, output = call.action, call.output
+        if action[0] == "get":
+            return bool(self._state_at(call.index).value(action[1]) == output)
+        if action[0] == "cas":
+            _, key, expected, value = action
+            was_there = self._state_at(call.index - 1).value(key) == expected
+            if output:
+                return was_there and self._answers.get(call.index) == (
+                    ("put", key, value, 0),
+                    None,
+                )
+            return not was_there
+        return self._answers.get(call.index) == (action, output)
+
+    def _state_at(self, index: int) -> Any:
+        return self._states[bisect_right(self._indexes, index)]
 
     def _takes_effect(self, command: InSession | Once, index: int) -> None:
         known: object = (
