@@ -251,3 +251,19 @@ def short_leases(options: Options) -> Options:
         settings=structs.replace(busy.settings, clock_drift_ppm=drift_ppm(skew_ppm)),
         clients=replace(busy.clients, once="", think_us=50_000),
     )
+
+
+def late_renewals(options: Options) -> Options:
+    """As `transactions`; and what is proposed takes long to be applied, so that leases are renewed
+    while their ends are on their way."""
+    busy = transactions(options)
+    return replace(
+        busy,
+        faults=("transfer", "slow_disk"),
+        settings=structs.replace(
+            busy.settings, election_timeout_min_us=500_000, election_timeout_max_us=1_000_000
+        ),
+        network=replace(busy.network, latency_us=10_000, jitter_us=10_000),
+        disk=replace(busy.disk, fsync_us=3_000, jitter_us=60_000),
+        clients=replace(busy.clients, clients=8, once="", think_us=100_000, timeout_us=500_000),
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.sim.planted.fault import Edit, Fault
-from tests.sim.planted.focus import short_leases, transactions
+from tests.sim.planted.focus import late_renewals, short_leases, transactions
 
 _MACHINE = "raft_agent.machine.machine"
 _TRANSACTIONS = "raft_agent.machine.transactions"
@@ -59,6 +59,7 @@ FAULTS = (
         ),
         _WRONG,
         focus=transactions,
+        seed=2,
     ),
     Fault(
         "reads_do_not_see_the_writes_before",
@@ -95,6 +96,7 @@ FAULTS = (
         ),
         (*_WRONG, "is told to stand at", "takes effect twice"),
         focus=transactions,
+        seed=2,
     ),
     Fault(
         "plain_put_keeps_the_lease",
@@ -134,7 +136,7 @@ FAULTS = (
             ),
         ),
         _EARLY,
-        focus=short_leases,
+        focus=late_renewals,
     ),
     Fault(
         "leases_not_in_the_snapshot",
@@ -168,6 +170,7 @@ FAULTS = (
         (Edit(_LEASES, "lease is not None and lease.view < self._view", "False"),),
         ("two nodes have other states", "have other states", "binds the key"),
         focus=transactions,
+        seed=2,
     ),
     Fault(
         "new_leader_counts_from_the_old_ones_time",
