@@ -136,8 +136,8 @@ class Cluster:
 
     def _is_overdue(self) -> bool:
         """Whether healing has taken too long; clients may still be sending what they began."""
-        now_us = self.clock.now_us
-        return now_us > self._deadline_us and now_us > self._deadline_us + self._reading_us()
+        late_us = self.clock.now_us - self._deadline_us
+        return late_us > 0 and late_us > self._reading_us() + self._catching_up_us()
 
     def _reading_us(self) -> int:
         """How long it takes to read the whole log batch by batch, and to send the largest snapshot
@@ -150,6 +150,14 @@ class Cluster:
         chunks = largest // self.options.settings.snapshot_chunk_bytes
         chunk_us = 2 * (network.latency_us + network.jitter_us + access_us)
         return 3 * batches * access_us + chunks * chunk_us
+
+    def _catching_up_us(self) -> int:
+        """How long the last member takes to get what it lacks, when it comes entry by entry and
+        each waits for the one before it to be on a slow disk."""
+        disk, network = self.options.disk, self.options.network
+        ends = [process.disk.durable.last_index for process in self.processes]
+        round_us = 2 * (network.latency_us + network.jitter_us) + disk.fsync_us + disk.jitter_us
+        return (max(ends) - min(ends)) * round_us
 
     def members(self) -> list[Process]:
         """The processes whose ids stand in the leader's configuration."""

@@ -139,6 +139,16 @@ def _is_note(node: ast.AST) -> bool:
     return isinstance(node, ast.Expr) and _calls(node.value, "note")
 
 
+def _is_of_super(node: ast.AST) -> bool:
+    """`super().…(…)`: only errors have it, for their words; without it the function would not even
+    be of the same kind any more, which can't be put into a running one."""
+    return (
+        isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and _calls(node.func.value, "super")
+    )
+
+
 def _is_left_out(parent: ast.AST, field: str, index: int | None, child: ast.AST) -> bool:
     """What can't change behaviour by design; every line here says why.
 
@@ -161,6 +171,8 @@ def _is_left_out(parent: ast.AST, field: str, index: int | None, child: ast.AST)
     if _is_note(child) or (
         isinstance(child, ast.If) and not child.orelse and all(map(_is_note, child.body))
     ):
+        return True
+    if isinstance(child, ast.Expr) and _is_of_super(child.value):
         return True
     # The words and facts of an error or of a broken invariant; the condition is mutated.
     if isinstance(parent, ast.Raise) and field == "exc":
