@@ -33,6 +33,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     examples="""
     raftctl --node node-02 lock backup -- ./backup.sh
     raftctl --node node-02 lock backup --wait 10 -- sh -c 'echo "I hold $RAFT_LOCK_TOKEN"'
+    raftctl --node node-02 lock dump --quiet -- ./dump.sh > dump.sql
     raftctl --node node-02 lock maintenance
     """,
 )
@@ -54,7 +55,12 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     metavar="SECONDS",
     help="Give up after so long (else never); 0: only if it is free.",
 )
-def lock(name: str, command: tuple[str, ...], ttl_s: float, wait_s: float | None) -> None:
+@click.option(
+    "-q", "--quiet", is_flag=True, help="Leave standard output to COMMAND: print no token."
+)
+def lock(
+    name: str, command: tuple[str, ...], ttl_s: float, wait_s: float | None, quiet: bool
+) -> None:
     """Wait for the lock NAME, print its fencing token, and hold it while COMMAND runs, or until
     Ctrl+C when there is none.
 
@@ -66,12 +72,18 @@ def lock(name: str, command: tuple[str, ...], ttl_s: float, wait_s: float | None
     if not name:
         raise click.UsageError("a lock needs a name")
     context = current()
-    status = asyncio.run(_lock(context, name, command, ttl_s, wait_s))
+    status = asyncio.run(_lock(context, name, command, ttl_s, wait_s, quiet=quiet))
     click.get_current_context().exit(status)
 
 
 async def _lock(
-    context: Context, name: str, command: tuple[str, ...], ttl_s: float, wait_s: float | None
+    context: Context,
+    name: str,
+    command: tuple[str, ...],
+    ttl_s: float,
+    wait_s: float | None,
+    *,
+    quiet: bool,
 ) -> int:
     with context.client():
         pass  # who can't be reached at all is told so in the usual words
@@ -82,7 +94,8 @@ async def _lock(
         if not await _acquired(context, held, wait_s, stop):
             return EXIT_INTERRUPTED
         try:
-            _tell(context, held, bool(command))
+            if not quiet:
+                _tell(context, held)
             if command:
                 return await _run(command, held, stop)
             await _first(stop.came.wait(), held.lost.wait())
@@ -107,14 +120,13 @@ class _Stop:
         self.came.set()
 
 
-def _tell(context: Context, held: Lock, runs: bool) -> None:
-    """Print the token; where a command has standard output for itself, on the other one."""
+def _tell(context: Context, held: Lock) -> None:
+    """Print the token."""
     out = context.out
-    text = f"{out.mark(True)} Locked: {printable(held.name)} (token {held.token})"
-    if runs and out.is_text:
-        out.note(text)
-    else:
-        out.result(text, {"lock": held.name, "token": held.token, "key": held.key})
+    out.result(
+        f"{out.mark(True)} Locked: {printable(held.name)} (token {held.token})",
+        {"lock": held.name, "token": held.token, "key": held.key},
+    )
 
 
 async def _acquired(context: Context, held: Lock, wait_s: float | None, stop: _Stop) -> bool:

@@ -71,7 +71,7 @@ def start(cluster: LocalCluster, name: str) -> Holder:
     process = subprocess.Popen(
         [
             *(sys.executable, "-m", "raftctl.main", "--socket", socket, "lock", name),
-            *("--ttl", "1", "--", sys.executable, "-c", WORKER, socket),
+            *("--ttl", "1", "--quiet", "--", sys.executable, "-c", WORKER, socket),
         ],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

@@ -172,8 +172,10 @@ def test_a_lock_is_held_while_the_command_runs_which_knows_its_token(
     script = 'echo "$RAFT_LOCK_TOKEN $RAFT_LOCK_NAME $RAFT_LOCK_KEY"; exit 7'
     done = raftctl(*at, "lock", "backup", "--", "sh", "-c", script)
     assert done.returncode == 7
-    assert done.stderr.decode() == "✓ Locked: backup (token 1)\n"
-    assert done.stdout.decode() == "1 backup lock/backup/0000000000000002\n"
+    own = "1 backup lock/backup/0000000000000002\n"
+    assert done.stdout.decode() == f"✓ Locked: backup (token 1)\n{own}"
+    quiet = raftctl(*at, "lock", "backup", "--quiet", "--", "sh", "-c", "echo $RAFT_LOCK_TOKEN")
+    assert quiet.stdout.decode() == "3\n"
     assert len(served.host.machine.leases) == 0
     assert served.host.machine.key_count() == 0
 
@@ -198,7 +200,7 @@ def test_a_lock_that_is_lost_ends_the_command_and_says_so(
 ) -> None:
     options = ("--ttl", "1", "--", "sh", "-c", "echo up; exec sleep 1000")
     with Follower(*at, "lock", "backup", *options) as holder:
-        assert holder.note() == "✓ Locked: backup (token 1)"
+        assert holder.line() == "✓ Locked: backup (token 1)"
         assert holder.line() == "up"
         end_leases(served)
         assert "was lost" in holder.note()
@@ -209,7 +211,7 @@ def test_a_signal_is_passed_on_to_the_command_and_the_lock_given_back(
     served: Served, at: tuple[str, str]
 ) -> None:
     script = "trap 'exit 5' TERM; echo up; while :; do sleep 0.01; done"
-    with Follower(*at, "lock", "backup", "--", "sh", "-c", script) as holder:
+    with Follower(*at, "lock", "backup", "-q", "--", "sh", "-c", script) as holder:
         assert holder.line() == "up"
         holder.process.send_signal(signal.SIGTERM)
         assert holder.process.wait(TIMEOUT_S) == 5
