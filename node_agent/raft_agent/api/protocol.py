@@ -69,8 +69,24 @@ from raft_agent.api.results import (
     WriteResult,
     voter_warnings,
 )
+from raft_agent.api.sessions import (
+    CloseSession,
+    KeepSession,
+    Once,
+    OneShot,
+    OpenSession,
+    SessionRef,
+)
 from raft_agent.api.terms import BaseRequest as _Request
 from raft_agent.api.terms import Limit, LogIndex, Number, OneShotId, RequestId, Revision, Signed
+from raft_agent.api.transactions import (
+    LeaseGrant,
+    LeaseKeepalive,
+    LeaseList,
+    LeaseRevoke,
+    LeaseShow,
+    Txn,
+)
 from raft_agent.machine.transactions import (
     Compare,
     DeleteKey,
@@ -246,28 +262,6 @@ class Consistency(enum.StrEnum):
     STALE = "stale"
 
 
-class SessionRef(msgspec.Struct, frozen=True, array_like=True, tag="session", gc=False):
-    """Apply the write once, however often it is sent: it is number `sequence` of this session, and
-    the client has the answers to all numbers below `acked_below`, which is not above `sequence`.
-    """
-
-    session: Number
-    sequence: Number
-    acked_below: Number
-
-
-class OneShot(msgspec.Struct, frozen=True, array_like=True, tag="one_shot", gc=False):
-    """Apply the write once, however often it is sent, and never after the log's time `deadline_ms`
-    (since 1970, at most ten minutes ahead). `request_id`: 16 random bytes.
-    """
-
-    request_id: OneShotId
-    deadline_ms: Number
-
-
-Once: TypeAlias = SessionRef | OneShot | None
-
-
 # On the wire a request is an array: [op, id, field, field, …]; trailing defaults may be left out.
 
 
@@ -316,75 +310,6 @@ class Delete(_Request, frozen=True, tag="delete"):
     if_revision: Revision = -1
     forward: bool = False
     once: Once = None
-
-
-class Txn(_Request, frozen=True, tag="txn"):
-    """Do `then` when all `compares` hold, else `otherwise`: all of it at one revision of the store,
-    or nothing. No key may be changed twice."""
-
-    compares: list[Compare]
-    then: list[Operation]
-    otherwise: list[Operation] = msgspec.field(default_factory=list)
-    forward: bool = False
-    once: Once = None
-
-
-class LeaseGrant(_Request, frozen=True, tag="lease_grant"):
-    """Begin a lease, which ends when it is not kept alive for `ttl_ms` (1 s to a year)."""
-
-    ttl_ms: Number
-    forward: bool = False
-    once: Once = None
-
-
-class LeaseKeepalive(_Request, frozen=True, tag="lease_keepalive"):
-    """Give a lease all of its time again."""
-
-    lease: Number
-    forward: bool = False
-
-
-class LeaseRevoke(_Request, frozen=True, tag="lease_revoke"):
-    """End a lease, and all its keys at one revision."""
-
-    lease: Number
-    forward: bool = False
-    once: Once = None
-
-
-class LeaseList(_Request, frozen=True, tag="lease_list"):
-    """All leases. `forward`: the leader answers when there is one, for it knows how much time each
-    has left."""
-
-    forward: bool = True
-
-
-class LeaseShow(_Request, frozen=True, tag="lease_show"):
-    """One lease and its keys. `forward` as for LeaseList."""
-
-    lease: Number
-    forward: bool = True
-
-
-class OpenSession(_Request, frozen=True, tag="open_session"):
-    """Begin a session, which ends when it is not used for `ttl_ms` (1 s to 24 h)."""
-
-    ttl_ms: Number
-    forward: bool = False
-
-
-class KeepSession(_Request, frozen=True, tag="keep_session"):
-    """Let a session that is not used live on. The result is null."""
-
-    session: Number
-    forward: bool = False
-
-
-class CloseSession(_Request, frozen=True, tag="close_session"):
-    """End a session, none of whose writes will be sent again. The result is null."""
-
-    session: Number
-    forward: bool = False
 
 
 class SettingsList(_Request, frozen=True, tag="settings_list"):

@@ -266,7 +266,7 @@ def test_what_is_just_within_a_limit_is_served(tmp_path: Path, request_: list[An
     with_node(tmp_path, check)
 
 
-@pytest.mark.parametrize("op", ["txns", "kernel", "fault", "", "PUT", "x" * 1000])
+@pytest.mark.parametrize("op", ["txns", "mail", "debug", "", "PUT", "x" * 1000])
 def test_an_op_of_another_version_is_named(tmp_path: Path, op: str) -> None:
     async def check(client: RawClient, _node: SingleNode) -> None:
         replies = await client.ask([op, 1, {"any": ["thing"]}], ["put", 2, "k", b"v"])

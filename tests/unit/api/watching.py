@@ -104,12 +104,16 @@ class Member:
 
 @dataclass
 class Cluster:
-    """`log` is committed; `truth` what it changed, revision by revision."""
+    """`log` is committed; `truth` has applied all of it, and `all_changes` is what it changed."""
 
     log: list[Batch] = field(default_factory=list)
     members: list[Member] = field(default_factory=lambda: [Member() for _ in range(MEMBERS)])
-    truth: Machine = field(default_factory=lambda: Machine(history_keep=10_000_000))
+    truth: Machine = field(default_factory=Machine)
+    all_changes: list[KeyChange] = field(default_factory=list)
     term: int = 1
+
+    def __post_init__(self) -> None:
+        self.truth.watches.watch_prefix("", self.all_changes.extend)
 
     def commit(self, commands: list[Command]) -> None:
         payload = join_commands(1000 + len(self.log), [encode_command(item) for item in commands])
@@ -139,7 +143,7 @@ class Cluster:
             mine.adopt(Machine.restore(other.snapshot()))
 
     def changes(self, after: int, upto: int) -> list[KeyChange]:
-        return [c for c in self.truth.changes_since(after + 1) if c.revision <= upto]
+        return [change for change in self.all_changes if after < change.revision <= upto]
 
 
 @dataclass
