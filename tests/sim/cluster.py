@@ -37,6 +37,8 @@ from tests.sim.trace import EVENT_NUMBERS, Tracer
 _HEALING_US = 10_000_000
 _HEALING_TIMEOUTS = 40
 _LOOK_EVERY_US = 50_000
+# So long clients that send something again may go on with that.
+_LATE_CLIENTS_US = 60_000_000
 _BEGAN_MS = 1_700_000_000_000
 _LINEARIZABILITY_STEPS = 10_000_000
 
@@ -125,11 +127,17 @@ class Cluster:
         self._leases_end()
 
     def _leases_end(self) -> None:
-        """Nobody keeps leases alive any more, so they have to go."""
-        self._deadline_us = (
-            self.clock.now_us + _HEALING_US + self.options.clients.lease_ttl_ms * 1000
-        )
+        """Nobody keeps leases alive any more, so they have to go, once clients have the answers to
+        what they had begun."""
+        patience_us = _HEALING_US + self.options.clients.lease_ttl_ms * 1000
+        look_us = self.clock.now_us
+        last_grant_us = self.clock.now_us + _LATE_CLIENTS_US
+        self._deadline_us = self.clock.now_us + patience_us
         while not self._has_converged() or any(len(p.machine.leases) for p in self.members()):
+            if self.clock.now_us >= look_us:
+                look_us = self.clock.now_us + _LOOK_EVERY_US
+                if look_us < last_grant_us and self.oracle.still_asks:
+                    self._deadline_us = self.clock.now_us + patience_us
             if self._is_overdue():
                 raise self.checks.violation("a lease that nobody keeps alive does not end")
             self.clock.advance()

@@ -44,6 +44,11 @@ class Oracle:
         last = self._last
         return last is not None and not last.is_open and not last.returned
 
+    @property
+    def still_asks(self) -> bool:
+        """Whether a client still waits for an answer, or sends something again."""
+        return any(call.is_open for call in self.calls)
+
     def moment(self) -> int:
         self._moment += 1
         return self._moment
