@@ -4,7 +4,7 @@ SHELL := /bin/bash
 SEEDS ?= 100
 PROCESSES ?= $(shell getconf _NPROCESSORS_ONLN)
 
-.PHONY: help demo demo-down setup test test-e2e test-kernels bpf lint format sim lock docs clean
+.PHONY: help demo demo-down setup test test-e2e test-kernels bpf lint format sim bench lock docs clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | \
@@ -45,6 +45,12 @@ format: setup ## Put the code into its form
 
 sim: setup ## Simulate clusters: make sim SEEDS=1000, or SEEDS=1000:2000
 	@.venv/bin/python -m tests.sim.run --seeds $(SEEDS) --processes $(PROCESSES)
+
+bench: setup ## Measure, compare with etcd and PySyncObj, and write docs/performance.md (40 minutes)
+	@.venv/bin/python -m pip install --quiet --require-hashes -r requirements/bench.txt
+	@.venv/bin/python benchmarks/compare.py --json build/compare.json
+	@.venv/bin/python benchmarks/scale.py --json build/scale.json
+	@.venv/bin/python benchmarks/report.py build/compare.json build/scale.json
 
 lock: ## Write requirements/*.txt anew: the newest versions that pyproject.toml allows
 	@tools/lock.sh

@@ -19,7 +19,7 @@ import uvloop
 
 from raft_agent.config import load
 from raft_agent.logs import LogContext
-from raft_agent.machine.commands import Put, encode_command
+from raft_agent.machine.commands import Put
 from raft_agent.runtime.agent import Agent
 from raft_agent.runtime.service import _quiet_garbage_collector
 
@@ -56,8 +56,8 @@ async def put_many(agent: Agent, first: int, last: int, value: bytes) -> None:
     async def some() -> None:
         for number in numbers:
             done: asyncio.Future[None] = loop.create_future()
-            command = encode_command(Put(f"key-{number:07}", value))
-            agent.propose(command, lambda _, done=done: done.set_result(None))
+            command = Put(f"key-{number:07}", value)
+            agent.propose([command], lambda _, done=done: done.set_result(None))
             await done
 
     await asyncio.gather(*(some() for _ in range(_IN_FLIGHT)))

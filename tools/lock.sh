@@ -29,3 +29,4 @@ mkdir -p requirements
 compile runtime
 compile build --only-build-deps --build-deps-for editable
 compile dev --extra dev --constraint "$scratch/runtime.txt" --constraint "$scratch/build.txt"
+compile bench --extra bench --constraint "$scratch/runtime.txt"

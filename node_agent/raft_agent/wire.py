@@ -16,16 +16,22 @@ MAGIC = 0x54464152  # "RAFT" on the wire
 VERSION = 1
 HEADER = struct.Struct("<IBBHIIQQQII")
 HEADER_SIZE = HEADER.size
+_pack = HEADER.pack
 MAX_BODY_BYTES = 32 << 20
 
 # AppendEntries bodies start with this many bytes of fields; the batches behind them carry their own
 # CRC32C each, so the frame's checksum stops here instead of reading every byte once per follower.
 APPEND_FIELDS_SIZE = 32
 
+# Up to here a copy of a frame's body costs nothing to speak of.
+_SMALL_BYTES = 2048
+
 _CHECKSUM_OFFSET = 12
 _CHECKSUM_END = 16
+_NO_CHECKSUM = bytes(_CHECKSUM_END - _CHECKSUM_OFFSET)
 _MAGIC_BYTES = MAGIC.to_bytes(4, "little")
-_LENGTH = 4  # its position in the unpacked header
+# Their positions in the unpacked header.
+_TYPE, _LENGTH, _CHECKSUM = 2, 4, 5
 
 
 class FrameType(enum.IntEnum):
@@ -56,6 +62,10 @@ class FrameType(enum.IntEnum):
     CLIENT_PUSH = 34
     FORWARD_REQUEST = 35
     FORWARD_REPLY = 36
+
+
+# Of an enumeration's member as such each use costs more than the rest of its line.
+_APPEND_ENTRIES = int(FrameType.APPEND_ENTRIES)
 
 
 class Flag(enum.IntFlag):
@@ -106,13 +116,22 @@ def encode(
 
     Raises ValueError when the body is larger than MAX_BODY_BYTES.
     """
+    if len(body) <= _SMALL_BYTES and not data and not batches:
+        # Most frames by far. Copying a few bytes twice costs less than not to.
+        size = len(body)
+        head = _pack(MAGIC, VERSION, frame_type, flags, size, 0, sender, term, request_id, count, 0)
+        crc = google_crc32c.value(head + body)
+        head = _pack(
+            MAGIC, VERSION, frame_type, flags, size, crc, sender, term, request_id, count, 0
+        )
+        return head + body
     length = len(body) + len(data) + sum(map(len, batches))
     if length > MAX_BODY_BYTES:
         raise ValueError(f"frame body of {length} bytes is over {MAX_BODY_BYTES}")
     head = HEADER.pack(
         MAGIC, VERSION, frame_type, flags, length, 0, sender, term, request_id, count, 0
     )
-    crc: int = google_crc32c.extend(google_crc32c.value(head), body)
+    crc = google_crc32c.extend(google_crc32c.value(head), body)
     if data:
         crc = google_crc32c.extend(crc, data)
     checksum = crc.to_bytes(4, "little")
@@ -161,6 +180,22 @@ class FrameReader:
         """
         frames: list[Frame] = []
         offset = 0
+        if not self._head:
+            # The usual case, without the detour by way of what is kept between two calls.
+            size = len(data)
+            while size - offset >= HEADER_SIZE:
+                fields = HEADER.unpack_from(data, offset)
+                self._check(fields, data, offset)
+                start = offset + HEADER_SIZE
+                end = start + fields[_LENGTH]
+                if end > size:
+                    break
+                if fields[_CHECKSUM] or not self._checksum_optional:
+                    self._check_sum(fields, data[offset:start], data[start:end])
+                frames.append(_frame(fields, data[start:end]))
+                offset = end
+            if offset == size:
+                return frames
         while True:
             if self._fields is None:
                 offset = self._take_head(data, offset)
@@ -177,7 +212,9 @@ class FrameReader:
                 self._body += body
                 body = bytes(self._body)
                 self._body = bytearray()
-            frames.append(self._finish(self._fields, body))
+            if self._fields[_CHECKSUM] or not self._checksum_optional:
+                self._check_sum(self._fields, self._head, body)
+            frames.append(_frame(self._fields, body))
             self._head = b""
             self._fields = None
 
@@ -191,9 +228,16 @@ class FrameReader:
                 raise _no_magic(head)
             return len(data)
         fields = HEADER.unpack(head)
-        magic, version, frame_type, _, length, *_, reserved = fields
+        self._check(fields, head, 0)
+        self._fields = fields
+        return end
+
+    def _check(self, fields: tuple[int, ...], data: bytes, offset: int) -> None:
+        """Raises FrameError when these fields, which stand in `data` at `offset`, can't be the
+        header of a frame that is welcome here."""
+        magic, version, frame_type, _, length, _, _, _, _, _, reserved = fields
         if magic != MAGIC:
-            raise _no_magic(head)
+            raise _no_magic(data[offset : offset + HEADER_SIZE])
         if version != VERSION:
             raise FrameError(
                 "version", f"frame of version {version}; this program speaks {VERSION}"
@@ -206,18 +250,18 @@ class FrameReader:
             raise FrameError(
                 "length", f"frame body of {length} bytes is over the limit {self._max_body_bytes}"
             )
-        self._fields = fields
-        return end
 
-    def _finish(self, fields: tuple[int, ...], body: bytes) -> Frame:
-        _, _, frame_type, flags, _, checksum, sender, term, request_id, count, _ = fields
-        if checksum or not self._checksum_optional:
-            head = self._head
-            covered = body[:APPEND_FIELDS_SIZE] if frame_type == FrameType.APPEND_ENTRIES else body
-            crc = google_crc32c.value(head[:_CHECKSUM_OFFSET] + bytes(4) + head[_CHECKSUM_END:])
-            if google_crc32c.extend(crc, covered) != checksum:
-                raise FrameError("checksum", f"checksum of a frame of type {frame_type} is wrong")
-        return Frame(frame_type, flags, sender, term, request_id, count, body)
+    def _check_sum(self, fields: tuple[int, ...], head: bytes, body: bytes) -> None:
+        frame_type = fields[_TYPE]
+        covered = body[:APPEND_FIELDS_SIZE] if frame_type == _APPEND_ENTRIES else body
+        crc = google_crc32c.value(head[:_CHECKSUM_OFFSET] + _NO_CHECKSUM + head[_CHECKSUM_END:])
+        if google_crc32c.extend(crc, covered) != fields[_CHECKSUM]:
+            raise FrameError("checksum", f"checksum of a frame of type {frame_type} is wrong")
+
+
+def _frame(fields: tuple[int, ...], body: bytes) -> Frame:
+    _, _, frame_type, flags, _, _, sender, term, request_id, count, _ = fields
+    return Frame(frame_type, flags, sender, term, request_id, count, body)
 
 
 def _no_magic(head: bytes) -> FrameError:

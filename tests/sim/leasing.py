@@ -8,11 +8,9 @@ from typing import TYPE_CHECKING, Any
 from raft_agent.consensus.batch import Batch, BatchKind
 from raft_agent.consensus.types import Propose, Role, RoleChanged
 from raft_agent.machine.commands import (
-    COMMAND_ERRORS,
     ExpireLease,
     KeepLease,
-    decode_command,
-    encode_command,
+    encode_commands,
     join_commands,
     split_commands,
 )
@@ -72,10 +70,10 @@ class LeaseKeeper:
         self._due_us = None
         ends = self._clock.due(process.clock.now_us())
         if ends:
-            commands = [encode_command(ExpireLease(*end)) for end in ends]
+            commands = encode_commands([ExpireLease(*end) for end in ends])
             tag = process.service.nobodys_tag()
-            payload = join_commands(process.wall_ms(), commands)
-            process.step(Propose(tag, len(commands), payload))
+            payload = join_commands(process.wall_ms(), len(ends), [commands])
+            process.step(Propose(tag, len(ends), payload))
         if self._clock.leads:
             self._arm()
 
@@ -104,12 +102,8 @@ class LeaseChecks:
         self._seen_index = batch.last_index
         if batch.kind != BatchKind.COMMANDS or results is None:
             return
-        commands = split_commands(batch.payload, batch.count)[1]
-        for offset, (data, result) in enumerate(zip(commands, results, strict=True)):
-            try:
-                command = decode_command(data)
-            except COMMAND_ERRORS:
-                continue
+        commands = split_commands(batch.payload, batch.count)
+        for offset, (command, result) in enumerate(zip(commands, results, strict=True)):
             self.log.applied(batch.first_index + offset, command, result)
             if isinstance(command, ExpireLease):
                 self._expired(command, result, batch.first_index + offset)

@@ -66,7 +66,8 @@ class Service:
         if boot != process.boots:
             return
         attempts, self._queue = self._queue, []
-        payload = join_commands(process.wall_ms(), [attempt.call.command for attempt in attempts])
+        commands = [attempt.call.command for attempt in attempts]
+        payload = join_commands(process.wall_ms(), len(commands), commands)
         tag = self._next_tag()
         self._proposals[tag] = attempts
         for attempt in attempts:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from raft_agent.api import protocol
 from raft_agent.api.host import Failure
@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 # What a reply costs besides the data in it; only for limits, so a guess is enough.
 REPLY_BYTES = 96
+
+# (the request's id, an error, a result): one of the two is None.
+Answer: TypeAlias = tuple[int, protocol.Error | None, object]
 
 
 class Caller(ABC):
@@ -31,6 +34,14 @@ class Caller(ABC):
     def reply(self, request_id: int, result: object, data_bytes: int = 0) -> None:
         """Answer with `result`, which encodes to what the protocol says; `data_bytes` is about how
         much data of users it holds."""
+
+    def answer(self, answers: list[Answer]) -> None:
+        """Many answers at once, none with data of users."""
+        for request_id, error, result in answers:
+            if error is None:
+                self.reply(request_id, result)
+            else:
+                self.fail(request_id, error)
 
     @abstractmethod
     def fail(self, request_id: int, error: protocol.Error) -> None:

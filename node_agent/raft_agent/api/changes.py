@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -9,11 +10,12 @@ from typing import Any
 import msgspec
 
 from raft_agent.api import problems, protocol
-from raft_agent.api.caller import Caller, error_of
-from raft_agent.api.host import Applied, Failure, Host, Outcome
+from raft_agent.api.caller import Answer, Caller, error_of
+from raft_agent.api.host import MAX_TOGETHER, MAX_TOGETHER_BYTES, Failure, Host, Outcome
 from raft_agent.api.protocol import Error, ErrorCode
 from raft_agent.machine.commands import (
     CloseSession,
+    Command,
     Delete,
     GrantLease,
     InSession,
@@ -28,7 +30,6 @@ from raft_agent.machine.commands import (
     SetSetting,
     StateCommand,
     Transact,
-    encode_command,
 )
 from raft_agent.machine.results import (
     LeaseGranted,
@@ -41,7 +42,9 @@ from raft_agent.machine.results import (
     TransactionDone,
     WriteDone,
 )
-from raft_agent.machine.transactions import read_bytes
+from raft_agent.machine.transactions import written_bytes
+
+_log = logging.getLogger("raft.api")
 
 _REPLY_DECODER = msgspec.msgpack.Decoder(protocol.Reply)
 
@@ -51,6 +54,9 @@ class ChangeHandlers:
 
     def __init__(self, host: Host) -> None:
         self._host = host
+        self._requests: list[protocol.Request] = []
+        self._commands: list[Command] = []
+        self._size_bytes = 0
         self.handlers: dict[type, Callable[[Caller, Any], None]] = {
             protocol.Send: self._send,
             protocol.Put: self._put,
@@ -84,7 +90,7 @@ class ChangeHandlers:
             command: Put | PutLeased = Put(request.key, request.value, request.if_revision)
             if request.lease:
                 command = PutLeased(request.key, request.value, request.if_revision, request.lease)
-            self._propose(caller, request, _encoded(command, request.once))
+            self._gather(caller, request, _as_asked(command, request.once), len(request.value))
         else:
             self._not_leader(caller, request, forward=request.forward)
 
@@ -94,7 +100,7 @@ class ChangeHandlers:
             caller.fail(request.id, problem)
         elif self._host.is_leader():
             command = Delete(request.key, request.if_revision)
-            self._propose(caller, request, _encoded(command, request.once))
+            self._gather(caller, request, _as_asked(command, request.once))
         else:
             self._not_leader(caller, request, forward=request.forward)
 
@@ -107,7 +113,7 @@ class ChangeHandlers:
         node = request.node if request.node and not caller.may_forward else self._host.node_name
         if self._host.is_leader():
             command = SendMessage(request.text, node)
-            self._propose(caller, request, _encoded(command, request.once))
+            self._gather(caller, request, _as_asked(command, request.once), size)
         else:
             named = msgspec.structs.replace(request, node=node)
             self._not_leader(caller, named, forward=request.forward)
@@ -118,7 +124,8 @@ class ChangeHandlers:
             caller.fail(request.id, problem)
         elif self._host.is_leader():
             command = Transact(request.compares, request.then, request.otherwise)
-            self._propose(caller, request, _encoded(command, request.once))
+            size_bytes = written_bytes(request.then) + written_bytes(request.otherwise)
+            self._gather(caller, request, _as_asked(command, request.once), size_bytes)
         else:
             self._not_leader(caller, request, forward=request.forward)
 
@@ -130,13 +137,11 @@ class ChangeHandlers:
         if not self._host.is_leader():
             self._not_leader(caller, request, forward=request.forward)
         elif isinstance(request, protocol.LeaseGrant):
-            command = _encoded(GrantLease(request.ttl_ms), request.once)
-            self._propose(caller, request, command)
+            self._gather(caller, request, _as_asked(GrantLease(request.ttl_ms), request.once))
         elif isinstance(request, protocol.LeaseRevoke):
-            command = _encoded(RevokeLease(request.lease), request.once)
-            self._propose(caller, request, command)
+            self._gather(caller, request, _as_asked(RevokeLease(request.lease), request.once))
         else:
-            self._propose(caller, request, encode_command(KeepLease(request.lease)))
+            self._gather(caller, request, KeepLease(request.lease))
 
     def _session(
         self,
@@ -146,51 +151,47 @@ class ChangeHandlers:
         if not self._host.is_leader():
             self._not_leader(caller, request, forward=request.forward)
         elif isinstance(request, protocol.OpenSession):
-            self._propose(caller, request, encode_command(OpenSession(request.ttl_ms)))
+            self._gather(caller, request, OpenSession(request.ttl_ms))
         elif isinstance(request, protocol.KeepSession):
-            self._propose(caller, request, encode_command(KeepSession(request.session)))
+            self._gather(caller, request, KeepSession(request.session))
         else:
-            self._propose(caller, request, encode_command(CloseSession(request.session)))
+            self._gather(caller, request, CloseSession(request.session))
 
     def _setting_set(self, caller: Caller, request: protocol.SettingSet) -> None:
         if self._host.is_leader():
-            command = SetSetting(request.name, request.value)
-            self._propose(caller, request, encode_command(command))
+            self._gather(caller, request, SetSetting(request.name, request.value))
         else:
             self._not_leader(caller, request, forward=request.forward)
 
-    def _propose(self, caller: Caller, request: protocol.Request, command: bytes) -> None:
+    def _gather(
+        self, caller: Caller, request: protocol.Request, command: Command, size_bytes: int = 0
+    ) -> None:
+        """Have `propose` replicate the command; until then all that is gathered is of one caller.
+        `size_bytes`: about how much data of users is in it."""
         caller.in_flight += 1
-        self._host.propose(command, partial(self._applied, caller, request))
+        requests, commands = self._requests, self._commands
+        if requests and (
+            len(requests) >= MAX_TOGETHER or self._size_bytes + size_bytes > MAX_TOGETHER_BYTES
+        ):
+            self.propose(caller)
+            requests, commands = self._requests, self._commands
+        requests.append(request)
+        commands.append(command)
+        self._size_bytes += size_bytes
 
-    def _applied(self, caller: Caller, request: protocol.Request, outcome: Outcome) -> None:
-        caller.in_flight -= 1
-        if isinstance(outcome, Failure):
-            caller.fail(request.id, error_of(outcome))
-            return
-        result = outcome.result
-        if type(result) is Repeated:
-            outcome = Applied(result.index, result.term, result.result)
-            result = outcome.result
-        if type(result) is WriteDone:
-            caller.reply(
-                request.id,
-                protocol.WriteResult(outcome.index, outcome.term, result.revision, result.deleted),
-            )
-        elif isinstance(result, TransactionDone):
-            caller.reply(request.id, _txn_result(outcome, result), read_bytes(result))
-        elif isinstance(result, LeaseGranted | LeaseKept):
-            caller.reply(request.id, protocol.LeaseResult(result.lease, result.ttl_ms))
-        elif isinstance(result, SettingDone):
-            caller.reply(
-                request.id, protocol.WriteResult(outcome.index, outcome.term, result.revision)
-            )
-        elif isinstance(result, SessionOpened):
-            caller.reply(request.id, protocol.SessionResult(result.session))
-        elif isinstance(result, SessionKept | SessionClosed):
-            caller.reply(request.id, None)
-        else:
-            caller.fail(request.id, problems.refused(request, outcome))
+    def propose(self, caller: Caller) -> None:
+        """Replicate what was gathered of this caller's requests: one outcome and one answer to all
+        of them cost less than as many as there are."""
+        requests = self._requests
+        if requests:
+            commands = self._commands
+            self._requests, self._commands, self._size_bytes = [], [], 0
+            try:
+                self._host.propose(commands, partial(_answer, caller, requests))
+            except Exception as error:
+                # A bug in here must not take the other requests of this node with it.
+                _log.exception("%d commands could not be proposed", len(commands))
+                _answer(caller, requests, Failure(ErrorCode.INTERNAL, f"Internal error: {error!r}"))
 
     # --- members and leadership -------------------------------------------------------------------
 
@@ -264,7 +265,7 @@ class ChangeHandlers:
         self._host.forward(request, done)
 
 
-def _txn_result(outcome: Applied, done: TransactionDone) -> protocol.TxnResult:
+def _txn_result(index: int, term: int, done: TransactionDone) -> protocol.TxnResult:
     results = [
         protocol.OperationResult(
             item.deleted,
@@ -283,12 +284,58 @@ def _txn_result(outcome: Applied, done: TransactionDone) -> protocol.TxnResult:
         )
         for item in done.results
     ]
-    return protocol.TxnResult(outcome.index, outcome.term, done.revision, done.succeeded, results)
+    return protocol.TxnResult(index, term, done.revision, done.succeeded, results)
 
 
-def _encoded(command: StateCommand, once: protocol.Once) -> bytes:
+def _as_asked(command: StateCommand, once: protocol.Once) -> Command:
     if once is None:
-        return encode_command(command)
+        return command
     if isinstance(once, protocol.SessionRef):
-        return encode_command(InSession(once.session, once.sequence, once.acked_below, command))
-    return encode_command(Once(once.request_id, once.deadline_ms, command))
+        return InSession(once.session, once.sequence, once.acked_below, command)
+    return Once(once.request_id, once.deadline_ms, command)
+
+
+def _answer(caller: Caller, requests: list[protocol.Request], outcome: Outcome) -> None:
+    caller.in_flight -= len(requests)
+    if isinstance(outcome, Failure):
+        error = error_of(outcome)
+        caller.answer([(request.id, error, None) for request in requests])
+        return
+    term = outcome.term
+    answers: list[Answer] = []
+    for index, (request, result) in enumerate(
+        zip(requests, outcome.results, strict=True), outcome.first_index
+    ):
+        if type(result) is WriteDone:
+            done = protocol.WriteResult(index, term, result.revision, result.deleted)
+            answers.append((request.id, None, done))
+        else:
+            answer = _unusual_answer(request, index, term, result)
+            if isinstance(answer[2], protocol.TxnResult):
+                caller.reply(request.id, answer[2], _data_bytes(answer[2]))
+            else:
+                answers.append(answer)
+    caller.answer(answers)
+
+
+def _data_bytes(result: protocol.TxnResult) -> int:
+    return sum(len(key.key) + len(key.value) for done in result.results for key in done.keys)
+
+
+def _unusual_answer(request: protocol.Request, index: int, term: int, result: object) -> Answer:
+    if type(result) is Repeated:
+        index, term, result = result.index, result.term, result.result
+    if isinstance(result, WriteDone):
+        done = protocol.WriteResult(index, term, result.revision, result.deleted)
+        return request.id, None, done
+    if isinstance(result, TransactionDone):
+        return request.id, None, _txn_result(index, term, result)
+    if isinstance(result, LeaseGranted | LeaseKept):
+        return request.id, None, protocol.LeaseResult(result.lease, result.ttl_ms)
+    if isinstance(result, SettingDone):
+        return request.id, None, protocol.WriteResult(index, term, result.revision)
+    if isinstance(result, SessionOpened):
+        return request.id, None, protocol.SessionResult(result.session)
+    if isinstance(result, SessionKept | SessionClosed):
+        return request.id, None, None
+    return request.id, problems.refused(request, index, result), None

@@ -10,7 +10,7 @@ from typing import cast
 
 from raft_agent import wire
 from raft_agent.api import protocol
-from raft_agent.api.caller import REPLY_BYTES, Caller
+from raft_agent.api.channel import FRAME_BYTES, Channel
 from raft_agent.api.protocol import Error, ErrorCode
 from raft_agent.api.requests import RequestHandlers
 from raft_agent.api.salvage import UnreadableError, decode_one_by_one
@@ -18,127 +18,36 @@ from raft_agent.platform import peer_credentials
 
 _log = logging.getLogger("raft.api")
 
-# Frames are cut at about this size, and made no faster than the client reads them.
-FRAME_BYTES = 1 << 20
 # No more requests are taken from a client that leaves this much unread.
 PAUSE_READING_BYTES = 4 << 20
 # A client that leaves this much unread is dropped; only streams can get here.
 DROP_BYTES = 64 << 20
 
 _CLIENT_TYPES = frozenset({int(wire.FrameType.CLIENT_REQUEST)})
+_JSON = int(wire.Flag.JSON)
 
-_Item = tuple[int, Error | None, object]
 
-
-class _Outbox:
-    """Replies or pushed items that wait to be written, and about how many bytes each has."""
-
-    __slots__ = ("items", "sizes")
+class Turn:
+    """The connections that have something to write at the end of this turn of the loop: one
+    callback of the loop for all of them."""
 
     def __init__(self) -> None:
-        self.items: list[_Item] = []
-        self.sizes: list[int] = []
+        self._waiting: list[ClientConnection] = []
 
-    def take(self) -> tuple[list[_Item], int]:
-        """(the items of the next frame, their size); at least one item."""
-        items, sizes = self.items, self.sizes
-        size = sum(sizes)
-        if size > FRAME_BYTES:
-            size = taken = 0
-            for item_size in sizes:
-                if taken and size + item_size > FRAME_BYTES:
-                    break
-                size += item_size
-                taken += 1
-            self.items, self.sizes = items[taken:], sizes[taken:]
-            return items[:taken], size
-        self.items, self.sizes = [], []
-        return items, size
+    def add(self, connection: ClientConnection) -> None:
+        if not self._waiting:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._waiting.append(connection)
 
-    def forget(self, item_id: int) -> int:
-        """Remove the items with this id; returns their size."""
-        size = sum(self.sizes)
-        kept = [place for place, item in enumerate(self.items) if item[0] != item_id]
-        self.items = [self.items[place] for place in kept]
-        self.sizes = [self.sizes[place] for place in kept]
-        return size - sum(self.sizes)
-
-    def clear(self) -> None:
-        self.items, self.sizes = [], []
-
-
-class Channel(Caller):
-    """The requests of one connection in one encoding, and what goes back in it."""
-
-    def __init__(self, connection: ClientConnection, is_json: bool) -> None:
-        super().__init__()
-        self.is_json = is_json
-        self._replies = _Outbox()
-        self._pushes = _Outbox()
-        self._connection = connection
-        self._encode = protocol.JSON_ENCODER.encode if is_json else protocol.ENCODER.encode
-        self._flags = int(wire.Flag.JSON) if is_json else 0
-
-    def reply(self, request_id: int, result: object, data_bytes: int = 0) -> None:
-        self._queue(self._replies, (request_id, None, result), data_bytes)
-
-    def fail(self, request_id: int, error: Error) -> None:
-        self._queue(self._replies, (request_id, error, None), 0)
-
-    def push(self, stream_id: int, item: object, data_bytes: int) -> None:
-        self._queue(self._pushes, (stream_id, None, item), data_bytes)
-
-    def push_end(self, stream_id: int, error: Error) -> None:
-        self._queue(self._pushes, (stream_id, error, None), 0)
-
-    def _queue(self, outbox: _Outbox, item: _Item, data_bytes: int) -> None:
-        size = data_bytes + REPLY_BYTES
-        outbox.items.append(item)
-        outbox.sizes.append(size)
-        self._connection.queued(size)
-
-    def forget_pushes(self, stream_id: int) -> None:
-        self._connection.unsent_bytes -= self._pushes.forget(stream_id)
-
-    def unsent_bytes(self) -> int:
-        return self._connection.unsent_bytes
-
-    def drop(self) -> None:
-        """The connection is gone."""
-        for stream in list(self.streams.values()):
-            stream.stop()
-        self._replies.clear()
-        self._pushes.clear()
-
-    def write(self) -> None:
-        """Write what is queued as far as the client reads."""
-        # Replies first: a stream's first reply comes before what is pushed to it.
-        self._write_frames(self._replies, wire.FrameType.CLIENT_REPLY)
-        self._write_frames(self._pushes, wire.FrameType.CLIENT_PUSH)
-
-    def _write_frames(self, outbox: _Outbox, frame_type: int) -> None:
-        connection = self._connection
-        while outbox.items and not connection.write_paused:
-            items, size = outbox.take()
-            self._write_items(items, frame_type)
-            connection.unsent_bytes -= size
-
-    def _write_items(self, items: list[_Item], frame_type: int) -> None:
-        body = self._encode(items)
-        if len(body) > wire.MAX_BODY_BYTES:
-            if len(items) > 1:
-                middle = len(items) // 2
-                self._write_items(items[:middle], frame_type)
-                self._write_items(items[middle:], frame_type)
-                return
-            error = Error(
-                f"The answer of {len(body)} bytes is over the limit of {wire.MAX_BODY_BYTES}",
-                ErrorCode.TOO_LARGE,
-                "Ask for fewer at a time (limit).",
-            )
-            body = self._encode([(items[0][0], error, None)])
-        frame = wire.encode(frame_type, body, flags=self._flags, count=len(items))
-        self._connection.transport.write(frame)
+    def _flush(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for connection in waiting:
+            try:
+                connection.flush()
+            except Exception as error:
+                # As if each had a callback of its own: the others get their answers all the same.
+                context = {"message": "writing to a client failed", "exception": error}
+                asyncio.get_running_loop().call_exception_handler(context)
 
 
 class ClientConnection(asyncio.Protocol):
@@ -149,17 +58,19 @@ class ClientConnection(asyncio.Protocol):
     def __init__(
         self,
         handlers: RequestHandlers,
+        turn: Turn,
         opened: Callable[[ClientConnection], None],
         closed: Callable[[ClientConnection], None],
     ) -> None:
         self.unsent_bytes = 0
         self.write_paused = False
         self._handlers = handlers
+        self._turn = turn
         self._opened = opened
         self._closed = closed
         self._reader = wire.FrameReader(_CLIENT_TYPES, checksum_optional=True)
-        self._channels: tuple[Channel, ...] = (Channel(self, False), Channel(self, True))
-        self._loop = asyncio.get_running_loop()
+        # One for each encoding that the client has used.
+        self._channels: list[Channel] = []
         self._flush_scheduled = False
         self._reading_paused = False
         self._gone = False
@@ -182,7 +93,8 @@ class ClientConnection(asyncio.Protocol):
             return
         try:
             for frame in self._reader.feed(data):
-                self._serve_frame(frame)
+                if not self._gone:
+                    self._serve_frame(frame)
         except (wire.FrameError, UnreadableError) as error:
             self.refuse(str(error))
 
@@ -201,7 +113,7 @@ class ClientConnection(asyncio.Protocol):
         self._closed(self)
         # Connection and channels refer to each other; nobody collects such rings in an agent that
         # runs without full garbage collections.
-        self._channels = ()
+        self._channels = []
 
     def pause_writing(self) -> None:
         self.write_paused = True
@@ -213,12 +125,10 @@ class ClientConnection(asyncio.Protocol):
     # --- in ---------------------------------------------------------------------------------------
 
     def _serve_frame(self, frame: wire.Frame) -> None:
-        if self._gone:
-            return
-        if frame.flags & ~int(wire.Flag.JSON):
-            raise wire.FrameError("flags", f"frame with unknown flags {frame.flags:#x}")
-        is_json = bool(frame.flags & wire.Flag.JSON)
-        channel = self._channels[is_json]
+        flags = frame.flags
+        if flags & ~_JSON:
+            raise wire.FrameError("flags", f"frame with unknown flags {flags:#x}")
+        is_json = bool(flags)
         decoder = protocol.REQUESTS_JSON_DECODER if is_json else protocol.REQUESTS_DECODER
         requests: list[protocol.Request] | list[protocol.Request | tuple[int, Error]]
         try:
@@ -229,12 +139,22 @@ class ClientConnection(asyncio.Protocol):
             raise UnreadableError(
                 f"frame of {len(requests)} requests; {protocol.MAX_REQUESTS_PER_FRAME} is the limit"
             )
+        channel = self._channel(is_json)
         handle = self._handlers.handle
         for request in requests:
             if isinstance(request, tuple):
                 channel.fail(*request)
             else:
                 handle(channel, request)
+        self._handlers.finish(channel)
+
+    def _channel(self, is_json: bool) -> Channel:
+        for channel in self._channels:
+            if channel.is_json == is_json:
+                return channel
+        channel = Channel(self, is_json)
+        self._channels.append(channel)
+        return channel
 
     # --- out --------------------------------------------------------------------------------------
 
@@ -248,7 +168,8 @@ class ClientConnection(asyncio.Protocol):
         if self.unsent_bytes > PAUSE_READING_BYTES:
             self._check_unsent()
         if not self._flush_scheduled:
-            self._schedule_flush()
+            self._flush_scheduled = True
+            self._turn.add(self)
 
     def _check_unsent(self) -> None:
         if not self._reading_paused:
@@ -262,9 +183,10 @@ class ClientConnection(asyncio.Protocol):
     def _schedule_flush(self) -> None:
         if not self._flush_scheduled and not self._gone:
             self._flush_scheduled = True
-            self._loop.call_soon(self._flush)
+            self._turn.add(self)
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Write what is queued as far as the client reads, and go on with what waited for that."""
         self._flush_scheduled = False
         if self._gone:
             return
@@ -276,9 +198,8 @@ class ClientConnection(asyncio.Protocol):
             self._reading_paused = False
             self.transport.resume_reading()
         for channel in self._channels:
-            for stream in list(channel.streams.values()):
-                if stream.waiting:
-                    stream.pump()
+            if channel.streams:
+                channel.pump()
         if self._got_eof and not self.unsent_bytes and not self._in_flight():
             self._leave()
             self.transport.close()

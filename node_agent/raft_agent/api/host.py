@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import msgspec
 
 from raft_agent.api import protocol
+from raft_agent.machine.commands import Command
 from raft_agent.machine.machine import Machine
+
+# Commands with one outcome: no more of them, and no more bytes of keys and values, unless one
+# command alone has more.
+MAX_TOGETHER = 1024
+MAX_TOGETHER_BYTES = 256 << 10
 
 
 class Failure(msgspec.Struct, frozen=True):
@@ -20,12 +26,13 @@ class Failure(msgspec.Struct, frozen=True):
     leader: str = ""
 
 
-class Applied(msgspec.Struct, frozen=True, gc=False):
-    """A proposal was committed and applied here; `result` is what the machine answered."""
+class Applied(msgspec.Struct, frozen=True):
+    """What was proposed together was committed and applied here, the first command as the entry
+    `first_index`; `results` are what the machine answered to each."""
 
-    index: int
+    first_index: int
     term: int
-    result: object
+    results: Sequence[object]
 
 
 Outcome = Applied | Failure
@@ -39,8 +46,9 @@ class Host(Protocol):
     node_name: str
     machine: Machine
 
-    def propose(self, command: bytes, done: Callable[[Outcome], None]) -> None:
-        """Replicate one encoded command. Commands of one turn of the loop share a batch."""
+    def propose(self, commands: Sequence[Command], done: Callable[[Outcome], None]) -> None:
+        """Replicate these commands (see MAX_TOGETHER), one behind the other in one batch, so that
+        they share an outcome. What is proposed in one turn of the loop shares a batch."""
 
     def read_barrier(self, done: Callable[[Failure | None], None], *, lease: bool = False) -> None:
         """Calls back with None once `machine` is at least as new as every write that was

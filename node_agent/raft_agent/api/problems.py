@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from raft_agent.api import protocol
-from raft_agent.api.host import Applied
 from raft_agent.api.protocol import Error, ErrorCode
 from raft_agent.machine.results import (
     BadDeadline,
@@ -80,9 +79,8 @@ def transaction_problem(request: protocol.Txn) -> Error | None:
     return None
 
 
-def refused(request: protocol.Request, outcome: Applied) -> Error:
-    """The command stands in the log, but it changed nothing."""
-    result = outcome.result
+def refused(request: protocol.Request, index: int, result: object) -> Error:
+    """The command stands in the log at `index`, but it changed nothing."""
     if isinstance(result, ConditionFailed) and isinstance(request, protocol.Put | protocol.Delete):
         actual = result.actual_revision
         found = f"at revision {actual}" if actual else "absent"
@@ -136,7 +134,7 @@ def refused(request: protocol.Request, outcome: Applied) -> Error:
     if isinstance(result, BadValue):
         return Error(result.reason, ErrorCode.BAD_REQUEST)
     return Error(
-        f"The command at log index {outcome.index} was not understood, and changed nothing",
+        f"The command at log index {index} was not understood, and changed nothing",
         ErrorCode.INTERNAL,
         "Are all members of the same version? Compare: raftctl status",
     )

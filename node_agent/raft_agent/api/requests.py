@@ -66,7 +66,8 @@ class RequestHandlers:
         }
 
     def handle(self, caller: Caller, request: protocol.Request) -> None:
-        """Serve one request; the caller is answered now or later, exactly once."""
+        """Serve one request; the caller is answered now or later, exactly once. `finish` has to
+        follow, before a request of another caller."""
         if caller.in_flight >= protocol.MAX_IN_FLIGHT:
             caller.fail(
                 request.id,
@@ -83,6 +84,10 @@ class RequestHandlers:
             # A bug in one handler must not take the other requests of this node with it.
             _log.exception("request %s failed", type(request).__name__)
             caller.fail(request.id, Error(f"Internal error: {error!r}", ErrorCode.INTERNAL))
+
+    def finish(self, caller: Caller) -> None:
+        """No more requests of this caller come in this turn of the loop."""
+        self._changes.propose(caller)
 
     # --- reads ------------------------------------------------------------------------------------
 

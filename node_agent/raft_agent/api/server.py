@@ -10,7 +10,7 @@ from pathlib import Path
 from raft_agent import wire
 from raft_agent.api import problems, protocol
 from raft_agent.api.caller import Caller
-from raft_agent.api.connection import ClientConnection
+from raft_agent.api.connection import ClientConnection, Turn
 from raft_agent.api.host import Host
 from raft_agent.api.listener import BACKLOG, UnixListener
 from raft_agent.api.protocol import Error, ErrorCode
@@ -31,6 +31,7 @@ class ApiServer:
         self._group = group
         self._listener: UnixListener | None = None
         self._server: asyncio.Server | None = None
+        self._turn = Turn()
         self._connections: set[ClientConnection] = set()
         self._all_gone = asyncio.Event()
 
@@ -83,9 +84,10 @@ class ApiServer:
             caller.fail(*request)
         else:
             self._handlers.handle(caller, request)
+            self._handlers.finish(caller)
 
     def _accept(self) -> ClientConnection:
-        return ClientConnection(self._handlers, self._connected, self._disconnected)
+        return ClientConnection(self._handlers, self._turn, self._connected, self._disconnected)
 
     def _connected(self, connection: ClientConnection) -> None:
         if self._server is None:  # it was accepted a moment before the server was closed

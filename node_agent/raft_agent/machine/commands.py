@@ -1,8 +1,9 @@
 """The commands that the replicated log holds, and the payload of a batch of them.
 
 A command is a MessagePack array whose first element is its number, which is never used twice. The
-payload of a COMMANDS batch is the leader's wall clock in milliseconds since 1970 (u64) and then,
-for each command, its length (u32) and its bytes; all little endian. Every node must read the same
+payload of a COMMANDS batch is the leader's wall clock in milliseconds since 1970 (u64, little
+endian) and then one MessagePack array of its commands, with a head of 32 bits: encoding and
+decoding them all in one go costs a quarter of doing it one by one. Every node must read the same
 bytes the same way for ever, so fields are neither skipped nor guessed.
 """
 
@@ -17,7 +18,9 @@ import msgspec
 from raft_agent.machine.transactions import Compare, Operation
 
 TIME = struct.Struct("<Q")
-LENGTH = struct.Struct("<I")
+# MessagePack's "array 32".
+_ARRAY = struct.Struct(">BI")
+_ARRAY_32 = 0xDD
 
 
 class Put(
@@ -180,6 +183,8 @@ RareCommand: TypeAlias = (
 Command: TypeAlias = StateCommand | InSession | RareCommand
 
 _DECODER = msgspec.msgpack.Decoder(Command)
+_LIST_DECODER = msgspec.msgpack.Decoder(list[Command])
+_RAW_LIST_DECODER = msgspec.msgpack.Decoder(list[msgspec.Raw])
 
 encode_command = msgspec.msgpack.Encoder().encode
 
@@ -192,33 +197,42 @@ def decode_command(data: bytes | memoryview) -> Command:
     return _DECODER.decode(data)  # type: ignore[no-any-return]
 
 
-def join_commands(time_ms: int, commands: Sequence[bytes]) -> bytes:
-    """The payload of one COMMANDS batch; `time_ms` is the leader's wall clock."""
-    parts = [TIME.pack(time_ms)]
-    pack = LENGTH.pack
-    for command in commands:
-        parts.append(pack(len(command)))
-        parts.append(command)
-    return b"".join(parts)
+def encode_commands(commands: Sequence[Command]) -> memoryview:
+    """The commands' encodings back to back, as `join_commands` takes them."""
+    encoded = encode_command(commands)
+    count = len(commands)
+    head = 1 if count < 1 << 4 else 3 if count < 1 << 16 else 5
+    return memoryview(encoded)[head:]
 
 
-def split_commands(payload: memoryview | bytes, count: int) -> tuple[int, list[bytes]]:
-    """Undo join_commands: (time_ms, commands).
+def join_commands(time_ms: int, count: int, parts: Sequence[bytes | memoryview]) -> bytes:
+    """The payload of one COMMANDS batch of `count` commands, whose encodings are in `parts`;
+    `time_ms` is the leader's wall clock."""
+    return b"".join((TIME.pack(time_ms), _ARRAY.pack(_ARRAY_32, count), *parts))
 
-    Raises ValueError when the payload does not hold exactly `count` commands.
+
+def split_commands(payload: memoryview | bytes, count: int) -> Sequence[Command | None]:
+    """The `count` commands of a payload, None in place of each that this program does not know.
+    When the payload does not hold exactly so many items, all of them are None.
     """
-    size = len(payload)
-    if size < TIME.size:
-        raise ValueError(f"payload of {size} bytes has no room for a time")
-    commands: list[bytes] = []
-    offset = TIME.size
-    for number in range(count):
-        start = offset + LENGTH.size
-        end = start + LENGTH.unpack_from(payload, offset)[0] if start <= size else size + 1
-        if end > size:
-            raise ValueError(f"command {number} of {count} is cut short at byte {offset} of {size}")
-        commands.append(bytes(payload[start:end]))
-        offset = end
-    if offset != size:
-        raise ValueError(f"{size - offset} bytes follow the last of {count} commands")
-    return TIME.unpack_from(payload)[0], commands
+    body = memoryview(payload)[TIME.size :]
+    commands: Sequence[Command | None]
+    try:
+        commands = _LIST_DECODER.decode(body)
+    except COMMAND_ERRORS:
+        commands = _split_one_by_one(body)
+    return commands if len(commands) == count else [None] * count
+
+
+def _split_one_by_one(body: memoryview) -> list[Command | None]:
+    commands: list[Command | None] = []
+    try:
+        items = _RAW_LIST_DECODER.decode(body)
+    except COMMAND_ERRORS:
+        return []
+    for item in items:
+        try:
+            commands.append(decode_command(item))
+        except COMMAND_ERRORS:
+            commands.append(None)
+    return commands

@@ -14,8 +14,6 @@ import msgspec
 
 from raft_agent.consensus.batch import Batch, BatchKind
 from raft_agent.machine.commands import (
-    COMMAND_ERRORS,
-    LENGTH,
     TIME,
     CloseSession,
     Delete,
@@ -34,7 +32,7 @@ from raft_agent.machine.commands import (
     SendMessage,
     SetSetting,
     StateCommand,
-    decode_command,
+    split_commands,
 )
 from raft_agent.machine.entry import Entry
 from raft_agent.machine.index import KeyIndex
@@ -117,6 +115,8 @@ class Machine:
         self._version = FIRST_VERSION
         self._message_log = MessageLog(messages_keep)
         self._history = History(history_keep)
+        # Of the batch that is being applied, on their way into the history.
+        self._changes: Changes = []
         self._sessions = Sessions()
         self._one_shots = OneShots()
         # Snapshots being taken, which want to know what a key was before it changes.
@@ -140,10 +140,8 @@ class Machine:
 
     def _apply_commands(self, batch: Batch) -> list[CommandResult]:
         payload = batch.payload
-        size = len(payload)
-        count = batch.count
-        if size < TIME.size:
-            return [_BAD] * count
+        if len(payload) < TIME.size:
+            return [_BAD] * batch.count
         # Clocks of different leaders differ; what people read must not go back.
         time_ms = min(TIME.unpack_from(payload)[0], _LAST_TIME_MS)
         if time_ms > self.time_ms:
@@ -154,36 +152,32 @@ class Machine:
         time_ms = self.time_ms
         in_session = self._sessions.apply_once
         apply = self._apply_to_state
+        put = self._put
         results: list[CommandResult] = []
         add = results.append
-        put = self._put
-        length_at = LENGTH.unpack_from
-        start = TIME.size + LENGTH.size
-        for index in range(batch.first_index, batch.first_index + count):
-            end = start + length_at(payload, start - LENGTH.size)[0] if start <= size else size + 1
-            if end > size:
-                # Lengths that don't add up: what follows can't be told apart, on any node.
-                add(_BAD)
-                start = size + 1
-                continue
-            try:
-                command = decode_command(payload[start:end])
-            except COMMAND_ERRORS:
+        index = batch.first_index
+        for command in split_commands(payload, batch.count):
+            kind = type(command)
+            if kind is Put:
+                add(put(command, index))  # type: ignore[arg-type]
+            elif kind is InSession:
+                add(in_session(command, index, term, time_ms, apply))  # type: ignore[arg-type]
+            elif kind is SendMessage:
+                add(self._send(command, index))  # type: ignore[arg-type]
+            elif kind is Delete:
+                add(self._delete(command, index))  # type: ignore[arg-type]
+            elif command is None:
                 add(_BAD)
             else:
-                kind = type(command)
-                if kind is Put:
-                    add(put(command, index))  # type: ignore[arg-type]
-                elif kind is InSession:
-                    add(in_session(command, index, term, time_ms, apply))  # type: ignore[arg-type]
-                elif kind is SendMessage:
-                    add(self._send(command, index))  # type: ignore[arg-type]
-                elif kind is Delete:
-                    add(self._delete(command, index))  # type: ignore[arg-type]
-                else:
-                    add(self._apply_other(command, index))  # type: ignore[arg-type]
-            start = end + LENGTH.size
+                add(self._apply_other(command, index))  # type: ignore[arg-type]
+            index += 1
+        self._note_changes()
         return results
+
+    def _note_changes(self) -> None:
+        if self._changes:
+            self._history.extend(self._changes)
+            self._changes = []
 
     def _apply_other(self, command: RareCommand, index: int) -> CommandResult:
         if isinstance(command, Once):
@@ -231,6 +225,7 @@ class Machine:
         problem = problem_with(name, value)
         if problem:
             return BadValue(problem)
+        self._note_changes()  # those that came before a smaller history_keep
         self.settings = msgspec.structs.replace(self.settings, **{name: value})
         self._message_log.set_keep(self.settings.messages_keep)
         self._history.set_keep(self.settings.history_keep)
@@ -259,7 +254,7 @@ class Machine:
                 key, command.value, revision, old.create_revision, old.version + 1
             )
         change = KeyChange(key, command.value, revision, index)
-        self._history.append(change)
+        self._changes.append(change)
         if self.watches.watches_keys:
             self.watches.key_changed(change)
         return WriteDone(revision)
@@ -280,7 +275,7 @@ class Machine:
         if self.leases.lease_of:
             self.leases.detach(key)
         change = KeyChange(old.key, None, self.revision, index)
-        self._history.append(change)
+        self._changes.append(change)
         if self.watches.watches_keys:
             self.watches.key_changed(change)
         return WriteDone(self.revision, 1)
@@ -307,7 +302,7 @@ class Machine:
         if value is not None and lease:
             self.leases.attach(key, lease)
         change = KeyChange(key, value, revision, index, lease)
-        self._history.append(change)
+        self._changes.append(change)
         if self.watches.watches_keys:
             self.watches.key_changed(change)
 

@@ -101,6 +101,11 @@ class MessageLog:
             self._pieces.pop()
 
 
+def _size_of(change: KeyChange) -> int:
+    value = change.value
+    return len(change.key) if value is None else len(change.key) + len(value)
+
+
 # Values can be large: so much of them is kept of the past, whatever the number of changes.
 HISTORY_BYTES = 64 << 20
 _PIECE_BYTES = 1 << 20
@@ -129,10 +134,26 @@ class History:
         """`change` has the next revision, or the last one's."""
         last = self._last
         last.append(change)
-        value = change.value
-        self._last_bytes += len(change.key) if value is None else len(change.key) + len(value)
+        self._last_bytes += _size_of(change)
         if len(last) >= PIECE_ITEMS or self._last_bytes >= _PIECE_BYTES:
             self._begin_piece()
+
+    def extend(self, changes: list[KeyChange]) -> None:
+        """The same as `append` for each, at half the cost."""
+        start = 0
+        while start < len(changes):
+            stop = start + PIECE_ITEMS - len(self._last)
+            fitting = changes[start:stop]
+            size = self._last_bytes + sum([_size_of(change) for change in fitting])
+            if size < _PIECE_BYTES:
+                self._last += fitting
+                self._last_bytes = size
+                if len(self._last) >= PIECE_ITEMS:
+                    self._begin_piece()
+            else:
+                for change in fitting:
+                    self.append(change)
+            start = stop
 
     def set_keep(self, keep: int) -> None:
         self._keep = keep

@@ -300,6 +300,11 @@ class Transaction:
         self._store.change(key, value, revision=self._revision, index=self._index, lease=lease)
 
 
+def written_bytes(operations: Sequence[Operation]) -> int:
+    """About how much data of users these operations write."""
+    return sum(len(item.value) for item in operations if isinstance(item, PutKey))
+
+
 def read_bytes(result: object) -> int:
     """About how much of what a transaction has read is remembered with its `result`."""
     if type(result) is not TransactionDone:

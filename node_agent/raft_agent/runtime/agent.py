@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,6 +35,7 @@ from raft_agent.consensus.types import (
     TransferDone,
 )
 from raft_agent.logs import LogContext
+from raft_agent.machine.commands import Command
 from raft_agent.machine.machine import Machine
 from raft_agent.runtime.barriers import Barriers
 from raft_agent.runtime.changes import Changes
@@ -433,8 +434,8 @@ class Agent:
 
     # --- Host
 
-    def propose(self, command: bytes, done: Callable[[Outcome], None]) -> None:
-        self._proposals.add(command, done)
+    def propose(self, commands: Sequence[Command], done: Callable[[Outcome], None]) -> None:
+        self._proposals.add(commands, done)
 
     def read_barrier(self, done: Callable[[Failure | None], None], *, lease: bool = False) -> None:
         self._barriers.add(done, lease=lease)
@@ -465,7 +466,7 @@ class Agent:
         return self._doorkeeper.challenge()
 
     def is_leader(self) -> bool:
-        return self.node.role is Role.LEADER
+        return self.node.state.leadership is not None
 
     def why_not_leading(self) -> Failure:
         return why_not_leading(self.node, self._views.leader_name() or "")

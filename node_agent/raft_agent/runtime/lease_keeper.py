@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from raft_agent.api.host import Outcome
-from raft_agent.machine.commands import ExpireLease, encode_command
+from raft_agent.machine.commands import Command, ExpireLease
 from raft_agent.machine.lease_clock import LeaseClock
 from raft_agent.machine.leases import Leases
 
@@ -22,7 +22,7 @@ class LeaseKeeper:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        propose: Callable[[bytes, Callable[[Outcome], None]], None],
+        propose: Callable[[Sequence[Command], Callable[[Outcome], None]], None],
         now_us: Callable[[], int],
     ) -> None:
         self._loop = loop
@@ -77,8 +77,9 @@ class LeaseKeeper:
 
     def _end(self) -> None:
         self._timer = None
-        for lease, renewed_index in self._clock.due(self._now_us()):
-            self._propose(encode_command(ExpireLease(lease, renewed_index)), _nobody_waits)
+        ends = [ExpireLease(*end) for end in self._clock.due(self._now_us())]
+        if ends:
+            self._propose(ends, _nobody_waits)
         self._arm()
 
 

@@ -13,12 +13,14 @@ from raft_agent.api.protocol import ErrorCode
 from raft_agent.consensus.batch import Batch
 from raft_agent.consensus.types import Event, Propose, Proposed
 from raft_agent.histogram import Histogram
-from raft_agent.machine.commands import join_commands
+from raft_agent.machine.commands import Command, encode_commands, join_commands
 
 Done = Callable[[Outcome], None]
 
 MAX_BATCH_BYTES = 1 << 20
 MAX_BATCH_COMMANDS = 4096
+
+_NOTHING = memoryview(b"")
 
 LOST = Failure(
     ErrorCode.NOT_LEADER,
@@ -33,10 +35,21 @@ SKIPPED = Failure(
 )
 
 
-class _Wave(msgspec.Struct, gc=False):
-    """Commands of one batch on their way. `began_ns`: when the core got them, of perf_counter."""
+class _Group(msgspec.Struct):
+    """Commands that were handed over together; `encoded` holds all `count` of them until they are
+    proposed."""
 
-    dones: list[Done]
+    encoded: memoryview
+    count: int
+    done: Done
+
+
+class _Wave(msgspec.Struct):
+    """The `count` commands of one batch on their way. `began_ns`: when the core got them, of
+    perf_counter."""
+
+    groups: list[_Group]
+    count: int
     began_ns: int
 
 
@@ -60,50 +73,53 @@ class Proposals:
     def __init__(self, loop: asyncio.AbstractEventLoop, feed: Callable[[Event], None]) -> None:
         self._loop = loop
         self._feed = feed
-        self._gathered: list[tuple[bytes, Done]] = []
+        self._gathered: list[_Group] = []
         self._proposed: dict[int, _Wave] = {}
         self._logged: dict[int, list[tuple[int, _Wave]]] = {}
         self.counts = ProposalCounts()
         self._tag = 0
         self._led_before = False
 
-    def add(self, command: bytes, done: Done) -> None:
+    def add(self, commands: Sequence[Command], done: Done) -> None:
         if not self._gathered:
             self._loop.call_soon(self._flush)
-        self._gathered.append((command, done))
+        self._gathered.append(_Group(encode_commands(commands), len(commands), done))
 
     def _flush(self) -> None:
         gathered, self._gathered = self._gathered, []
-        commands: list[bytes] = []
-        dones: list[Done] = []
-        size = 0
-        for command, done in gathered:
-            if commands and (
-                size + len(command) > MAX_BATCH_BYTES or len(commands) == MAX_BATCH_COMMANDS
+        groups: list[_Group] = []
+        size = count = 0
+        for group in gathered:
+            more = len(group.encoded)
+            if groups and (
+                size + more > MAX_BATCH_BYTES or count + group.count > MAX_BATCH_COMMANDS
             ):
-                self._propose(commands, dones)
-                commands, dones, size = [], [], 0
-            commands.append(command)
-            dones.append(done)
-            size += len(command)
-        if commands:
-            self._propose(commands, dones)
+                self._propose(groups, count)
+                groups, size, count = [], 0, 0
+            groups.append(group)
+            size += more
+            count += group.count
+        if groups:
+            self._propose(groups, count)
 
-    def _propose(self, commands: list[bytes], dones: list[Done]) -> None:
+    def _propose(self, groups: list[_Group], count: int) -> None:
         self._tag += 1
-        self._proposed[self._tag] = _Wave(dones, time.perf_counter_ns())
-        payload = join_commands(time.time_ns() // 1_000_000, commands)
-        self._feed(Propose(self._tag, len(commands), payload))
+        self._proposed[self._tag] = _Wave(groups, count, time.perf_counter_ns())
+        encoded = [group.encoded for group in groups]
+        payload = join_commands(time.time_ns() // 1_000_000, count, encoded)
+        for group in groups:
+            group.encoded = _NOTHING
+        self._feed(Propose(self._tag, count, payload))
 
     @property
     def gathered_count(self) -> int:
         """How many commands wait for the end of this turn of the loop."""
-        return len(self._gathered)
+        return sum(group.count for group in self._gathered)
 
     @property
     def logged_count(self) -> int:
         """How many commands are in the log and not yet applied."""
-        return sum(len(wave.dones) for waiting in self._logged.values() for _, wave in waiting)
+        return sum(wave.count for waiting in self._logged.values() for _, wave in waiting)
 
     def owns(self, tag: int) -> bool:
         return tag in self._proposed
@@ -115,27 +131,27 @@ class Proposals:
         waiting.append((answer.term, self._proposed.pop(answer.tag)))
 
     def refused(self, tag: int, failure: Failure) -> None:
-        dones = self._proposed.pop(tag).dones
-        self.counts.refused += len(dones)
-        _tell(dones, failure)
+        wave = self._proposed.pop(tag)
+        self.counts.refused += wave.count
+        _tell(wave.groups, failure)
 
     def applied(self, batch: Batch, results: Sequence[object] | None) -> None:
         """Answer whoever waits for this batch; what another one took the place of is lost."""
         waiting = self._logged.pop(batch.first_index, ()) if self._logged else ()
         for term, wave in waiting:
-            dones = wave.dones
             if term == batch.term and results is not None:
                 counts = self.counts
-                counts.applied += len(dones)
+                counts.applied += wave.count
                 took_us = (time.perf_counter_ns() - wave.began_ns) // 1000
-                counts.commits.add(took_us, len(dones))
-                index = batch.first_index
-                for done, result in zip(dones, results, strict=True):
-                    done(Applied(index, term, result))
-                    index += 1
+                counts.commits.add(took_us, wave.count)
+                start = 0
+                for group in wave.groups:
+                    stop = start + group.count
+                    group.done(Applied(batch.first_index + start, term, results[start:stop]))
+                    start = stop
             else:
-                self.counts.lost += len(dones)
-                _tell(dones, LOST)
+                self.counts.lost += wave.count
+                _tell(wave.groups, LOST)
         if self._led_before:
             self.counts.lost += self._drop(batch.last_index, LOST)
             self._led_before = bool(self._logged)
@@ -154,17 +170,16 @@ class Proposals:
         dropped = 0
         for first_index in [first for first in self._logged if first <= last_index]:
             for _, wave in self._logged.pop(first_index):
-                dropped += len(wave.dones)
-                _tell(wave.dones, failure)
+                dropped += wave.count
+                _tell(wave.groups, failure)
         return dropped
 
     def give_up(self, failure: Failure) -> None:
         """The node ends or its disk failed: what is in the log may still be committed by others,
         what was only gathered will not."""
-        self.counts.refused += len(self._gathered)
-        for _, done in self._gathered:
-            done(failure)
-        self._gathered = []
+        self.counts.refused += self.gathered_count
+        gathered, self._gathered = self._gathered, []
+        _tell(gathered, failure)
         unknown = Failure(
             ErrorCode.UNKNOWN_OUTCOME,
             f"{failure.error}; the write may still happen",
@@ -172,11 +187,11 @@ class Proposals:
         )
         for waiting in self._logged.values():
             for _, wave in waiting:
-                self.counts.unknown += len(wave.dones)
-                _tell(wave.dones, unknown)
+                self.counts.unknown += wave.count
+                _tell(wave.groups, unknown)
         self._logged.clear()
 
 
-def _tell(dones: list[Done], failure: Failure) -> None:
-    for done in dones:
-        done(failure)
+def _tell(groups: list[_Group], failure: Failure) -> None:
+    for group in groups:
+        group.done(failure)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from raft_agent.api.server import ApiServer
 from raft_agent.consensus import batch
 from raft_agent.consensus.types import RefusalReason
 from raft_agent.histogram import BUCKETS
-from raft_agent.machine.commands import join_commands
+from raft_agent.machine.commands import Command, encode_commands, join_commands
 from raft_agent.machine.machine import Machine
 from raft_agent.runtime.refusals import failure_of
 
@@ -41,25 +41,27 @@ class SingleNode:
         self.membership_requests: list[tuple[protocol.MembershipRequest, bool]] = []
         self.batches = 0
         self.hold_back = False
-        self._waiting: list[tuple[bytes, Callable[[Outcome], None]]] = []
+        self._waiting: list[tuple[Sequence[Command], Callable[[Outcome], None]]] = []
         self._events: list[protocol.EventItem] = []
         self._subscribers: list[Callable[[protocol.EventItem], None]] = []
 
-    def propose(self, command: bytes, done: Callable[[Outcome], None]) -> None:
-        self._waiting.append((command, done))
+    def propose(self, commands: Sequence[Command], done: Callable[[Outcome], None]) -> None:
+        self._waiting.append((commands, done))
         if len(self._waiting) == 1 and not self.hold_back:
             asyncio.get_running_loop().call_soon(self.apply_waiting)
 
     def apply_waiting(self) -> None:
         waiting, self._waiting = self._waiting, []
-        commands = [command for command, _ in waiting]
-        results = self.apply_commands(commands)
-        first = self.machine.last_applied - len(commands) + 1
-        for offset, (_, done) in enumerate(waiting):
-            done(Applied(first + offset, self.term, results[offset]))
+        results = self.apply_commands([command for commands, _ in waiting for command in commands])
+        first = self.machine.last_applied - len(results) + 1
+        start = 0
+        for commands, done in waiting:
+            stop = start + len(commands)
+            done(Applied(first + start, self.term, results[start:stop]))
+            start = stop
 
-    def apply_commands(self, commands: list[bytes]) -> list[Any]:
-        payload = join_commands(self.time_ms, commands)
+    def apply_commands(self, commands: Sequence[Command]) -> list[Any]:
+        payload = join_commands(self.time_ms, len(commands), [encode_commands(commands)])
         first = self.machine.last_applied + 1
         kind = batch.BatchKind.COMMANDS
         self.batches += 1

@@ -21,7 +21,7 @@ from raft_agent.api.client import (
 )
 from raft_agent.api.protocol import ErrorCode
 from raft_agent.api.server import ApiServer
-from raft_agent.machine.commands import Delete, Put, SendMessage, SetSetting, encode_command
+from raft_agent.machine.commands import Delete, Put, SendMessage, SetSetting
 from tests.unit.api.single_node import SingleNode, run, serving
 
 TIMEOUT_S = 20.0
@@ -373,8 +373,8 @@ def test_a_watch_whose_next_messages_are_gone_says_so(tmp_path: Path) -> None:
             seen = await anext(messages)
             node = group.hosts[0]
             await group.stop(node)
-            node.apply_commands([encode_command(SetSetting("messages_keep", 1))])
-            node.apply_commands([encode_command(SendMessage(text, "n")) for text in ("b", "c")])
+            node.apply_commands([SetSetting("messages_keep", 1)])
+            node.apply_commands([SendMessage(text, "n") for text in ("b", "c")])
             await group.start(node)
             with pytest.raises(RequestFailed, match=f"after index {seen.index} the oldest are"):
                 await anext(messages)
@@ -399,7 +399,7 @@ def test_a_watch_of_keys_goes_on_where_it_was_after_a_lost_connection(
                 await group.stop(group.hosts[0])
                 # While nobody watches.
                 node = group.hosts[0]
-                node.apply_commands([encode_command(Put("k", b"a")), encode_command(Delete("k"))])
+                node.apply_commands([Put("k", b"a"), Delete("k")])
                 await group.start(node)
                 events = [await anext(changes) for _ in range(2)]
                 assert [event.type for event in events] == ["put", "delete"]
@@ -431,8 +431,8 @@ def test_a_watch_whose_next_changes_are_gone_says_so(tmp_path: Path) -> None:
             await anext(changes)
             node = group.hosts[0]
             await group.stop(node)
-            node.apply_commands([encode_command(SetSetting("history_keep", 0))])
-            node.apply_commands([encode_command(Put("k", b"")) for _ in range(3000)])
+            node.apply_commands([SetSetting("history_keep", 0)])
+            node.apply_commands([Put("k", b"") for _ in range(3000)])
             await group.start(node)
             with pytest.raises(HistoryCompacted) as gone:
                 await anext(changes)

@@ -9,7 +9,7 @@ import pytest
 
 from raft_agent.api import protocol
 from raft_agent.api.server import ApiServer
-from raft_agent.machine.commands import Put, SetSetting, encode_command
+from raft_agent.machine.commands import Put, SetSetting
 from tests.unit.api.raw_client import Check, RawClient, connected, with_node
 from tests.unit.api.single_node import SingleNode, run, serving
 
@@ -228,7 +228,7 @@ def test_lease_reads_share_a_barrier_of_their_own(tmp_path: Path) -> None:
 
 def test_stale_reads_say_how_old_they_may_be(tmp_path: Path) -> None:
     async def check(client: RawClient, node: SingleNode) -> None:
-        node.apply_commands([encode_command(Put("k", b"v"))])
+        node.apply_commands([Put("k", b"v")])
         for age_ms in (None, 0, 70):
             node.age_ms = age_ms
             replies = await client.ask(["get", 1, "k", "stale"], ["list", 2, "", 9, "", "stale"])
@@ -241,8 +241,8 @@ def test_stale_reads_say_how_old_they_may_be(tmp_path: Path) -> None:
 
 def test_history_that_is_not_kept_can_not_be_watched(tmp_path: Path) -> None:
     async def check(client: RawClient, node: SingleNode) -> None:
-        node.apply_commands([encode_command(SetSetting("history_keep", 0))])
-        node.apply_commands([encode_command(Put("k", b"")) for _ in range(3000)])
+        node.apply_commands([SetSetting("history_keep", 0)])
+        node.apply_commands([Put("k", b"") for _ in range(3000)])
         oldest = node.machine.compacted_revision + 1
         [refused] = await client.ask(["watch_keys", 1, "k", False, oldest - 1])
         assert (code(refused), refused[1]["revision"]) == ("compacted", oldest)

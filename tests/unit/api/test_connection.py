@@ -14,7 +14,7 @@ import uvloop
 from raft_agent import wire
 from raft_agent.api import connection, protocol
 from raft_agent.api.client import SyncClient
-from raft_agent.machine.commands import Put, encode_command
+from raft_agent.machine.commands import Put
 from tests.unit.api.raw_client import (
     TIMEOUT_S,
     RawClient,
@@ -133,7 +133,7 @@ def test_more_requests_in_flight_than_allowed_are_refused_and_change_nothing(
 
 def fill(node: SingleNode, keys: int, value_bytes: int) -> None:
     for number in range(keys):
-        node.apply_commands([encode_command(Put(f"k{number:03}", bytes(value_bytes)))])
+        node.apply_commands([Put(f"k{number:03}", bytes(value_bytes))])
 
 
 def test_a_client_that_reads_gets_more_than_the_limits_hold(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from raft_agent.api.client import (
 from raft_agent.api.host import Failure
 from raft_agent.api.protocol import ErrorCode
 from raft_agent.api.server import ApiServer
-from raft_agent.machine.commands import KeepSession, decode_command
+from raft_agent.machine.commands import Command, KeepSession
 from tests.unit.api.single_node import SingleNode, run, serving
 from tests.unit.cli import served
 
@@ -76,8 +76,8 @@ def held_back(host: SingleNode) -> asyncio.Event:
     taken = asyncio.Event()
     propose = host.propose
 
-    def hold(command: bytes, done: Any) -> None:
-        propose(command, done)
+    def hold(commands: Sequence[Command], done: Any) -> None:
+        propose(commands, done)
         taken.set()
 
     host.hold_back = True
@@ -189,8 +189,8 @@ def test_what_the_agent_says_is_unknown_is_asked_again(tmp_path: Path) -> None:
         ):
             await client.put("k", b"old")
 
-            def unknown(command: bytes, done: Any) -> None:
-                group.hosts[0].apply_commands([command])
+            def unknown(commands: Sequence[Command], done: Any) -> None:
+                group.hosts[0].apply_commands(commands)
                 released(group.hosts[0])
                 done(Failure(ErrorCode.UNKNOWN_OUTCOME, "no answer"))
 
@@ -288,9 +288,9 @@ def test_an_idle_session_is_kept_alive(tmp_path: Path, monkeypatch: pytest.Monke
             host = group.hosts[0]
             propose = host.propose
 
-            def watched(command: bytes, done: Any) -> None:
-                propose(command, done)
-                if isinstance(decode_command(command), KeepSession):
+            def watched(commands: Sequence[Command], done: Any) -> None:
+                propose(commands, done)
+                if any(isinstance(command, KeepSession) for command in commands):
                     kept.set()
 
             host.propose = watched  # type: ignore[method-assign]
@@ -327,10 +327,10 @@ def cut_at_next_write(agent: served.Served, *, apply: bool, after: Callable[[], 
     server = agent.server
     assert server is not None
 
-    def cut(command: bytes, _done: Any) -> None:
+    def cut(commands: Sequence[Command], _done: Any) -> None:
         del host.propose  # type: ignore[method-assign]
         if apply:
-            host.apply_commands([command])
+            host.apply_commands(commands)
         after()
         for connection in list(server._connections):
             connection.abort()

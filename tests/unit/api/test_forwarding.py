@@ -13,7 +13,7 @@ from raft_agent import wire
 from raft_agent.api import protocol
 from raft_agent.api.host import Failure
 from raft_agent.api.server import ApiServer
-from raft_agent.machine.commands import Put, encode_command
+from raft_agent.machine.commands import Put
 from tests.unit.api.raw_client import RawClient, connected
 from tests.unit.api.single_node import SingleNode, run, serving
 
@@ -146,7 +146,7 @@ def test_an_answer_too_large_for_a_frame_is_refused_where_it_is_made(
     async def main() -> None:
         node = SingleNode()
         server = ApiServer(node, socket_path=tmp_path / "s", group=None)
-        node.apply_commands([encode_command(Put("k", bytes(1000)))])
+        node.apply_commands([Put("k", bytes(1000))])
         monkeypatch.setattr(wire, "MAX_BODY_BYTES", 500)
         served = asyncio.Event()
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from raft_agent.api.streams import PUMP_BYTES
-from raft_agent.machine.commands import Delete, Put, SendMessage, encode_command
+from raft_agent.machine.commands import Delete, Put, SendMessage
 from raft_agent.machine.machine import Machine
 from tests.unit.api.raw_client import RawClient, connected, with_node
 from tests.unit.api.single_node import SingleNode, run, serving
@@ -14,7 +14,7 @@ from tests.unit.machine.batches import apply
 
 
 def put(node: SingleNode, *keys: str, value: bytes = b"v") -> None:
-    node.apply_commands([encode_command(Put(key, value)) for key in keys])
+    node.apply_commands([Put(key, value) for key in keys])
 
 
 async def revisions(client: RawClient, count: int) -> list[int]:
@@ -28,7 +28,7 @@ async def revisions(client: RawClient, count: int) -> list[int]:
 def test_a_watch_gives_the_changes_since_a_revision_and_goes_on(tmp_path: Path) -> None:
     async def check(client: RawClient, node: SingleNode) -> None:
         put(node, "a/1", "b", "a/2", "a/1")
-        node.apply_commands([encode_command(Delete("a/1"))])
+        node.apply_commands([Delete("a/1")])
         await client.ask(["watch_keys", 1, "a/", True, 2])
         assert await revisions(client, 3) == [3, 4, 5]
         put(node, "b", "a/3")
@@ -136,7 +136,7 @@ def test_a_watch_of_messages_goes_on_over_a_snapshot(tmp_path: Path) -> None:
     async def check(client: RawClient, node: SingleNode) -> None:
         await client.ask(["watch_messages", 1])
         other = SingleNode()
-        other.apply_commands([encode_command(SendMessage(text, "n")) for text in ("one", "two")])
+        other.apply_commands([SendMessage(text, "n") for text in ("one", "two")])
         node.machine.adopt(other.machine)
         texts = [item[2]["text"] for item in await client.items()]
         assert texts == ["one", "two"]

@@ -9,7 +9,7 @@ import pytest
 
 from raft_agent.api.client import Client, LockLost
 from raft_agent.api.protocol import PutKey
-from raft_agent.machine.commands import ExpireLease, encode_command
+from raft_agent.machine.commands import ExpireLease
 from tests.unit.api.single_node import SingleNode, run, serving
 
 
@@ -17,7 +17,7 @@ def end_lease(node: SingleNode, lease_id: int) -> None:
     """As a leader does that has heard nothing of it for its time."""
     lease = node.machine.leases.get(lease_id)
     assert lease is not None
-    node.apply_commands([encode_command(ExpireLease(lease_id, lease.renewed_index))])
+    node.apply_commands([ExpireLease(lease_id, lease.renewed_index)])
 
 
 def test_whoever_comes_first_holds_it_and_later_tokens_are_greater(tmp_path: Path) -> None:

@@ -10,17 +10,17 @@ import pytest
 
 from raft_agent import wire
 from raft_agent.api import protocol, streams
-from raft_agent.machine.commands import Put, SendMessage, encode_command
+from raft_agent.machine.commands import Put, SendMessage
 from tests.unit.api.raw_client import RawClient, connected, with_node
 from tests.unit.api.single_node import SingleNode, run, serving
 
 
 def say(node: SingleNode, *texts: str) -> None:
-    node.apply_commands([encode_command(SendMessage(text, "n")) for text in texts])
+    node.apply_commands([SendMessage(text, "n") for text in texts])
 
 
 def put(node: SingleNode, *keys: str, value: bytes = b"v") -> None:
-    node.apply_commands([encode_command(Put(key, value)) for key in keys])
+    node.apply_commands([Put(key, value) for key in keys])
 
 
 async def texts(client: RawClient, count: int) -> list[str]:

@@ -22,7 +22,7 @@ from raft_agent.api.protocol import (
     Target,
 )
 from raft_agent.machine import transactions
-from raft_agent.machine.commands import ExpireLease, encode_command
+from raft_agent.machine.commands import ExpireLease
 from tests.unit.api.raw_client import RawClient, connected
 from tests.unit.api.single_node import SingleNode, run, serving
 
@@ -123,7 +123,7 @@ def test_a_lease_holds_its_keys_until_it_ends(tmp_path: Path) -> None:
         assert await client.lease_list() == [protocol.LeaseInfo(granted.lease, 5000, 5000, 1)]
         renewed = node.machine.leases.get(granted.lease)
         assert renewed is not None
-        node.apply_commands([encode_command(ExpireLease(granted.lease, renewed.renewed_index))])
+        node.apply_commands([ExpireLease(granted.lease, renewed.renewed_index)])
         assert await client.get("k") is None
 
     with_client(tmp_path, check)

@@ -27,7 +27,7 @@ from raft_agent.machine.commands import (
     RevokeLease,
     SetSetting,
     Transact,
-    encode_command,
+    encode_commands,
     join_commands,
 )
 from raft_agent.machine.machine import Machine
@@ -116,7 +116,7 @@ class Cluster:
         self.truth.watches.watch_prefix("", self.all_changes.extend)
 
     def commit(self, commands: list[Command]) -> None:
-        payload = join_commands(1000 + len(self.log), [encode_command(item) for item in commands])
+        payload = join_commands(1000 + len(self.log), len(commands), [encode_commands(commands)])
         first = self.truth.last_applied + 1
         made = batch.encode(BatchKind.COMMANDS, first, self.term, len(commands), payload)
         self.log.append(made)

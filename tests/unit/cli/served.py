@@ -21,6 +21,7 @@ from raft_agent.api import protocol
 from raft_agent.api.host import Failure
 from raft_agent.api.server import ApiServer
 from raft_agent.consensus.types import RefusalReason
+from raft_agent.machine.commands import Command
 from raft_agent.runtime.refusals import failure_of
 from tests.unit.api.single_node import SingleNode
 
@@ -50,9 +51,9 @@ class Node(SingleNode):
         self.lags: dict[str, int] = {}
 
     @property
-    def waiting_commands(self) -> list[bytes]:
+    def waiting_commands(self) -> list[Command]:
         """What `hold_back` holds back."""
-        return [command for command, _ in self._waiting]
+        return [command for commands, _ in self._waiting for command in commands]
 
     def forget_waiting(self) -> None:
         self._waiting.clear()

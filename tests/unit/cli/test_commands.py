@@ -6,7 +6,7 @@ import json
 import socket
 from pathlib import Path
 
-from raft_agent.machine.commands import Put, SendMessage, encode_command
+from raft_agent.machine.commands import Put, SendMessage
 from raft_agent.machine.machine import Machine
 from tests.unit.cli.served import Follower, Served, json_of, raftctl, serving
 
@@ -133,7 +133,7 @@ def test_a_list_has_a_line_for_each_key(at: tuple[str, str]) -> None:
 
 
 def test_a_list_without_a_limit_goes_through_all_pages(served: Served, at: tuple[str, str]) -> None:
-    commands = [encode_command(Put(f"{n:05}", b"v", -1)) for n in range(2500)]
+    commands = [Put(f"{n:05}", b"v", -1) for n in range(2500)]
     served.call(served.host.apply_commands, commands)
     lines = raftctl(*at, "propose", "list", "").stdout.splitlines()
     assert [line.split(b"\t")[0] for line in lines] == [b"%05d" % n for n in range(2500)]
@@ -232,9 +232,7 @@ def test_watch_shows_messages_and_goes_on_after_a_restart(
         assert watch.line()[10:] == " node-01: first"
         served.stop()
         assert "Connection lost" in watch.note()
-        served.call(
-            served.host.apply_commands, [encode_command(SendMessage("meanwhile", "node-01"))]
-        )
+        served.call(served.host.apply_commands, [SendMessage("meanwhile", "node-01")])
         served.start()
         assert watch.line()[10:] == " node-01: meanwhile"
         raftctl(*at, "send", "last")
@@ -273,7 +271,7 @@ def test_a_watch_of_keys_begins_at_a_revision_and_goes_on_after_a_restart(
         assert [watch.line(), watch.line()] == ["put\tk\t2", "put\tk\t3"]
         served.stop()
         assert "Connection lost" in watch.note()
-        meanwhile = [encode_command(Put(key, b"4", -1)) for key in ("other", "k")]
+        meanwhile = [Put(key, b"4", -1) for key in ("other", "k")]
         served.call(served.host.apply_commands, meanwhile)
         served.start()
         raftctl(*at, "propose", "put", "k", "5")
@@ -289,7 +287,7 @@ def test_a_watch_of_keys_from_now_on_loses_nothing_either(
         assert watch.note().startswith("Watching")
         served.stop()
         assert "Connection lost" in watch.note()
-        served.call(served.host.apply_commands, [encode_command(Put("k", b"meanwhile", -1))])
+        served.call(served.host.apply_commands, [Put("k", b"meanwhile", -1)])
         served.start()
         assert watch.line() == "put\tk\tmeanwhile"
 
@@ -298,7 +296,7 @@ def test_changes_that_are_not_kept_any_more_end_a_watch_with_what_is(
     served: Served, at: tuple[str, str]
 ) -> None:
     raftctl(*at, "settings", "set", "history_keep", "0")
-    large = encode_command(Put("k", bytes(1 << 20), -1))  # the history forgets in steps of a MiB
+    large = Put("k", bytes(1 << 20), -1)  # the history forgets in steps of a MiB
     served.call(served.host.apply_commands, [large] * 3)
     gone = raftctl(*at, "propose", "watch", "k", "--from-revision", "1")
     oldest = served.host.machine.compacted_revision + 1
@@ -314,8 +312,8 @@ def test_a_watch_of_keys_repeats_nothing_when_a_restarted_agent_applies_its_log_
     served: Served, at: tuple[str, str]
 ) -> None:
     host = served.host
-    commands = [encode_command(Put("k", value)) for value in (b"1", b"2")]
-    before = [encode_command(Put("k", b"before"))]
+    commands = [Put("k", value) for value in (b"1", b"2")]
+    before = [Put("k", b"before")]
     served.call(host.apply_commands, before)
     with Follower(*at, "propose", "watch", "k", "--interval", "10") as watch:
         watch.note()
@@ -328,7 +326,7 @@ def test_a_watch_of_keys_repeats_nothing_when_a_restarted_agent_applies_its_log_
         assert watch.note() == "Connected again"
         served.call(host.apply_commands, before)
         served.call(host.apply_commands, commands)
-        served.call(host.apply_commands, [encode_command(Put("k", b"3"))])
+        served.call(host.apply_commands, [Put("k", b"3")])
         assert watch.line() == "put\tk\t3"
         assert watch.interrupt() == 0
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from raft_agent.machine.commands import ExpireLease, encode_command
+from raft_agent.machine.commands import ExpireLease
 from tests.unit.cli.served import (
     TIMEOUT_S,
     Follower,
@@ -42,7 +42,7 @@ def end_leases(served: Served) -> None:
     def end() -> None:
         for lease in list(served.host.machine.leases):
             expire = ExpireLease(lease.id, lease.renewed_index)
-            served.host.apply_commands([encode_command(expire)])
+            served.host.apply_commands([expire])
 
     served.call(end)
 

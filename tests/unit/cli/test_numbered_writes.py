@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from raft_agent.machine.commands import Put, encode_command
+from raft_agent.machine.commands import Put
 from tests.unit.cli.served import TIMEOUT_S, Follower, Served, json_of, raftctl
 
 
@@ -46,7 +46,7 @@ def test_a_write_whose_answer_is_lost_is_applied_once_and_answered(
     served: Served, at: tuple[str, str], command: tuple[str, ...], answer: dict[str, int]
 ) -> None:
     """A second application would answer with other numbers, with a conflict, or with no key."""
-    served.call(served.host.apply_commands, [encode_command(Put("k", b"first", -1))])
+    served.call(served.host.apply_commands, [Put("k", b"first", -1)])
     served.host.hold_back = True
     with Follower(*at, "--timeout", "20", "-o", "json", *command) as write:
         lose_the_answer(served)

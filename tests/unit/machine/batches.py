@@ -14,7 +14,7 @@ def commands_batch(
     first_index: int, commands: Sequence[Command | bytes], *, time_ms: int = 1000, term: int = 1
 ) -> Batch:
     encoded = [item if isinstance(item, bytes) else encode_command(item) for item in commands]
-    payload = join_commands(time_ms, encoded)
+    payload = join_commands(time_ms, len(encoded), encoded)
     return batch.encode(BatchKind.COMMANDS, first_index, term, len(encoded), payload)
 
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from raft_agent.machine.commands import (
     COMMAND_ERRORS,
+    TIME,
     CloseSession,
     Command,
     Delete,
@@ -26,6 +27,7 @@ from raft_agent.machine.commands import (
     Transact,
     decode_command,
     encode_command,
+    encode_commands,
     join_commands,
     split_commands,
 )
@@ -138,20 +140,37 @@ def test_bytes_that_are_no_command_are_refused(data: bytes) -> None:
         decode_command(data)
 
 
-@given(st.integers(0, 2**64 - 1), st.lists(st.binary(max_size=40), max_size=20))
-def test_what_was_joined_is_split_again(time_ms: int, parts: list[bytes]) -> None:
-    payload = memoryview(join_commands(time_ms, parts))
-    assert split_commands(payload, len(parts)) == (time_ms, parts)
+@given(st.integers(0, 2**64 - 1), st.lists(commands, max_size=20), st.integers(0, 20))
+def test_what_was_joined_is_split_again(time_ms: int, those: list[Command], cut: int) -> None:
+    parts = [encode_commands(those[:cut]), encode_commands(those[cut:])]
+    payload = join_commands(time_ms, len(those), parts)
+    assert TIME.unpack_from(payload) == (time_ms,)
+    assert split_commands(memoryview(payload), len(those)) == those
 
 
-@given(st.lists(st.binary(max_size=9), min_size=1, max_size=5), st.data())
-def test_a_payload_that_is_cut_short_is_refused(parts: list[bytes], data: st.DataObject) -> None:
-    payload = join_commands(1, parts)
+@pytest.mark.parametrize("count", [15, 16, (1 << 16) - 1, 1 << 16])
+def test_any_number_of_commands_is_joined_without_the_head_of_their_array(count: int) -> None:
+    encoded = encode_commands([KeepSession(1)] * count)
+    assert bytes(encoded) == encode_command(KeepSession(1)) * count
+
+
+def test_what_is_no_command_is_one_bad_command_and_not_more() -> None:
+    parts = [encode_command(Delete("a")), b"\x92\x63\xa1k", encode_command(Delete("b"))]
+    payload = join_commands(1, 3, parts)
+    assert split_commands(payload, 3) == [Delete("a"), None, Delete("b")]
+
+
+@given(st.lists(commands, min_size=1, max_size=5), st.data())
+def test_of_a_payload_that_is_cut_short_nothing_is_a_command(
+    those: list[Command], data: st.DataObject
+) -> None:
+    payload = join_commands(1, len(those), [encode_commands(those)])
     cut = data.draw(st.integers(0, len(payload) - 1))
-    with pytest.raises(ValueError, match=r"payload of|cut short"):
-        split_commands(payload[:cut], len(parts))
+    assert split_commands(payload[:cut], len(those)) == [None] * len(those)
 
 
-def test_a_payload_with_more_than_its_commands_is_refused() -> None:
-    with pytest.raises(ValueError, match="2 bytes follow the last of 1 commands"):
-        split_commands(join_commands(1, [b"abc"]) + b"xy", 1)
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_of_a_payload_with_another_number_of_commands_nothing_is_one(count: int) -> None:
+    payload = join_commands(1, 2, [encode_commands([Delete("a"), Delete("b")])])
+    assert split_commands(payload, count) == [None] * count
+    assert split_commands(payload + b"\xc0", 2) == [None, None]

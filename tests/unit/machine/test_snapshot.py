@@ -60,7 +60,7 @@ def full_machine() -> Machine:
     apply(machine, InSession(1, 5, 2, Delete("x")), InSession(1, 3, 2, Put("c", b"", 9)))
     apply(machine, Once(bytes(16), 3000, SendMessage("first", "n")), OpenSession(1000))
     apply(machine, *(SendMessage(str(number), "n") for number in range(5)), time_ms=2000)
-    apply(machine, SetSetting("history_keep", 7), Delete("a"), KeepSession(1), b"garbage")
+    apply(machine, SetSetting("history_keep", 7), Delete("a"), KeepSession(1), b"\x91\x63")
     return machine
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from raft_agent.machine.commands import ExpireLease, GrantLease, KeepLease, decode_command
+from raft_agent.machine.commands import ExpireLease, GrantLease, KeepLease
 from raft_agent.machine.machine import Machine
 from raft_agent.runtime.lease_keeper import LeaseKeeper
 from tests.unit.machine.batches import apply
@@ -68,12 +68,10 @@ class Host:
             lambda: self.loop.now_us,
         )
 
-    def _propose(self, command: bytes, _done: Any) -> None:
-        expire = decode_command(command)
-        assert isinstance(expire, ExpireLease)
-        self.proposed.append((self.loop.now_us, expire))
+    def _propose(self, commands: Sequence[Any], _done: Any) -> None:
+        self.proposed += [(self.loop.now_us, expire) for expire in commands]
         if self.applies:
-            self.apply(expire)
+            self.apply(*commands)
 
     def apply(self, *commands: Any) -> None:
         apply(self.machine, *commands)

@@ -82,7 +82,7 @@ class Host:
 
     def put(self, key: str, value: bytes = b"v") -> int:
         """Commit and apply it; how much log that is."""
-        payload = join_commands(0, [encode_command(Put(key, value, -1))])
+        payload = join_commands(0, 1, [encode_command(Put(key, value, -1))])
         self.server.propose(payload)
         batch = self.server.applied[-1]
         self.machine.apply(batch)

@@ -1,0 +1,171 @@
+"""How it scales: `python benchmarks/scale.py [--json FILE]`, each row on a fresh cluster.
+
+Throughput over clients, value sizes and nodes; memory per key and connection; how long a start
+takes and how large a snapshot is, by the number of keys.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from agents import Agents, Load, agents, end_in_order, run_load
+
+from raft_agent.api import protocol
+from raft_agent.api.client import SyncClient
+
+CLIENTS = (1, 10, 100, 1000, 4000)
+VALUE_BYTES = (16, 256, 4096, 65536)
+NODES = (1, 3, 5, 7)
+KEYS = (1_000, 10_000, 100_000, 1_000_000)
+CONNECTIONS = 1000
+_PER_FRAME = 512
+_KEY_BYTES, _VALUE_BYTES = 16, 64
+
+Row = dict[str, Any]
+
+
+def throughput(load: Load, seconds: float, nodes: int = 3) -> Row:
+    with agents(nodes) as cluster:
+        bench = run_load(cluster, load, seconds=seconds).bench
+    chosen = ("ops_per_s", "p50_ms", "p99_ms", "errors", "unknown")
+    return {key: bench[key] for key in chosen}
+
+
+def fill(cluster: Agents, first: int, last: int) -> None:
+    """Store so many keys, of 16 bytes with values of 64."""
+    value = bytes(range(_VALUE_BYTES))
+    with SyncClient(str(cluster.socket(cluster.leader())), 60.0) as client:
+        for start in range(first, last, _PER_FRAME):
+            numbers = range(start, min(start + _PER_FRAME, last))
+            client.request_many(
+                [
+                    protocol.Put(number - start + 1, f"key/{number:012d}", value)
+                    for number in numbers
+                ]
+            )
+
+
+def keys_rows(counts: tuple[int, ...]) -> list[Row]:
+    """One agent alone, and ever more keys: they cost the same on each node."""
+    rows = []
+    with agents(1) as cluster:
+        (name,) = cluster.names
+        empty = cluster.usage()[name].resident_bytes
+        there = 0
+        for count in counts:
+            began = time.monotonic()
+            fill(cluster, there, count)
+            took_s = time.monotonic() - began
+            resident = cluster.usage()[name].resident_bytes
+            cluster.stop()
+            began = time.monotonic()
+            cluster.start()
+            start_s = time.monotonic() - began
+            after_start = cluster.usage()[name].resident_bytes
+            snapshots = [path.stat().st_size for path in cluster.data(name).rglob("*.snap")]
+            log = sum(path.stat().st_size for path in cluster.data(name).rglob("*.seg"))
+            rows.append(
+                {
+                    "keys": count,
+                    "stored_per_s": (count - there) / took_s,
+                    "resident_bytes": resident,
+                    "resident_after_start_bytes": after_start,
+                    "overhead_per_key_bytes": (after_start - empty) / count
+                    - _KEY_BYTES
+                    - _VALUE_BYTES,
+                    "start_s": start_s,
+                    "newest_snapshot_bytes": max(snapshots, default=0),
+                    "log_bytes": log,
+                }
+            )
+            there = count
+    return rows
+
+
+def connection_row() -> Row:
+    with agents(1) as cluster:
+        (name,) = cluster.names
+        before = cluster.usage()[name].resident_bytes
+        held = []
+        for _ in range(CONNECTIONS):
+            connection = socket.socket(socket.AF_UNIX)
+            connection.connect(str(cluster.socket(name)))
+            held.append(connection)
+        cluster.status(name)
+        after = cluster.usage()[name].resident_bytes
+        for connection in held:
+            connection.close()
+    return {"connections": CONNECTIONS, "bytes_each": (after - before) / CONNECTIONS}
+
+
+def idle_row(seconds: float) -> Row:
+    with agents() as cluster:
+        time.sleep(1)
+        before = cluster.usage()
+        time.sleep(seconds)
+        after = cluster.usage()
+    return {
+        "cpu_percent": [
+            round((after[name].cpu_s - before[name].cpu_s) / seconds * 100, 2) for name in after
+        ],
+        "resident_mb": [round(after[name].resident_bytes / 1e6, 1) for name in after],
+    }
+
+
+def measure(seconds: float, most_keys: int) -> dict[str, list[Row]]:
+    curves: dict[str, list[Row]] = {}
+    curves["idle"] = [idle_row(max(10.0, seconds))]
+    curves["connections"] = [connection_row()]
+    curves["keys"] = keys_rows(tuple(count for count in KEYS if count <= most_keys))
+    curves["clients"] = [
+        {"clients": clients, **throughput(Load(clients, 1), seconds)} for clients in CLIENTS
+    ]
+    curves["values"] = [
+        {"value_bytes": size, **throughput(Load(8, 16, value_size=size), seconds)}
+        for size in VALUE_BYTES
+    ]
+    curves["nodes"] = [
+        {"nodes": nodes, **throughput(Load(8, 128), seconds, nodes)} for nodes in NODES
+    ]
+    return curves
+
+
+def tables(curves: dict[str, list[Row]]) -> str:
+    """In Markdown."""
+    parts = []
+    for name, rows in curves.items():
+        heads = list(rows[0])
+        lines = [f"### {name}", "", f"| {' | '.join(heads)} |", f"|{'--:|' * len(heads)}"]
+        for row in rows:
+            cells = [
+                f"{value:,.2f}" if isinstance(value, float) else str(value)
+                for value in row.values()
+            ]
+            lines.append(f"| {' | '.join(cells)} |")
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="benchmarks/scale.py", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--most-keys", type=int, default=KEYS[-1])
+    parser.add_argument("--json", type=Path, help="keep all figures in this file")
+    arguments = parser.parse_args()
+    end_in_order()
+    curves = measure(arguments.seconds, arguments.most_keys)
+    if arguments.json:
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
+        arguments.json.write_text(json.dumps(curves, indent=1) + "\n")
+    print(tables(curves))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
