@@ -84,6 +84,7 @@ _STATE = (
     "_entries",
     "_index",
     "leases",
+    "_lease_of",
     "_version",
     "_message_log",
     "_history",
@@ -111,6 +112,8 @@ class Machine:
         self._entries: dict[str, Entry] = {}
         self._index = KeyIndex()
         self.leases = Leases()
+        # At hand, because every write of a key that is there looks into it.
+        self._lease_of = self.leases.lease_of
         # Of snapshots: the lowest that can hold all that was applied.
         self._version = FIRST_VERSION
         self._message_log = MessageLog(messages_keep)
@@ -248,7 +251,7 @@ class Machine:
         else:
             # The old key object lives on in dict and index; a second copy would cost memory.
             key = old.key
-            if self.leases.lease_of:
+            if self._lease_of:
                 self.leases.detach(key)
             self._entries[key] = Entry(
                 key, command.value, revision, old.create_revision, old.version + 1
@@ -272,7 +275,7 @@ class Machine:
         self.revision += 1
         del self._entries[key]
         self._index.remove(key)
-        if self.leases.lease_of:
+        if self._lease_of:
             self.leases.detach(key)
         change = KeyChange(old.key, None, self.revision, index)
         self._changes.append(change)

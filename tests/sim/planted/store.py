@@ -104,7 +104,7 @@ FAULTS = (
         (
             Edit(
                 _MACHINE,
-                "            key = old.key\n            if self.leases.lease_of:\n"
+                "            key = old.key\n            if self._lease_of:\n"
                 "                self.leases.detach(key)\n",
                 "            key = old.key\n",
             ),
