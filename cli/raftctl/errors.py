@@ -17,12 +17,13 @@ EXIT_INTERRUPTED = 130  # what shells make of Ctrl+C: 128 + SIGINT
 # Codes that raftctl adds to those of the protocol, because no agent was there to answer.
 NOT_REACHABLE = "not_reachable"
 FAILED = "failed"
+LOCK_LOST = "lock_lost"
 NOT_IN_THIS_VERSION = "not_in_this_version"
 
 # Commands that talk to an agent and, in a hint, mean the agent that was just asked.
 _ASKING = (
-    "status|health|send|messages|watch|propose|join|leave|member|leader|settings|events|doctor"
-    "|bench|top"
+    "status|health|send|messages|watch|propose|lease|lock|join|leave|member|leader|settings|events"
+    "|doctor|bench|top"
 )
 _BARE_CALL = re.compile(
     rf"\braftctl (?=(?:--timeout \S+ |--forward |(?:-o|--output) \S+ )*(?:{_ASKING})\b)"
@@ -30,6 +31,8 @@ _BARE_CALL = re.compile(
 
 _STATUS_OF_CODE = {
     "unknown_outcome": EXIT_UNKNOWN,
+    # What the command did last may not have been protected.
+    LOCK_LOST: EXIT_UNKNOWN,
     "key_not_found": EXIT_NOT_FOUND,
     NOT_REACHABLE: EXIT_NOT_REACHABLE,
     "no_leader": EXIT_NO_LEADER,

@@ -35,16 +35,6 @@ def _group(name: str, summary: str, commands: dict[str, tuple[str, str]]) -> Raf
     return group
 
 
-lease = _group(
-    "lease",
-    "Grant, keep and revoke leases.",
-    {
-        "grant": ("A lease that ends unless it is kept alive.", "grant 30"),
-        "keepalive": ("Keep a lease alive.", "keepalive 7"),
-        "revoke": ("End a lease and delete its keys.", "revoke 7"),
-    },
-)
-lock = later_command("lock", "Hold a lock while a command runs.", "lock backup -- ./backup.sh")
 snapshot = _group(
     "snapshot",
     "Save and restore backups.",

@@ -14,7 +14,7 @@ from raftctl.streams import Follower
 _RULE = "=" * 50
 
 
-def write_data(result: protocol.WriteResult) -> dict[str, object]:
+def write_data(result: protocol.WriteResult | protocol.TxnResult) -> dict[str, object]:
     return {"index": result.index, "term": result.term, "revision": result.revision}
 
 

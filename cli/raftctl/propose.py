@@ -11,17 +11,20 @@ import click
 
 from raft_agent.api import protocol
 from raftctl.context import Context, current
-from raftctl.errors import CommandError, not_in_this_version
+from raftctl.errors import CommandError
 from raftctl.framework import Key, RaftGroup, Utf8
-from raftctl.later import later_command
 from raftctl.messages import write_data
-from raftctl.output import printable, printable_bytes, value_fields
+from raftctl.output import printable, printable_bytes
+from raftctl.propose_data import event_data, event_line, key_data
 from raftctl.quantities import MAX_INTERVAL_MS, MAX_REVISION, Whole
 from raftctl.streams import Follower
+from raftctl.txn import txn
 
 _CONSISTENCIES = ("linearizable", "lease", "stale")
 # One answer must fit a frame whatever the values' sizes; the agent may also stop earlier.
 _PAGE_KEYS = 1000
+# How often a watch hears from where on it can go on, so that it can do so after a long silence.
+_BOOKMARK_MS = 5_000
 _AT = "a value that itself starts with @ is written with two: @@…"
 
 
@@ -93,6 +96,7 @@ def _condition(if_revision: int | None, if_absent: bool) -> int:
     raftctl --node node-02 propose put config @config.json
     date | raftctl --node node-02 propose put now -
     raftctl --node node-02 propose put mykey first --if-absent
+    raftctl --node node-02 propose put service/web 10.0.0.7 --lease 7
     raftctl --node node-02 propose put -- number -5
     raftctl --node node-02 propose put name @@alice
     """,
@@ -106,16 +110,19 @@ def _condition(if_revision: int | None, if_absent: bool) -> int:
     help="Only if the key's revision is still N (0: if there is no such key).",
 )
 @click.option("--if-absent", is_flag=True, help="Only if there is no such key.")
-@click.option("--lease", metavar="ID", help="Delete it with this lease (not in this version).")
-def put(key: str, value: str, if_revision: int | None, if_absent: bool, lease: str | None) -> None:
+@click.option(
+    "--lease",
+    type=Whole(high=MAX_REVISION),
+    metavar="ID",
+    help="The key ends with this lease; without it, with none.",
+)
+def put(key: str, value: str, if_revision: int | None, if_absent: bool, lease: int | None) -> None:
     """Store VALUE under KEY.
 
     @FILE takes the value from a file, - from standard input. A value that itself starts with @ is
     written @@…; behind -- come a key and a value that may start with -.
     """
     condition = _condition(if_revision, if_absent)
-    if lease is not None:
-        raise not_in_this_version("put --lease")
     context = current()
     request = protocol.Put(
         id=1,
@@ -123,6 +130,7 @@ def put(key: str, value: str, if_revision: int | None, if_absent: bool, lease: s
         value=read_value(value),
         if_revision=condition,
         forward=context.forward,
+        lease=lease or 0,
     )
     result = context.write(request, protocol.WriteResult)
     out = context.out
@@ -176,16 +184,6 @@ def _tell_age(context: Context, consistency: str, age_ms: int | None) -> None:
         context.out.note("(it may be of any age: this node has not heard of a leader yet)")
     else:
         context.out.note(f"(as of {age_ms} ms ago)")
-
-
-def key_data(item: protocol.KeyValue) -> dict[str, object]:
-    return {
-        "key": item.key,
-        **value_fields(item.value),
-        "revision": item.revision,
-        "create_revision": item.create_revision,
-        "version": item.version,
-    }
 
 
 @propose.command(
@@ -274,22 +272,6 @@ def _read_pages(
         after = page.keys[-1].key
 
 
-def event_data(event: protocol.KeyEvent) -> dict[str, object]:
-    value = value_fields(event.value) if event.type == "put" else {}
-    return {
-        "type": event.type,
-        "key": event.key,
-        **value,
-        "revision": event.revision,
-        "index": event.index,
-    }
-
-
-def event_line(event: protocol.KeyEvent) -> str:
-    line = f"{event.type}\t{printable(event.key)}"
-    return f"{line}\t{printable_bytes(event.value)}" if event.type == "put" else line
-
-
 @propose.command(
     name="watch",
     action="watch",
@@ -315,35 +297,47 @@ def event_line(event: protocol.KeyEvent) -> str:
     metavar="MS",
     help="How often a lost connection is tried again.",
 )
-def watch_keys(key: str, from_revision: int | None, interval_ms: int) -> None:
+@click.option(
+    "--bookmarks",
+    is_flag=True,
+    help="Say now and then up to which revision there is nothing else to show.",
+)
+def watch_keys(key: str, from_revision: int | None, interval_ms: int, bookmarks: bool) -> None:
     """Show changes of KEY, or of all keys below PREFIX/ ("" for all), until Ctrl+C.
 
-    A line is "put", KEY and VALUE, or "delete" and KEY, with tabs between them. When the agent
-    restarts, watch goes on where it was: nothing is lost or repeated. It ends when changes that
-    would come next are not kept any more.
+    A line is "put", KEY and VALUE, or "delete" and KEY, with tabs between them; with --bookmarks
+    also "bookmark" and a revision. What one transaction or the end of one lease has changed is
+    shown at once; in JSON "more" says that the next line belongs to it. When the agent restarts,
+    watch goes on where it was: nothing is lost or repeated. It ends when changes that would come
+    next are not kept any more.
     """
     context = current()
     out = context.out
     prefix = not key or key.endswith("/")
     next_revision = from_revision or 0
     is_new = True
+    together: list[protocol.KeyEvent] = []
 
     def request() -> protocol.Request:
-        return protocol.WatchKeys(id=1, key=key, prefix=prefix, from_revision=next_revision)
+        return protocol.WatchKeys(1, key, prefix, next_revision, _BOOKMARK_MS)
 
     with (follower := Follower(context, request, interval_ms)):
         for item in follower:
             if isinstance(item, protocol.StreamStarted):
                 next_revision = next_revision or item.revision + 1
+                together.clear()  # what came in parts comes again
                 if is_new:
                     what = f"keys below {printable(key)!r}" if prefix else f"key {printable(key)!r}"
                     out.note(f"Watching {what} (Ctrl+C to stop)...")
                     is_new = False
             elif isinstance(item, protocol.KeyEvent):
-                next_revision = item.revision + 1
-                out.item(event_line(item), event_data(item))
+                if item.type != "bookmark" or bookmarks:
+                    together.append(item)
+                if not item.more:
+                    next_revision = item.revision + 1
+                    for event in together:
+                        out.item(event_line(event), event_data(event))
+                    together.clear()
 
 
-propose.add_command(
-    later_command("propose txn", "Several reads and writes at once.", "propose txn FILE")
-)
+propose.add_command(txn)

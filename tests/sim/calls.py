@@ -14,11 +14,13 @@ class Call:
     """What a client wants, once. `called` and `returned` are moments in the order of all clients'
     doings; `returned` 0: no answer. `index`: in the leader's log. `goes_on`: the client waits for
     it before it asks again. `once`: it takes effect once at most, however often it is sent; it is
-    then `sequence` in the client's `session`, or (0) on its own until a deadline.
+    then `sequence` in the client's `session`, or (0) on its own until a deadline. `asked_us`: the
+    simulated time of `called`.
     """
 
     __slots__ = (
         "action",
+        "asked_us",
         "attempts",
         "called",
         "client",
@@ -58,9 +60,15 @@ class Call:
         self.attempts: list[Attempt] = []
         self.index = 0
         self.called = client.oracle.moment()
+        self.asked_us = client.oracle.cluster.clock.now_us
         self.returned = 0
         self.output: Any = UNKNOWN
         self.is_open = True
+
+    @property
+    def is_of_store(self) -> bool:
+        """Whether it is about the keys of which several are changed together, or about leases."""
+        return self.key.startswith("t")
 
     @property
     def was_refused(self) -> bool:

@@ -31,6 +31,7 @@ from raft_agent.machine.results import (
     WriteDone,
 )
 from tests.sim.calls import Attempt, Call
+from tests.sim.store_client import StoreClient
 
 if TYPE_CHECKING:
     from tests.sim.oracle import Oracle
@@ -55,6 +56,7 @@ class Client:
         self._sequence = 0
         self._unanswered: set[int] = set()
         self._ahead_ms = 0
+        self._store = StoreClient(self)
         self._later()
 
     # --- asking
@@ -105,12 +107,15 @@ class Client:
 
     def _open_session(self) -> Call:
         command = encode_command(OpenSession(self._options.ttl_ms))
-        return Call(self, "", ("open",), command, forward=self._forward())
+        return Call(self, "", ("open",), command, forward=self.forwards())
 
-    def _forward(self) -> bool:
+    def forwards(self) -> bool:
+        """Whether a follower is asked to pass the next write on."""
         return self._rng.random() < self._options.forward
 
     def _next_call(self) -> Call:
+        if self._store.wants_a_turn():
+            return self._store.next_call()
         rng = self._rng
         self._count += 1
         key = f"k{rng.randrange(self._options.keys)}"
@@ -120,19 +125,20 @@ class Client:
             lease = rng.random() < self._options.lease
             return Call(self, key, ("get",), b"", forward=False, lease=lease)
         if kind == "send":
-            return self._write("", ("send", value), SendMessage(value, f"client-{self.number}"))
+            return self.write("", ("send", value), SendMessage(value, f"client-{self.number}"))
         padded = value.encode().ljust(rng.randrange(self._options.value_bytes), b" ")
         known = self._known.get(key)
         if kind == "put":
-            return self._write(key, ("put", padded), Put(key, padded))
+            return self.write(key, ("put", padded), Put(key, padded))
         if kind == "delete":
-            return self._write(key, ("delete",), Delete(key))
+            return self.write(key, ("delete",), Delete(key))
         # Every put has a value of its own, so revision and value say the same.
         expected = known.value if known else None
         put = Put(key, padded, if_revision=known.revision if known else 0)
-        return self._write(key, ("cas", expected, padded), put)
+        return self.write(key, ("cas", expected, padded), put)
 
-    def _write(self, key: str, action: tuple[Any, ...], wanted: StateCommand) -> Call:
+    def write(self, key: str, action: tuple[Any, ...], wanted: StateCommand) -> Call:
+        """A call that writes, as this client keeps writes from taking effect twice."""
         command: Command = wanted
         once = self._options.once == "deadline"
         session = sequence = 0
@@ -145,7 +151,7 @@ class Client:
             sequence = self._sequence
             self._unanswered.add(sequence)
             command = InSession(session, sequence, min(self._unanswered), wanted)
-        call = Call(self, key, action, encode_command(command), forward=self._forward())
+        call = Call(self, key, action, encode_command(command), forward=self.forwards())
         call.once, call.session, call.sequence = once, session, sequence
         return call
 
@@ -185,7 +191,13 @@ class Client:
         self._close(call)
         call.index = index
         call.returned = self.oracle.moment()
-        self._take_in(call, result)
+        if call.is_of_store:
+            if not self._store.take_in(call, result):
+                raise self._cluster.checks.violation(
+                    f"{call.action!r} was answered with {result!r}"
+                )
+        else:
+            self._take_in(call, result)
 
     def _take_in(self, call: Call, result: Any) -> None:
         match call.action[0], result:

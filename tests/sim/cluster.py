@@ -21,12 +21,15 @@ from tests.sim.calls import Attempt
 from tests.sim.checks import Checks
 from tests.sim.clock import Clock
 from tests.sim.faults import Faults
-from tests.sim.linearizability import check
+from tests.sim.leasing import LeaseChecks
+from tests.sim.linearizability import KeyValueModel, Model, Operation, check
 from tests.sim.network import Network
 from tests.sim.operators import Operator
 from tests.sim.options import Options
 from tests.sim.oracle import Oracle
 from tests.sim.process import Process
+from tests.sim.store_client import KEYS
+from tests.sim.store_model import StoreModel
 from tests.sim.survival import Survival
 from tests.sim.trace import EVENT_NUMBERS, Tracer
 
@@ -34,6 +37,8 @@ from tests.sim.trace import EVENT_NUMBERS, Tracer
 _HEALING_US = 10_000_000
 _HEALING_TIMEOUTS = 40
 _LOOK_EVERY_US = 50_000
+# So long clients that send something again may go on with that.
+_LATE_CLIENTS_US = 60_000_000
 _BEGAN_MS = 1_700_000_000_000
 _LINEARIZABILITY_STEPS = 10_000_000
 
@@ -52,6 +57,7 @@ class Cluster:
         self.trace_hash = 0
         self.names = tuple(f"node-{index + 1}" for index in range(options.nodes))
         self.checks = Checks(self)
+        self.leases = LeaseChecks(self)
         if tracer is not None:
             tracer.begin(self)
         self.processes = [Process(self, index) for index in range(options.size)]
@@ -118,6 +124,23 @@ class Cluster:
             leader = self.leader()
             if self.oracle.last_was_refused and leader is not None:
                 self.oracle.write_last(leader)
+        self._leases_end()
+
+    def _leases_end(self) -> None:
+        """Nobody keeps leases alive any more, so they have to go, once clients have the answers to
+        what they had begun."""
+        patience_us = _HEALING_US + self.options.clients.lease_ttl_ms * 1000
+        look_us = self.clock.now_us
+        last_grant_us = self.clock.now_us + _LATE_CLIENTS_US
+        self._deadline_us = self.clock.now_us + patience_us
+        while not self._has_converged() or any(len(p.machine.leases) for p in self.members()):
+            if self.clock.now_us >= look_us:
+                look_us = self.clock.now_us + _LOOK_EVERY_US
+                if look_us < last_grant_us and self.oracle.still_asks:
+                    self._deadline_us = self.clock.now_us + patience_us
+            if self._is_overdue():
+                raise self.checks.violation("a lease that nobody keeps alive does not end")
+            self.clock.advance()
 
     def _is_overdue(self) -> bool:
         """Whether healing has taken too long; clients may still be sending what they began."""
@@ -212,7 +235,13 @@ class Cluster:
         messages = first.machine.messages_after(-1)
         self.oracle.check_messages([(message.index, message.text) for message in messages])
         # Log indexes as hints make the search straight: one that loses its way has found something.
-        result = check(self.oracle.history(), max_steps=_LINEARIZABILITY_STEPS)
+        self._check_history(self.oracle.history(), KeyValueModel())
+        if not self.leases.log.explains(self.oracle.store_calls()):
+            self._check_history(self.oracle.store_history(), StoreModel(KEYS))
+        self.leases.check()
+
+    def _check_history(self, history: list[Operation], model: Model) -> None:
+        result = check(history, model, max_steps=_LINEARIZABILITY_STEPS)
         self.seen["linearizability_steps"] += result.steps
         if not result:
             raise self.checks.violation(str(result))

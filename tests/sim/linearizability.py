@@ -219,8 +219,9 @@ class _Frame:
 
     Operations that returned are numbered by call time: all below `low` have their place in the
     order, and of those from `low` on the bits of `mask` tell. `opens` has a bit per operation
-    without a return. `hint` is the largest so far. `states` are those since the last operation that
-    returned, this one's last; `open_action` is what led here if that did not return.
+    without a return. `hint` is the largest of a write so far. `states` are those since the last
+    operation that returned, this one's last; `open_action` is what led here if that did not return,
+    with its number `open_index`.
     """
 
     low: int
@@ -229,6 +230,7 @@ class _Frame:
     hint: int
     states: tuple[Any, ...]
     open_action: tuple[Any, ...] = ()
+    open_index: int = -1
     choices: Iterator[tuple[int, bool]] = field(default_factory=lambda: iter(()))
 
     @property
@@ -350,7 +352,9 @@ class _Search:
         if is_open and state in frame.states:
             # In a circle: without its operations the same could be reached.
             return None
-        if frame.open_action and self._is_dominated(frame, operation, state):
+        # Of two without a return that may change places one order is enough, but not none.
+        in_order = is_open and index > frame.open_index
+        if frame.open_action and self._is_dominated(frame, operation, state, in_order):
             return None
         low, mask, opens = frame.low, frame.mask, frame.opens
         if is_open:
@@ -364,12 +368,17 @@ class _Search:
         if configuration in self._seen:
             return None
         self._seen.add(configuration)
-        hint = max(frame.hint, operation.hint)
+        # A read may have been moved to here from far behind.
+        is_read = self._model.only_reads(operation.action, operation.output)
+        hint = frame.hint if is_read else max(frame.hint, operation.hint)
         if is_open:
-            return _Frame(low, mask, opens, hint, (*frame.states, state), operation.action)
+            states = (*frame.states, state)
+            return _Frame(low, mask, opens, hint, states, operation.action, index)
         return _Frame(low, mask, opens, hint, (state,))
 
-    def _is_dominated(self, frame: _Frame, operation: Operation, state: Any) -> bool:
+    def _is_dominated(
+        self, frame: _Frame, operation: Operation, state: Any, in_order: bool
+    ) -> bool:
         """Whether the operation without a return that was placed just before wasn't needed yet.
 
         Without it this operation would have been legal too and led to the same state, or to one
@@ -381,4 +390,6 @@ class _Search:
             return False
         if alone == state:
             return True
+        if in_order:
+            return False
         return bool(self._model.step(alone, frame.open_action, UNKNOWN) == state)

@@ -77,7 +77,8 @@ class ClientOptions:
     `weights`: how often get, put, delete, cas, send. `value_bytes`: the longest value.
     `forward`: the probability that a follower is asked to pass a write on; `lease`: that a read is
     content with the leader's lease. `once`: how they keep writes from taking effect twice, in a
-    "session", by a "deadline", or ("") not at all; `ttl_ms`: of either.
+    "session", by a "deadline", or ("") not at all; `ttl_ms`: of either. `store`: the probability
+    that what they want is a transaction or has to do with leases, of `lease_ttl_ms` each.
     """
 
     clients: int
@@ -90,6 +91,8 @@ class ClientOptions:
     lease: float = 0.0
     once: str = ""
     ttl_ms: int = 0
+    store: float = 0.0
+    lease_ttl_ms: int = 1_000
 
 
 CHANGES = (
@@ -165,6 +168,7 @@ def options_for(seed: int, *, nodes: int | None = None, events: int = EVENTS) ->
     snapshots = random.Random(f"options/{seed}/snapshots")
     once = random.Random(f"options/{seed}/once")
     apart_ms = once.choice((0, 100, 3_000))
+    store = random.Random(f"options/{seed}/store")
     return Options(
         nodes=count,
         spares=spares,
@@ -194,6 +198,8 @@ def options_for(seed: int, *, nodes: int | None = None, events: int = EVENTS) ->
             lease=reads.choice((0.0, 0.5, 1.0)),
             once=once.choice(("", "session", "deadline")),
             ttl_ms=once.choice((1_000, 3_000, 20_000)),
+            store=store.choice((0.0, 0.0, 0.3, 0.7)),
+            lease_ttl_ms=store.choice((1_000, 1_000, 2_000, 5_000)),
         ),
         faults=tuple(fault for fault in FAULTS if rng.random() < 0.5),
         fault_interval_us=election_us * rng.choice((1, 2, 4, 8)),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from tests.sim.calls import Call
 from tests.sim.client import Client
-from tests.sim.linearizability import Operation
+from tests.sim.linearizability import UNKNOWN, Operation
 
 if TYPE_CHECKING:
     from tests.sim.cluster import Cluster
@@ -44,6 +44,11 @@ class Oracle:
         last = self._last
         return last is not None and not last.is_open and not last.returned
 
+    @property
+    def still_asks(self) -> bool:
+        """Whether a client still waits for an answer, or sends something again."""
+        return any(call.is_open for call in self.calls)
+
     def moment(self) -> int:
         self._moment += 1
         return self._moment
@@ -61,10 +66,31 @@ class Oracle:
         Without what no answer came to and what never reached a core: its client can't know, but
         that has not happened, and fewer unknown outcomes make a stricter check.
         """
+        return [_operation(call) for call in self._that_count() if not call.is_of_store]
+
+    def store_history(self) -> list[Operation]:
+        """What happened to the keys of transactions and to leases, all of them one object; the ends
+        that leases came to by themselves among it, at their place in the log."""
+        history = [_operation(call) for call in self.store_calls()]
+        granted = {
+            operation.output: operation.call
+            for operation in history
+            if operation.action[0] == "grant" and operation.ret is not None
+        }
+        ended = self.cluster.leases.ended
+        return history + [
+            Operation("t", ("end", lease), UNKNOWN, called, None, 2 * ended[lease].index)
+            for lease, called in granted.items()
+            if lease in ended
+        ]
+
+    def store_calls(self) -> list[Call]:
+        """What clients asked of the keys of transactions and of leases, as far as it counts."""
+        return [call for call in self._that_count() if call.is_of_store]
+
+    def _that_count(self) -> list[Call]:
         return [
-            Operation(
-                call.key, call.action, call.output, call.called, call.returned or None, call.hint
-            )
+            call
             for call in self.calls
             if call.key and not call.was_refused and (call.returned or call.reached_core)
         ]
@@ -98,3 +124,8 @@ class Oracle:
                 raise violation(
                     f"message {call.action[1]} stands at {index}, before one that was done earlier"
                 )
+
+
+def _operation(call: Call) -> Operation:
+    key = "t" if call.is_of_store else call.key
+    return Operation(key, call.action, call.output, call.called, call.returned or None, call.hint)

@@ -46,6 +46,7 @@ from raft_agent.consensus.types import (
 from raft_agent.machine.machine import Machine
 from tests.sim.clock import LocalClock
 from tests.sim.disk import Disk, LogWrite
+from tests.sim.leasing import LeaseKeeper
 from tests.sim.service import Service
 from tests.sim.snapshots import Snapshots, restored
 
@@ -72,6 +73,7 @@ class Process:
         self.machine = Machine()
         self.service = Service(self)
         self.snapshots = Snapshots(self)
+        self.lease_keeper = LeaseKeeper(self)
         self.is_paused = False
         self._inbox: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
         self._held: list[tuple[Send, int]] = []
@@ -93,7 +95,7 @@ class Process:
             WriteSnapshot: self.snapshots.write,
             InstallSnapshot: self.snapshots.install,
             FoundCluster: self._found_cluster,
-            RoleChanged: self._nothing,
+            RoleChanged: self._role_changed,
             ConfigurationChanged: self._nothing,
             Note: self._note,
         }
@@ -136,6 +138,7 @@ class Process:
         self._timer_at_us = None
         self._heard_us = {}
         self.snapshots.begin()
+        self.lease_keeper.begin()
         vote, log, snapshot = self.disk.open(
             self._soon(self._log_synced),
             self._soon(self._vote_synced),
@@ -272,6 +275,10 @@ class Process:
     def _nothing(self, effect: Effect) -> None:
         self.cluster.seen[type(effect).__name__] += 1
 
+    def _role_changed(self, effect: RoleChanged) -> None:
+        self._nothing(effect)
+        self.lease_keeper.role(effect)
+
     def _found_cluster(self, effect: FoundCluster) -> None:
         self.disk.cluster_id = effect.cluster_id
 
@@ -347,7 +354,9 @@ class Process:
         for batch in effect.batches:
             results = self.machine.apply(batch)
             self.cluster.checks.applied(self, batch, results)
+            self.cluster.leases.applied(batch, results)
             self.service.applied(batch, results)
+            self.lease_keeper.applied()
         delay_us = int(self._rng.random() * 300)
         index = effect.batches[-1].last_index
         self.cluster.clock.after(delay_us, self.run, self._applied, self.boots, index)

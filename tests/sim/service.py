@@ -39,6 +39,7 @@ class Service:
         self._ready: list[tuple[int, Attempt]] = []
         self._changes: dict[int, Change] = {}
         self._is_reading = False
+        self._nobodys: set[int] = set()
 
     # --- requests
 
@@ -90,6 +91,12 @@ class Service:
             ChangeMembership(tag, change.wanted, change.expected_index, change.forced)
         )
 
+    def nobodys_tag(self) -> int:
+        """The tag of a proposal of the host itself, of which nobody wants to hear."""
+        tag = self._next_tag()
+        self._nobodys.add(tag)
+        return tag
+
     def _next_tag(self) -> int:
         self._tag += 1
         return self._tag
@@ -97,6 +104,9 @@ class Service:
     # --- what the core says
 
     def proposed(self, effect: Proposed) -> None:
+        if effect.tag in self._nobodys:
+            self._nobodys.remove(effect.tag)
+            return
         attempts = self._proposals.pop(effect.tag)
         self._awaiting[effect.first_index] = (effect.term, attempts)
         for index, attempt in enumerate(attempts, start=effect.first_index):
@@ -108,6 +118,7 @@ class Service:
             seen["transfer_done"] += 1
             return
         seen[f"refused_{effect.reason.value}"] += 1
+        self._nobodys.discard(effect.tag)
         for attempt in self._proposals.pop(effect.tag, ()):
             attempt.refused()
         read = self._reads.pop(effect.tag, None)

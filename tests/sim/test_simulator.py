@@ -82,6 +82,13 @@ HAPPENS = (
     "write_repeated",
     "write_SessionExpired",
     "write_TooLate",
+    # transactions and leases
+    "txn_then",
+    "txn_else",
+    "lease_kept",
+    "lease_ended",
+    "leased_key_ended",
+    "lease_end_was_too_late",
     # disks
     "unsynced_write_lost",
     "unsynced_cut_lost",

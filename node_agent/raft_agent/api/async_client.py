@@ -19,10 +19,10 @@ from raft_agent.api.answers import (
     RequestFailed,
     no_answer,
 )
+from raft_agent.api.async_calls import Calls
 from raft_agent.api.attempts import Attempts
 from raft_agent.api.link import Link, NotSent
-from raft_agent.api.protocol import Consistency, ErrorCode
-from raft_agent.api.watch import Watch
+from raft_agent.api.protocol import ErrorCode
 from raft_agent.api.write_session import WriteSession
 
 # How long to wait before all agents are tried once more.
@@ -35,7 +35,7 @@ _CLOSE_S = 1.0
 Sockets = str | Path | Sequence[str | Path] | Mapping[str, str | Path]
 
 
-class Client:
+class Client(Calls):
     """`sockets`: the path of one agent's socket, several, or paths by node name.
 
     `timeout_s` is for each request with all its attempts. The client goes to the leader, which it
@@ -100,85 +100,6 @@ class Client:
 
     # --- requests ---------------------------------------------------------------------------------
 
-    async def put(self, key: str, value: bytes, *, if_revision: int = -1) -> protocol.WriteResult:
-        """Store a key. `if_revision`: only at that revision (0: absent), else RequestFailed with
-        the code CONFLICT."""
-        return await self._write(
-            lambda once: protocol.Put(0, key, value, if_revision, self._forward, once)
-        )
-
-    async def delete(self, key: str, *, if_revision: int = -1) -> protocol.WriteResult:
-        """Remove a key; `deleted` of the result is 0 when there was none."""
-        return await self._write(
-            lambda once: protocol.Delete(0, key, if_revision, self._forward, once)
-        )
-
-    async def get(
-        self, key: str, *, consistency: Consistency = Consistency.LINEARIZABLE
-    ) -> protocol.KeyValue | None:
-        """The key as it stands, or None."""
-        try:
-            return await self.request(protocol.Get(0, key, consistency))  # type: ignore[no-any-return]
-        except RequestFailed as error:
-            if error.code is ErrorCode.KEY_NOT_FOUND:
-                return None
-            raise
-
-    async def list(
-        self,
-        prefix: str = "",
-        *,
-        limit: int = 1000,
-        after: str = "",
-        consistency: Consistency = Consistency.LINEARIZABLE,
-    ) -> protocol.ListResult:
-        """Keys that start with `prefix`, in byte order; while `more`, go on after the last one."""
-        return await self.request(protocol.List(0, prefix, limit, after, consistency))  # type: ignore[no-any-return]
-
-    async def send(self, text: str) -> protocol.WriteResult:
-        """Append a text to the message log."""
-        return await self._write(lambda once: protocol.Send(0, text, self._forward, "", once))
-
-    async def messages(self, limit: int = 10) -> protocol.MessagesResult:
-        """The newest messages, newest first, as the agent asked has applied them."""
-        return await self.request(protocol.Messages(0, limit))  # type: ignore[no-any-return]
-
-    async def status(self) -> protocol.StatusResult:
-        return await self.request(protocol.Status(0))  # type: ignore[no-any-return]
-
-    async def health(self) -> protocol.HealthResult:
-        return await self.request(protocol.Health(0))  # type: ignore[no-any-return]
-
-    async def member_list(self) -> protocol.MemberListResult:
-        return await self.request(protocol.MemberList(0))  # type: ignore[no-any-return]
-
-    async def events(self, limit: int = 100) -> protocol.EventsResult:
-        """The newest events of the agent asked, oldest first."""
-        return await self.request(protocol.Events(0, limit))  # type: ignore[no-any-return]
-
-    async def leader_transfer(self, target: str = "") -> protocol.TransferResult:
-        """Hand leadership over to the member `target`, or to the one that is furthest."""
-        return await self.request(protocol.LeaderTransfer(0, target, self._forward))  # type: ignore[no-any-return]
-
-    def watch_keys(
-        self, key: str, *, prefix: bool = False, from_revision: int = 0
-    ) -> Watch[protocol.KeyEvent]:
-        """Changes of a key, or with `prefix` of all keys that start with it: from now on, or those
-        of the store's revision `from_revision` and later. Goes on at another agent when the
-        connection is lost, without missing or repeating any. Raises HistoryCompacted when not all
-        of them are kept."""
-        return Watch(self, protocol.WatchKeys(1, key, prefix, from_revision))
-
-    def watch_messages(self, after_index: int = -1) -> Watch[protocol.MessageItem]:
-        """Messages after a log index (-1: from now on). Goes on at another agent when the
-        connection is lost, without missing or repeating any. Raises RequestFailed when some are
-        not kept any more."""
-        return Watch(self, protocol.WatchMessages(1, after_index))
-
-    def follow_events(self, limit: int = 0) -> Watch[protocol.EventItem]:
-        """The newest `limit` events of one agent, and new ones as they happen."""
-        return Watch(self, protocol.Events(1, limit, True))
-
     async def request(self, request: protocol.Request) -> Any:
         """The result of any request, as protocol.RESULT_TYPES says; its id is chosen here. A write
         is sent again after a lost answer only when it says `once`."""
@@ -232,17 +153,15 @@ class Client:
 
     # --- exactly once -----------------------------------------------------------------------------
 
-    async def _write(
-        self, make: Callable[[protocol.Once], protocol.Request]
-    ) -> protocol.WriteResult:
+    async def _write(self, make: Callable[[protocol.Once], protocol.Request]) -> Any:
         deadline = self.deadline()
         if not self._exactly_once:
-            return await self._ask(make(None), deadline)  # type: ignore[no-any-return]
+            return await self._ask(make(None), deadline)
         while True:
             session = await self._opened(deadline)
             once = session.begin()
             try:
-                return await self._ask(make(once), deadline)  # type: ignore[no-any-return]
+                return await self._ask(make(once), deadline)
             except RequestFailed as error:
                 # With this code it is the first copy's answer: an earlier one makes it unknown.
                 if error.code is not ErrorCode.SESSION_EXPIRED or self._deadline_is_near(deadline):

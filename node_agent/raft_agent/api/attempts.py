@@ -12,7 +12,14 @@ from raft_agent.api.answers import (
 from raft_agent.api.protocol import ErrorCode
 
 # The answer to a write that was sent before, too: it would have been the same each time.
-_CERTAIN = frozenset({ErrorCode.CONFLICT, ErrorCode.BAD_REQUEST, ErrorCode.TOO_LARGE})
+_CERTAIN = frozenset(
+    {
+        ErrorCode.CONFLICT,
+        ErrorCode.BAD_REQUEST,
+        ErrorCode.TOO_LARGE,
+        ErrorCode.LEASE_NOT_FOUND,
+    }
+)
 # The machine has spoken of this copy; it can't tell any more what became of an earlier one.
 WRONG_TIME = frozenset({ErrorCode.TOO_LATE, ErrorCode.BAD_DEADLINE})
 _GONE = WRONG_TIME | {ErrorCode.SESSION_EXPIRED}

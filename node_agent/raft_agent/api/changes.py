@@ -17,23 +17,32 @@ from raft_agent.machine.commands import (
     CloseSession,
     Command,
     Delete,
+    GrantLease,
     InSession,
+    KeepLease,
     KeepSession,
     Once,
     OpenSession,
     Put,
+    PutLeased,
+    RevokeLease,
     SendMessage,
     SetSetting,
     StateCommand,
+    Transact,
 )
 from raft_agent.machine.results import (
+    LeaseGranted,
+    LeaseKept,
     Repeated,
     SessionClosed,
     SessionKept,
     SessionOpened,
     SettingDone,
+    TransactionDone,
     WriteDone,
 )
+from raft_agent.machine.transactions import written_bytes
 
 _log = logging.getLogger("raft.api")
 
@@ -52,6 +61,10 @@ class ChangeHandlers:
             protocol.Send: self._send,
             protocol.Put: self._put,
             protocol.Delete: self._delete,
+            protocol.Txn: self._txn,
+            protocol.LeaseGrant: self._lease,
+            protocol.LeaseKeepalive: self._lease,
+            protocol.LeaseRevoke: self._lease,
             protocol.OpenSession: self._session,
             protocol.KeepSession: self._session,
             protocol.CloseSession: self._session,
@@ -74,7 +87,9 @@ class ChangeHandlers:
         if problem is not None:
             caller.fail(request.id, problem)
         elif self._host.is_leader():
-            command = Put(request.key, request.value, request.if_revision)
+            command: Put | PutLeased = Put(request.key, request.value, request.if_revision)
+            if request.lease:
+                command = PutLeased(request.key, request.value, request.if_revision, request.lease)
             self._gather(caller, request, _as_asked(command, request.once), len(request.value))
         else:
             self._not_leader(caller, request, forward=request.forward)
@@ -102,6 +117,31 @@ class ChangeHandlers:
         else:
             named = msgspec.structs.replace(request, node=node)
             self._not_leader(caller, named, forward=request.forward)
+
+    def _txn(self, caller: Caller, request: protocol.Txn) -> None:
+        problem = problems.transaction_problem(request)
+        if problem is not None:
+            caller.fail(request.id, problem)
+        elif self._host.is_leader():
+            command = Transact(request.compares, request.then, request.otherwise)
+            size_bytes = written_bytes(request.then) + written_bytes(request.otherwise)
+            self._gather(caller, request, _as_asked(command, request.once), size_bytes)
+        else:
+            self._not_leader(caller, request, forward=request.forward)
+
+    def _lease(
+        self,
+        caller: Caller,
+        request: protocol.LeaseGrant | protocol.LeaseKeepalive | protocol.LeaseRevoke,
+    ) -> None:
+        if not self._host.is_leader():
+            self._not_leader(caller, request, forward=request.forward)
+        elif isinstance(request, protocol.LeaseGrant):
+            self._gather(caller, request, _as_asked(GrantLease(request.ttl_ms), request.once))
+        elif isinstance(request, protocol.LeaseRevoke):
+            self._gather(caller, request, _as_asked(RevokeLease(request.lease), request.once))
+        else:
+            self._gather(caller, request, KeepLease(request.lease))
 
     def _session(
         self,
@@ -225,6 +265,28 @@ class ChangeHandlers:
         self._host.forward(request, done)
 
 
+def _txn_result(index: int, term: int, done: TransactionDone) -> protocol.TxnResult:
+    results = [
+        protocol.OperationResult(
+            item.deleted,
+            item.more,
+            [
+                protocol.KeyValue(
+                    key.key,
+                    key.value,
+                    key.revision,
+                    key.create_revision,
+                    key.version,
+                    lease=key.lease,
+                )
+                for key in item.keys
+            ],
+        )
+        for item in done.results
+    ]
+    return protocol.TxnResult(index, term, done.revision, done.succeeded, results)
+
+
 def _as_asked(command: StateCommand, once: protocol.Once) -> Command:
     if once is None:
         return command
@@ -248,8 +310,16 @@ def _answer(caller: Caller, requests: list[protocol.Request], outcome: Outcome) 
             done = protocol.WriteResult(index, term, result.revision, result.deleted)
             answers.append((request.id, None, done))
         else:
-            answers.append(_unusual_answer(request, index, term, result))
+            answer = _unusual_answer(request, index, term, result)
+            if isinstance(answer[2], protocol.TxnResult):
+                caller.reply(request.id, answer[2], _data_bytes(answer[2]))
+            else:
+                answers.append(answer)
     caller.answer(answers)
+
+
+def _data_bytes(result: protocol.TxnResult) -> int:
+    return sum(len(key.key) + len(key.value) for done in result.results for key in done.keys)
 
 
 def _unusual_answer(request: protocol.Request, index: int, term: int, result: object) -> Answer:
@@ -258,6 +328,10 @@ def _unusual_answer(request: protocol.Request, index: int, term: int, result: ob
     if isinstance(result, WriteDone):
         done = protocol.WriteResult(index, term, result.revision, result.deleted)
         return request.id, None, done
+    if isinstance(result, TransactionDone):
+        return request.id, None, _txn_result(index, term, result)
+    if isinstance(result, LeaseGranted | LeaseKept):
+        return request.id, None, protocol.LeaseResult(result.lease, result.ttl_ms)
     if isinstance(result, SettingDone):
         return request.id, None, protocol.WriteResult(index, term, result.revision)
     if isinstance(result, SessionOpened):

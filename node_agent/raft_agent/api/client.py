@@ -15,13 +15,17 @@ if TYPE_CHECKING:
         RequestFailed,
     )
     from raft_agent.api.async_client import Client
+    from raft_agent.api.lock import Lock, LockLost
     from raft_agent.api.sync_client import SyncClient
-    from raft_agent.api.watch import Watch
+    from raft_agent.api.watch import KeyWatch, Watch
 
 __all__ = [
     "AgentNotReachable",
     "Client",
     "HistoryCompacted",
+    "KeyWatch",
+    "Lock",
+    "LockLost",
     "OutcomeUnknown",
     "RaftClientError",
     "RequestFailed",
@@ -33,6 +37,9 @@ _MODULES = {
     "AgentNotReachable": "answers",
     "Client": "async_client",
     "HistoryCompacted": "answers",
+    "KeyWatch": "watch",
+    "Lock": "lock",
+    "LockLost": "lock",
     "OutcomeUnknown": "answers",
     "RaftClientError": "answers",
     "RequestFailed": "answers",

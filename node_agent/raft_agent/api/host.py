@@ -55,6 +55,9 @@ class Host(Protocol):
         acknowledged anywhere before this call (linearizable reads on any node). `lease`: the
         leader's lease is proof enough that it still leads."""
 
+    def lease_times_ms(self) -> dict[int, int]:
+        """How much of its time each lease has left; empty when this node does not lead."""
+
     def stale_age_ms(self) -> int | None:
         """How long ago `machine` was as new as the leader's; None when that is not known."""
 

@@ -9,10 +9,13 @@ from raft_agent.machine.results import (
     BadValue,
     ConditionFailed,
     Forgotten,
+    LeaseGone,
+    LimitReached,
     SessionExpired,
     TooLate,
     TooMany,
 )
+from raft_agent.machine.transactions import TransactionError, check
 
 
 def key_problem(key: str) -> Error | None:
@@ -59,6 +62,23 @@ def compacted(wanted: int, oldest: int) -> Error:
     )
 
 
+def lease_not_found(lease: int) -> Error:
+    return Error(
+        f"There is no lease {lease}, or no longer",
+        ErrorCode.LEASE_NOT_FOUND,
+        "It was revoked, or not kept alive in time, and its keys are gone: grant another one.",
+    )
+
+
+def transaction_problem(request: protocol.Txn) -> Error | None:
+    """What is wrong with this transaction, whatever the keys are."""
+    try:
+        check(request.compares, request.then, request.otherwise)
+    except TransactionError as error:
+        return Error(str(error), ErrorCode.BAD_REQUEST)
+    return None
+
+
 def refused(request: protocol.Request, index: int, result: object) -> Error:
     """The command stands in the log at `index`, but it changed nothing."""
     if isinstance(result, ConditionFailed) and isinstance(request, protocol.Put | protocol.Delete):
@@ -69,6 +89,14 @@ def refused(request: protocol.Request, index: int, result: object) -> Error:
             f'The key "{request.key}" is {found}, not {wanted}',
             ErrorCode.CONFLICT,
             "Read the key and decide anew.",
+        )
+    if isinstance(result, LeaseGone):
+        return lease_not_found(result.lease)
+    if isinstance(result, LimitReached):
+        return Error(
+            f"It would be more than {result.limit} {result.what}",
+            ErrorCode.TOO_LARGE,
+            "Do it in parts, or end what is not needed any more.",
         )
     if isinstance(result, SessionExpired):
         return Error(

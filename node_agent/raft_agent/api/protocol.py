@@ -47,12 +47,16 @@ from raft_agent.api.results import (
     KeyEvent,
     KeyValue,
     Latency,
+    LeaseInfo,
+    LeaseListResult,
+    LeaseResult,
     ListResult,
     MemberInfo,
     MemberListResult,
     MembershipResult,
     MessageItem,
     MessagesResult,
+    OperationResult,
     ProgressInfo,
     SessionResult,
     SettingInfo,
@@ -60,12 +64,41 @@ from raft_agent.api.results import (
     StatusResult,
     StreamStarted,
     TransferResult,
+    TxnResult,
     VitalsResult,
     WriteResult,
     voter_warnings,
 )
+from raft_agent.api.sessions import (
+    CloseSession,
+    KeepSession,
+    Once,
+    OneShot,
+    OpenSession,
+    SessionRef,
+)
 from raft_agent.api.terms import BaseRequest as _Request
 from raft_agent.api.terms import Limit, LogIndex, Number, OneShotId, RequestId, Revision, Signed
+from raft_agent.api.transactions import (
+    LeaseGrant,
+    LeaseKeepalive,
+    LeaseList,
+    LeaseRevoke,
+    LeaseShow,
+    Txn,
+)
+from raft_agent.machine.transactions import (
+    Compare,
+    DeleteKey,
+    DeletePrefix,
+    GetKey,
+    ListKeys,
+    Operation,
+    PutKey,
+    Relation,
+    Target,
+    TransactionError,
+)
 
 __all__ = [
     "EBPF_STARTING",
@@ -87,8 +120,11 @@ __all__ = [
     "Cancel",
     "ChallengeResult",
     "CloseSession",
+    "Compare",
     "Consistency",
     "Delete",
+    "DeleteKey",
+    "DeletePrefix",
     "EbpfStatus",
     "Error",
     "ErrorCode",
@@ -101,6 +137,7 @@ __all__ = [
     "FaultSet",
     "FaultsResult",
     "Get",
+    "GetKey",
     "Health",
     "HealthMember",
     "HealthResult",
@@ -116,9 +153,18 @@ __all__ = [
     "KeyValue",
     "Latency",
     "LeaderTransfer",
+    "LeaseGrant",
+    "LeaseInfo",
+    "LeaseKeepalive",
+    "LeaseList",
+    "LeaseListResult",
+    "LeaseResult",
+    "LeaseRevoke",
+    "LeaseShow",
     "Leave",
     "Limit",
     "List",
+    "ListKeys",
     "ListResult",
     "LogIndex",
     "MemberInfo",
@@ -136,8 +182,12 @@ __all__ = [
     "OneShot",
     "OneShotId",
     "OpenSession",
+    "Operation",
+    "OperationResult",
     "ProgressInfo",
     "Put",
+    "PutKey",
+    "Relation",
     "Reply",
     "Request",
     "RequestId",
@@ -152,7 +202,11 @@ __all__ = [
     "Status",
     "StatusResult",
     "StreamStarted",
+    "Target",
+    "TransactionError",
     "TransferResult",
+    "Txn",
+    "TxnResult",
     "Vitals",
     "VitalsResult",
     "WatchKeys",
@@ -199,34 +253,13 @@ class ErrorCode(enum.StrEnum):
     QUORUM_AT_RISK = "quorum_at_risk"
     REMOVED = "removed"
     REFUSED = "refused"
+    LEASE_NOT_FOUND = "lease_not_found"
 
 
 class Consistency(enum.StrEnum):
     LINEARIZABLE = "linearizable"
     LEASE = "lease"
     STALE = "stale"
-
-
-class SessionRef(msgspec.Struct, frozen=True, array_like=True, tag="session", gc=False):
-    """Apply the write once, however often it is sent: it is number `sequence` of this session, and
-    the client has the answers to all numbers below `acked_below`, which is not above `sequence`.
-    """
-
-    session: Number
-    sequence: Number
-    acked_below: Number
-
-
-class OneShot(msgspec.Struct, frozen=True, array_like=True, tag="one_shot", gc=False):
-    """Apply the write once, however often it is sent, and never after the log's time `deadline_ms`
-    (since 1970, at most ten minutes ahead). `request_id`: 16 random bytes.
-    """
-
-    request_id: OneShotId
-    deadline_ms: Number
-
-
-Once: TypeAlias = SessionRef | OneShot | None
 
 
 # On the wire a request is an array: [op, id, field, field, …]; trailing defaults may be left out.
@@ -261,13 +294,15 @@ class WatchMessages(_Request, frozen=True, tag="watch_messages"):
 
 
 class Put(_Request, frozen=True, tag="put"):
-    """`if_revision`: only when the key's mod revision is this one (-1: no condition; 0: absent)."""
+    """`if_revision`: only when the key's mod revision is this one (-1: no condition; 0: absent).
+    `lease`: the one that the key ends with (0: none, also when it had one before)."""
 
     key: str
     value: bytes
     if_revision: Revision = -1
     forward: bool = False
     once: Once = None
+    lease: Number = 0
 
 
 class Delete(_Request, frozen=True, tag="delete"):
@@ -275,27 +310,6 @@ class Delete(_Request, frozen=True, tag="delete"):
     if_revision: Revision = -1
     forward: bool = False
     once: Once = None
-
-
-class OpenSession(_Request, frozen=True, tag="open_session"):
-    """Begin a session, which ends when it is not used for `ttl_ms` (1 s to 24 h)."""
-
-    ttl_ms: Number
-    forward: bool = False
-
-
-class KeepSession(_Request, frozen=True, tag="keep_session"):
-    """Let a session that is not used live on. The result is null."""
-
-    session: Number
-    forward: bool = False
-
-
-class CloseSession(_Request, frozen=True, tag="close_session"):
-    """End a session, none of whose writes will be sent again. The result is null."""
-
-    session: Number
-    forward: bool = False
 
 
 class SettingsList(_Request, frozen=True, tag="settings_list"):
@@ -324,11 +338,13 @@ class List(_Request, frozen=True, tag="list"):
 
 class WatchKeys(_Request, frozen=True, tag="watch_keys"):
     """Changes of one key, or with `prefix` of all keys below it, as they are applied here: from now
-    on, or those of the store's revision `from_revision` and later, if they are kept."""
+    on, or those of the store's revision `from_revision` and later, if they are kept. `bookmark_ms`:
+    how often to say up to which revision all was told, when that has moved (0: never)."""
 
     key: str
     prefix: bool = False
     from_revision: Number = 0
+    bookmark_ms: Number = 0
 
 
 class Health(_Request, frozen=True, tag="health"):
@@ -366,6 +382,12 @@ Request = (
     | Get
     | List
     | WatchKeys
+    | Txn
+    | LeaseGrant
+    | LeaseKeepalive
+    | LeaseRevoke
+    | LeaseList
+    | LeaseShow
     | OpenSession
     | KeepSession
     | CloseSession
@@ -424,6 +446,12 @@ RESULT_TYPES: dict[type[Request], type | None] = {
     Get: KeyValue,
     List: ListResult,
     WatchKeys: StreamStarted,
+    Txn: TxnResult,
+    LeaseGrant: LeaseResult,
+    LeaseKeepalive: LeaseResult,
+    LeaseRevoke: WriteResult,
+    LeaseList: LeaseListResult,
+    LeaseShow: LeaseInfo,
     OpenSession: SessionResult,
     KeepSession: None,
     CloseSession: None,
@@ -452,11 +480,15 @@ ITEM_TYPES: dict[type[Request], type] = {
 }
 
 # What changes something: asking again after a lost answer could do it twice. Sessions are not among
-# them: one that was opened twice expires, one that was closed twice is closed.
+# them: one that was opened twice expires, one that was closed twice is closed. Nor is a lease that
+# is kept alive twice.
 WRITES = (
     Send,
     Put,
     Delete,
+    Txn,
+    LeaseGrant,
+    LeaseRevoke,
     SettingSet,
     Join,
     Leave,

@@ -12,15 +12,15 @@ from raft_agent.api import problems, protocol
 from raft_agent.api.caller import REPLY_BYTES, Caller, error_of
 from raft_agent.api.changes import ChangeHandlers
 from raft_agent.api.host import Failure, Host
+from raft_agent.api.key_streams import KeyEventEncoder, KeyStream
 from raft_agent.api.protocol import Consistency, Error, ErrorCode
 from raft_agent.api.streams import (
     EventStream,
-    KeyEventEncoder,
-    KeyStream,
     MessageStream,
     Stream,
     message_item,
 )
+from raft_agent.machine.entry import Entry
 from raft_agent.machine.settings import SETTINGS
 
 _log = logging.getLogger("raft.api")
@@ -50,6 +50,8 @@ class RequestHandlers:
             protocol.WatchMessages: self._watch_messages,
             protocol.Get: self._read,
             protocol.List: self._read,
+            protocol.LeaseList: self._leases,
+            protocol.LeaseShow: self._leases,
             protocol.WatchKeys: self._watch_keys,
             protocol.SettingsList: self._settings_list,
             protocol.MemberList: self._member_list,
@@ -128,7 +130,7 @@ class RequestHandlers:
             entries, more = self._machine.list(
                 request.prefix, request.limit, request.after, max_bytes=LIST_BYTES
             )
-            keys = cast("list[protocol.KeyValue]", entries)
+            keys = self._with_leases(entries)
             size = sum(len(entry.key) + len(entry.value) + REPLY_BYTES for entry in entries)
             result = protocol.ListResult(keys, more, self._machine.revision, age_ms)
             caller.reply(request.id, result, size)
@@ -137,14 +139,51 @@ class RequestHandlers:
         entry = self._machine.get(request.key)
         if entry is None:
             caller.fail(request.id, problems.no_such_key(request, age_ms))
-        elif age_ms is None:
+        elif age_ms is None and not self._machine.leases.lease_of:
             # An Entry has the names and types of a KeyValue, so it encodes to the same.
             caller.reply(request.id, entry, len(entry.value))
         else:
-            found = protocol.KeyValue(
-                entry.key, entry.value, entry.revision, entry.create_revision, entry.version, age_ms
-            )
-            caller.reply(request.id, found, len(entry.value))
+            lease = self._machine.lease_of(entry.key)
+            caller.reply(request.id, _key_value(entry, lease, age_ms), len(entry.value))
+
+    def _with_leases(self, entries: list[Entry]) -> list[protocol.KeyValue]:
+        lease_of = self._machine.leases.lease_of
+        if not lease_of:
+            return cast("list[protocol.KeyValue]", entries)
+        return [_key_value(entry, lease_of.get(entry.key, 0)) for entry in entries]
+
+    def _leases(self, caller: Caller, request: protocol.LeaseList | protocol.LeaseShow) -> None:
+        def local(_error: Error | None = None) -> None:
+            caller.in_flight += 1
+            self._host.read_barrier(partial(self._answer_leases, caller, request))
+
+        self._by_leader(caller, request, local)
+
+    def _answer_leases(
+        self,
+        caller: Caller,
+        request: protocol.LeaseList | protocol.LeaseShow,
+        failure: Failure | None,
+    ) -> None:
+        caller.in_flight -= 1
+        if failure is not None:
+            caller.fail(request.id, error_of(failure))
+            return
+        leases, times_ms = self._machine.leases, self._host.lease_times_ms()
+        if isinstance(request, protocol.LeaseList):
+            infos = [
+                protocol.LeaseInfo(item.id, item.ttl_ms, times_ms.get(item.id), len(item.keys))
+                for item in leases
+            ]
+            caller.reply(request.id, protocol.LeaseListResult(infos), REPLY_BYTES * len(infos))
+            return
+        lease = leases.get(request.lease)
+        if lease is None:
+            caller.fail(request.id, problems.lease_not_found(request.lease))
+            return
+        keys = sorted(lease.keys)
+        info = protocol.LeaseInfo(lease.id, lease.ttl_ms, times_ms.get(lease.id), len(keys), keys)
+        caller.reply(request.id, info, sum(len(key) for key in keys))
 
     def _messages(self, caller: Caller, request: protocol.Messages) -> None:
         if caller.unsent_bytes() > UNREAD_BYTES:
@@ -188,11 +227,20 @@ class RequestHandlers:
         def local(_error: Error | None = None) -> None:
             caller.reply(request.id, view())
 
+        self._by_leader(caller, request, local)
+
+    def _by_leader(
+        self,
+        caller: Caller,
+        request: protocol.MemberList | protocol.Health | protocol.LeaseList | protocol.LeaseShow,
+        local: Callable[[Error | None], None],
+    ) -> None:
+        """Have the leader answer, or `local` do it when that is not wanted or does not work."""
         wants_leader = request.forward and caller.may_forward and not self._host.is_leader()
         if wants_leader and self._changes.leader_elsewhere() is not None:
             self._changes.forward(caller, request, local)
         else:
-            local()
+            local(None)
 
     def _join_challenge(self, caller: Caller, request: protocol.JoinChallenge) -> None:
         caller.reply(request.id, protocol.ChallengeResult(self._host.join_challenge()))
@@ -252,3 +300,15 @@ class RequestHandlers:
             stream.stop()
             caller.forget_pushes(request.stream)
         caller.reply(request.id, None)
+
+
+def _key_value(entry: Entry, lease: int, age_ms: int | None = None) -> protocol.KeyValue:
+    return protocol.KeyValue(
+        entry.key,
+        entry.value,
+        entry.revision,
+        entry.create_revision,
+        entry.version,
+        age_ms,
+        lease,
+    )

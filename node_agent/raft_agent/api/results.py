@@ -23,6 +23,7 @@ class WriteResult(msgspec.Struct, frozen=True, gc=False):
 class KeyValue(msgspec.Struct, frozen=True, gc=False):
     """Get; List holds many. `revision` is the key's mod revision, `version` counts its puts since
     it was created. `age_ms`: of a stale read of one key, how old it may be; null when not known.
+    `lease`: the one that the key ends with; 0, or left out: none.
     """
 
     key: str
@@ -31,6 +32,7 @@ class KeyValue(msgspec.Struct, frozen=True, gc=False):
     create_revision: int
     version: int
     age_ms: int | None = None
+    lease: int = 0
 
 
 class ListResult(msgspec.Struct, frozen=True):
@@ -41,6 +43,49 @@ class ListResult(msgspec.Struct, frozen=True):
     more: bool
     revision: int
     age_ms: int | None = None
+
+
+class OperationResult(msgspec.Struct, frozen=True):
+    """Of one operation of a transaction: how many keys it deleted, and those that it found; `more`:
+    some were left out."""
+
+    deleted: int = 0
+    more: bool = False
+    keys: list[KeyValue] = []
+
+
+class TxnResult(msgspec.Struct, frozen=True):
+    """`succeeded`: all compares held, so that `results` are those of `then`, else of `otherwise`.
+    `revision` is the store's after it."""
+
+    index: int
+    term: int
+    revision: int
+    succeeded: bool
+    results: list[OperationResult]
+
+
+class LeaseResult(msgspec.Struct, frozen=True):
+    """The lease has `ttl_ms` from now on."""
+
+    lease: int
+    ttl_ms: int
+
+
+class LeaseInfo(msgspec.Struct, frozen=True):
+    """`remaining_ms`: until it ends unless it is kept alive; null where the leader is not asked.
+    `key_count`: how many keys end with it; `keys`: these, in byte order, where one lease was asked
+    for."""
+
+    lease: int
+    ttl_ms: int
+    remaining_ms: int | None
+    key_count: int
+    keys: list[str] = []
+
+
+class LeaseListResult(msgspec.Struct, frozen=True):
+    leases: list[LeaseInfo]
 
 
 class SessionResult(msgspec.Struct, frozen=True):
@@ -74,14 +119,19 @@ class MessagesResult(msgspec.Struct, frozen=True):
     messages: list[MessageItem]
 
 
-class KeyEvent(msgspec.Struct, frozen=True, gc=False):
-    """`type` is "put" or "delete" (then without a value)."""
+class KeyEvent(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """`type` is "put" or "delete" (then without a value). `lease`: the one that the key ends with,
+    or has just ended with. `more`: the next event has the same revision, for one transaction or
+    the end of one lease made both. Of the type "bookmark": all changes up to `revision` were told.
+    """
 
     type: str
     key: str
     value: bytes
     revision: int
     index: int
+    lease: int = 0
+    more: bool = False
 
 
 class MemberInfo(msgspec.Struct, frozen=True):

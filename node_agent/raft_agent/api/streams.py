@@ -6,13 +6,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
-import msgspec
-
-from raft_agent.api import problems, protocol
+from raft_agent.api import protocol
 from raft_agent.api.caller import Caller
 from raft_agent.api.host import Host
 from raft_agent.machine.machine import Machine
-from raft_agent.machine.watches import KeyChange, Message
+from raft_agent.machine.watches import Message
 
 # A stream of old messages waits while this much is unsent, instead of filling the memory.
 PUMP_BYTES = 1 << 20
@@ -70,108 +68,6 @@ class Stream(ABC):
         self._cancel = cancel
         self.caller.streams[self.stream_id] = self
         self.caller.reply(self.stream_id, protocol.StreamStarted(index, revision))
-
-
-class KeyEventEncoder:
-    """Encodes the changes of one batch once for all who watch the same keys."""
-
-    def __init__(self) -> None:
-        self._changes: list[KeyChange] = []
-        self._events: dict[bool, list[tuple[msgspec.Raw, int]]] = {}
-
-    def events(self, changes: list[KeyChange], is_json: bool) -> list[tuple[msgspec.Raw, int]]:
-        """(encoded KeyEvent, its size in bytes) for each of `changes`."""
-        if changes is not self._changes:
-            self._changes = changes
-            self._events = {}
-        events = self._events.get(is_json)
-        if events is None:
-            encode = protocol.JSON_ENCODER.encode if is_json else protocol.ENCODER.encode
-            events = self._events[is_json] = []
-            for change in changes:
-                data = encode(_key_event(change))
-                events.append((msgspec.Raw(data), len(data)))
-        return events
-
-
-def _key_event(change: KeyChange) -> protocol.KeyEvent:
-    kind = "delete" if change.value is None else "put"
-    return protocol.KeyEvent(kind, change.key, change.value or b"", change.revision, change.index)
-
-
-class KeyStream(Stream):
-    """Changes of a key or of all keys with a prefix: those since a revision from the history, as
-    fast as the client reads, then all new ones.
-    """
-
-    def __init__(
-        self,
-        caller: Caller,
-        request: protocol.WatchKeys,
-        machine: Machine,
-        encoder: KeyEventEncoder,
-    ) -> None:
-        super().__init__(caller, request.id)
-        self._request = request
-        self._machine = machine
-        self._encoder = encoder
-        # All changes up to this revision of the store were pushed, or are not wanted.
-        self._position = request.from_revision - 1 if request.from_revision else machine.revision
-
-    def start(self) -> None:
-        machine = self._machine
-        if self._position < machine.compacted_revision:
-            self.caller.fail(self.stream_id, self._compacted())
-            return
-        watches = machine.watches
-        watch = watches.watch_prefix if self._request.prefix else watches.watch_key
-        cancel = watch(self._request.key, self._changed, self._jumped)
-        self._started(machine.last_applied, cancel, self._position)
-        self.pump()
-
-    def _changed(self, changes: list[KeyChange]) -> None:
-        if self.waiting:
-            return  # the history has them, too
-        caller = self.caller
-        position = self._position
-        for change, (event, size) in zip(
-            changes, self._encoder.events(changes, caller.is_json), strict=True
-        ):
-            # A client may know more already than this node had applied.
-            if change.revision > position:
-                caller.push(self.stream_id, event, size)
-        self._position = max(position, self._machine.revision)
-
-    def _jumped(self, revision: int) -> None:
-        if not self.waiting:
-            self._position = max(self._position, revision)
-        self.pump()
-
-    def pump(self) -> None:
-        machine = self._machine
-        caller = self.caller
-        self.waiting = False
-        while True:
-            if self._position < machine.compacted_revision:
-                self.end(self._compacted())
-                return
-            changes = machine.changes_since(self._position + 1, _PUMP_ITEMS)
-            for change in changes:
-                if self._matches(change.key):
-                    if caller.unsent_bytes() >= PUMP_BYTES:
-                        self.waiting = True
-                        return
-                    caller.push(self.stream_id, _key_event(change), len(change.value or b""))
-                self._position = change.revision
-            if not changes:
-                return
-
-    def _matches(self, key: str) -> bool:
-        wanted = self._request.key
-        return key.startswith(wanted) if self._request.prefix else key == wanted
-
-    def _compacted(self) -> protocol.Error:
-        return problems.compacted(self._position + 1, self._machine.compacted_revision + 1)
 
 
 class MessageStream(Stream):

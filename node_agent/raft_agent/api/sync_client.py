@@ -36,9 +36,19 @@ _CLOCK_SLACK_MS = 30_000
 _MAX_TTL_MS = 300_000
 
 # Writes that can be numbered, so that each is applied once however often it is sent.
-_Numbered: TypeAlias = protocol.Put | protocol.Delete | protocol.Send
+_Numbered: TypeAlias = (
+    protocol.Put
+    | protocol.Delete
+    | protocol.Send
+    | protocol.Txn
+    | protocol.LeaseGrant
+    | protocol.LeaseRevoke
+)
 
 _monotonic = time.monotonic
+
+# Inside the class `list` is the method.
+Results: TypeAlias = list[Any]
 
 
 class SyncClient:
@@ -47,8 +57,8 @@ class SyncClient:
     `timeout_s` is for connecting, and for each answer. After an exception other than RequestFailed
     the connection is closed. Raises AgentNotReachable when nobody answers at `path`.
 
-    `put`, `delete` and `send` are applied once: within `timeout_s` they are sent again over new
-    connections until there is an answer. Agents pass them on to the leader.
+    Writes are applied once: within `timeout_s` they are sent again over new connections until there
+    is an answer. Agents pass them on to the leader.
     """
 
     def __init__(self, path: str, timeout_s: float = 5.0) -> None:
@@ -78,10 +88,12 @@ class SyncClient:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def put(self, key: str, value: bytes, *, if_revision: int = -1) -> protocol.WriteResult:
+    def put(
+        self, key: str, value: bytes, *, if_revision: int = -1, lease: int = 0
+    ) -> protocol.WriteResult:
         """Store a key. `if_revision`: only at that revision (0: absent), else RequestFailed with
-        the code CONFLICT."""
-        return self.write(protocol.Put(1, key, value, if_revision, True))  # type: ignore[no-any-return]
+        the code CONFLICT. `lease`: the key ends with it; LEASE_NOT_FOUND when there is none."""
+        return self.write(protocol.Put(1, key, value, if_revision, True, None, lease))  # type: ignore[no-any-return]
 
     def delete(self, key: str, *, if_revision: int = -1) -> protocol.WriteResult:
         """Remove a key; `deleted` of the result is 0 when there was none."""
@@ -105,9 +117,46 @@ class SyncClient:
                 return None
             raise
 
+    def list(
+        self,
+        prefix: str = "",
+        *,
+        limit: int = 1000,
+        after: str = "",
+        consistency: protocol.Consistency = protocol.Consistency.LINEARIZABLE,
+    ) -> protocol.ListResult:
+        """Keys that start with `prefix`, in byte order; while `more`, go on after the last one."""
+        return self.request(protocol.List(1, prefix, limit, after, consistency))  # type: ignore[no-any-return]
+
+    def txn(
+        self,
+        compares: Sequence[protocol.Compare],
+        then: Sequence[protocol.Operation],
+        otherwise: Sequence[protocol.Operation] = (),
+    ) -> protocol.TxnResult:
+        """Do `then` when all `compares` hold, else `otherwise`: all of it at one revision, or
+        nothing. `succeeded` of the result tells which."""
+        request = protocol.Txn(1, [*compares], [*then], [*otherwise], True)
+        return self.write(request)  # type: ignore[no-any-return]
+
+    def lease_grant(self, ttl_s: float) -> protocol.LeaseResult:
+        """A lease, which ends when it is not kept alive for `ttl_s` (1 s to a year), and all keys
+        with it that were put with it."""
+        return self.write(protocol.LeaseGrant(1, round(ttl_s * 1000), True))  # type: ignore[no-any-return]
+
+    def lease_keepalive(self, lease: int) -> protocol.LeaseResult:
+        """Give a lease all of its time again. RequestFailed with LEASE_NOT_FOUND when it has
+        ended."""
+        return self.request(protocol.LeaseKeepalive(1, lease, True))  # type: ignore[no-any-return]
+
+    def lease_revoke(self, lease: int) -> protocol.WriteResult:
+        """End a lease and delete its keys; `deleted` of the result counts them."""
+        return self.write(protocol.LeaseRevoke(1, lease, True))  # type: ignore[no-any-return]
+
     def write(self, request: protocol.Request, *, is_patient: bool = True) -> Any:
-        """The result of `request`. A put, delete or send is numbered here, and sent again until it
-        is answered; the agents see to it that it is applied once. Anything else is sent one time.
+        """The result of `request`. A write that can be numbered is numbered here, and sent again
+        until it is answered; the agents see to it that it is applied once. Anything else is sent
+        one time.
 
         `is_patient`: wait for a leader, too, within `timeout_s`. Else what has certainly changed
         nothing is raised at once. Raises OutcomeUnknown when a copy was sent and no answer came,
@@ -175,7 +224,7 @@ class SyncClient:
         """
         return self.request_many([request])[0]
 
-    def request_many(self, requests: Sequence[protocol.Request]) -> list[Any]:
+    def request_many(self, requests: Sequence[protocol.Request]) -> Results:
         """The results of `requests`, in their order; their ids must differ.
 
         Many travel in one frame, so the agent can serve them together. Raises like `request`, but
@@ -183,7 +232,7 @@ class SyncClient:
         """
         if len({request.id for request in requests}) < len(requests):
             raise ValueError("two requests have the same id")
-        results: list[Any] = []
+        results: Results = []
         for chunk in _chunks(requests):
             # One frame at a time: an agent whose replies we don't read would stop reading, too.
             self._send([request for request, _ in chunk], [data for _, data in chunk])
@@ -213,7 +262,7 @@ class SyncClient:
                 self.close()
                 raise AgentNotReachable(f"{self._path}: {_reason(error)}") from error
 
-    def _send(self, requests: list[protocol.Request], encoded: list[bytes]) -> None:
+    def _send(self, requests: Sequence[protocol.Request], encoded: Sequence[bytes]) -> None:
         body = _array(encoded)
         if len(body) > wire.MAX_BODY_BYTES:
             raise RequestFailed(
@@ -230,7 +279,7 @@ class SyncClient:
             raise AgentNotReachable(f"{self._path}: {_reason(error)}") from error
 
     def _receive(
-        self, requests: list[protocol.Request], *, keep_pushes: bool = False
+        self, requests: Sequence[protocol.Request], *, keep_pushes: bool = False
     ) -> dict[int, protocol.Reply]:
         """The replies to all of `requests`, by id."""
         waiting = {request.id: request for request in requests}
@@ -276,7 +325,7 @@ def _reason(error: OSError) -> str:
     return error.strerror or str(error)
 
 
-def _array(encoded: list[bytes]) -> bytes:
+def _array(encoded: Sequence[bytes]) -> bytes:
     """The MessagePack array of these encoded elements."""
     size = len(encoded)
     head = bytes((0x90 | size,)) if size < 16 else b"\xdc" + size.to_bytes(2, "big")

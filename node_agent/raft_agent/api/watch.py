@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator
 from typing import Generic, Protocol, TypeVar
 
@@ -132,8 +133,6 @@ class Watch(Generic[ItemT]):
                 continue
             if isinstance(item, protocol.MessageItem):
                 self._go_on_after(item.index)
-            elif isinstance(item, protocol.KeyEvent):
-                self._go_on_after(item.revision)
             return item
         raise StopAsyncIteration
 
@@ -141,3 +140,53 @@ class Watch(Generic[ItemT]):
         if isinstance(self._request, protocol.Events):
             return False  # they are one agent's, and have no place to go on from
         return isinstance(error, AgentNotReachable) or error.code is ErrorCode.SHUTTING_DOWN
+
+
+class KeyWatch(Watch[protocol.KeyEvent]):
+    """A watch of keys. Nothing of a revision is given before all of it is there, so that a lost
+    connection never leaves one in parts. `together` gives the events of a revision at once.
+
+    `bookmarks`: events of the type "bookmark" are given, too; they let the watch go on from where
+    it is, also when its keys have not changed for longer than changes are kept.
+    """
+
+    def __init__(
+        self, client: Connector, request: protocol.WatchKeys, *, bookmarks: bool = False
+    ) -> None:
+        super().__init__(client, request)
+        self._bookmarks = bookmarks
+        self._complete: deque[protocol.KeyEvent] = deque()
+        self._incomplete: list[protocol.KeyEvent] = []
+
+    async def start(self) -> int:
+        # All of a revision that had come in parts comes again.
+        self._incomplete = []
+        return await super().start()
+
+    async def __anext__(self) -> protocol.KeyEvent:
+        while not self._complete:
+            await self._receive()
+        return self._complete.popleft()
+
+    async def together(self) -> list[protocol.KeyEvent]:
+        """All events of the next revision (those not yet given), or one bookmark. Raises
+        StopAsyncIteration when the watch was closed."""
+        while not self._complete:
+            await self._receive()
+        events = [self._complete.popleft()]
+        while events[-1].more:
+            events.append(self._complete.popleft())
+        return events
+
+    async def _receive(self) -> None:
+        event = await super().__anext__()
+        if event.type == "bookmark":
+            self._go_on_after(event.revision)
+            if self._bookmarks:
+                self._complete.append(event)
+            return
+        self._incomplete.append(event)
+        if not event.more:
+            self._go_on_after(event.revision)
+            self._complete.extend(self._incomplete)
+            self._incomplete = []

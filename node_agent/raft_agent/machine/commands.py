@@ -15,6 +15,8 @@ from typing import TypeAlias
 
 import msgspec
 
+from raft_agent.machine.transactions import Compare, Operation
+
 TIME = struct.Struct("<Q")
 # MessagePack's "array 32".
 _ARRAY = struct.Struct(">BI")
@@ -49,7 +51,64 @@ class SendMessage(
     node: str
 
 
-StateCommand: TypeAlias = Put | Delete | SendMessage
+class PutLeased(
+    msgspec.Struct, frozen=True, array_like=True, tag=10, forbid_unknown_fields=True, gc=False
+):
+    """Set a key that ends with the lease `lease`; the rest as for Put."""
+
+    key: str
+    value: bytes
+    if_revision: int
+    lease: int
+
+
+class GrantLease(
+    msgspec.Struct, frozen=True, array_like=True, tag=11, forbid_unknown_fields=True, gc=False
+):
+    """Begin a lease that ends when it is not kept alive for `ttl_ms`."""
+
+    ttl_ms: int
+
+
+class RevokeLease(
+    msgspec.Struct, frozen=True, array_like=True, tag=12, forbid_unknown_fields=True, gc=False
+):
+    """End a lease now, and its keys with it."""
+
+    lease: int
+
+
+class Transact(
+    msgspec.Struct, frozen=True, array_like=True, tag=13, forbid_unknown_fields=True, gc=False
+):
+    """Do `then` when all `compares` hold, else `otherwise`; all of it, or nothing."""
+
+    compares: list[Compare]
+    then: list[Operation]
+    otherwise: list[Operation]
+
+
+# What a snapshot of the first version has no room for.
+LaterStateCommand: TypeAlias = PutLeased | GrantLease | RevokeLease | Transact
+StateCommand: TypeAlias = Put | Delete | SendMessage | LaterStateCommand
+
+
+class KeepLease(
+    msgspec.Struct, frozen=True, array_like=True, tag=14, forbid_unknown_fields=True, gc=False
+):
+    """Give a lease all of its time again."""
+
+    lease: int
+
+
+class ExpireLease(
+    msgspec.Struct, frozen=True, array_like=True, tag=15, forbid_unknown_fields=True, gc=False
+):
+    """End a lease, and its keys with it, unless it was renewed behind the log index
+    `renewed_index`."""
+
+    lease: int
+    renewed_index: int
 
 
 class OpenSession(
@@ -110,17 +169,18 @@ class SetSetting(
     value: int
 
 
-Command: TypeAlias = (
-    Put
-    | Delete
-    | SendMessage
+# What is not as frequent as plain writes and those of sessions.
+RareCommand: TypeAlias = (
+    Once
     | OpenSession
     | KeepSession
     | CloseSession
-    | InSession
-    | Once
     | SetSetting
+    | KeepLease
+    | ExpireLease
+    | LaterStateCommand
 )
+Command: TypeAlias = StateCommand | InSession | RareCommand
 
 _DECODER = msgspec.msgpack.Decoder(Command)
 _LIST_DECODER = msgspec.msgpack.Decoder(list[Command])

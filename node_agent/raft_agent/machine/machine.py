@@ -17,11 +17,18 @@ from raft_agent.machine.commands import (
     TIME,
     CloseSession,
     Delete,
+    ExpireLease,
+    GrantLease,
     InSession,
+    KeepLease,
     KeepSession,
+    LaterStateCommand,
     Once,
     OpenSession,
     Put,
+    PutLeased,
+    RareCommand,
+    RevokeLease,
     SendMessage,
     SetSetting,
     StateCommand,
@@ -29,6 +36,7 @@ from raft_agent.machine.commands import (
 )
 from raft_agent.machine.entry import Entry
 from raft_agent.machine.index import KeyIndex
+from raft_agent.machine.leases import Leases, expire, grant, keep, put_leased, revoke
 from raft_agent.machine.recent import History, MessageLog
 from raft_agent.machine.results import (
     BadCommand,
@@ -41,7 +49,15 @@ from raft_agent.machine.results import (
 )
 from raft_agent.machine.sessions import OneShots, Sessions
 from raft_agent.machine.settings import SharedSettings, problem_with
-from raft_agent.machine.snapshot import Header, Reader, SnapshotView, encode_block
+from raft_agent.machine.snapshot import (
+    FIRST_VERSION,
+    VERSION,
+    Header,
+    Reader,
+    SnapshotView,
+    encode_block,
+)
+from raft_agent.machine.transactions import Transaction
 from raft_agent.machine.watches import KeyChange, Message, WatchRegistry
 
 # Inside the class `list` is the method, so its types need names from outside.
@@ -67,6 +83,9 @@ _STATE = (
     "settings",
     "_entries",
     "_index",
+    "leases",
+    "_lease_of",
+    "_version",
     "_message_log",
     "_history",
     "_sessions",
@@ -92,6 +111,11 @@ class Machine:
         self.watches = WatchRegistry()
         self._entries: dict[str, Entry] = {}
         self._index = KeyIndex()
+        self.leases = Leases()
+        # At hand, because every write of a key that is there looks into it.
+        self._lease_of = self.leases.lease_of
+        # Of snapshots: the lowest that can hold all that was applied.
+        self._version = FIRST_VERSION
         self._message_log = MessageLog(messages_keep)
         self._history = History(history_keep)
         # Of the batch that is being applied, on their way into the history.
@@ -158,9 +182,7 @@ class Machine:
             self._history.extend(self._changes)
             self._changes = []
 
-    def _apply_other(
-        self, command: Once | OpenSession | KeepSession | CloseSession | SetSetting, index: int
-    ) -> CommandResult:
+    def _apply_other(self, command: RareCommand, index: int) -> CommandResult:
         if isinstance(command, Once):
             return self._one_shots.apply_once(
                 command, index, self._term, self.time_ms, self._apply_to_state
@@ -171,7 +193,13 @@ class Machine:
             return self._sessions.keep(command.session, self.time_ms)
         if isinstance(command, CloseSession):
             return self._sessions.close(command.session, self.time_ms)
-        return self._set(command)
+        if isinstance(command, SetSetting):
+            return self._set(command)
+        if isinstance(command, KeepLease):
+            return keep(self, command.lease, index)
+        if isinstance(command, ExpireLease):
+            return expire(self, command.lease, command.renewed_index, index)
+        return self._apply_to_state(command, index)
 
     def _apply_to_state(self, command: StateCommand, index: int) -> StateResult:
         kind = type(command)
@@ -179,7 +207,21 @@ class Machine:
             return self._put(command, index)  # type: ignore[arg-type]
         if kind is Delete:
             return self._delete(command, index)  # type: ignore[arg-type]
-        return self._send(command, index)  # type: ignore[arg-type]
+        if kind is SendMessage:
+            return self._send(command, index)  # type: ignore[arg-type]
+        return self._apply_later(command, index)  # type: ignore[arg-type]
+
+    def _apply_later(self, command: LaterStateCommand, index: int) -> StateResult:
+        """What a snapshot of the first version has no room for."""
+        self._version = VERSION
+        if isinstance(command, PutLeased):
+            return put_leased(self, command, index)
+        if isinstance(command, GrantLease):
+            return grant(self, command.ttl_ms, index)
+        if isinstance(command, RevokeLease):
+            return revoke(self, command.lease, index)
+        transaction = Transaction(self, index)
+        return transaction.apply(command.compares, command.then, command.otherwise)
 
     def _set(self, command: SetSetting) -> CommandResult:
         name, value = command.name, command.value
@@ -209,6 +251,8 @@ class Machine:
         else:
             # The old key object lives on in dict and index; a second copy would cost memory.
             key = old.key
+            if self._lease_of:
+                self.leases.detach(key)
             self._entries[key] = Entry(
                 key, command.value, revision, old.create_revision, old.version + 1
             )
@@ -231,11 +275,39 @@ class Machine:
         self.revision += 1
         del self._entries[key]
         self._index.remove(key)
+        if self._lease_of:
+            self.leases.detach(key)
         change = KeyChange(old.key, None, self.revision, index)
         self._changes.append(change)
         if self.watches.watches_keys:
             self.watches.key_changed(change)
         return WriteDone(self.revision, 1)
+
+    def change(
+        self, key: str, value: bytes | None, *, revision: int, index: int, lease: int
+    ) -> None:
+        """One change of a command that may make several (see `Store`)."""
+        old = self._entries.get(key)
+        if self._views:
+            self._remember(key, old)
+        self.revision = revision
+        if old is not None:
+            key = old.key
+            self.leases.detach(key)
+        if value is None:
+            del self._entries[key]
+            self._index.remove(key)
+        elif old is None:
+            self._index.add(key)
+            self._entries[key] = Entry(key, value, revision, revision, 1)
+        else:
+            self._entries[key] = Entry(key, value, revision, old.create_revision, old.version + 1)
+        if value is not None and lease:
+            self.leases.attach(key, lease)
+        change = KeyChange(key, value, revision, index, lease)
+        self._changes.append(change)
+        if self.watches.watches_keys:
+            self.watches.key_changed(change)
 
     def _remember(self, key: str, old: Entry | None) -> None:
         for view in self._views:
@@ -301,6 +373,10 @@ class Machine:
         """How many keys there are."""
         return len(self._entries)
 
+    def lease_of(self, key: str) -> int:
+        """The lease that the key ends with, or 0."""
+        return self.leases.lease_of.get(key, 0)
+
     def session_count(self) -> int:
         """How many sessions there are."""
         return len(self._sessions)
@@ -329,6 +405,7 @@ class Machine:
             settings={
                 name: getattr(self.settings, name) for name in self.settings.__struct_fields__
             },
+            version=self._version,
         )
         return SnapshotView(
             header,
@@ -338,6 +415,7 @@ class Machine:
             history=self._history.frozen(),
             sessions=self._sessions.frozen(),
             one_shots=self._one_shots.frozen(),
+            leases=self.leases.frozen(),
             views=self._views,
         )
 
@@ -354,6 +432,7 @@ class Machine:
         machine.last_applied_term = header.last_applied_term
         machine.revision = header.revision
         machine.time_ms = header.time_ms
+        machine._version = header.version
         machine._message_log = MessageLog(
             machine.settings.messages_keep, dropped_before=header.messages_dropped
         )
@@ -367,6 +446,7 @@ class Machine:
             history=machine._history,
             sessions=machine._sessions,
             one_shots=machine._one_shots,
+            leases=machine.leases,
         )
         machine._history.set_keep(machine.settings.history_keep)
         return machine

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
-from itertools import chain, islice
+from itertools import chain, islice, takewhile
 
 from raft_agent.machine.watches import KeyChange, Message
 
@@ -131,7 +131,7 @@ class History:
         self._bytes = 0
 
     def append(self, change: KeyChange) -> None:
-        """`change` has the next revision."""
+        """`change` has the next revision, or the last one's."""
         last = self._last
         last.append(change)
         self._last_bytes += _size_of(change)
@@ -178,14 +178,19 @@ class History:
             del self._pieces[0]
 
     def since(self, revision: int, limit: int) -> list[KeyChange]:
-        """Changes with this revision or a greater one, oldest first, at most `limit`."""
+        """Changes with this revision or a greater one, oldest first, at most `limit` and those that
+        have the last one's revision, too."""
         pieces = self._pieces
         place = bisect_left(
             pieces, revision, hi=len(pieces) - 1, key=lambda piece: piece[-1].revision
         )
         start = bisect_left(pieces[place], revision, key=lambda change: change.revision)
         rest = chain(pieces[place][start:], chain.from_iterable(pieces[place + 1 :]))
-        return list(islice(rest, limit))
+        changes = list(islice(rest, limit))
+        if len(changes) == limit and limit:
+            last = changes[-1].revision
+            changes += takewhile(lambda change: change.revision == last, rest)
+        return changes
 
     def frozen(self) -> Iterator[KeyChange]:
         """The changes of this moment, oldest first, whatever is appended or dropped meanwhile."""

@@ -23,11 +23,74 @@ class ConditionFailed(msgspec.Struct, frozen=True, array_like=True, tag=2, gc=Fa
     actual_revision: int
 
 
+class LeaseGranted(msgspec.Struct, frozen=True, array_like=True, tag=3, gc=False):
+    lease: int
+    ttl_ms: int
+
+
+class LeaseGone(msgspec.Struct, frozen=True, array_like=True, tag=4, gc=False):
+    """Nothing was changed: there is no such lease, or no longer."""
+
+    lease: int
+
+
+class FoundKey(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A key that a transaction has read. `lease`: the one that it ends with, or 0."""
+
+    key: str
+    value: bytes
+    revision: int
+    create_revision: int
+    version: int
+    lease: int = 0
+
+
+class OperationDone(msgspec.Struct, frozen=True, array_like=True):
+    """What one operation of a transaction came to: how many keys it deleted, and which it found;
+    `more`: keys were left out.
+    """
+
+    deleted: int = 0
+    more: bool = False
+    keys: list[FoundKey] = []
+
+
+class TransactionDone(msgspec.Struct, frozen=True, array_like=True, tag=5):
+    """`succeeded`: all compares held. `revision` is the store's after it. `results`: of the
+    operations that were done, in their order.
+    """
+
+    succeeded: bool
+    revision: int
+    results: list[OperationDone]
+
+
+class LimitReached(msgspec.Struct, frozen=True, array_like=True, tag=6, gc=False):
+    """Nothing was changed: it would have been more than `limit` of `what`."""
+
+    what: str
+    limit: int
+
+
+class BadValue(msgspec.Struct, frozen=True, array_like=True, tag=7, gc=False):
+    """Nothing was changed; `reason` says what would be right."""
+
+    reason: str
+
+
 class BadCommand(msgspec.Struct, frozen=True, gc=False):
     """Nothing was changed: the log holds bytes here that are no command of this version."""
 
 
-StateResult: TypeAlias = WriteDone | ConditionFailed
+StateResult: TypeAlias = (
+    WriteDone
+    | ConditionFailed
+    | LeaseGranted
+    | LeaseGone
+    | TransactionDone
+    | LimitReached
+    | BadValue
+)
 
 
 class Repeated(msgspec.Struct, frozen=True, gc=False):
@@ -74,6 +137,13 @@ class BadDeadline(msgspec.Struct, frozen=True, gc=False):
     limit_ms: int
 
 
+class LeaseKept(msgspec.Struct, frozen=True, gc=False):
+    """The lease lives, and has `ttl_ms` from its last renewal on."""
+
+    lease: int
+    ttl_ms: int
+
+
 class TooMany(msgspec.Struct, frozen=True, gc=False):
     """Nothing was changed: there are `limit` of `what` already."""
 
@@ -87,16 +157,10 @@ class SettingDone(msgspec.Struct, frozen=True, gc=False):
     revision: int
 
 
-class BadValue(msgspec.Struct, frozen=True, gc=False):
-    """Nothing was changed; `reason` says what would be right."""
-
-    reason: str
-
-
 CommandResult: TypeAlias = (
-    WriteDone
-    | ConditionFailed
+    StateResult
     | BadCommand
+    | LeaseKept
     | Repeated
     | Forgotten
     | SessionOpened
@@ -107,5 +171,4 @@ CommandResult: TypeAlias = (
     | BadDeadline
     | TooMany
     | SettingDone
-    | BadValue
 )

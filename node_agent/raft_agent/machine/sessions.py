@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 
 import msgspec
 
-from raft_agent.machine.commands import InSession, Once, StateCommand
+from raft_agent.machine.commands import InSession, Once, StateCommand, Transact
 from raft_agent.machine.results import (
     BadCommand,
     BadDeadline,
@@ -28,7 +28,9 @@ from raft_agent.machine.results import (
     StateResult,
     TooLate,
     TooMany,
+    TransactionDone,
 )
+from raft_agent.machine.transactions import read_bytes
 
 MIN_TTL_MS = 1_000
 MAX_TTL_MS = 24 * 3_600_000
@@ -36,6 +38,8 @@ MAX_SESSIONS = 65_536
 MAX_RESULTS_OF_A_SESSION = 65_536
 # All sessions together.
 MAX_RESULTS = 1 << 20
+# What transactions have read, in the results of all sessions, and in those of all one-shots.
+MAX_READ_BYTES = 64 << 20
 MAX_ONE_SHOTS = 1 << 20
 MAX_DEADLINE_AHEAD_MS = 600_000
 REQUEST_ID_BYTES = 16
@@ -51,6 +55,7 @@ Apply = Callable[[StateCommand, int], StateResult]
 _EXPIRED = SessionExpired()
 _FORGOTTEN = Forgotten()
 _BAD = BadCommand()
+_TOO_MUCH_READ = TooMany("bytes that transactions have read and may ask for again", MAX_READ_BYTES)
 
 
 class Session(msgspec.Struct):
@@ -86,6 +91,7 @@ class Sessions:
         # (deadline, id); a session that was used since has a later one than is noted here.
         self._due: list[tuple[int, int]] = []
         self._result_count = 0
+        self._read_bytes = 0
         self._view = 0
 
     def __len__(self) -> int:
@@ -126,22 +132,28 @@ class Sessions:
             session.acked_below = command.acked_below
             unacked = session.unacked
             while unacked and unacked[0] < command.acked_below:
-                del results[heapq.heappop(unacked)]
+                first = results.pop(heapq.heappop(unacked))
                 self._result_count -= 1
+                if self._read_bytes:
+                    self._read_bytes -= read_bytes(first.result)
         sequence = command.sequence
-        first = results.get(sequence)
-        if first is not None:
-            return first
+        known = results.get(sequence)
+        if known is not None:
+            return known
         if sequence < session.acked_below:
             return _FORGOTTEN
         if len(results) >= MAX_RESULTS_OF_A_SESSION:
             return TooMany("results of this session", MAX_RESULTS_OF_A_SESSION)
         if self._result_count >= MAX_RESULTS:
             return TooMany("results of all sessions", MAX_RESULTS)
+        if type(command.command) is Transact and self._read_bytes >= MAX_READ_BYTES:
+            return _TOO_MUCH_READ
         result = apply(command.command, index)
         results[sequence] = Repeated(index, term, result)
         heapq.heappush(session.unacked, sequence)
         self._result_count += 1
+        if type(result) is TransactionDone:
+            self._read_bytes += read_bytes(result)
         return result
 
     def _used(self, session_id: int, time_ms: int) -> Session | None:
@@ -166,6 +178,8 @@ class Sessions:
     def _forget(self, session: Session) -> None:
         del self._sessions[session.id]
         self._result_count -= len(session.results)
+        if self._read_bytes:
+            self._read_bytes -= sum(read_bytes(first.result) for first in session.results.values())
 
     def expire(self, time_ms: int) -> None:
         """Forget sessions whose deadline has passed. Those that wait for the next time count as
@@ -200,6 +214,7 @@ class Sessions:
         session.results[sequence] = first
         heapq.heappush(session.unacked, sequence)
         self._result_count += 1
+        self._read_bytes += read_bytes(first.result)
 
     def dismantle(self) -> None:
         """Free the sessions piece by piece; they must not be used any more."""
@@ -217,6 +232,7 @@ class OneShots:
         self._shards: list[dict[bytes, OneShot]] = [{} for _ in range(_SHARDS)]
         self._shared = bytearray(_SHARDS)
         self._due: list[OneShot] = []
+        self._read_bytes = 0
 
     def __len__(self) -> int:
         return len(self._due)
@@ -238,6 +254,8 @@ class OneShots:
             return BadDeadline(time_ms, MAX_DEADLINE_AHEAD_MS)
         if len(self._due) >= MAX_ONE_SHOTS:
             return TooMany("one-shot requests", MAX_ONE_SHOTS)
+        if type(command.command) is Transact and self._read_bytes >= MAX_READ_BYTES:
+            return _TOO_MUCH_READ
         result = apply(command.command, index)
         self.put_back(OneShot(deadline_ms, index, term, request_id, result))
         return result
@@ -246,6 +264,8 @@ class OneShots:
         """Remember one that was applied."""
         self._own(one_shot.request_id)[one_shot.request_id] = one_shot
         heapq.heappush(self._due, one_shot)
+        if type(one_shot.result) is TransactionDone:
+            self._read_bytes += read_bytes(one_shot.result)
 
     def _own(self, request_id: bytes) -> dict[bytes, OneShot]:
         """The shard of this id, which may be changed."""
@@ -262,8 +282,11 @@ class OneShots:
         for _ in range(_ONE_SHOTS_AT_ONCE):
             if not due or due[0].deadline_ms >= time_ms:
                 return
-            request_id = heapq.heappop(due).request_id
+            one_shot = heapq.heappop(due)
+            request_id = one_shot.request_id
             del self._own(request_id)[request_id]
+            if self._read_bytes:
+                self._read_bytes -= read_bytes(one_shot.result)
 
     def frozen(self) -> Iterator[OneShot]:
         """Those of this moment, whatever changes meanwhile."""

@@ -16,13 +16,17 @@ import msgspec
 
 from raft_agent.machine.entry import Entry
 from raft_agent.machine.index import KeyIndex
+from raft_agent.machine.leases import Lease, Leases
 from raft_agent.machine.recent import History, MessageLog
 from raft_agent.machine.results import Repeated, StateResult
 from raft_agent.machine.sessions import OneShot, OneShots, Session, Sessions
 from raft_agent.machine.settings import SETTINGS
 from raft_agent.machine.watches import KeyChange, Message
 
-VERSION = 1
+# Version 2 added leases, changes with a lease, and the results of transactions and leases. A state
+# without any of them is written as version 1, which every program reads.
+FIRST_VERSION = 1
+VERSION = 2
 
 # A block holds about this much, or one item that is larger.
 BLOCK_BYTES = 128 << 10
@@ -50,6 +54,11 @@ class Section(enum.IntEnum):
     RESULTS = 5
     ONE_SHOTS = 6
     END = 7
+    LEASES = 8
+    LEASE_KEYS = 9
+
+
+_SECTIONS = {FIRST_VERSION: 8, VERSION: len(Section)}
 
 
 class Header(msgspec.Struct, frozen=True):
@@ -62,7 +71,17 @@ class Header(msgspec.Struct, frozen=True):
     messages_dropped: int
     compacted_revision: int
     settings: dict[str, int]
-    version: int = VERSION
+    version: int = FIRST_VERSION
+
+
+class _Change(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A KeyChange as an array, which ends before `lease` when there is none."""
+
+    key: str
+    value: bytes | None
+    revision: int
+    index: int
+    lease: int = 0
 
 
 class Portion(msgspec.Struct, frozen=True):
@@ -116,6 +135,7 @@ class SnapshotView:
         history: Iterator[KeyChange],
         sessions: list[Session],
         one_shots: Iterator[OneShot],
+        leases: list[Lease],
         views: list[SnapshotView],
     ) -> None:
         self.header = header
@@ -130,7 +150,7 @@ class SnapshotView:
         self._before_index = KeyIndex()
         self._counts = [0] * len(Section)
         self._limit = BLOCK_ITEMS
-        self._portions = self._walk(messages, history, sessions, one_shots)
+        self._portions = self._walk(messages, history, sessions, one_shots, leases)
 
     def remember(self, key: str, old: Entry | None) -> None:
         """`key` is about to change and is `old` now (None: it does not exist)."""
@@ -161,6 +181,7 @@ class SnapshotView:
         history: Iterator[KeyChange],
         sessions: list[Session],
         one_shots: Iterator[OneShot],
+        leases: list[Lease],
     ) -> Generator[Portion, None, None]:
         yield Portion(Section.HEADER, [self.header])
         while not self._keys_done:
@@ -175,7 +196,11 @@ class SnapshotView:
         )
         yield from self._cut(Section.RESULTS, results, lambda _: 0)
         yield from self._cut(Section.ONE_SHOTS, one_shots, lambda _: 0)
-        yield Portion(Section.END, self._counts)
+        yield from self._cut(Section.LEASES, leases, lambda _: 0)
+        # The keys of each in their order, which no node's past has a part in.
+        leased = ((lease.id, key) for lease in leases for key in sorted(lease.keys))
+        yield from self._cut(Section.LEASE_KEYS, leased, lambda item: len(item[1]))
+        yield Portion(Section.END, self._counts[: _SECTIONS[self.header.version]])
 
     def _next_keys(self) -> list[Entry]:
         """The keys of one block; fewer, when many were passed over that did not exist."""
@@ -240,9 +265,19 @@ _encode = msgspec.msgpack.Encoder().encode
 _TO_ARRAYS: dict[Section, Callable[[Any], object]] = {
     Section.KEYS: lambda e: (e.key, e.value, e.revision, e.create_revision, e.version),
     Section.MESSAGES: lambda m: (m.index, m.time_ms, m.node, m.text),
-    Section.HISTORY: lambda c: (c.key, c.value, c.revision, c.index),
+    Section.HISTORY: lambda c: (
+        (c.key, c.value, c.revision, c.index, c.lease)
+        if c.lease
+        else (c.key, c.value, c.revision, c.index)
+    ),
     Section.SESSIONS: lambda s: (s.id, s.ttl_ms, s.deadline_ms, s.acked_below),
     Section.RESULTS: lambda r: (r[0], r[1], r[2].index, r[2].term, r[2].result),
+    Section.LEASES: lambda lease: (
+        lease.id,
+        lease.ttl_ms,
+        lease.renewed_index,
+        lease.renewed_ms,
+    ),
 }
 
 _ITEMS: dict[Section, msgspec.msgpack.Decoder[list[Any]]] = {
@@ -251,11 +286,13 @@ _ITEMS: dict[Section, msgspec.msgpack.Decoder[list[Any]]] = {
         Section.HEADER: Header,
         Section.KEYS: tuple[str, bytes, int, int, int],
         Section.MESSAGES: tuple[int, int, str, str],
-        Section.HISTORY: tuple[str, bytes | None, int, int],
+        Section.HISTORY: _Change,
         Section.SESSIONS: tuple[int, int, int, int],
         Section.RESULTS: tuple[int, int, int, int, StateResult],
         Section.ONE_SHOTS: OneShot,
         Section.END: int,
+        Section.LEASES: tuple[int, int, int, int],
+        Section.LEASE_KEYS: tuple[int, str],
     }.items()
 }
 _BLOCK = msgspec.msgpack.Decoder(tuple[Section, msgspec.Raw])
@@ -285,9 +322,10 @@ class Reader:
         if section is not Section.HEADER or len(items) != 1:
             raise SnapshotError("the snapshot does not begin with its header")
         self.header: Header = items[0]
-        if self.header.version != VERSION:
+        if self.header.version not in _SECTIONS:
             raise SnapshotVersionError(
-                f"it has the version {self.header.version}, and this program knows {VERSION}"
+                f"it has the version {self.header.version}, and this program knows "
+                f"{FIRST_VERSION} to {VERSION}"
             )
         unknown = sorted(set(self.header.settings) - set(SETTINGS))
         if unknown:
@@ -304,6 +342,7 @@ class Reader:
         history: History,
         sessions: Sessions,
         one_shots: OneShots,
+        leases: Leases,
     ) -> None:
         """Put everything into these, which are empty."""
 
@@ -316,22 +355,33 @@ class Reader:
             session_id, sequence, log_index, term, result = item
             sessions.put_back_result(session_id, sequence, Repeated(log_index, term, result))
 
+        def add_leased(item: tuple[int, str]) -> None:
+            lease, key = item
+            if key not in entries or lease not in leases:
+                raise SnapshotError(f"the snapshot binds the key {key!r} to the lease {lease}")
+            # The store's own object of the key; a second copy would cost memory.
+            leases.attach(entries[key].key, lease)
+
         add: dict[Section, Callable[[Any], None]] = {
             Section.KEYS: add_key,
             Section.MESSAGES: lambda item: messages.append(Message(*item)),
-            Section.HISTORY: lambda item: history.append(KeyChange(*item)),
+            Section.HISTORY: lambda item: history.append(
+                KeyChange(item.key, item.value, item.revision, item.index, item.lease)
+            ),
             Section.SESSIONS: lambda item: sessions.put_back(Session(*item)),
             Section.RESULTS: add_result,
             Section.ONE_SHOTS: one_shots.put_back,
+            Section.LEASES: lambda item: leases.put_back(Lease(*item)),
+            Section.LEASE_KEYS: add_leased,
         }
-        counts = [0] * len(Section)
+        counts = [0] * _SECTIONS[self.header.version]
         for block in self._blocks:
             section, items = _decode_block(block)
             if section is Section.END:
                 self._check_end(counts, items)
                 return
-            if section not in add:
-                raise SnapshotError("the snapshot has two headers")
+            if section not in add or section >= len(counts):
+                raise SnapshotError(f"the snapshot has a block of the section {section} too many")
             counts[section] += len(items)
             add_one = add[section]
             try:

@@ -20,13 +20,15 @@ Jumped = Callable[[int], None]
 class KeyChange(msgspec.Struct, frozen=True, gc=False):
     """One change of one key by the command at log index `index`; `value` is None for a delete.
 
-    `revision` is the store's revision that this change made.
+    `revision` is the store's revision that this change made, alone or with others of the same
+    command. `lease`: the one that a put key ends with, or that a deleted key has ended with.
     """
 
     key: str
     value: bytes | None
     revision: int
     index: int
+    lease: int = 0
 
 
 class Message(msgspec.Struct, frozen=True, gc=False):

@@ -46,6 +46,7 @@ from raft_agent.runtime.identity import check_owner, make_node, own_address
 from raft_agent.runtime.joining import Applicant, Doorkeeper
 from raft_agent.runtime.kernel_side import KernelSide
 from raft_agent.runtime.leaders import Transfers, forward_to_leader
+from raft_agent.runtime.lease_keeper import LeaseKeeper
 from raft_agent.runtime.loop_lag import LoopLag
 from raft_agent.runtime.memberships import Memberships
 from raft_agent.runtime.proposals import Proposals
@@ -159,6 +160,7 @@ class Agent:
         """What stands between the core and those who ask something of it."""
         loop, node = self._loop, self.node
         self._proposals = Proposals(loop, self.engine.feed)
+        self._lease_keeper = LeaseKeeper(loop, self._proposals.add, now_us)
         self._barriers = Barriers(
             loop,
             self.engine.feed,
@@ -266,6 +268,7 @@ class Agent:
         if self._applicant is not None:
             self._applicant.stop()
         self._word.close()
+        self._lease_keeper.close()
         self.engine.close()
         self._restorer.stop()
         await self._snapshotter.stop()
@@ -348,6 +351,7 @@ class Agent:
 
     def on_apply(self, batch: Batch) -> None:
         self._proposals.applied(batch, self.machine.apply(batch))
+        self._lease_keeper.applied()
         self._snapshotter.applied(len(batch.record))
 
     def on_applied(self, index: int) -> None:
@@ -391,6 +395,7 @@ class Agent:
         self._context.role, self._context.term = str(change.role), change.term
         if change.leader:
             self._asked_for_pre_votes = False
+        self._lease_keeper.role(change.role is Role.LEADER, self.machine.leases)
         if change.role is not Role.LEADER:
             self._proposals.stepped_down()
 
@@ -434,6 +439,9 @@ class Agent:
 
     def read_barrier(self, done: Callable[[Failure | None], None], *, lease: bool = False) -> None:
         self._barriers.add(done, lease=lease)
+
+    def lease_times_ms(self) -> dict[int, int]:
+        return self._lease_keeper.remaining_ms()
 
     def stale_age_ms(self) -> int | None:
         age_us = self.node.stale_age_us(now_us())

@@ -11,6 +11,7 @@ from tests.sim.planted import (
     replication,
     sessions,
     snapshots,
+    store,
 )
 
 FAULTS = (
@@ -21,5 +22,6 @@ FAULTS = (
     *memberships.FAULTS,
     *snapshots.FAULTS,
     *sessions.FAULTS,
+    *store.FAULTS,
     *hosts.FAULTS,
 )

@@ -18,8 +18,8 @@ Focus = Callable[[Options], Options]
 
 
 def swarm(options: Options) -> Options:
-    """Not narrowed at all."""
-    return options
+    """Not narrowed, but for clients that leave transactions and leases alone."""
+    return replace(options, clients=replace(options.clients, store=0.0))
 
 
 def _fixed(nodes: int) -> dict[str, Any]:
@@ -43,6 +43,7 @@ def _writers(options: Options) -> ClientOptions:
         weights=(1, 8, 0, 0, 1),
         lease=0.0,
         once="",
+        store=0.0,
     )
 
 
@@ -87,6 +88,7 @@ def stale_leaders(options: Options) -> Options:
             forward=0.0,
             lease=0.0,
             once="",
+            store=0.0,
         ),
     )
 
@@ -198,3 +200,70 @@ def deadlines(options: Options) -> Options:
     """As `sessions`; and each write has a deadline of its own, often before it is answered."""
     sent_again = sessions(options)
     return replace(sent_again, clients=replace(sent_again.clients, once="deadline", ttl_ms=1_000))
+
+
+def transactions(options: Options) -> Options:
+    """Most of what clients do are transactions and leases, sent again when they are not answered;
+    so little goes wrong that most are, and snapshots are taken all the time."""
+    return replace(
+        options,
+        **{**_fixed(3), "snapshot_every": 10},
+        calm_start=True,
+        faults=("transfer", "crash", "isolate_leader", "clog"),
+        fault_interval_us=1_000_000,
+        settings=structs.replace(
+            options.settings,
+            heartbeat_interval_us=30_000,
+            election_timeout_min_us=100_000,
+            election_timeout_max_us=200_000,
+            max_append_bytes=4_000,
+            max_uncommitted_bytes=64 << 20,
+            snapshot_chunk_bytes=1_000,
+            clock_drift_ppm=drift_ppm((0,)),
+        ),
+        network=replace(options.network, latency_us=500, jitter_us=1_000),
+        disk=replace(options.disk, fsync_us=50, jitter_us=1_000),
+        clients=replace(
+            options.clients,
+            clients=3,
+            think_us=15_000,
+            value_bytes=10,
+            timeout_us=30_000,
+            forward=1.0,
+            once="session",
+            ttl_ms=20_000,
+            store=0.95,
+            lease_ttl_ms=1_000,
+        ),
+    )
+
+
+def short_leases(options: Options) -> Options:
+    """As `transactions`, with leaders that change often, and clocks that run apart."""
+    busy = transactions(options)
+    skew_ppm = (-50_000, 50_000, 0)
+    return replace(
+        busy,
+        skew_ppm=skew_ppm,
+        wall_ahead_ms=(-5_000, 0, 5_000),
+        faults=("isolate_leader", "transfer", "crash", "pause"),
+        fault_interval_us=700_000,
+        settings=structs.replace(busy.settings, clock_drift_ppm=drift_ppm(skew_ppm)),
+        clients=replace(busy.clients, once="", think_us=50_000),
+    )
+
+
+def late_renewals(options: Options) -> Options:
+    """As `transactions`; and what is proposed takes long to be applied, so that leases are renewed
+    while their ends are on their way."""
+    busy = transactions(options)
+    return replace(
+        busy,
+        faults=("transfer", "slow_disk"),
+        settings=structs.replace(
+            busy.settings, election_timeout_min_us=500_000, election_timeout_max_us=1_000_000
+        ),
+        network=replace(busy.network, latency_us=10_000, jitter_us=10_000),
+        disk=replace(busy.disk, fsync_us=3_000, jitter_us=60_000),
+        clients=replace(busy.clients, clients=8, once="", think_us=100_000, timeout_us=500_000),
+    )

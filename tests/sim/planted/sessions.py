@@ -9,7 +9,13 @@ _SESSIONS = "raft_agent.machine.sessions"
 _MACHINE = "raft_agent.machine.machine"
 _SNAPSHOT = "raft_agent.machine.snapshot"
 
-_TWICE = ("a message is there twice", "is told to stand at", "linearizable", "was promised at")
+_TWICE = (
+    "a write takes effect twice",
+    "a message is there twice",
+    "is told to stand at",
+    "linearizable",
+    "was promised at",
+)
 
 FAULTS = (
     Fault(

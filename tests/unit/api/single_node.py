@@ -84,6 +84,9 @@ class SingleNode:
         else:
             self.leader_api.serve_forwarded(protocol.ENCODER.encode(request), done)
 
+    def lease_times_ms(self) -> dict[int, int]:
+        return {lease.id: lease.ttl_ms for lease in self.machine.leases if self.is_leader()}
+
     def stale_age_ms(self) -> int | None:
         return self.age_ms
 

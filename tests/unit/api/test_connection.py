@@ -204,9 +204,10 @@ def test_a_watcher_that_does_not_read_is_dropped_with_one_line(
 ) -> None:
     async def check(client: RawClient, node: SingleNode) -> None:
         async with connected(tmp_path / "s") as lazy:
-            await lazy.ask(["watch_keys", 1, "", True])
-            fill(node, 9, 8 << 20)
-            assert not node.machine.watches.watches_keys
+            await lazy.ask(["events", 1, 0, True])
+            for _ in range(9):
+                node.happen("x" * (8 << 20))
+            assert not node._subscribers
         assert (await client.ask(["status", 1]))[0][1] is None
 
     with caplog.at_level(logging.WARNING):

@@ -121,7 +121,7 @@ def test_who_leads_no_more_does_not_pass_a_forwarded_request_on(tmp_path: Path) 
         (b"\xc1", 0, "bad_request"),
         (protocol.ENCODER.encode([["status", 1]]), 0, "bad_request"),
         (protocol.ENCODER.encode(["put", 5, 1]), 5, "bad_request"),
-        (protocol.ENCODER.encode(["txn", 6]), 6, "not_in_this_version"),
+        (protocol.ENCODER.encode(["txns", 6]), 6, "not_in_this_version"),
         (protocol.ENCODER.encode(protocol.WatchMessages(7)), 7, "bad_request"),
     ],
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from raft_agent.api import streams
+from raft_agent.api.streams import PUMP_BYTES
 from raft_agent.machine.commands import Delete, Put, SendMessage
 from raft_agent.machine.machine import Machine
 from tests.unit.api.raw_client import RawClient, connected, with_node
@@ -72,7 +72,7 @@ def test_history_is_sent_as_fast_as_it_is_read_and_nothing_is_missed(tmp_path: P
             await client.ask(["watch_keys", 1, "a", False, 1])
             await other.ask(["status", 1])
             unsent = max(item.unsent_bytes for item in server._connections)
-            assert unsent <= streams.PUMP_BYTES + (2 << 20)
+            assert unsent <= PUMP_BYTES + (2 << 20)
             put(node, "a", "b")
             assert await revisions(client, 41) == list(range(1, 42))
             put(node, "a")

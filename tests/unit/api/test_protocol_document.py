@@ -12,7 +12,7 @@ import pytest
 
 from raft_agent import wire
 from raft_agent.api import connection, protocol, requests
-from raft_agent.machine import sessions
+from raft_agent.machine import leases, sessions, transactions
 from tests.unit.cli.served import serving
 
 DOCUMENT = (Path(__file__).resolve().parents[3] / "docs" / "protocol.md").read_text()
@@ -82,6 +82,15 @@ def test_every_error_code_is_described() -> None:
         sessions.MAX_ONE_SHOTS,
         sessions.MIN_TTL_MS,
         sessions.MAX_TTL_MS,
+        sessions.MAX_READ_BYTES,
+        leases.MIN_TTL_MS,
+        leases.MAX_TTL_MS,
+        leases.MAX_LEASES,
+        leases.MAX_KEYS_OF_A_LEASE,
+        transactions.MAX_OPERATIONS,
+        transactions.MAX_BYTES,
+        transactions.MAX_READ_BYTES,
+        transactions.MAX_CHANGES,
     ],
 )
 def test_every_limit_is_described(limit: int) -> None:
@@ -113,6 +122,10 @@ def test_the_fields_of_results_are_described() -> None:
         protocol.MembershipResult,
         protocol.SettingInfo,
         protocol.ListResult,
+        protocol.TxnResult,
+        protocol.OperationResult,
+        protocol.LeaseResult,
+        protocol.LeaseInfo,
         protocol.VitalsResult,
         protocol.Latency,
     ):
@@ -126,3 +139,10 @@ def test_the_header_is_described_byte_by_byte() -> None:
     assert f"| {wire.FrameType.CLIENT_REQUEST:d} (requests)" in DOCUMENT
     assert f"{wire.FrameType.CLIENT_REPLY:d} (replies)" in DOCUMENT
     assert f"{wire.FrameType.CLIENT_PUSH:d} (items of streams)" in DOCUMENT
+
+
+def test_the_words_of_transactions_are_described() -> None:
+    for word in (*protocol.Target, *protocol.Relation):
+        assert f'"{word}"' in DOCUMENT, word
+    for kind in protocol.Operation.__args__:
+        assert f'["{kind.__struct_config__.tag}", ' in DOCUMENT, kind

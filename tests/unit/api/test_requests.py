@@ -266,7 +266,7 @@ def test_what_is_just_within_a_limit_is_served(tmp_path: Path, request_: list[An
     with_node(tmp_path, check)
 
 
-@pytest.mark.parametrize("op", ["txn", "lease_grant", "fault", "", "PUT", "x" * 1000])
+@pytest.mark.parametrize("op", ["txns", "mail", "debug", "", "PUT", "x" * 1000])
 def test_an_op_of_another_version_is_named(tmp_path: Path, op: str) -> None:
     async def check(client: RawClient, _node: SingleNode) -> None:
         replies = await client.ask([op, 1, {"any": ["thing"]}], ["put", 2, "k", b"v"])
@@ -306,7 +306,7 @@ def test_json_has_values_in_base64_both_ways(tmp_path: Path) -> None:
     async def check(client: RawClient, _node: SingleNode) -> None:
         replies = await client.ask(["put", 1, "k", "AP8="], as_json=True)
         assert result(replies[0])["index"] == 1
-        replies = await client.ask(["get", 2, "k"], ["get", 3, "x"], ["txn", 4], as_json=True)
+        replies = await client.ask(["get", 2, "k"], ["get", 3, "x"], ["txns", 4], as_json=True)
         assert result(replies[0])["value"] == "AP8="
         assert error(replies[1])["code"] == "key_not_found"
         assert error(replies[2])["code"] == "not_in_this_version"

@@ -189,7 +189,7 @@ def test_a_closed_output_is_no_traceback(at: tuple[str, str]) -> None:
         ("raftctl --node other health", "raftctl --node other health"),
         ("raftctl dev up; raftctl --help; raftctl --version", None),
         ("at a member: raftctl join a b:1", "at a member: raftctl --node n join a b:1"),
-        ("raftctl lock x", None),
+        ("raftctl kernel x", None),
         ("", None),
     ],
 )  # fmt: skip

@@ -23,10 +23,9 @@ doctor; debug bundle
 PATHS = [path.strip() for path in CONTRACT.replace("\n", " ").split(";")]
 
 LATER = """
-lease grant 5; lease keepalive 1; lease revoke 1; lock x -- true; snapshot save f;
-snapshot status f; snapshot restore f --data-dir d; recover --accept-data-loss --dry-run; cert ca;
-export add p; export list; debug bundle f; propose txn f;
-propose put k v --lease 7; doctor --cluster;
+snapshot save f; snapshot status f; snapshot restore f --data-dir d;
+recover --accept-data-loss --dry-run; cert ca; export add p; export list; debug bundle f;
+doctor --cluster;
 --endpoint h:1 status; --cacert f status
 """
 
@@ -104,6 +103,12 @@ def test_what_comes_later_says_so_and_fails(arguments: str) -> None:
         "messages --limit 0",
         "propose put k v --if-absent --if-revision 3",
         "propose get ''",
+        "propose put k v --lease 0",
+        "propose txn",
+        "lease grant 0",
+        "lease keepalive x",
+        "lock ''",
+        "lock x --ttl soon",
         "bench put --key-size 8",
         "bench put --clients 1 --processes 2",
         "dev up --nodes 0",

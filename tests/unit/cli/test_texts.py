@@ -13,7 +13,7 @@ from raftctl.health import health_text
 from raftctl.members import members_text
 from raftctl.messages import message_line, messages_text, write_data
 from raftctl.output import Output
-from raftctl.propose import event_data, event_line, key_data
+from raftctl.propose_data import event_data, event_line, key_data
 from raftctl.status import status_data, status_text
 
 STATUS = protocol.StatusResult(

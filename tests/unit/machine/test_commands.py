@@ -12,27 +12,65 @@ from raft_agent.machine.commands import (
     CloseSession,
     Command,
     Delete,
+    ExpireLease,
+    GrantLease,
     InSession,
+    KeepLease,
     KeepSession,
     Once,
     OpenSession,
     Put,
+    PutLeased,
+    RevokeLease,
     SendMessage,
     SetSetting,
+    Transact,
     decode_command,
     encode_command,
     encode_commands,
     join_commands,
     split_commands,
 )
+from raft_agent.machine.transactions import (
+    Compare,
+    DeleteKey,
+    DeletePrefix,
+    GetKey,
+    ListKeys,
+    PutKey,
+    Relation,
+    Target,
+)
 
 revisions = st.integers(-1, 2**63 - 1)
+numbers = st.integers(0, 2**63 - 1)
+operations = st.lists(
+    st.one_of(
+        st.builds(PutKey, st.text(), st.binary(), numbers),
+        st.builds(DeleteKey, st.text()),
+        st.builds(DeletePrefix, st.text()),
+        st.builds(GetKey, st.text()),
+        st.builds(ListKeys, st.text(), numbers),
+    )
+)
+compares = st.lists(
+    st.builds(
+        Compare,
+        st.sampled_from(Target),
+        st.text(),
+        st.sampled_from(Relation),
+        numbers | st.binary(),
+    )
+)
 state_commands = st.one_of(
     st.builds(Put, st.text(), st.binary(), revisions),
     st.builds(Delete, st.text(), revisions),
     st.builds(SendMessage, st.text(), st.text()),
+    st.builds(PutLeased, st.text(), st.binary(), revisions, numbers),
+    st.builds(GrantLease, numbers),
+    st.builds(RevokeLease, numbers),
+    st.builds(Transact, compares, operations, operations),
 )
-numbers = st.integers(0, 2**63 - 1)
 commands = st.one_of(
     state_commands,
     st.builds(OpenSession, numbers),
@@ -41,6 +79,8 @@ commands = st.one_of(
     st.builds(InSession, numbers, numbers, numbers, state_commands),
     st.builds(Once, st.binary(), numbers, state_commands),
     st.builds(SetSetting, st.text(), numbers),
+    st.builds(KeepLease, numbers),
+    st.builds(ExpireLease, numbers, numbers),
 )
 
 
@@ -61,6 +101,21 @@ def test_a_command_is_read_as_it_was_written(command: Command) -> None:
         (InSession(9, 8, 7, Delete("k")), b"\x95\x07\x09\x08\x07\x93\x02\xa1k\xff"),
         (Once(b"id", 5, Delete("k")), b"\x94\x08\xc4\x02id\x05\x93\x02\xa1k\xff"),
         (SetSetting("s", 5), b"\x93\x09\xa1s\x05"),
+        (PutLeased("k", b"v", -1, 9), b"\x95\x0a\xa1k\xc4\x01v\xff\x09"),
+        (GrantLease(9), b"\x92\x0b\x09"),
+        (RevokeLease(9), b"\x92\x0c\x09"),
+        (
+            Transact(
+                [Compare(Target.VERSION, "k", Relation.GREATER, 2)],
+                [PutKey("k", b"v", 9), DeleteKey("a"), DeletePrefix("b")],
+                [GetKey("k"), ListKeys("c", 3)],
+            ),
+            b"\x94\x0d\x91\x94\xa7version\xa1k\xa1>\x02"
+            b"\x93\x94\xa3put\xa1k\xc4\x01v\x09\x92\xa6delete\xa1a\x92\xaddelete_prefix\xa1b"
+            b"\x92\x92\xa3get\xa1k\x93\xa4list\xa1c\x03",
+        ),
+        (KeepLease(9), b"\x92\x0e\x09"),
+        (ExpireLease(9, 8), b"\x93\x0f\x09\x08"),
     ],
 )
 def test_the_bytes_in_logs_that_exist_never_change(command: Command, encoded: bytes) -> None:

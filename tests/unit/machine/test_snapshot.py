@@ -17,16 +17,32 @@ from raft_agent.machine.commands import (
     CloseSession,
     Command,
     Delete,
+    ExpireLease,
+    GrantLease,
     InSession,
+    KeepLease,
     KeepSession,
     Once,
     OpenSession,
     Put,
+    PutLeased,
+    RevokeLease,
     SendMessage,
     SetSetting,
+    Transact,
 )
 from raft_agent.machine.machine import Machine
 from raft_agent.machine.snapshot import Portion, Section, SnapshotError, SnapshotView, encode_block
+from raft_agent.machine.transactions import (
+    Compare,
+    DeleteKey,
+    DeletePrefix,
+    GetKey,
+    ListKeys,
+    PutKey,
+    Relation,
+    Target,
+)
 from tests.unit.machine.batches import apply
 
 
@@ -84,14 +100,43 @@ def test_an_empty_machine_has_a_snapshot_too() -> None:
 keys = st.sampled_from(["", "a", "b", "c", "d", "e"])
 puts = st.builds(Put, keys, st.binary(max_size=2))
 small = st.integers(1, 4)
+named = st.sampled_from(["a", "b", "c", "d", "e"])
+operations = st.lists(
+    st.one_of(
+        st.builds(PutKey, named, st.binary(max_size=2), st.integers(0, 4)),
+        st.builds(DeleteKey, named),
+        st.builds(DeletePrefix, named),
+        st.builds(GetKey, named),
+        st.builds(ListKeys, st.just("")),
+    ),
+    max_size=3,
+)
+transactions = st.builds(
+    Transact,
+    st.lists(
+        st.builds(Compare, st.just(Target.VERSION), named, st.sampled_from(Relation), small),
+        max_size=2,
+    ),
+    operations,
+    operations,
+)
+leased = st.one_of(
+    st.builds(GrantLease, st.just(1000)),
+    st.builds(PutLeased, named, st.binary(max_size=2), st.just(-1), small),
+    st.builds(RevokeLease, small),
+    transactions,
+)
 everything = st.one_of(
     puts,
     st.builds(Delete, keys),
     st.builds(SendMessage, st.text(max_size=2), st.just("n")),
     st.builds(OpenSession, st.just(1000)),
     st.builds(CloseSession, small),
-    st.builds(InSession, small, small, small, puts),
-    st.builds(Once, st.binary(min_size=16, max_size=16), st.integers(1000, 3000), puts),
+    st.builds(InSession, small, small, small, puts | leased),
+    st.builds(Once, st.binary(min_size=16, max_size=16), st.integers(1000, 3000), puts | leased),
+    leased,
+    st.builds(KeepLease, small),
+    st.builds(ExpireLease, small, small),
     st.builds(SetSetting, st.just("messages_keep"), small),
     st.builds(SetSetting, st.just("history_keep"), small),
 )
@@ -274,8 +319,8 @@ def test_damaged_blocks_are_refused() -> None:
 
 def test_a_snapshot_of_another_version_is_refused_by_name() -> None:
     view = Machine().begin_snapshot()
-    header = msgspec.structs.replace(view.header, version=2)
-    with pytest.raises(SnapshotError, match="version 2, and this program knows 1"):
+    header = msgspec.structs.replace(view.header, version=3)
+    with pytest.raises(SnapshotError, match="version 3, and this program knows 1 to 2"):
         Machine.restore([encode_block(Portion(Section.HEADER, [header]))])
 
 
