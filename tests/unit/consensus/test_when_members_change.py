@@ -9,16 +9,20 @@ from raft_agent.consensus.types import (
     AppendReply,
     ConfigurationChanged,
     Joining,
+    Member,
     MembershipChange,
     MembershipChanged,
     RefusalReason,
     Refused,
     Role,
+    Send,
+    TimeoutNow,
 )
 from tests.unit.consensus.harness import (
     Cluster,
     Packet,
     configuration,
+    led,
     member,
     voters,
     with_learners,
@@ -197,3 +201,57 @@ def test_each_change_is_told_to_who_asked_for_it_and_once() -> None:
     cluster.propose(1)
     cluster.settle()
     assert [done.tag for done in of(MembershipChanged, cluster[1].history)] == [1, 5, 6]
+
+
+def test_a_leader_that_has_removed_itself_begins_nothing_more() -> None:
+    """There is a learner to be promoted and an address to be followed: for whoever leads next."""
+    cluster = with_learners(4)
+    cluster.change(1, MembershipChange(remove=(1,), joining=(Joining(4),)))
+    cluster.run(1, lambda server: server.receive(2, Announce(2, 1, "a:1")))
+    cluster.settle(lambda packet: packet.sender == 1 or isinstance(packet.message, AppendReply))
+    assert cluster.node(1).role is not Role.LEADER
+    assert "learner_promoted" not in notes(cluster[1].history)
+    assert "address_moved" not in notes(cluster[1].history)
+    assert cluster.node(1).log.last_index == cluster.node(1).configuration_index
+
+
+def test_a_leader_that_has_removed_itself_has_the_furthest_voter_stand() -> None:
+    """5 lacks the end, and the learner 6 has it but can't be elected."""
+    cluster = led(5)
+    cluster.change(1, MembershipChange(add=(member(6),)))
+    cluster.settle()
+    cluster.add(6)
+    cluster.run_for(2 * MAX_TIMEOUT_US)
+    cluster.down = {5}
+    cluster.change(1, MembershipChange(remove=(1,)))
+    cluster.settle()
+    told = [
+        send.to for send in of(Send, cluster[1].history) if isinstance(send.message, TimeoutNow)
+    ]
+    assert told == [4]
+
+
+def test_an_address_that_was_followed_is_not_gone_back_to() -> None:
+    cluster = led()
+
+    def announce(sender: int, address: str) -> None:
+        cluster.run(1, lambda server: server.receive(sender, Announce(2, 1, address)))
+        cluster.settle(lambda packet: not isinstance(packet.message, Announce))
+
+    announce(3, "a:1")
+    cluster.change(1, MembershipChange(update=(Member(3, "n3", "b:1"),)))
+    cluster.settle(lambda packet: not isinstance(packet.message, Announce))
+    announce(2, "c:1")
+    known = configuration(cluster)
+    assert [m.address for m in known.members] == ["n1:5555", "c:1", "b:1"]
+
+
+def test_a_learner_behind_a_slow_link_becomes_a_voter_once_it_has_all_there_is() -> None:
+    """No round of it is short, but none is needed where nothing more comes."""
+    cluster = led()
+    cluster.change(1, MembershipChange(add=(member(4),), joining=(Joining(4),)))
+    cluster.settle()
+    cluster.delay_us[4] = MIN_TIMEOUT_US
+    cluster.add(4)
+    cluster.run_for(20 * MAX_TIMEOUT_US)
+    assert voters(cluster) == (1, 2, 3, 4)
