@@ -199,6 +199,9 @@ static __always_inline void count_frame(struct raft_flow *flow, const struct raf
 		return;
 	counters->walker.sender = header->sender;
 	counters->sender = header->sender;
+	/* These name a term that is only asked about, and that may never come (§9.6 of the thesis). */
+	if (type == RAFT_PRE_VOTE || type == RAFT_PRE_VOTE_REPLY)
+		return;
 	counters->term = header->term;
 	if (type == RAFT_APPEND_ENTRIES && header->count)
 		ADD(counters->entries, header->count);

@@ -149,7 +149,8 @@ def test_a_new_leader_and_a_raised_term_are_events_once(program: LoadedObject) -
     with EventRing(program.map("events")) as events:
         talk.frame(IN, FrameType.HEARTBEAT, term=3, sender=8)
         talk.frame(IN, FrameType.HEARTBEAT, term=3, sender=8)
-        talk.frame(OUT, FrameType.PRE_VOTE, term=4, sender=9)
+        talk.frame(OUT, FrameType.PRE_VOTE, term=9, sender=9)  # only asked about
+        talk.frame(IN, FrameType.PRE_VOTE_REPLY, term=9, sender=8)
         talk.frame(OUT, FrameType.REQUEST_VOTE, term=4, sender=9)
         talk.frame(IN, FrameType.VOTE_REPLY, term=4, sender=8)
         talk.frame(OUT, FrameType.HEARTBEAT, term=4, sender=9)
@@ -181,7 +182,7 @@ def test_the_ring_wakes_the_loop_that_watches_it(program: LoadedObject) -> None:
 def test_events_that_found_the_ring_full_are_counted(program: LoadedObject) -> None:
     talk = Talk(program)
     for term in range(1, 1001):
-        talk.frame(IN, FrameType.PRE_VOTE, term=term)
+        talk.frame(IN, FrameType.REQUEST_VOTE, term=term)
     with EventRing(program.map("events")) as events:
         kept = []
         while some := events.consume():
@@ -226,7 +227,7 @@ def _storm(program: LoadedObject) -> int:
     """More events than are read at once; how many more."""
     talk = Talk(program)
     for term in range(1, MOST_AT_ONCE + 11):
-        talk.frame(IN, FrameType.PRE_VOTE, term=term)
+        talk.frame(IN, FrameType.REQUEST_VOTE, term=term)
     return 10
 
 
