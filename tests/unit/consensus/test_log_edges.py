@@ -105,3 +105,15 @@ def test_the_last_entry_of_at_most_a_term_is_the_last_such_entry(terms: tuple[in
         for term in range(9):
             fitting = [i for i, t in enumerate(terms, 1) if i <= index and t <= term]
             assert log.last_at_most(index, term) == max(fitting, default=0), (index, term)
+
+
+@pytest.mark.parametrize("upto_index", [1, 2, 3, 4])
+def test_where_logs_may_agree_is_right_before_a_base_in_the_middle_of_a_term(
+    upto_index: int,
+) -> None:
+    log = RaftLog(LogImage())
+    for index in range(1, 5):
+        log.append(entry(index, 2))
+    log.compact(upto_index)
+    assert log.last_at_most(4, 1) == upto_index - 1
+    assert log.last_at_most(4, 2) == 4
