@@ -234,6 +234,7 @@ def test_a_wrong_value_outside_the_file_is_placed_where_it_was_said(file: Path) 
         ("", "cluster.token=hunter2"),
         ("", "cluster.tokn=hunter2"),
         ("", "token=hunter2"),
+        ("", "cluster.token hunter2"),
         ("", "cluster.TOKEN=hunter2"),
         ("[cluster]\ntoken = ['hunter2']\n", "cluster.name=x"),
         ("[cluster]\ntoken = hunter2\n", "cluster.name=x"),

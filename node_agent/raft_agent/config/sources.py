@@ -159,8 +159,10 @@ class Sources:
             key, equals, text = override.partition("=")
             key = key.strip()
             section, _, name = key.partition(".")
-            where = f"--set {key}=…" if equals and _may_be_secret(key) else f"--set {override}"
+            where = f"--set {key}=…" if _may_be_secret(key) else f"--set {override}"
             if not equals:
+                # What stands behind a blank may be the value, and that a secret.
+                where = f"--set {override.split()[0]} …" if len(override.split()) > 1 else where
                 self._problems.append((where, (), "must have the form section.key=value"))
             elif key == PEERS:
                 self._take_peer_list(text, where)
