@@ -1,7 +1,7 @@
 """Debian's kernels, booted under qemu with one program in their initramfs (guest.c).
 
-Kernels and libraries come from Debian's archive, through apt with directories of its own, into
-build/kernels; nothing of it is installed.
+Kernels and libraries come from the archive that this host's apt uses, other releases too, through
+apt with directories of its own, into build/kernels; nothing of it is installed.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import lzma
 import shutil
 import subprocess
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from raft_agent.kernel import OBJECT_PATH
@@ -18,8 +19,6 @@ from tests.kernel.harness import run
 ROOT = Path(__file__).parents[2]
 CACHE = ROOT / "build" / "kernels"
 GUEST = Path(__file__).with_name("guest.c")
-_ARCHIVE = "http://deb.debian.org/debian"
-_SECURITY = "http://deb.debian.org/debian-security"
 _KEYS = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 _BOOT_SECONDS = 240
 
@@ -64,7 +63,24 @@ def missing(machine: Machine) -> str | None:
             return f"needs {program}: run tools/setup.sh kernels as root"
     if not _KEYS.exists():
         return "needs Debian's archive keys: apt-get install debian-archive-keyring"
+    if "" not in _archives():
+        return "needs lists of a Debian archive: run apt-get update as root"
     return None
+
+
+@cache
+def _archives() -> dict[str, str]:
+    """Where this host's apt gets Debian from, by what follows a release's name there: "" and, when
+    the host has it, "-security"."""
+    which = ("Created-By: Packages", "Origin: Debian")
+    shown = run("apt-get", "indextargets", "--format", "$(CODENAME) $(REPO_URI)", *which)
+    found: dict[str, str] = {}
+    for line in shown.splitlines():
+        codename, _, uri = line.partition(" ")
+        _, dash, pocket = codename.partition("-")
+        if dash + pocket in ("", "-security"):
+            found.setdefault(dash + pocket, uri)
+    return found
 
 
 def _apt(machine: Machine, program: str, *arguments: str) -> str:
@@ -73,10 +89,11 @@ def _apt(machine: Machine, program: str, *arguments: str) -> str:
     for folder in ("lists/partial", "cache/archives/partial"):
         (state / folder).mkdir(parents=True, exist_ok=True)
     sources = state / "sources.list"
-    signed = f"deb [signed-by={_KEYS}]"
     sources.write_text(
-        f"{signed} {_ARCHIVE} {machine.suite} main\n"
-        f"{signed} {_SECURITY} {machine.suite}-security main\n"
+        "".join(
+            f"deb [signed-by={_KEYS}] {uri} {machine.suite}{pocket} main\n"
+            for pocket, uri in _archives().items()
+        )
     )
     options = {
         "Dir::Etc::sourcelist": sources,
