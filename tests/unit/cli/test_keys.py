@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,20 +19,7 @@ from tests.unit.cli.served import (
     command,
     json_of,
     raftctl,
-    serving,
 )
-
-
-@pytest.fixture
-def served(tmp_path: Path) -> Iterator[Served]:
-    with serving(tmp_path / "node-01.sock") as running:
-        yield running
-
-
-@pytest.fixture
-def at(served: Served) -> tuple[str, str]:
-    """The global options that lead to the server."""
-    return "--socket", str(served.path)
 
 
 def end_leases(served: Served) -> None:
