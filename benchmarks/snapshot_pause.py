@@ -57,7 +57,7 @@ async def put_many(agent: Agent, first: int, last: int, value: bytes) -> None:
         for number in numbers:
             done: asyncio.Future[None] = loop.create_future()
             command = Put(f"key-{number:07}", value)
-            agent.propose([command], lambda _, done=done: done.set_result(None))
+            agent.front.propose([command], lambda _, done=done: done.set_result(None))
             await done
 
     await asyncio.gather(*(some() for _ in range(_IN_FLIGHT)))
@@ -91,7 +91,7 @@ async def run(directory: Path, keys: int, value_bytes: int) -> None:
     )
     agent = Agent(load(path), LogContext(node="alone"))
     await agent.start()
-    while not agent.is_leader():
+    while not agent.front.is_leader():
         await asyncio.sleep(0.01)
     await put_many(agent, 0, keys, b"v" * value_bytes)
     _quiet_garbage_collector()

@@ -95,6 +95,19 @@ def write_vector(fd: int, buffers: Sequence[bytes], offset: int) -> int:
     return os.pwritev(fd, buffers, offset)
 
 
+def write_vector_synced(fd: int, buffers: Sequence[bytes], offset: int) -> int:
+    """Like `write_vector`, and what it wrote is on the medium. Raises OSError.
+
+    With RWF_DSYNC (pwritev2(2)) that is one call: a thread that comes back from a call has to be
+    given the interpreter anew, and the loop may have to stand still for that.
+    """
+    if sys.platform == "linux":
+        return os.pwritev(fd, buffers, offset, os.RWF_DSYNC)
+    written = write_vector(fd, buffers, offset)
+    sync_data(fd)
+    return written
+
+
 def tcp_silence_us(sock: socket.socket) -> int | None:
     """For how many microseconds the kernel has received no data on this TCP connection.
 

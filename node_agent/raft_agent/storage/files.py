@@ -115,8 +115,11 @@ def create_zeroed(path: Path, size_bytes: int) -> int:
     try:
         platform.reserve(fd, size_bytes)
         for offset in range(0, size_bytes, len(_ZEROS)):
-            write_all(fd, [_ZEROS[: size_bytes - offset]], offset)
-            platform.sync_data(fd)
+            zeros = _ZEROS[: size_bytes - offset]
+            written = platform.write_vector_synced(fd, [zeros], offset)
+            if written < len(zeros):
+                write_all(fd, [zeros[written:]], offset + written)
+                platform.sync_data(fd)
         platform.sync_file(fd)
     except OSError:
         os.close(fd)

@@ -215,10 +215,15 @@ class SnapshotFile:
         self._blocks = 0
         self._file.append(encode_header(header))
 
-    def write_block(self, payload: bytes) -> None:
-        """Append a block of 1 to MAX_BLOCK_BYTES bytes. Raises OSError, ValueError."""
-        self._file.append(encode_block_prefix(self._blocks, payload), payload)
-        self._blocks += 1
+    def write_blocks(self, *payloads: bytes) -> None:
+        """Append blocks of 1 to MAX_BLOCK_BYTES bytes each, with one write. Raises OSError, and
+        ValueError before anything is written.
+        """
+        buffers: list[bytes] = []
+        for number, payload in enumerate(payloads, self._blocks):
+            buffers += (encode_block_prefix(number, payload), payload)
+        self._file.append(*buffers)
+        self._blocks += len(payloads)
 
     def finish(self) -> SnapshotMeta:
         """Make the snapshot durable, in the place of one of the same index if there is one; all but

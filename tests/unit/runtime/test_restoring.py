@@ -29,7 +29,7 @@ def written_as(snapshots: SnapshotStore, portions: list[Portion]) -> SnapshotMet
     configuration = Configuration("a-cluster", (Member(1, "node-01", "a:1"),), (1,))
     file = snapshots.create(1, 1, 1, configuration)
     for portion in portions:
-        file.write_block(encode_block(portion))
+        file.write_blocks(encode_block(portion))
     return file.finish()
 
 

@@ -170,8 +170,10 @@ def test_a_sync_that_ends_after_the_failure_is_not_answered(
 def test_a_short_write_is_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real_vector, real = os.pwritev, os.pwrite
 
-    def some(fd: int, buffers: list[bytes], offset: int) -> int:
-        return real(fd, b"".join(buffers)[: max(1, sum(map(len, buffers)) // 3)], offset)
+    def some(fd: int, buffers: list[bytes], offset: int, flags: int = 0) -> int:
+        return real_vector(
+            fd, [b"".join(buffers)[: max(1, sum(map(len, buffers)) // 3)]], offset, flags
+        )
 
     def bit(fd: int, data: bytes, offset: int) -> int:
         return real(fd, bytes(data)[:1000], offset)
@@ -347,7 +349,7 @@ def test_a_snapshot_that_does_not_fit_is_given_up_and_the_log_goes_on(small_disk
         file = driver.store.snapshots.create(2, 1, 1, configuration())
         with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)) as caught:  # noqa: PT012
             while True:
-                file.write_block(bytes(100_000))
+                file.write_blocks(bytes(100_000))
         assert files.is_disk_full(caught.value)
         assert driver.store.snapshots.newest == first
         assert len(list((data_dir / "snapshots").iterdir())) == 1
