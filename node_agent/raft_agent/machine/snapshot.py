@@ -150,6 +150,8 @@ class SnapshotView:
         self._before_index = KeyIndex()
         self._counts = [0] * len(Section)
         self._limit = BLOCK_ITEMS
+        # As many keys as may fit into a block, going by the last one: to look at more costs time.
+        self._fitting = BLOCK_ITEMS
         self._portions = self._walk(messages, history, sessions, one_shots, leases)
 
     def remember(self, key: str, old: Entry | None) -> None:
@@ -204,7 +206,8 @@ class SnapshotView:
 
     def _next_keys(self) -> list[Entry]:
         """The keys of one block; fewer, when many were passed over that did not exist."""
-        cursor, before, limit = self._cursor, self._before, self._limit
+        cursor, before = self._cursor, self._before
+        limit = min(self._limit, self._fitting)
         keys = list(islice(_behind(self._index, cursor), limit))
         if before:
             # The smallest `limit` of both together are among the smallest of each.
@@ -213,6 +216,7 @@ class SnapshotView:
         size = 0
         for key in keys:
             if size >= BLOCK_BYTES:
+                self._fitting = 2 * len(entries)
                 return entries
             self._cursor = key
             entry = self._forget(key) if key in before else self._entries[key]
@@ -221,6 +225,7 @@ class SnapshotView:
                 size += len(key) + len(entry.value)
         if len(keys) < limit:
             self._keys_done = True
+        self._fitting = BLOCK_ITEMS
         return entries
 
     def _forget(self, key: str) -> Entry | None:

@@ -31,7 +31,7 @@ _RETRY_S = 30.0
 _BLOCKS_AT_ONCE = 8
 _WRITE_BYTES = _BLOCKS_AT_ONCE * BLOCK_BYTES
 # For so long the loop picks in one turn.
-_PICK_S = 0.001
+_PICK_S = 0.0005
 
 
 class Snapshotter:
