@@ -17,6 +17,9 @@ VERSION = 1
 HEADER = struct.Struct("<IBBHIIQQQII")
 HEADER_SIZE = HEADER.size
 _pack = HEADER.pack
+# Its length and checksum, and what stands before and behind them.
+_pack_parts = struct.Struct("<8sII32s").pack
+_unpack_parts = struct.Struct("<8sII28sI").unpack_from
 MAX_BODY_BYTES = 32 << 20
 
 # AppendEntries bodies start with this many bytes of fields; the batches behind them carry their own
@@ -30,6 +33,7 @@ _SMALL_BYTES = 2048
 _PIECE_BYTES = 4096
 _SLACK_BYTES = 256 << 10
 
+_LENGTH_OFFSET = 8
 _CHECKSUM_OFFSET = 12
 _CHECKSUM_END = 16
 _NO_CHECKSUM = bytes(_CHECKSUM_END - _CHECKSUM_OFFSET)
@@ -143,6 +147,35 @@ def encode(
     return b"".join((head[:_CHECKSUM_OFFSET], checksum, head[_CHECKSUM_END:], body, data))
 
 
+def start_of(frame_type: int, flags: int = 0) -> bytes:
+    """What a frame's header has before the length of its body."""
+    return encode(frame_type, b"", flags=flags)[:_LENGTH_OFFSET]
+
+
+class PlainFrames:
+    """Frames of one type that differ from each other in length, count and body alone, as all frames
+    of clients do. The rest of their header is packed once: a fifth of the work on a small one.
+    """
+
+    __slots__ = ("_ends", "_flags", "_start", "_type")
+
+    def __init__(self, frame_type: int, flags: int = 0) -> None:
+        self._type = frame_type
+        self._flags = flags
+        self._start = start_of(frame_type, flags)
+        # The last 32 bytes of the header, by count.
+        self._ends = [encode(frame_type, b"", count=count)[_CHECKSUM_END:] for count in range(64)]
+
+    def encode(self, body: bytes, count: int) -> bytes:
+        """The same as the function `encode`. Raises ValueError when the body is too large."""
+        size = len(body)
+        if size > _SMALL_BYTES or count >= len(self._ends):
+            return encode(self._type, body, flags=self._flags, count=count)
+        end = self._ends[count]
+        crc = google_crc32c.value(_pack_parts(self._start, size, 0, end) + body)
+        return _pack_parts(self._start, size, crc, end) + body
+
+
 class FrameReader:
     """Cuts a byte stream into frames.
 
@@ -179,6 +212,17 @@ class FrameReader:
         """From the next header on other types and another limit hold (after a handshake)."""
         self._types = types
         self._max_body_bytes = max_body_bytes
+
+    def only_body(self, data: bytes, start: bytes) -> bytes | None:
+        """The body of the one frame that `data` is from its first to its last byte, when the frame
+        has this `start_of` and its checksum was not computed. None when it is anything else: then
+        `feed` has to read it. Clients that wait for each answer send nothing else than that.
+        """
+        if self._head or len(data) < HEADER_SIZE:
+            return None
+        begin, size, checksum, _, reserved = _unpack_parts(data)
+        is_plain = begin == start and size == len(data) - HEADER_SIZE
+        return data[HEADER_SIZE:] if is_plain and not checksum and not reserved else None
 
     def feed(self, data: bytes) -> list[Frame]:
         """Take in `data`; the frames that are complete now. Raises FrameError at the first bad one,

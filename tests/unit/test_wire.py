@@ -216,6 +216,38 @@ def test_a_frame_that_comes_byte_by_byte_costs_about_its_size_in_memory() -> Non
     assert frame.body == body
 
 
+@given(st.sampled_from([0, 1]), st.binary(max_size=5000), st.integers(0, 300))
+def test_plain_frames_are_those_of_encode(flags: int, body: bytes, count: int) -> None:
+    frames_of = wire.PlainFrames(FrameType.CLIENT_REPLY, flags)
+    whole = wire.encode(FrameType.CLIENT_REPLY, body, flags=flags, count=count)
+    assert frames_of.encode(body, count) == whole
+
+
+def unchecked(body: bytes, frame_type: int = FrameType.CLIENT_REQUEST, flags: int = 0) -> bytes:
+    return wire.HEADER.pack(wire.MAGIC, 1, frame_type, flags, len(body), 0, 0, 0, 0, 1, 0) + body
+
+
+def test_one_whole_frame_without_a_checksum_is_read_at_once() -> None:
+    start = wire.start_of(FrameType.CLIENT_REQUEST)
+    frame = unchecked(b"requests")
+    reader = FrameReader(ALL_TYPES, checksum_optional=True)
+    assert reader.only_body(frame, start) == b"requests"
+    others = (
+        frame[:-1],
+        frame + b"R",
+        frame[:40],
+        b"",
+        frame[:44] + b"\x01" + frame[45:],
+        unchecked(b"requests", flags=1),
+        unchecked(b"requests", FrameType.CLIENT_REPLY),
+        wire.encode(FrameType.CLIENT_REQUEST, b"requests"),
+        b"RAFF" + frame[4:],
+    )
+    assert [reader.only_body(other, start) for other in others] == [None] * len(others)
+    reader.feed(unchecked(bytes(1000))[:100])
+    assert reader.only_body(frame, start) is None
+
+
 def broken(offset: int, *new: int) -> bytes:
     encoded = bytearray(wire.encode(FrameType.HEARTBEAT, b"sixteen bytes ..", sender=1))
     encoded[offset : offset + len(new)] = bytes(new)

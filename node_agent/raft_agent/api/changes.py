@@ -46,6 +46,7 @@ from raft_agent.machine.transactions import written_bytes
 
 _log = logging.getLogger("raft.api")
 
+_WriteResult = protocol.WriteResult  # at hand for what is answered most often
 _REPLY_DECODER = msgspec.msgpack.Decoder(protocol.Reply)
 
 
@@ -87,10 +88,12 @@ class ChangeHandlers:
         if problem is not None:
             caller.fail(request.id, problem)
         elif self._host.is_leader():
-            command: Put | PutLeased = Put(request.key, request.value, request.if_revision)
+            command: Command = Put(request.key, request.value, request.if_revision)
             if request.lease:
                 command = PutLeased(request.key, request.value, request.if_revision, request.lease)
-            self._gather(caller, request, _as_asked(command, request.once), len(request.value))
+            if request.once is not None:
+                command = _as_asked(command, request.once)
+            self._gather(caller, request, command, len(request.value))
         else:
             self._not_leader(caller, request, forward=request.forward)
 
@@ -301,13 +304,12 @@ def _answer(caller: Caller, requests: list[protocol.Request], outcome: Outcome) 
         error = error_of(outcome)
         caller.answer([(request.id, error, None) for request in requests])
         return
-    term = outcome.term
+    index, term = outcome.first_index - 1, outcome.term
     answers: list[Answer] = []
-    for index, (request, result) in enumerate(
-        zip(requests, outcome.results, strict=True), outcome.first_index
-    ):
+    for request, result in zip(requests, outcome.results, strict=True):
+        index += 1
         if type(result) is WriteDone:
-            done = protocol.WriteResult(index, term, result.revision, result.deleted)
+            done = _WriteResult(index, term, result.revision, result.deleted)
             answers.append((request.id, None, done))
         else:
             answer = _unusual_answer(request, index, term, result)
