@@ -88,12 +88,11 @@ class ChangeHandlers:
         if problem is not None:
             caller.fail(request.id, problem)
         elif self._host.is_leader():
-            command: Command = Put(request.key, request.value, request.if_revision)
+            command: Put | PutLeased = Put(request.key, request.value, request.if_revision)
             if request.lease:
                 command = PutLeased(request.key, request.value, request.if_revision, request.lease)
-            if request.once is not None:
-                command = _as_asked(command, request.once)
-            self._gather(caller, request, command, len(request.value))
+            asked = command if request.once is None else _as_asked(command, request.once)
+            self._gather(caller, request, asked, len(request.value))
         else:
             self._not_leader(caller, request, forward=request.forward)
 
