@@ -15,6 +15,7 @@ import contextlib
 import gc
 import socket
 import statistics
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -24,6 +25,7 @@ import uvloop
 from raft_agent.config import load
 from raft_agent.logs import LogContext
 from raft_agent.machine.commands import Put
+from raft_agent.main import _SWITCH_INTERVAL_S
 from raft_agent.runtime.agent import Agent
 from raft_agent.runtime.service import _quiet_garbage_collector
 
@@ -193,6 +195,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     gc.disable()
+    sys.setswitchinterval(_SWITCH_INTERVAL_S)
     with tempfile.TemporaryDirectory(prefix="raft-bench-") as directory:
         uvloop.run(run(Path(directory), arguments.keys, arguments.value_bytes, arguments.rounds))
 

@@ -83,8 +83,6 @@ class PowerFailures:
                 if isinstance(doomed, Path) and doomed.exists():
                     self._open.append(os.open(doomed, os.O_RDONLY))
                 result = real(target, *args, **options)
-                if name == "pwritev" and args[2:] and int(str(args[2])) & os.RWF_DSYNC:
-                    self._sync_file(path)
                 if name in ("replace", "unlink"):
                     self._history[str(path.parent)].append(_names_in(path.parent))
                 return result
