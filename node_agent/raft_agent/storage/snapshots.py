@@ -22,6 +22,7 @@ from raft_agent.consensus.types import (
 )
 from raft_agent.storage.errors import START_ANEW, StorageError
 from raft_agent.storage.files import make_directory, sync_directory
+from raft_agent.storage.format import UnknownVersionError
 from raft_agent.storage.snapshot_files import (
     DamagedSnapshotError,
     Incoming,
@@ -32,7 +33,6 @@ from raft_agent.storage.snapshot_files import (
 )
 from raft_agent.storage.snapshot_format import (
     SnapshotHeader,
-    UnknownVersionError,
     encode_block_prefix,
     encode_end,
     encode_header,
@@ -127,8 +127,7 @@ class SnapshotStore:
             return self._publish(incoming.file, meta)
         except UnknownVersionError as error:
             what = f"the leader's snapshot can't be read: {error}"
-            advice = "Start the version here that the leader has"
-            raise StorageError(what, str(self._directory), advice=advice) from None
+            raise StorageError(what, str(self._directory), advice=error.advice) from None
         finally:
             incoming.file.remove()
 
