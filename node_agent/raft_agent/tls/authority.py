@@ -20,8 +20,9 @@ from cryptography.hazmat.primitives.asymmetric.types import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from raft_agent.tls.certificate import NODE_URI
 from raft_agent.tls.errors import TlsError
-from raft_agent.tls.identity import NODE_URI, Kind, Role, is_client_name, is_member_name
+from raft_agent.tls.identity import Kind, Role, is_client_name, is_member_name
 
 AUTHORITY_DAYS = 3650
 LEAF_DAYS = 365

@@ -18,9 +18,10 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 
 from raft_agent.tls.authority import is_authority, read_certificates, read_revocations
+from raft_agent.tls.certificate import identity_of
 from raft_agent.tls.errors import CertificateRefused, TlsError
 from raft_agent.tls.files import Contents, TlsFiles, read_files
-from raft_agent.tls.identity import Identity, Kind, identity_of
+from raft_agent.tls.identity import Identity, Kind
 
 # How often files that are being replaced are read again until they go together.
 _ATTEMPTS = 5

@@ -23,8 +23,9 @@ from raft_agent.tls.authority import (
     read_revocations,
     requested_hosts,
 )
+from raft_agent.tls.certificate import identity_of
 from raft_agent.tls.errors import TlsError
-from raft_agent.tls.identity import Identity, Kind, Role, identity_of
+from raft_agent.tls.identity import Identity, Kind, Role
 from tests.unit.tls.papers import Office, client, node
 
 

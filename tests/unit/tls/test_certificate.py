@@ -11,8 +11,9 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from raft_agent.tls.authority import make_key
+from raft_agent.tls.certificate import identity_of
 from raft_agent.tls.errors import CertificateRefused
-from raft_agent.tls.identity import Identity, Kind, Role, identity_of
+from raft_agent.tls.identity import Identity, Kind, Role
 
 SERVER, CLIENT = ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH
 
