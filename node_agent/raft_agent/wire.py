@@ -30,6 +30,7 @@ APPEND_FIELDS_SIZE = 32
 # Up to here a copy of a frame's body costs nothing to speak of.
 _SMALL_BYTES = 2048
 
+_TYPE_OFFSET = 5
 _LENGTH_OFFSET = 8
 _CHECKSUM_OFFSET = 12
 _CHECKSUM_END = 16
@@ -155,6 +156,11 @@ def body_length(head: bytes, start: int = 0) -> int:
     return int.from_bytes(head[start + _LENGTH_OFFSET : start + _CHECKSUM_OFFSET], "little")
 
 
+def type_of(head: bytes) -> int:
+    """What the header says, of which the first half must be there."""
+    return head[_TYPE_OFFSET]
+
+
 def check_form(head: bytes) -> None:
     """Raises FrameError when this header, or the part of one that is there, is not of this
     protocol, whatever its type, length and checksum are.
@@ -273,7 +279,7 @@ class FrameReader:
         if magic != MAGIC or version != VERSION or reserved:
             check_form(data[offset : offset + HEADER_SIZE])
         if frame_type not in self._types:
-            raise FrameError("type", f"frame of type {frame_type} is not expected here")
+            raise _unexpected(frame_type)
         if length > self._max_body_bytes:
             raise FrameError(
                 "length", f"frame body of {length} bytes is over the limit {self._max_body_bytes}"
@@ -285,6 +291,14 @@ class FrameReader:
         crc = google_crc32c.value(head[:_CHECKSUM_OFFSET] + _NO_CHECKSUM + head[_CHECKSUM_END:])
         if google_crc32c.extend(crc, covered) != fields[_CHECKSUM]:
             raise FrameError("checksum", f"checksum of a frame of type {frame_type} is wrong")
+
+
+def _unexpected(frame_type: int) -> FrameError:
+    if frame_type == FrameType.TLS_HANDSHAKE:
+        return FrameError("tls_not_set", "it speaks TLS, and [tls] is not set here: set it at both")
+    if frame_type == FrameType.CLIENT_REQUEST:
+        return FrameError("remote_client", "a client's request where none is served: set [tls]")
+    return FrameError("type", f"frame of type {frame_type} is not expected here")
 
 
 def _frame(fields: tuple[int, ...], body: bytes) -> Frame:

@@ -31,7 +31,6 @@ WORN_BYTES = 1 << 38
 _RECORD_BYTES = 16 << 10
 _HANDSHAKE = int(FrameType.TLS_HANDSHAKE)
 _SEALED = int(FrameType.TLS_FRAME)
-_TYPE_AT = 5
 _LENGTH_AT = 8
 _CHECKSUM_END = 16
 _NO_CHECKSUM = bytes(4)
@@ -75,6 +74,8 @@ class Channel:
         self._sealed_head = b""  # as much as was decrypted before it was there in full
         self._sealed_missing = -1  # of the sealed frame; -1: its header is not there
         self._used_bytes = 0
+        # Whoever has dialled can dial anew, and should be first.
+        self._worn_bytes = WORN_BYTES + (WORN_BYTES >> 3 if server_side else 0)
         if not server_side:
             self._begin(server_hostname)
 
@@ -90,7 +91,7 @@ class Channel:
     @property
     def is_worn(self) -> bool:
         """Whether so much went over it that it should be made anew."""
-        return self._used_bytes > WORN_BYTES
+        return self._used_bytes > self._worn_bytes
 
     def feed(self, data: bytes) -> bytes:
         """Take in `data`; what was sealed in it, to the end of the last frame or of the last record
@@ -162,7 +163,7 @@ class Channel:
         wire.check_form(head)
         if len(head) < HEADER_SIZE:
             return
-        kind = head[_TYPE_AT]
+        kind = wire.type_of(head)
         length = wire.body_length(head)
         if self.is_open:
             if length > MAX_SEALED_BYTES:
@@ -238,7 +239,7 @@ class Channel:
             self._unsealed(piece, pieces)
 
     def _unsealed(self, piece: bytes, pieces: list[bytes]) -> None:
-        if self._head[_TYPE_AT] == _HANDSHAKE:
+        if wire.type_of(self._head) == _HANDSHAKE:
             raise FrameError("tls_header", "a frame of the TLS handshake carries data")
         if self._sealed_missing < 0:
             if self._sealed_head:
@@ -247,7 +248,7 @@ class Channel:
                 self._sealed_head = piece
                 return
             self._sealed_head = b""
-            if self._head[_TYPE_AT] != _SEALED:
+            if wire.type_of(self._head) != _SEALED:
                 _compare(self._head, piece[:HEADER_SIZE])
             self._sealed_missing = HEADER_SIZE + wire.body_length(piece)
         self._sealed_missing -= len(piece)
@@ -257,7 +258,7 @@ class Channel:
 
     def _frame_ends(self) -> None:
         head, self._head = self._head, b""
-        if head[_TYPE_AT] == _HANDSHAKE:
+        if wire.type_of(head) == _HANDSHAKE:
             return
         self._used_bytes += wire.body_length(head)
         if self._sealed_missing:

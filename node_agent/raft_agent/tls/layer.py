@@ -7,6 +7,7 @@ whole frames to it, and is given those that were sealed, as on a connection with
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, cast
 
@@ -19,8 +20,12 @@ from raft_agent.wire import HEADER_SIZE, FrameError
 if TYPE_CHECKING:
     from raft_agent.tls.credentials import PeerCertificate
 
+logger = logging.getLogger("raft.tls")
+
 # Handshake frames that wait for their turn, with their headers.
 _MAX_WAITING_BYTES = 2 * MAX_HANDSHAKE_BYTES
+
+_NOBODY = asyncio.Protocol()
 
 Check = Callable[[bytes], "PeerCertificate"]
 
@@ -38,11 +43,13 @@ class Layer(asyncio.Protocol):
         channel: Channel,
         protocol: asyncio.Protocol,
         check: Check,
+        *,
         handshakes: Handshakes | None = None,
+        among: set[Layer] | None = None,
     ) -> None:
         """`check`: whose certificate (DER) that is; raises CertificateRefused when it is not
         welcome, as `Credentials.check` does. `handshakes`: of connections that were accepted;
-        without it each step is made at once.
+        without it each step is made at once. `among`: where it stands while it is connected.
         """
         self.channel = channel
         self.protocol = protocol
@@ -51,6 +58,7 @@ class Layer(asyncio.Protocol):
         self.tcp: asyncio.Transport
         self._check = check
         self._handshakes = handshakes
+        self._among = set() if among is None else among
         self._is_waiting = False
         self._has_begun = False
         self._is_answered = False  # a frame has come, so the other side accepts us
@@ -69,6 +77,7 @@ class Layer(asyncio.Protocol):
         """Whole frames: sealed and written with one call."""
         if self.channel.is_open:
             self.tcp.writelines(self.channel.seal(frames))
+            self._look_for_wear()
         else:
             self._unsent += frames
 
@@ -77,6 +86,7 @@ class Layer(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports are asyncio's by their methods, not by their class.
         self.tcp = cast("asyncio.Transport", transport)
+        self._among.add(self)
         self.protocol.connection_made(SealedTransport(self))
         self._write_handshake()
 
@@ -89,7 +99,7 @@ class Layer(asyncio.Protocol):
         self._received.append(data)
         self._received_bytes += len(data)
         if self._received_bytes > _MAX_WAITING_BYTES:
-            self._fail(FrameError("length", "a TLS handshake that is far too long"))
+            self.fail(FrameError("length", "a TLS handshake that is far too long"))
         elif not self._is_waiting:
             self._is_waiting = True
             host = (self.tcp.get_extra_info("peername") or ("",))[0]
@@ -100,11 +110,14 @@ class Layer(asyncio.Protocol):
         return self.protocol.eof_received()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._among.discard(self)
         self._received.clear()
         self._unsent.clear()
         if self._error is None and exc is None:
             self._error = self._why_ended()
         self.protocol.connection_lost(self._error or exc)
+        # It knows this layer by way of its transport, and rings are not collected in an agent.
+        self.protocol = _NOBODY
 
     def pause_writing(self) -> None:
         self.protocol.pause_writing()
@@ -146,11 +159,12 @@ class Layer(asyncio.Protocol):
                 if channel.is_open:
                     self._opened()
         except FrameError as error:
-            self._fail(error)
+            self.fail(error)
             return
         if frames:
             self._is_answered = True
             self.protocol.data_received(frames)
+            self._look_for_wear()
 
     def _opened(self) -> None:
         try:
@@ -166,14 +180,23 @@ class Layer(asyncio.Protocol):
         if data:
             self.tcp.write(data)
 
-    def _fail(self, error: FrameError) -> None:
+    def _look_for_wear(self) -> None:
+        if self.channel.is_worn and not self._is_closed_by_us:
+            logger.info("closed a connection whose TLS keys have protected enough")
+            self.close()
+
+    def fail(self, error: FrameError) -> None:
+        """Close the connection because of `error`, which `protocol` is told at its end."""
+        if self._error is not None or self.tcp.is_closing():
+            return
         self._error = error
         self._received.clear()
-        if self.tcp.is_closing():
-            return
         # An alert tells the other side why; but nobody waits for one who does not read.
         is_idle = self.tcp.get_write_buffer_size() == 0
         self._write_handshake()
+        if error.reason == "tls_plain" and self._handshakes is not None:
+            # Whoever speaks without TLS understands that much, and can say it.
+            self.tcp.write(wire.bare_header(wire.FrameType.TLS_HANDSHAKE, 0))
         if is_idle:
             self.close()
         else:

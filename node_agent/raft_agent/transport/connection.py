@@ -9,18 +9,24 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Callable
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
 from raft_agent import wire
 from raft_agent.consensus import types
 from raft_agent.histogram import Histogram
+from raft_agent.tls.identity import Identity, Kind
 from raft_agent.transport import codec
 from raft_agent.transport.address import format_address
-from raft_agent.transport.handshake import MAX_HELLO_BYTES, PROTOCOL, Hello, Purpose
+from raft_agent.transport.handshake import MAX_HELLO_BYTES, PROTOCOL, Hello, Purpose, Refused
 from raft_agent.transport.rejects import RejectLog
 from raft_agent.wire import FrameError, FrameType
+
+if TYPE_CHECKING:
+    # The library behind them is for those who have [tls].
+    from raft_agent.tls.credentials import PeerCertificate
+    from raft_agent.tls.security import Security
 
 SEND_LIMIT_BYTES = 16 << 20
 SEND_RESERVE_BYTES = 1 << 20  # beyond the limit, for what must not wait behind bulk
@@ -68,6 +74,10 @@ class PeerStats(msgspec.Struct):
     round_trips: Histogram = msgspec.field(default_factory=Histogram)
 
 
+def _no_clients(certificate: PeerCertificate) -> asyncio.Protocol:
+    raise NotImplementedError(f"nobody serves {certificate.identity}")
+
+
 class TransportHandlers(msgspec.Struct, frozen=True):
     """What the transport tells its owner. Called in the event loop, never from within a call of
     the owner. An exception that one of them raises closes the connection and goes to the loop's
@@ -76,13 +86,15 @@ class TransportHandlers(msgspec.Struct, frozen=True):
     on_message(sender, message); on_peer_up(member_id, name): our main connection to the peer
     stands, told every time; on_peer_down(member_id): it does not any more; on_forward(sender, body,
     reply): a request that a peer passes on to this node, reply(body) answers it and raises
-    ValueError when that is too large for a frame.
+    ValueError when that is too large for a frame; on_client(certificate): a remote client's first
+    request is about to come, under TLS: whoever serves it.
     """
 
     on_message: Callable[[int, types.Message], None]
     on_peer_up: Callable[[int, str], None]
     on_peer_down: Callable[[int], None]
     on_forward: Callable[[int, bytes, Callable[[bytes], None]], None]
+    on_client: Callable[[PeerCertificate], asyncio.Protocol] = _no_clients
 
 
 class Local:
@@ -98,7 +110,9 @@ class Local:
         election_timeout_max_ms: int,
         handlers: TransportHandlers,
         rejects: RejectLog,
+        security: Security | None,
     ) -> None:
+        self.security = security
         self.member_id = member_id
         self.name = name
         self.cluster_id = cluster_id
@@ -116,6 +130,14 @@ class Local:
         return Hello(
             PROTOCOL, self.cluster_id, self.member_id, self.name, self.address, refusal, purpose
         )
+
+    def dialled(self, protocol: asyncio.Protocol, name: str) -> asyncio.Protocol:
+        """What drives a connection to the node `name` ("": any) over which `protocol` speaks."""
+        return protocol if self.security is None else self.security.dialled(protocol, name)
+
+    def accepted(self, protocol: asyncio.Protocol) -> asyncio.Protocol:
+        """What drives a connection that was accepted, over which `protocol` speaks."""
+        return protocol if self.security is None else self.security.accepted(protocol)
 
 
 class Connection(asyncio.Protocol):
@@ -174,13 +196,29 @@ class Connection(asyncio.Protocol):
             self.ended.set_result(None)
         if self._handshake_timer is not None:
             self._handshake_timer.cancel()
-        if self._reader.pending_bytes and not self.is_closing_by_us:
+        if self.is_closing_by_us:
+            pass
+        elif isinstance(exc, FrameError):
+            self.reject(exc.reason, str(exc))
+        elif self._reader.pending_bytes:
             self._record(
                 "truncated", f"the stream ended within a frame ({exc or 'closed by the peer'})"
             )
         self._queue.clear()
         self._queue_bytes = 0
         self.lost(exc)
+
+    def leave(self) -> asyncio.Transport:
+        """Somebody else speaks over this connection from now on; gives it away."""
+        transport = self._transport
+        if transport is None:
+            raise RuntimeError("there is no connection to give away")
+        self._transport = None
+        self.local.open.discard(self)
+        self.ended.set_result(None)
+        if self._handshake_timer is not None:
+            self._handshake_timer.cancel()
+        return transport
 
     # --- for subclasses -----------------------------------------------------------------------
 
@@ -207,6 +245,16 @@ class Connection(asyncio.Protocol):
         stats.last_received = self.stats.last_received
         self.stats = stats
         self._reader.expect(frame_types)
+
+    def check_certificate(self, hello: Hello) -> None:
+        """Whether the certificate is that of the node which the handshake names. Raises Refused."""
+        certificate = self.certificate
+        if certificate is None or certificate.identity == Identity(Kind.NODE, hello.name):
+            return
+        reason = "tls_name" if certificate.identity.kind is Kind.NODE else "tls_role"
+        raise Refused(
+            reason, f"{hello.name!r} has the certificate of {certificate.identity} and not its own"
+        )
 
     def message_received(self, frame: wire.Frame) -> None:
         """Decode a Raft message and hand it over."""
@@ -273,6 +321,14 @@ class Connection(asyncio.Protocol):
     @property
     def is_closing(self) -> bool:
         return self._transport is None or self._transport.is_closing()
+
+    @property
+    def certificate(self) -> PeerCertificate | None:
+        """The other side's; None without TLS."""
+        if self._transport is None or self.local.security is None:
+            return None
+        found: PeerCertificate | None = self._transport.get_extra_info("peer_certificate")
+        return found
 
     @property
     def socket(self) -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from raft_agent import wire
 from raft_agent.transport.codec import BULK_FRAMES, CALL_FRAMES
@@ -23,6 +23,9 @@ from raft_agent.transport.handshake import (
     encode_hello,
 )
 from raft_agent.wire import FrameError, FrameType
+
+if TYPE_CHECKING:
+    from raft_agent.tls.credentials import PeerCertificate
 
 logger = logging.getLogger("raft.transport")
 
@@ -71,12 +74,30 @@ class InboundConnection(Connection):
         else:
             self.message_received(frame)
 
+    def data_received(self, data: bytes) -> None:
+        if self._is_stranger and not self._reader.pending_bytes:
+            certificate = self.certificate
+            # The first frame's header comes in one piece then.
+            if certificate is not None and wire.type_of(data) == FrameType.CLIENT_REQUEST:
+                self._hand_over(certificate, data)
+                return
+        super().data_received(data)
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self.serial = next(self._owner.serials)
         self._owner.strangers += 1
         if self._owner.strangers > MAX_STRANGERS:
             self.reject("crowded", f"{MAX_STRANGERS} others have not finished their handshake")
+
+    def _hand_over(self, certificate: PeerCertificate, data: bytes) -> None:
+        """It is no peer but a client: somebody else serves it from here on."""
+        transport = self.leave()
+        self._no_stranger()
+        client = self.local.handlers.on_client(certificate)
+        transport.set_protocol(client)
+        client.connection_made(transport)
+        client.data_received(data)
 
     def lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         self._no_stranger()
@@ -91,6 +112,7 @@ class InboundConnection(Connection):
         own = self.local.hello()
         try:
             hello = decode_hello(frame)
+            self.check_certificate(hello)
             if hello.purpose == Purpose.PROBE:
                 logger.debug("%r at %s asks who is here", hello.name, self.peer_address)
                 self.send(encode_hello(FrameType.HELLO_REPLY, own), bulk=False)

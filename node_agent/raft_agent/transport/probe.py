@@ -30,7 +30,7 @@ async def probe(local: Local, address: str, timeout_s: float) -> Hello:
     """
     deadline = local.loop.time() + timeout_s
     try:
-        connection = await dial(local.loop, address, lambda: _Probe(local, deadline), timeout_s)
+        connection = await dial(local, address, "", lambda: _Probe(local, deadline), timeout_s)
     except (OSError, ValueError) as error:
         raise ProbeFailed(f"cannot connect to {address}: {in_words(error)}") from None
     try:
@@ -62,6 +62,7 @@ class _Probe(Connection):
                 self._give(f"{hello.name!r} refuses: {said_refusal(hello)}")
                 return
             check_protocol(self.local.hello(), hello)
+            self.check_certificate(hello)
         except FrameError as error:
             self.reject(error.reason, str(error))
         except Refused as error:

@@ -15,6 +15,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -45,6 +46,9 @@ __all__ = [
     "Transport",
     "TransportHandlers",
 ]
+
+if TYPE_CHECKING:
+    from raft_agent.tls.security import Security
 
 logger = logging.getLogger("raft.transport")
 
@@ -86,10 +90,12 @@ class Transport:
         handlers: TransportHandlers,
         advertise_addr: str = "",
         seed: int | None = None,
+        security: Security | None = None,
     ) -> None:
         """`cluster_id`: 32 hexadecimal digits, or "" of a fresh node. `listen_addr`: "host:port" or
         "[v6]:port", port 0 takes a free one. `advertise_addr`: where others dial this node, told in
         the handshake; "" stands for the address that is listened on. `seed`: for the jitter.
+        `security`: TLS for all connections; without it there is none.
         """
         self._local = Local(
             member_id=member_id,
@@ -99,6 +105,7 @@ class Transport:
             election_timeout_max_ms=election_timeout_max_ms,
             handlers=handlers,
             rejects=RejectLog(time.monotonic),
+            security=security,
         )
         self._listen_addr = listen_addr
         self._rng = random.Random(seed)  # noqa: S311  (jitter)
@@ -118,7 +125,7 @@ class Transport:
         try:
             host, port = parse_address(self._listen_addr)
             self._server = await self._local.loop.create_server(
-                lambda: InboundConnection(self._local, self), host, port, backlog=_BACKLOG
+                self._accept, host, port, backlog=_BACKLOG
             )
         except ValueError as error:
             raise OSError(errno.EINVAL, f"can't listen: {error}") from error
@@ -126,6 +133,9 @@ class Transport:
             text = _why_not_listening(error, port)
             raise OSError(error.errno, f"can't listen on {self._listen_addr}: {text}") from error
         logger.info("listening on %s, port %d", self._listen_addr, self.listen_port)
+
+    def _accept(self) -> asyncio.Protocol:
+        return self._local.accepted(InboundConnection(self._local, self))
 
     @property
     def listen_port(self) -> int:

@@ -140,7 +140,11 @@ LATER_WORDS = {
     "a second hello": (HELLO, "type", "type 1 is not expected"),
     "a reply": (codec.encode_message(2, types.VoteReply(1, 1, True)), "type", "type 6"),
     "a snapshot's piece": (codec.encode_message(2, CHUNK), "type", "type 17"),
-    "a client's request": (wire.encode(FrameType.CLIENT_REQUEST, b""), "type", "type 32"),
+    "a client's request": (
+        wire.encode(FrameType.CLIENT_REQUEST, b""),
+        "remote_client",
+        "a client's request where none is served",
+    ),
     "an oversized frame": (changed(HEARTBEAT_FRAME, 8, 1, 0, 0, 2), "length", "over the limit"),
     "a damaged frame": (changed(HEARTBEAT_FRAME, 60, 0xFF), "checksum", "type 9"),
     "somebody else's frame": (
