@@ -74,6 +74,7 @@ _TEXTS = {
     "kernel_fault_hit": "the kernel loses {per_mille} ‰ of the packets {way} {address} on purpose",
     "kernel_more": "the kernel reported {count} more events than are shown",
     "storage_failed": "takes no part any more: {reason}",
+    "audit": "{who}: {what}: {outcome}",
     "word_kept": "votes for nobody for {ms} ms: it may have promised so before it was started anew",
     "started": "started version {version}",
     "stopping": "is stopping",
