@@ -19,6 +19,10 @@ HEADER_SIZE = HEADER.size
 _pack = HEADER.pack
 MAX_BODY_BYTES = 32 << 20
 
+# With TLS the body is records that carry the whole frame: each holds 16 KiB and takes 22 bytes
+# beside them (RFC 8446 §5.2), which is 44 KiB for the largest one.
+MAX_SEALED_BYTES = MAX_BODY_BYTES + (64 << 10)
+
 # AppendEntries bodies start with this many bytes of fields; the batches behind them carry their own
 # CRC32C each, so the frame's checksum stops here instead of reading every byte once per follower.
 APPEND_FIELDS_SIZE = 32
@@ -26,6 +30,7 @@ APPEND_FIELDS_SIZE = 32
 # Up to here a copy of a frame's body costs nothing to speak of.
 _SMALL_BYTES = 2048
 
+_LENGTH_OFFSET = 8
 _CHECKSUM_OFFSET = 12
 _CHECKSUM_END = 16
 _NO_CHECKSUM = bytes(_CHECKSUM_END - _CHECKSUM_OFFSET)
@@ -62,6 +67,8 @@ class FrameType(enum.IntEnum):
     CLIENT_PUSH = 34
     FORWARD_REQUEST = 35
     FORWARD_REPLY = 36
+    TLS_HANDSHAKE = 37
+    TLS_FRAME = 38
 
 
 # Of an enumeration's member as such each use costs more than the rest of its line.
@@ -136,6 +143,33 @@ def encode(
         crc = google_crc32c.extend(crc, data)
     checksum = crc.to_bytes(4, "little")
     return b"".join((head[:_CHECKSUM_OFFSET], checksum, head[_CHECKSUM_END:], body, data, *batches))
+
+
+def bare_header(frame_type: int, length: int) -> bytes:
+    """The header of a frame of TLS: it tells nothing but its type and the length of its body."""
+    return _pack(MAGIC, VERSION, frame_type, 0, length, 0, 0, 0, 0, 0, 0)
+
+
+def body_length(head: bytes, start: int = 0) -> int:
+    """What the header that begins at `start` says."""
+    return int.from_bytes(head[start + _LENGTH_OFFSET : start + _CHECKSUM_OFFSET], "little")
+
+
+def check_form(head: bytes) -> None:
+    """Raises FrameError when this header, or the part of one that is there, is not of this
+    protocol, whatever its type, length and checksum are.
+    """
+    if len(head) < HEADER_SIZE:
+        if head[:4] != _MAGIC_BYTES[: len(head)]:
+            raise _no_magic(head)
+        return
+    magic, version, _, _, _, _, _, _, _, _, reserved = HEADER.unpack(head)
+    if magic != MAGIC:
+        raise _no_magic(head)
+    if version != VERSION:
+        raise FrameError("version", f"frame of version {version}; this program speaks {VERSION}")
+    if reserved:
+        raise FrameError("version", f"reserved header field is {reserved:#x}, not 0")
 
 
 class FrameReader:
@@ -236,14 +270,8 @@ class FrameReader:
         """Raises FrameError when these fields, which stand in `data` at `offset`, can't be the
         header of a frame that is welcome here."""
         magic, version, frame_type, _, length, _, _, _, _, _, reserved = fields
-        if magic != MAGIC:
-            raise _no_magic(data[offset : offset + HEADER_SIZE])
-        if version != VERSION:
-            raise FrameError(
-                "version", f"frame of version {version}; this program speaks {VERSION}"
-            )
-        if reserved:
-            raise FrameError("version", f"reserved header field is {reserved:#x}, not 0")
+        if magic != MAGIC or version != VERSION or reserved:
+            check_form(data[offset : offset + HEADER_SIZE])
         if frame_type not in self._types:
             raise FrameError("type", f"frame of type {frame_type} is not expected here")
         if length > self._max_body_bytes:

@@ -83,6 +83,8 @@ def test_the_constants_are_those_of_the_c_header() -> None:
     assert c_constant("RAFT_WIRE_VERSION") == wire.VERSION
     assert c_constant("RAFT_WIRE_HEADER_SIZE") == wire.HEADER_SIZE
     assert c_constant("RAFT_WIRE_MAX_BODY") == wire.MAX_BODY_BYTES
+    assert "RAFT_WIRE_MAX_SEALED (RAFT_WIRE_MAX_BODY + (64U << 10))" in " ".join(c_text().split())
+    assert wire.MAX_SEALED_BYTES == wire.MAX_BODY_BYTES + (64 << 10)
     assert c_constant("RAFT_WIRE_APPEND_FIELDS_SIZE") == wire.APPEND_FIELDS_SIZE
 
 

@@ -1,0 +1,258 @@
+"""TLS between a TCP connection and whoever speaks frames on it, in asyncio's terms.
+
+`Layer` is the protocol of the TCP connection. Whoever speaks frames has a `SealedTransport`: writes
+whole frames to it, and is given those that were sealed, as on a connection without TLS.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, cast
+
+from raft_agent import wire
+from raft_agent.tls.channel import MAX_HANDSHAKE_BYTES, Channel
+from raft_agent.tls.errors import CertificateRefused
+from raft_agent.tls.handshakes import Handshakes
+from raft_agent.wire import HEADER_SIZE, FrameError
+
+if TYPE_CHECKING:
+    from raft_agent.tls.credentials import PeerCertificate
+
+# Handshake frames that wait for their turn, with their headers.
+_MAX_WAITING_BYTES = 2 * MAX_HANDSHAKE_BYTES
+
+Check = Callable[[bytes], "PeerCertificate"]
+
+
+class Layer(asyncio.Protocol):
+    """Drives a `Channel` over the TCP connection that it is given to as protocol.
+
+    `protocol` is told at once of a connection, and writes to it; the frames go out once the channel
+    is open and `check` has passed. Otherwise the connection is closed, and
+    `protocol.connection_lost` gets the FrameError that says why.
+    """
+
+    def __init__(
+        self,
+        channel: Channel,
+        protocol: asyncio.Protocol,
+        check: Check,
+        handshakes: Handshakes | None = None,
+    ) -> None:
+        """`check`: whose certificate (DER) that is; raises CertificateRefused when it is not
+        welcome, as `Credentials.check` does. `handshakes`: of connections that were accepted;
+        without it each step is made at once.
+        """
+        self.channel = channel
+        self.protocol = protocol
+        self.peer: PeerCertificate | None = None
+        """Who is on the other side, once the channel is open."""
+        self.tcp: asyncio.Transport
+        self._check = check
+        self._handshakes = handshakes
+        self._is_waiting = False
+        self._has_begun = False
+        self._is_answered = False  # a frame has come, so the other side accepts us
+        self._is_closed_by_us = False
+        self._received: list[bytes] = []  # not fed yet: it waits for its turn
+        self._received_bytes = 0
+        self._unsent: list[bytes] = []  # frames, until the channel is open
+        self._error: FrameError | None = None
+
+    @property
+    def unsent_bytes(self) -> int:
+        """What waits for the channel to be open."""
+        return sum(map(len, self._unsent))
+
+    def send(self, frames: Iterable[bytes]) -> None:
+        """Whole frames: sealed and written with one call."""
+        if self.channel.is_open:
+            self.tcp.writelines(self.channel.seal(frames))
+        else:
+            self._unsent += frames
+
+    # --- asyncio.Protocol -------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # uvloop's transports are asyncio's by their methods, not by their class.
+        self.tcp = cast("asyncio.Transport", transport)
+        self.protocol.connection_made(SealedTransport(self))
+        self._write_handshake()
+
+    def data_received(self, data: bytes) -> None:
+        if self._error is not None:
+            return
+        if self._handshakes is None or (self.channel.is_open and not self._is_waiting):
+            self._feed(data)
+            return
+        self._received.append(data)
+        self._received_bytes += len(data)
+        if self._received_bytes > _MAX_WAITING_BYTES:
+            self._fail(FrameError("length", "a TLS handshake that is far too long"))
+        elif not self._is_waiting:
+            self._is_waiting = True
+            host = (self.tcp.get_extra_info("peername") or ("",))[0]
+            self._handshakes.add(host, self._step, is_first=not self._has_begun)
+            self._has_begun = True
+
+    def eof_received(self) -> bool | None:
+        return self.protocol.eof_received()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._received.clear()
+        self._unsent.clear()
+        if self._error is None and exc is None:
+            self._error = self._why_ended()
+        self.protocol.connection_lost(self._error or exc)
+
+    def pause_writing(self) -> None:
+        self.protocol.pause_writing()
+
+    def resume_writing(self) -> None:
+        self.protocol.resume_writing()
+
+    def _why_ended(self) -> FrameError | None:
+        """What the end of the stream means, where it is no end as any other."""
+        if self._is_closed_by_us:
+            return None
+        if self.channel.pending_bytes:
+            return FrameError("truncated", "the stream ended within a frame")
+        if self._handshakes is None and not self._is_answered:
+            return FrameError(
+                "tls_refused",
+                "it closed the connection in the TLS handshake, and its log says why; are [tls] "
+                "and authorities the same at both ends?",
+            )
+        return None
+
+    # --- the channel ------------------------------------------------------------------------------
+
+    def _step(self) -> None:
+        self._is_waiting = False
+        data = b"".join(self._received)
+        self._received.clear()
+        self._received_bytes = 0
+        if self._error is None and not self.tcp.is_closing():
+            self._feed(data)
+
+    def _feed(self, data: bytes) -> None:
+        channel = self.channel
+        was_open = channel.is_open
+        try:
+            frames = channel.feed(data)
+            if not was_open:
+                self._write_handshake()
+                if channel.is_open:
+                    self._opened()
+        except FrameError as error:
+            self._fail(error)
+            return
+        if frames:
+            self._is_answered = True
+            self.protocol.data_received(frames)
+
+    def _opened(self) -> None:
+        try:
+            self.peer = self._check(self.channel.peer_certificate)
+        except CertificateRefused as refused:
+            raise FrameError(f"tls_{refused.reason}", refused.text) from None
+        unsent, self._unsent = self._unsent, []
+        if unsent:
+            self.send(unsent)
+
+    def _write_handshake(self) -> None:
+        data = self.channel.take()
+        if data:
+            self.tcp.write(data)
+
+    def _fail(self, error: FrameError) -> None:
+        self._error = error
+        self._received.clear()
+        if self.tcp.is_closing():
+            return
+        # An alert tells the other side why; but nobody waits for one who does not read.
+        is_idle = self.tcp.get_write_buffer_size() == 0
+        self._write_handshake()
+        if is_idle:
+            self.close()
+        else:
+            self.abort()
+
+    def close(self) -> None:
+        """Close after what was written has gone out."""
+        self._is_closed_by_us = True
+        self.tcp.close()
+
+    def abort(self) -> None:
+        """Close at once."""
+        self._is_closed_by_us = True
+        self.tcp.abort()
+
+
+class SealedTransport(asyncio.Transport):
+    """A connection that carries frames under TLS: `write` and `writelines` take whole frames.
+
+    Beside what the TCP connection has, `get_extra_info` knows "peer_certificate": the
+    PeerCertificate of the other side, None until the first frame has come.
+    """
+
+    def __init__(self, layer: Layer) -> None:
+        super().__init__()
+        self._layer = layer
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self._layer.send(_frames(bytes(data)))
+
+    def writelines(self, list_of_data: Iterable[bytes | bytearray | memoryview]) -> None:
+        self._layer.send([frame for data in list_of_data for frame in _frames(bytes(data))])
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        if name == "peer_certificate":
+            return self._layer.peer
+        return self._layer.tcp.get_extra_info(name, default)
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        """Whoever speaks frames from now on."""
+        self._layer.protocol = cast("asyncio.Protocol", protocol)
+
+    def get_protocol(self) -> asyncio.BaseProtocol:
+        return self._layer.protocol
+
+    def is_closing(self) -> bool:
+        return self._layer.tcp.is_closing()
+
+    def close(self) -> None:
+        self._layer.close()
+
+    def abort(self) -> None:
+        self._layer.abort()
+
+    def pause_reading(self) -> None:
+        self._layer.tcp.pause_reading()
+
+    def resume_reading(self) -> None:
+        self._layer.tcp.resume_reading()
+
+    def is_reading(self) -> bool:
+        return self._layer.tcp.is_reading()
+
+    def get_write_buffer_size(self) -> int:
+        return self._layer.tcp.get_write_buffer_size() + self._layer.unsent_bytes
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        self._layer.tcp.set_write_buffer_limits(high, low)
+
+
+def _frames(data: bytes) -> list[bytes]:
+    """The frames in whole frames."""
+    end = HEADER_SIZE + wire.body_length(data)
+    if end == len(data):
+        return [data]
+    frames = []
+    start = 0
+    while start < len(data):
+        end = start + HEADER_SIZE + wire.body_length(data, start)
+        frames.append(data[start:end])
+        start = end
+    return frames
