@@ -121,10 +121,8 @@ def of_socket(connection: socket.socket | None, group_id: int | None) -> Princip
     return Principal(who, None, reason)
 
 
-def of_identity(identity: Identity | None, address: str) -> Principal:
-    """Whoever has shown a certificate over TLS."""
-    if identity is None:
-        return Principal(f"a client at {address}", None, "no certificate was shown")
+def of_identity(identity: Identity, address: str) -> Principal:
+    """Whoever has shown this certificate over TLS, from `address`."""
     who = f"{identity} at {address}"
     if identity.kind is Kind.NODE:
         # It has all rights of a member, by the protocol of members; a client is somebody else.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from raft_agent import wire
@@ -17,7 +18,7 @@ from raft_agent.api.protocol import Error, ErrorCode
 from raft_agent.api.requests import RequestHandlers
 from raft_agent.api.rights import Principal, of_identity, of_socket
 from raft_agent.api.salvage import UnreadableError, decode_request
-from raft_agent.tls.identity import Role
+from raft_agent.tls.identity import Identity, Role
 
 _log = logging.getLogger("raft.api")
 
@@ -72,17 +73,14 @@ class ApiServer:
         """How many clients are connected."""
         return len(self._connections)
 
-    def serve_remote(self, transport: asyncio.Transport) -> ClientConnection:
-        """Serve a client of another machine from now on. `transport` takes and gives whole frames,
-        and knows who is there (`get_extra_info("identity")`); what has come already is for
-        `data_received` of the connection.
+    def remote_client(self, identity: Identity) -> ClientConnection:
+        """What serves a client on another machine, who has shown the certificate of `identity`: the
+        protocol of a connection that takes and gives whole frames.
         """
-        connection = ClientConnection(
-            self._handlers, self._turn, _remote, self._connected, self._disconnected
+        admit = partial(_remote, identity)
+        return ClientConnection(
+            self._handlers, self._turn, admit, self._connected, self._disconnected
         )
-        transport.set_protocol(connection)
-        connection.connection_made(transport)
-        return connection
 
     def serve_forwarded(
         self, body: bytes, reply: Callable[[bytes], None], sender: str = "another node"
@@ -124,10 +122,10 @@ class ApiServer:
             self._all_gone.set()
 
 
-def _remote(transport: asyncio.Transport) -> Principal:
+def _remote(identity: Identity, transport: asyncio.Transport) -> Principal:
     host, port = (transport.get_extra_info("peername") or ("an unknown address", 0))[:2]
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    return of_identity(transport.get_extra_info("identity"), address)
+    return of_identity(identity, address)
 
 
 class _ForwardedCaller(Caller):
