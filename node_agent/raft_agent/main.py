@@ -21,6 +21,11 @@ from raft_agent.config import Config, ConfigError, load
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 
+_NO_TLS = (
+    "there is no [tls]: whoever reaches {} can read and change everything as a member does, and "
+    "remote clients are not served; docs/security.md says how to set it up"
+)
+
 if TYPE_CHECKING:
     import asyncio
 
@@ -31,7 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         config = _with_kernel_options(
-            load(Path(arguments.config), overrides=arguments.set), arguments
+            load(Path(arguments.config), overrides=arguments.set, with_certificates=True),
+            arguments,
         )
         if arguments.check:
             return _check(config)
@@ -124,6 +130,8 @@ def _run(config: Config, context: logs.LogContext) -> int:
     log.info("raft-agent %s starts with %s", __version__, config.path)
     for note in config.notes:
         log.warning("%s", note)
+    if config.tls.files is None:
+        log.warning("%s", _NO_TLS.format(config.server.listen_addr))
     _raise_file_limit()
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:

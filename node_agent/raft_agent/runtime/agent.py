@@ -119,7 +119,9 @@ class Agent:
                 on_message=self._on_message,
                 on_peer_up=lambda peer, name: self.engine.feed(PeerConnected(peer, name)),
                 on_peer_down=lambda peer: self.engine.feed(PeerLost(peer)),
-                on_forward=lambda _sender, body, reply: self._api.serve_forwarded(body, reply),
+                on_forward=lambda sender, body, reply: self._api.serve_forwarded(
+                    body, reply, self._views.member_name(sender)
+                ),
             ),
         )
         self._views = Views(

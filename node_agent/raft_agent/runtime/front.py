@@ -5,6 +5,7 @@ back.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from itertools import count
 from typing import TYPE_CHECKING
@@ -40,6 +41,8 @@ from raft_agent.transport.transport import Transport
 
 if TYPE_CHECKING:
     from raft_agent.http.source import Reading
+
+_audit_log = logging.getLogger("raft.audit")
 
 # Hand-overs and changes of the members; proposals count from 1 on, reads downwards.
 _TAGS = 1 << 62
@@ -188,6 +191,11 @@ class Front:
 
     def heal_faults(self, request: protocol.FaultHeal) -> protocol.FaultsResult | Failure:
         return self._kernel.heal_faults(request)
+
+    def audit(self, who: str, what: str, outcome: str) -> None:
+        term = self._node.current_term
+        facts: dict[str, int | str] = {"who": who, "what": what, "outcome": outcome}
+        _audit_log.info("%s", self._events.add("audit", term, facts).text)
 
     def recent_events(self, limit: int) -> list[protocol.EventItem]:
         return self._events.recent(limit)

@@ -95,11 +95,12 @@ class Credentials:
         """For a connection to a host; `server_hostname` is what must stand in its certificate."""
         return self.loaded.to_host
 
-    def reload(self) -> None:
-        """Read the files now. Raises TlsError, and then all stays as it was."""
+    def reload(self) -> bool:
+        """Read the files now; True. Raises TlsError, and then all stays as it was."""
         signature = self.files.signature()
         self._signature = self._seen = signature
         self.loaded = load(self.files, self._expected)
+        return True
 
     def reload_if_changed(self) -> bool:
         """Read the files when they have changed and then stood still from one call to the next, so
@@ -111,8 +112,7 @@ class Credentials:
         self._seen = signature
         if not is_still or signature == self._signature:
             return False
-        self.reload()
-        return True
+        return self.reload()
 
     def check(
         self, der: bytes | None, *, kind: Kind | None = None, name: str = ""
