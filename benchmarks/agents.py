@@ -65,7 +65,9 @@ def free_ports(count: int) -> list[int]:
 
 
 class Agents:
-    """Agents node-01 … that run from `folder`. `environment`: for them and for raftctl."""
+    """Agents node-01 … that run from `folder`. `environment`: for them and for raftctl. `extra`:
+    more of raft.toml; NAME in it stands for each node's own.
+    """
 
     def __init__(
         self, folder: Path, nodes: int, environment: dict[str, str], extra: str = ""
@@ -88,7 +90,7 @@ class Agents:
             f'listen_addr = "127.0.0.1:{ports[name]}"',
             f'data_dir = "{home / "data"}"',
             f'ipc_socket = "{self.socket(name)}"',
-            extra,
+            extra.replace("NAME", name),
         ]
         if len(ports) == 1:
             lines += ["[cluster]", "bootstrap = true"]

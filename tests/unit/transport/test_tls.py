@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -142,6 +143,25 @@ def test_who_answers_at_an_address_is_told_under_tls(office: Office) -> None:
             hello = await a.transport.probe(f"127.0.0.1:{b.port}", 5.0)
             assert (hello.name, hello.member_id) == ("node-02", 2)
             assert a.transport.reject_counts == b.transport.reject_counts == {}
+
+    run(test)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="TCP_INFO is Linux only")
+def test_bytes_are_counted_as_they_went_over_the_network(office: Office) -> None:
+    """The agent holds them against what the kernel's program has seen."""
+
+    async def test() -> None:
+        a, b = secure(office, 1), secure(office, 2)
+        async with started(a, b):
+            await connect_all(a, b)
+            a.transport.send(2, types.BootstrapAsk(0, 1, "node-01", "x" * 100_000, ()))
+            await b.until("message")
+            for _ in range(3):
+                a.transport.send(2, HEARTBEAT)
+                await b.until("message")
+            received = sum(flow.received_bytes or 0 for flow in b.transport.flows())
+            assert b.transport.stats()[1].bytes_in == a.transport.stats()[2].bytes_out == received
 
     run(test)
 
