@@ -77,9 +77,9 @@ class Agents:
         self._environment = {**os.environ, **environment}
         self._raftctl = [sys.executable, "-m", "raftctl.main"]
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
-        ports = dict(zip(self.names, free_ports(nodes), strict=True))
+        self._ports = dict(zip(self.names, free_ports(nodes), strict=True))
         for name in self.names:
-            self._configure(name, ports, extra)
+            self._configure(name, self._ports, extra)
 
     def _configure(self, name: str, ports: dict[str, int], extra: str) -> None:
         home = self._folder / name
@@ -104,6 +104,10 @@ class Agents:
 
     def data(self, name: str) -> Path:
         return self._folder / name / "data"
+
+    def port(self, name: str) -> int:
+        """Where members reach it."""
+        return self._ports[name]
 
     def pid(self, name: str) -> int:
         return self._processes[name].pid
