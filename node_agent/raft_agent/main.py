@@ -58,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="raft-agent",
         description="One node of a Raft cluster. Ends on SIGTERM, after handing over leadership; "
-        "reads log levels again on SIGHUP.",
+        "reads log levels and certificates again on SIGHUP.",
         epilog="RAFT_LOG=info,raft.transport=debug sets log levels; docs/configuration.md lists "
         "every key, which the environment can set too, as in RAFT_SERVER_NODE_ID.",
     )
@@ -126,6 +126,7 @@ def _run(config: Config, context: logs.LogContext) -> int:
 
     from raft_agent.runtime import run  # noqa: PLC0415
     from raft_agent.storage.errors import StorageError  # noqa: PLC0415
+    from raft_agent.tls.errors import TlsError  # noqa: PLC0415
 
     log.info("raft-agent %s starts with %s", __version__, config.path)
     for note in config.notes:
@@ -139,7 +140,7 @@ def _run(config: Config, context: logs.LogContext) -> int:
             return status
     except KeyboardInterrupt:
         return 128 + 2  # as a shell reports SIGINT
-    except (StorageError, ConfigError, OSError) as error:
+    except (StorageError, ConfigError, TlsError, OSError) as error:
         log.error("the agent ends: %s", _said(error), exc_info=log.isEnabledFor(logging.DEBUG))
         return EXIT_FAILED
     except Exception:

@@ -11,7 +11,7 @@ import msgspec
 
 from raft_agent.api import protocol
 from raft_agent.api.caller import Caller
-from raft_agent.api.protocol import Error
+from raft_agent.api.protocol import Error, ErrorCode
 from raft_agent.api.rights import LEAST_ROLE
 from raft_agent.tls.identity import Role
 
@@ -67,7 +67,9 @@ class AuditedCaller(Caller):
         self._caller.reply(request_id, result, data_bytes)
 
     def fail(self, request_id: int, error: Error) -> None:
-        if not isinstance(self._request, _ONLY_WHEN_DONE):
+        if error.code is ErrorCode.PERMISSION_DENIED:
+            self.tell(error.code)
+        elif not isinstance(self._request, _ONLY_WHEN_DONE):
             self.tell(f"{error.code}: {error.error}")
         self._caller.fail(request_id, error)
 

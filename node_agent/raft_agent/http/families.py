@@ -56,6 +56,12 @@ _NODE = Group(
             "1 while the node knows a leader.",
             lambda r: r.status.leader is not None,
         ),
+        one(
+            Kind.GAUGE,
+            "raft_certificate_expiry_timestamp_seconds",
+            "When the node's own certificate ends, since 1970; absent without [tls].",
+            lambda r: r.certificate_ends,
+        ),
         one(Kind.GAUGE, "raft_term", "The current term.", lambda r: r.status.term),
         by(
             Kind.GAUGE,

@@ -145,10 +145,12 @@ def read_request(pem: bytes) -> x509.CertificateSigningRequest:
     return request
 
 
-def requested_hosts(request: x509.CertificateSigningRequest) -> tuple[str, ...]:
-    """The names and addresses that a request asks for."""
+def hosts_of(
+    certificate: x509.Certificate | x509.CertificateSigningRequest,
+) -> tuple[str, ...]:
+    """The names and addresses in a certificate, or those that a request asks for."""
     try:
-        found = request.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except (x509.ExtensionNotFound, ValueError):
         return ()
     addresses = found.get_values_for_type(x509.IPAddress)

@@ -13,6 +13,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from raft_agent.tls.authority import (
     Subject,
+    hosts_of,
     key_pem,
     make_authority,
     make_key,
@@ -21,7 +22,6 @@ from raft_agent.tls.authority import (
     read_certificates,
     read_request,
     read_revocations,
-    requested_hosts,
 )
 from raft_agent.tls.certificate import identity_of
 from raft_agent.tls.errors import TlsError
@@ -117,8 +117,8 @@ def test_a_request_carries_who_asks_and_under_which_addresses(office: Office) ->
     key = make_key()
     request = read_request(make_request(node("node-01", "192.0.2.7", "raft.example"), key))
     assert identity_of(request) == Identity(Kind.NODE, "node-01")
-    assert requested_hosts(request) == ("node-01", "raft.example", "192.0.2.7")
-    subject = node("node-01", *requested_hosts(request))
+    assert hosts_of(request) == ("node-01", "raft.example", "192.0.2.7")
+    subject = node("node-01", *hosts_of(request))
     certificate = read(office.authority.sign(subject, request.public_key()))
     assert certificate.public_key() == key.public_key()
 
