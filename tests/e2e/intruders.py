@@ -191,7 +191,7 @@ KINDS: dict[str, tuple[Callable[[Intruder], Awaitable[None]], str]] = {
 async def intrude(papers: Papers, address: tuple[str, int], kind: str) -> None:
     """One connection of this kind, to its end; the node must close it."""
     intruder = Intruder(papers, address)
-    with contextlib.suppress(ConnectionError, FrameError):
+    with contextlib.suppress(OSError, FrameError):
         await KINDS[kind][0](intruder)
     await intruder.end()
 
