@@ -65,7 +65,9 @@ def free_ports(count: int) -> list[int]:
 
 
 class Agents:
-    """Agents node-01 … that run from `folder`. `environment`: for them and for raftctl."""
+    """Agents node-01 … that run from `folder`. `environment`: for them and for raftctl. `extra`:
+    more of raft.toml; NAME in it stands for each node's own.
+    """
 
     def __init__(
         self, folder: Path, nodes: int, environment: dict[str, str], extra: str = ""
@@ -75,9 +77,9 @@ class Agents:
         self._environment = {**os.environ, **environment}
         self._raftctl = [sys.executable, "-m", "raftctl.main"]
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
-        ports = dict(zip(self.names, free_ports(nodes), strict=True))
+        self._ports = dict(zip(self.names, free_ports(nodes), strict=True))
         for name in self.names:
-            self._configure(name, ports, extra)
+            self._configure(name, self._ports, extra)
 
     def _configure(self, name: str, ports: dict[str, int], extra: str) -> None:
         home = self._folder / name
@@ -88,7 +90,7 @@ class Agents:
             f'listen_addr = "127.0.0.1:{ports[name]}"',
             f'data_dir = "{home / "data"}"',
             f'ipc_socket = "{self.socket(name)}"',
-            extra,
+            extra.replace("NAME", name),
         ]
         if len(ports) == 1:
             lines += ["[cluster]", "bootstrap = true"]
@@ -102,6 +104,10 @@ class Agents:
 
     def data(self, name: str) -> Path:
         return self._folder / name / "data"
+
+    def port(self, name: str) -> int:
+        """Where members reach it."""
+        return self._ports[name]
 
     def pid(self, name: str) -> int:
         return self._processes[name].pid

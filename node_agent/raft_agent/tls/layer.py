@@ -28,6 +28,11 @@ _MAX_WAITING_BYTES = 2 * MAX_HANDSHAKE_BYTES
 _NOBODY = asyncio.Protocol()
 
 Check = Callable[[bytes], "PeerCertificate"]
+Count = Callable[[int, int], None]
+
+
+def _uncounted(received: int, sent: int) -> None:
+    pass
 
 
 class Layer(asyncio.Protocol):
@@ -46,10 +51,12 @@ class Layer(asyncio.Protocol):
         *,
         handshakes: Handshakes | None = None,
         among: set[Layer] | None = None,
+        count: Count = _uncounted,
     ) -> None:
         """`check`: whose certificate (DER) that is; raises CertificateRefused when it is not
         welcome, as `Credentials.check` does. `handshakes`: of connections that were accepted;
         without it each step is made at once. `among`: where it stands while it is connected.
+        `count` is told how many bytes were received and sent that `protocol` does not see.
         """
         self.channel = channel
         self.protocol = protocol
@@ -58,6 +65,7 @@ class Layer(asyncio.Protocol):
         self.tcp: asyncio.Transport
         self._check = check
         self._handshakes = handshakes
+        self._count = count
         self._among = set() if among is None else among
         self._is_waiting = False
         self._has_begun = False
@@ -76,7 +84,10 @@ class Layer(asyncio.Protocol):
     def send(self, frames: Iterable[bytes]) -> None:
         """Whole frames: sealed and written with one call."""
         if self.channel.is_open:
-            self.tcp.writelines(self.channel.seal(frames))
+            frames = list(frames)
+            pieces = self.channel.seal(frames)
+            self.tcp.writelines(pieces)
+            self._count(0, sum(map(len, pieces)) - sum(map(len, frames)))
             self._look_for_wear()
         else:
             self._unsent += frames
@@ -118,6 +129,7 @@ class Layer(asyncio.Protocol):
         self.protocol.connection_lost(self._error or exc)
         # It knows this layer by way of its transport, and rings are not collected in an agent.
         self.protocol = _NOBODY
+        self._count = _uncounted
 
     def pause_writing(self) -> None:
         self.protocol.pause_writing()
@@ -161,6 +173,7 @@ class Layer(asyncio.Protocol):
         except FrameError as error:
             self.fail(error)
             return
+        self._count(len(data) - len(frames), 0)
         if frames:
             self._is_answered = True
             self.protocol.data_received(frames)
@@ -179,6 +192,7 @@ class Layer(asyncio.Protocol):
         data = self.channel.take()
         if data:
             self.tcp.write(data)
+            self._count(0, len(data))
 
     def _look_for_wear(self) -> None:
         if self.channel.is_worn and not self._is_closed_by_us:

@@ -10,7 +10,7 @@ from raft_agent.tls.credentials import Credentials
 from raft_agent.tls.errors import CertificateRefused
 from raft_agent.tls.handshakes import Handshakes
 from raft_agent.tls.identity import Kind
-from raft_agent.tls.layer import Layer
+from raft_agent.tls.layer import Count, Layer
 from raft_agent.wire import FrameError
 
 
@@ -29,8 +29,10 @@ class Security:
         self._handshakes = Handshakes(asyncio.get_running_loop())
         self._layers: set[Layer] = set()
 
-    def accepted(self, protocol: asyncio.Protocol) -> asyncio.Protocol:
-        """The protocol for a connection that was accepted, over which `protocol` speaks frames."""
+    def accepted(self, protocol: asyncio.Protocol, count: Count) -> asyncio.Protocol:
+        """The protocol for a connection that was accepted, over which `protocol` speaks frames.
+        `count` as for Layer.
+        """
         channel = Channel(
             self.credentials.server_context(), server_side=True, clear_headers=self._clear_headers
         )
@@ -40,15 +42,16 @@ class Security:
             self.credentials.check,
             handshakes=self._handshakes,
             among=self._layers,
+            count=count,
         )
 
-    def dialled(self, protocol: asyncio.Protocol, name: str) -> asyncio.Protocol:
+    def dialled(self, protocol: asyncio.Protocol, name: str, count: Count) -> asyncio.Protocol:
         """The protocol for a connection to the node `name`, "" for any node."""
         channel = Channel(
             self.credentials.client_context(), server_side=False, clear_headers=self._clear_headers
         )
         check = functools.partial(self.credentials.check, kind=Kind.NODE, name=name)
-        return Layer(channel, protocol, check, among=self._layers)
+        return Layer(channel, protocol, check, among=self._layers, count=count)
 
     def check_again(self) -> None:
         """The credentials were read anew: end the connections whose certificates are revoked."""

@@ -131,13 +131,17 @@ class Local:
             PROTOCOL, self.cluster_id, self.member_id, self.name, self.address, refusal, purpose
         )
 
-    def dialled(self, protocol: asyncio.Protocol, name: str) -> asyncio.Protocol:
-        """What drives a connection to the node `name` ("": any) over which `protocol` speaks."""
-        return protocol if self.security is None else self.security.dialled(protocol, name)
+    def dialled(self, connection: Connection, name: str) -> asyncio.Protocol:
+        """The protocol under a connection to the node `name` ("": any)."""
+        if self.security is None:
+            return connection
+        return self.security.dialled(connection, name, connection.count_overhead)
 
-    def accepted(self, protocol: asyncio.Protocol) -> asyncio.Protocol:
-        """What drives a connection that was accepted, over which `protocol` speaks."""
-        return protocol if self.security is None else self.security.accepted(protocol)
+    def accepted(self, connection: Connection) -> asyncio.Protocol:
+        """The protocol under a connection that was accepted."""
+        if self.security is None:
+            return connection
+        return self.security.accepted(connection, connection.count_overhead)
 
 
 class Connection(asyncio.Protocol):
@@ -189,6 +193,11 @@ class Connection(asyncio.Protocol):
             self.stats.frames_in += 1
             self.last_term = frame.term
             self.frame_received(frame)
+
+    def count_overhead(self, received: int, sent: int) -> None:
+        """So many bytes went over TCP that are no part of frames: those of TLS."""
+        self.stats.bytes_in += received
+        self.stats.bytes_out += sent
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.local.open.discard(self)

@@ -12,13 +12,13 @@ from typing import TypeVar
 import msgspec
 
 from raft_agent.transport.address import parse_address
-from raft_agent.transport.connection import Local
+from raft_agent.transport.connection import Connection, Local
 
 logger = logging.getLogger("raft.transport")
 
 CONNECT_TIMEOUT_S = 1.0
 
-_Protocol = TypeVar("_Protocol", bound=asyncio.Protocol)
+_Connection = TypeVar("_Connection", bound=Connection)
 
 
 class PeerTarget(msgspec.Struct, frozen=True):
@@ -55,15 +55,15 @@ async def dial(
     local: Local,
     address: str,
     name: str,
-    make: Callable[[], _Protocol],
+    make: Callable[[], _Connection],
     timeout_s: float = CONNECT_TIMEOUT_S,
-) -> _Protocol:
+) -> _Connection:
     """Connect to the node `name` ("": any) at `address`; `make` gives what drives the connection.
 
     Raises OSError when nobody is reached there and ValueError when it is no address.
     """
     host, port = parse_address(address)
-    made: list[_Protocol] = []
+    made: list[_Connection] = []
 
     def secured() -> asyncio.Protocol:
         made.append(make())

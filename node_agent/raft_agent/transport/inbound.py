@@ -22,14 +22,13 @@ from raft_agent.transport.handshake import (
     decode_hello,
     encode_hello,
 )
+from raft_agent.transport.strangers import Strangers
 from raft_agent.wire import FrameError, FrameType
 
 if TYPE_CHECKING:
     from raft_agent.tls.credentials import PeerCertificate
 
 logger = logging.getLogger("raft.transport")
-
-MAX_STRANGERS = 256
 
 _FRAMES: dict[str, frozenset[int]] = {
     Purpose.MAIN: (CALL_FRAMES - BULK_FRAMES) | {FrameType.FORWARD_REQUEST},
@@ -40,8 +39,8 @@ _FRAMES: dict[str, frozenset[int]] = {
 class InboundOwner(Protocol):
     """Who keeps the connections that were accepted."""
 
-    strangers: int
-    """How many inbound connections have not finished their handshake."""
+    strangers: Strangers
+    """The inbound connections that have not finished their handshake."""
 
     serials: Iterator[int]
     """Rising numbers for connections in the order in which they were accepted."""
@@ -86,9 +85,9 @@ class InboundConnection(Connection):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self.serial = next(self._owner.serials)
-        self._owner.strangers += 1
-        if self._owner.strangers > MAX_STRANGERS:
-            self.reject("crowded", f"{MAX_STRANGERS} others have not finished their handshake")
+        crowd = self._owner.strangers.come(self.reject_host())
+        if crowd:
+            self.reject("crowded", crowd)
 
     def _hand_over(self, certificate: PeerCertificate, data: bytes) -> None:
         """It is no peer but a client: somebody else serves it from here on."""
@@ -106,7 +105,7 @@ class InboundConnection(Connection):
     def _no_stranger(self) -> None:
         if self._is_stranger:
             self._is_stranger = False
-            self._owner.strangers -= 1
+            self._owner.strangers.leave(self.reject_host())
 
     def _hello_received(self, frame: wire.Frame) -> None:
         own = self.local.hello()

@@ -36,6 +36,7 @@ from raft_agent.transport.inbound import InboundConnection
 from raft_agent.transport.outbound import Dialer, OnReply, OutboundConnection
 from raft_agent.transport.probe import ProbeFailed, probe
 from raft_agent.transport.rejects import RejectLog
+from raft_agent.transport.strangers import Strangers
 
 __all__ = [
     "Flow",
@@ -116,7 +117,7 @@ class Transport:
         self._outbound: dict[int, OutboundConnection] = {}
         self._stats: dict[int, PeerStats] = {}
         self._names: dict[int, str] = {}
-        self.strangers = 0
+        self.strangers = Strangers()
         self.serials: Iterator[int] = itertools.count(1)
 
     async def start(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -142,6 +143,25 @@ def test_who_answers_at_an_address_is_told_under_tls(office: Office) -> None:
             hello = await a.transport.probe(f"127.0.0.1:{b.port}", 5.0)
             assert (hello.name, hello.member_id) == ("node-02", 2)
             assert a.transport.reject_counts == b.transport.reject_counts == {}
+
+    run(test)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="TCP_INFO is Linux only")
+def test_bytes_are_counted_as_they_went_over_the_network(office: Office) -> None:
+    """The agent holds them against what the kernel's program has seen."""
+
+    async def test() -> None:
+        a, b = secure(office, 1), secure(office, 2)
+        async with started(a, b):
+            await connect_all(a, b)
+            a.transport.send(2, types.BootstrapAsk(0, 1, "node-01", "x" * 100_000, ()))
+            await b.until("message")
+            for _ in range(3):
+                a.transport.send(2, HEARTBEAT)
+                await b.until("message")
+            received = sum(flow.received_bytes or 0 for flow in b.transport.flows())
+            assert b.transport.stats()[1].bytes_in == a.transport.stats()[2].bytes_out == received
 
     run(test)
 
@@ -464,7 +484,7 @@ def test_whoever_stops_within_the_handshake_is_not_waited_for(office: Office, se
                     await raw.send(peer.channel.take()[:-1])
             await peer.closed()
             assert a.transport.reject_counts == {"handshake_timeout": 1}
-            assert a.transport.strangers == 0
+            assert a.transport.strangers.count == 0
 
     run(test)
 
@@ -483,7 +503,7 @@ def test_a_clients_connection_goes_to_whoever_serves_clients(office: Office) -> 
             assert await a.told.get() == ("client", Identity(Kind.CLIENT, "ann", Role.READER))
             assert await a.told.get() == ("request", REQUEST)
             assert (await peer.receive()).body == b"a request"
-            assert a.transport.strangers == 0
+            assert a.transport.strangers.count == 0
             peer.raw.close()
             assert await a.told.get() == ("client lost", None)
             assert a.transport.reject_counts == {}
