@@ -56,7 +56,7 @@ class Rogue(Endpoint):
 
     def __init__(self, address: str, files: TlsFiles) -> None:
         host, _, port = address.rpartition(":")
-        self._host, self._port, self._address = host, int(port), address
+        self.host, self.port, self._address = host, int(port), address
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         self._context.check_hostname = False
         self._context.verify_mode = ssl.CERT_NONE

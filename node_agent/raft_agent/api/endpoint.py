@@ -40,12 +40,12 @@ class Endpoint:
 
     def __init__(self, address: str, files: TlsFiles, *, server_name: str = "") -> None:
         host, separator, port = address.rpartition(":")
-        self._host = host.removeprefix("[").removesuffix("]")
-        if not separator or not self._host or not port.isdecimal() or int(port) > 0xFFFF:
+        self.host = host.removeprefix("[").removesuffix("]")
+        if not separator or not self.host or not port.isdecimal() or int(port) > 0xFFFF:
             raise ValueError(f'{address!r} is no address of an agent: write "HOST:PORT"')
-        self._port = int(port)
+        self.port = int(port)
         self._address = address
-        self._server_name = server_name or self._host
+        self._server_name = server_name or self.host
         self._credentials = Credentials(files, Kind.CLIENT)
 
     def __str__(self) -> str:
@@ -54,7 +54,7 @@ class Endpoint:
     def dial(self, timeout_s: float) -> SealedSocket:
         """A connection that blocks, its TLS handshake done. Raises OSError."""
         deadline = time.monotonic() + timeout_s
-        connection = socket.create_connection((self._host, self._port), timeout_s)
+        connection = socket.create_connection((self.host, self.port), timeout_s)
         try:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sealed = SealedSocket(connection, self._channel(), self._check)
@@ -71,7 +71,7 @@ class Endpoint:
         protocol = make()
         loop = asyncio.get_running_loop()
         opening = _Opening(self._channel(), protocol, self._check, loop)
-        await loop.create_connection(lambda: opening, self._host, self._port)
+        await loop.create_connection(lambda: opening, self.host, self.port)
         try:
             await opening.opened
         except asyncio.CancelledError:
