@@ -21,6 +21,10 @@ _START_TIMEOUT_S = 30.0
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
+# For what is not about elections: a machine that is busy with other work is to start none.
+PATIENT = "[timing]\nelection_timeout_min_ms = 1000\nelection_timeout_max_ms = 2000\n"
+
+
 @dataclass
 class Usage:
     """One process so far: seconds of processor time, bytes that it made the kernel write to disk

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from benchmarks.agents import Agents, Load, agents, end_in_order, run_load
+from benchmarks.agents import PATIENT, Agents, Load, agents, end_in_order, run_load
 from tests.e2e.intruders import Papers, flood
 
 BAR = 2.0
@@ -73,7 +73,7 @@ def main(rounds: int, seconds: float, load: Load) -> bool:
     found: dict[bool, list[float]] = {True: [], False: []}
     with tempfile.TemporaryDirectory(prefix="raft-bench-intruders-") as folder:
         papers = Papers(Path(folder), NAMES)
-        with agents(extra=papers.section) as cluster:
+        with agents(extra=PATIENT + papers.section) as cluster:
             flood = Flood(papers, cluster.port(cluster.leader()))
             term = cluster.status(cluster.leader())["term"]
             for turn in range(rounds):

@@ -16,7 +16,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.agents import Agents, Load, Run, agents, end_in_order, run_load
+from benchmarks.agents import PATIENT, Agents, Load, Run, agents, end_in_order, run_load
 from raft_agent.tls.authority import Subject, key_pem, make_authority, make_key
 from raft_agent.tls.identity import Kind
 
@@ -90,7 +90,7 @@ def compare(plain: Agents, sealed: Agents, load: Load, rounds: int, seconds: flo
 def main(rounds: int, seconds: float, shapes: tuple[tuple[int, int, int], ...]) -> bool:
     """Whether the bar is kept in all shapes."""
     # One of a pair only would have a snapshot to take.
-    quiet = "[storage]\nsnapshot_log_mib = 1000000\nsnapshot_entries = 1000000000\n"
+    quiet = PATIENT + "[storage]\nsnapshot_log_mib = 1000000\nsnapshot_entries = 1000000000\n"
     kept = True
     with tempfile.TemporaryDirectory(prefix="raft-bench-tls-") as folder:
         names = [f"node-{number:02}" for number in range(1, 4)]

@@ -19,7 +19,7 @@ from raft_agent.transport.handshake import PROTOCOL, Hello, encode_hello
 from raft_agent.wire import FrameError, FrameType
 from tests.unit.tls.papers import Office, client, node
 
-_PATIENCE_S = 5.0
+_PATIENCE_S = 60.0
 _HELLO = encode_hello(FrameType.HELLO, Hello(PROTOCOL, "", 7, "node-02", "127.0.0.1:1"))
 _FRAME = wire.encode(FrameType.HEARTBEAT, bytes(24), sender=7, term=1, request_id=1)
 
