@@ -265,8 +265,8 @@ _PEERS = Group(
             Kind.COUNTER,
             "raft_transport_rejects_total",
             "reason",
-            "Connections and frames that were refused; a reason appears when it has happened. Those "
-            "that begin with tls_ are handshakes and records of TLS.",
+            "Connections and frames that were refused; a reason appears when it has happened. "
+            "Those that begin with tls_ are handshakes and records of TLS.",
             lambda r: r.rejects,
         ),
     ),
