@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import signal
 import socket
 import ssl
 from collections.abc import Iterator
@@ -205,6 +206,17 @@ def test_the_asyncio_client_finds_the_leader_over_tls(
                     break
 
     asyncio.run(main())
+
+
+def test_sighup_reads_the_certificates_again(cluster: LocalCluster) -> None:
+    follower = cluster.followers()[0]
+
+    def times_read() -> int:
+        return sum(event.kind == "certificates_read" for event in follower.events())
+
+    before = times_read()
+    follower.signal(signal.SIGHUP)
+    wait_for("the certificates to be read", lambda: times_read() > before or None)
 
 
 # --- refusals -------------------------------------------------------------------------------------
