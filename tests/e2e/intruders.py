@@ -104,7 +104,19 @@ class Intruder:
         channel = Channel(self._papers.context("other"), server_side=False)
         self._writer.write(channel.take()[:-1])
 
-    async def _shaken(self, kind: str) -> Channel:
+    async def send(self, *pieces: bytes) -> None:
+        self._writer.writelines(pieces)
+        await self._writer.drain()
+
+    async def receive(self, channel: Channel) -> bytes:
+        """What was sealed in the next bytes that hold anything."""
+        data = b""
+        while not data:
+            data = channel.feed(await self._reader.read(1 << 16))
+        return data
+
+    async def shaken(self, kind: str) -> Channel:
+        """The TLS handshake with a certificate of this kind, done."""
         await self._open()
         channel = Channel(self._papers.context(kind), server_side=False)
         while not channel.is_open:
@@ -117,7 +129,7 @@ class Intruder:
         return channel
 
     async def _says_hello(self, kind: str) -> None:
-        channel = await self._shaken(kind)
+        channel = await self.shaken(kind)
         self._writer.writelines(channel.seal([_HELLO]))
 
     async def foreign(self) -> None:
@@ -136,22 +148,22 @@ class Intruder:
         await self._says_hello("other")
 
     async def differing_header(self) -> None:
-        channel = await self._shaken("other")
+        channel = await self.shaken("other")
         data = bytearray(b"".join(channel.seal([_FRAME])))
         data[16] ^= 1
         self._writer.write(bytes(data))
 
     async def cut_stream(self) -> None:
-        channel = await self._shaken("other")
+        channel = await self.shaken("other")
         self._writer.write(b"".join(channel.seal([_HELLO]))[:-1])
         self._writer.write_eof()
 
     async def garbage_records(self) -> None:
-        channel = await self._shaken("other")
+        channel = await self.shaken("other")
         self._writer.write(b"".join(channel.seal([_HELLO]))[:48] + bytes(4096))
 
     async def huge_record(self) -> None:
-        await self._shaken("other")
+        await self.shaken("other")
         body = b"\x17\x03\x03\xff\xff" + bytes(0xFFFF)
         self._writer.write(wire.bare_header(FrameType.TLS_FRAME, len(body)) + body)
 

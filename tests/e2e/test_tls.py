@@ -10,8 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from raft_agent import wire
+from raft_agent.api import protocol
+from raft_agent.wire import FrameType
 from tests.e2e.agents import Agent, free_ports, local_cluster, wait_for
-from tests.e2e.intruders import KINDS, Papers, flood, intrude
+from tests.e2e.intruders import KINDS, Intruder, Papers, flood, intrude
 from tests.e2e.writers import Writers
 
 NAMES = ["node-01", "node-02", "node-03"]
@@ -47,6 +50,31 @@ def test_nobody_gets_in_who_should_not_and_one_line_says_why(tmp_path: Path) -> 
         lines = re.findall(r"closed the connection with .*", target.log_text())
         assert len(lines) == len({reason for _, reason in KINDS.values()}), lines
         assert cluster.leader() is leader
+
+
+def test_what_a_client_sends_that_is_no_tls_closes_its_connection_with_one_line(
+    tmp_path: Path,
+) -> None:
+    papers = Papers(tmp_path, NAMES)
+    with local_cluster(1, extra=papers.section, lone="node-01") as cluster:
+        agent = cluster.leader()
+
+        async def ask() -> None:
+            intruder = Intruder(papers, address(agent))
+            channel = await intruder.shaken("client")
+            request = wire.encode(
+                FrameType.CLIENT_REQUEST, protocol.ENCODER.encode([protocol.Status(1)])
+            )
+            await intruder.send(*channel.seal([request]))
+            assert await intruder.receive(channel)
+            await intruder.send(wire.bare_header(FrameType.TLS_FRAME, 99), bytes(99))
+            await intruder.end()
+
+        asyncio.run(ask())
+        wait_for("a line", lambda: "TLS records that can't be read" in agent.log_text() or None)
+        [line] = re.findall(r".*TLS records that can't be read.*", agent.log_text())
+        assert "closed the connection of " in line
+        assert "node-02 (admin)" in line
 
 
 def test_a_node_without_tls_does_not_come_into_a_cluster_with_it(tmp_path: Path) -> None:

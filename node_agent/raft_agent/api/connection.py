@@ -110,7 +110,10 @@ class ClientConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._leave()
-        _log.debug("%s disconnected%s", self.principal.who, f": {exc}" if exc else "")
+        if isinstance(exc, wire.FrameError):  # of TLS, which has closed it
+            _log.warning("closed the connection of %s: %s", self.principal.who, exc)
+        else:
+            _log.debug("%s disconnected%s", self.principal.who, f": {exc}" if exc else "")
         self._closed(self)
         # Connection and channels refer to each other; nobody collects such rings in an agent that
         # runs without full garbage collections.

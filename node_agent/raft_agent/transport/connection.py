@@ -124,7 +124,9 @@ class Local:
         self.closing = False
         # Shorter than a second would only punish machines with slow clocks or busy processors.
         self.silence_s = max(3 * election_timeout_max_ms / 1000, 1.0)
-        self.handshake_s = max(2 * election_timeout_max_ms / 1000, 1.0)
+        # TLS takes two more messages, each with a millisecond of computing behind those of others.
+        shortest_s = 1.0 if security is None else 2.0
+        self.handshake_s = max(2 * election_timeout_max_ms / 1000, shortest_s)
 
     def hello(self, refusal: str = "", purpose: Purpose = Purpose.MAIN) -> Hello:
         return Hello(

@@ -78,6 +78,8 @@ class _Probe(Connection):
         """Whoever asked is told; neither counted nor logged."""
         if reason == "handshake_timeout":
             self._give("it takes connections, but does not answer")
+        elif reason.startswith("tls_"):
+            self._give(text)
         else:
             self._give(f"no raft-agent answers there: {text}")
 

@@ -20,7 +20,7 @@ from raft_agent.tls.files import TlsFiles
 from raft_agent.tls.identity import Identity, Kind, Role
 from raft_agent.transport import codec
 from raft_agent.transport.handshake import decode_hello, encode_hello
-from raft_agent.transport.transport import PeerTarget
+from raft_agent.transport.transport import PeerTarget, ProbeFailed
 from raft_agent.wire import FrameReader, FrameType
 from tests.unit.tls.papers import Office, client, node
 from tests.unit.transport.nodes import (
@@ -143,6 +143,22 @@ def test_who_answers_at_an_address_is_told_under_tls(office: Office) -> None:
             hello = await a.transport.probe(f"127.0.0.1:{b.port}", 5.0)
             assert (hello.name, hello.member_id) == ("node-02", 2)
             assert a.transport.reject_counts == b.transport.reject_counts == {}
+
+    run(test)
+
+
+def test_who_asks_who_answers_hears_what_is_wrong_with_tls(office: Office, tmp_path: Path) -> None:
+    foreign = Office(tmp_path, "foreign")
+
+    async def test() -> None:
+        a, b, c = secure(office, 1), secure(foreign, 2), Node(3)
+        async with started(a, b, c):
+            with pytest.raises(ProbeFailed, match=r":\d+: its certificate was not signed by"):
+                await a.transport.probe(f"127.0.0.1:{b.port}", 5.0)
+            with pytest.raises(ProbeFailed, match="closed the connection in the TLS handshake"):
+                await a.transport.probe(f"127.0.0.1:{c.port}", 5.0)
+            with pytest.raises(ProbeFailed, match=r"it speaks TLS, and \[tls\] is not set here"):
+                await c.transport.probe(f"127.0.0.1:{a.port}", 5.0)
 
     run(test)
 
