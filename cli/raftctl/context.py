@@ -75,7 +75,13 @@ class Context:
     def call(self) -> str:
         """How people call raftctl to reach the same agent."""
         if self.endpoint:
-            return f"raftctl --endpoint {shlex.quote(self.endpoint)}"
+            # What the environment says need not be said again.
+            given = [name for name in (*_FILES, "server_name") if name in self.by_flag]
+            options = {"endpoint": self.endpoint} | {name: getattr(self, name) for name in given}
+            return "raftctl " + " ".join(
+                f"--{name.replace('_', '-')} {shlex.quote(value)}"
+                for name, value in options.items()
+            )
         if self.socket is not None:
             return f"raftctl --socket {shlex.quote(str(self.socket))}"
         return f"raftctl --node {shlex.quote(self.node)}"

@@ -240,6 +240,9 @@ def disk(context: Context, path: Path) -> Iterator[Finding]:
         return
     for note in config.notes:
         yield Finding("warn", "config", note)
+    from raftctl.doctor_certificates import certificates  # noqa: PLC0415  # it needs this module
+
+    yield from certificates(config)
     yield from _data_dir(Path(config.server.data_dir))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import signal
 import socket
 import ssl
 from collections.abc import Iterator
@@ -178,6 +179,17 @@ def test_bench_runs_over_tls(leader: Agent, office: Office) -> None:
         assert (measured["errors"], measured["unknown"]) in ((0, 0), ({}, 0))
 
 
+def test_bench_finds_the_leader_by_the_address_of_members(
+    cluster: LocalCluster, office: Office
+) -> None:
+    follower, leader = cluster.followers()[0], cluster.leader()
+    files = office.issue(client("henry", Role.WRITER))
+    words = ("bench", "send", "--clients", "2", "--duration", "0.2", "--warmup", "0")
+    done = raftctl(*words, **options(follower, files))
+    assert done.returncode == 0, done.stderr
+    assert f"going to {leader.name} at {leader.address}" in done.stderr
+
+
 def test_a_watch_follows_over_tls(leader: Agent, office: Office) -> None:
     with (
         SyncClient(endpoint(leader, office, Role.READER)) as reader,
@@ -205,6 +217,17 @@ def test_the_asyncio_client_finds_the_leader_over_tls(
                     break
 
     asyncio.run(main())
+
+
+def test_sighup_reads_the_certificates_again(cluster: LocalCluster) -> None:
+    follower = cluster.followers()[0]
+
+    def times_read() -> int:
+        return sum(event.kind == "certificates_read" for event in follower.events())
+
+    before = times_read()
+    follower.signal(signal.SIGHUP)
+    wait_for("the certificates to be read", lambda: times_read() > before or None)
 
 
 # --- refusals -------------------------------------------------------------------------------------

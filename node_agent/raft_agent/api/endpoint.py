@@ -13,7 +13,7 @@ from raft_agent import wire
 from raft_agent.api import protocol
 from raft_agent.tls.channel import Channel
 from raft_agent.tls.credentials import Credentials, PeerCertificate
-from raft_agent.tls.errors import CertificateRefused, TlsError
+from raft_agent.tls.errors import CertificateRefused
 from raft_agent.tls.files import TlsFiles
 from raft_agent.tls.identity import Kind
 from raft_agent.tls.layer import Layer
@@ -80,9 +80,8 @@ class Endpoint:
         return protocol
 
     def _channel(self) -> Channel:
-        # Who stays for long gets new certificates meanwhile; bad ones are for a later connection.
-        with contextlib.suppress(TlsError):
-            self._credentials.reload_if_changed()
+        # Who stays for long gets new certificates meanwhile.
+        self._credentials.refresh()
         return Channel(
             self._credentials.host_context(),
             server_side=False,

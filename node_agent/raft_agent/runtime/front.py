@@ -5,7 +5,6 @@ back.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Sequence
 from itertools import count
 from typing import TYPE_CHECKING
@@ -23,6 +22,7 @@ from raft_agent.consensus.types import (
 )
 from raft_agent.machine.commands import Command
 from raft_agent.machine.machine import Machine
+from raft_agent.runtime.audit import Audit
 from raft_agent.runtime.barriers import Barriers
 from raft_agent.runtime.changes import Changes
 from raft_agent.runtime.changes import Request as ChangeRequest
@@ -41,8 +41,6 @@ from raft_agent.transport.transport import Transport
 
 if TYPE_CHECKING:
     from raft_agent.http.source import Reading
-
-_audit_log = logging.getLogger("raft.audit")
 
 # Hand-overs and changes of the members; proposals count from 1 on, reads downwards.
 _TAGS = 1 << 62
@@ -75,6 +73,7 @@ class Front:
         self._transport = transport
         self._views = views
         self._events = events
+        self._audit = Audit(events, lambda: self._node.current_term, loop.time)
         self._kernel = kernel
         self._proposals = proposals
         self._lease_keeper = lease_keeper
@@ -193,9 +192,7 @@ class Front:
         return self._kernel.heal_faults(request)
 
     def audit(self, who: str, what: str, outcome: str) -> None:
-        term = self._node.current_term
-        facts: dict[str, int | str] = {"who": who, "what": what, "outcome": outcome}
-        _audit_log.info("%s", self._events.add("audit", term, facts).text)
+        self._audit.add(who, what, outcome)
 
     def recent_events(self, limit: int) -> list[protocol.EventItem]:
         return self._events.recent(limit)

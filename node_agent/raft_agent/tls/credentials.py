@@ -7,6 +7,7 @@ touched.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import ssl
 from collections.abc import Callable, Sequence
@@ -101,6 +102,13 @@ class Credentials:
         self._signature = self._seen = signature
         self.loaded = load(self.files, self._expected)
         return True
+
+    def refresh(self) -> None:
+        """Read the files when they have changed. Those that can't be used change nothing, and are
+        for the next change."""
+        if self.files.signature() != self._signature:
+            with contextlib.suppress(TlsError):
+                self.reload()
 
     def reload_if_changed(self) -> bool:
         """Read the files when they have changed and then stood still from one call to the next, so

@@ -333,3 +333,16 @@ def test_files_that_can_not_be_used_leave_everything_as_it_was_and_are_told_once
     Path(files.cert).write_bytes(good)
     assert not ours.reload_if_changed()
     assert ours.reload_if_changed()
+
+
+def test_a_client_takes_new_files_with_its_next_connection(office: Office) -> None:
+    alice = Credentials(office.issue(client("alice", Role.READER)), Kind.CLIENT)
+    before = alice.loaded
+    alice.refresh()
+    assert alice.loaded is before
+    good = office.issue(client("alice", Role.WRITER))
+    alice.refresh()
+    assert alice.own.role is Role.WRITER
+    Path(good.cert).write_text("half a certific")
+    alice.refresh()
+    assert alice.own.role is Role.WRITER
