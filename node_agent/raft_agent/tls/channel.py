@@ -8,7 +8,8 @@ whatever is sent.
 
 The handshake and alerts go in frames of type TLS_HANDSHAKE. A sealed frame begins and ends with its
 TLS records, so a stream that was cut delivers whole frames and nothing else, and its end says no
-more than that of any lost connection: close_notify (RFC 8446 §6.1) is not needed.
+more than that of any lost connection: close_notify (RFC 8446 §6.1) is not needed. Where it comes it
+is the end of the stream.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ _NO_CHECKSUM = bytes(4)
 # Handshake record, version 3.x (RFC 8446 §5.1); ClientHello (§4) follows its length.
 _HANDSHAKE_RECORD = b"\x16\x03"
 _CLIENT_HELLO = b"\x01"
+_CLIENT_HELLO_AT = 5
 
 
 class Channel:
@@ -67,6 +69,8 @@ class Channel:
         self.is_open = False
         self.peer_certificate = b""
         """In DER, once the channel is open."""
+        self.has_ended = False
+        """Whether the other side has said that it sends nothing more."""
         self._head = b""  # the clear header of the frame that is coming, or a part of it
         self._missing = 0  # of its body
         self._control = bytearray()  # the body of a handshake frame so far
@@ -163,7 +167,6 @@ class Channel:
         wire.check_form(head)
         if len(head) < HEADER_SIZE:
             return
-        kind = wire.type_of(head)
         length = wire.body_length(head)
         if self.is_open:
             if length > MAX_SEALED_BYTES:
@@ -171,14 +174,10 @@ class Channel:
                     "length", f"sealed frame of {length} bytes is over {MAX_SEALED_BYTES}"
                 )
             return
-        if kind != _HANDSHAKE:
-            raise FrameError(
-                "tls_plain",
-                f"a plain frame of type {kind} where TLS is spoken: set [tls] at both ends",
-            )
+        _check_handshake_head(head)
         self._handshake_bytes += length
-        if length > _HANDSHAKE_FRAME_BYTES or self._handshake_bytes > MAX_HANDSHAKE_BYTES:
-            raise FrameError("length", "a TLS handshake that is far too long")
+        if self._handshake_bytes > MAX_HANDSHAKE_BYTES:
+            raise _too_long()
 
     def _shake_hands(self, part: memoryview) -> None:
         self._control += part
@@ -188,8 +187,7 @@ class Channel:
         self._control.clear()
         if self._tls is None:
             # Cheap, before anything is made or computed for whoever sent it.
-            if not body.startswith(_HANDSHAKE_RECORD) or body[5:6] != _CLIENT_HELLO:
-                raise FrameError("tls_records", "a TLS handshake that begins with no ClientHello")
+            _check_client_hello(body)
             self._begin(None)
         self._incoming.write(body)
         self._advance()
@@ -235,7 +233,8 @@ class Channel:
             except ssl.SSLError as error:
                 raise failures.of_records(error) from None
             if not piece:
-                raise FrameError("tls_closed", "it has closed the TLS connection")
+                self.has_ended = True
+                return
             self._unsealed(piece, pieces)
 
     def _unsealed(self, piece: bytes, pieces: list[bytes]) -> None:
@@ -266,6 +265,40 @@ class Channel:
         self._sealed_missing = -1
 
 
+def check_start(data: bytes) -> None:
+    """Whether a TLS handshake can begin like that, as far as it is there, at next to no cost.
+
+    Raises FrameError.
+    """
+    head = data[:HEADER_SIZE]
+    wire.check_form(head)
+    if len(head) == HEADER_SIZE:
+        _check_handshake_head(head)
+        if len(data) > HEADER_SIZE + _CLIENT_HELLO_AT:
+            _check_client_hello(data[HEADER_SIZE:])
+
+
+def _check_handshake_head(head: bytes) -> None:
+    kind = wire.type_of(head)
+    if kind != _HANDSHAKE:
+        raise FrameError(
+            "tls_plain",
+            f"a plain frame of type {kind} where TLS is spoken: set [tls] at both ends",
+        )
+    if wire.body_length(head) > _HANDSHAKE_FRAME_BYTES:
+        raise _too_long()
+
+
+def _check_client_hello(body: bytes) -> None:
+    kind = body[_CLIENT_HELLO_AT : _CLIENT_HELLO_AT + 1]
+    if not body.startswith(_HANDSHAKE_RECORD) or kind != _CLIENT_HELLO:
+        raise FrameError("tls_records", "a TLS handshake that begins with no ClientHello")
+
+
+def _too_long() -> FrameError:
+    return FrameError("length", "a TLS handshake that is far too long")
+
+
 def _clear_head(frame: bytes, length: int) -> bytes:
     return b"".join(
         (
@@ -284,7 +317,19 @@ def _compare(clear: bytes, sealed: bytes) -> None:
         and clear[_CHECKSUM_END:] == sealed[_CHECKSUM_END:]
     ):
         return
-    names = ("magic", "version", "type", "flags", "", "", "sender", "term", "request id", "count")
+    names = (
+        "magic",
+        "version",
+        "type",
+        "flags",
+        "",
+        "",
+        "sender",
+        "term",
+        "request id",
+        "count",
+        "reserved",
+    )
     fields = zip(names, wire.HEADER.unpack(clear), wire.HEADER.unpack(sealed), strict=False)
     for name, shown, meant in fields:
         if name and shown != meant:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, cast
 
 from raft_agent import wire
-from raft_agent.tls.channel import MAX_HANDSHAKE_BYTES, Channel
+from raft_agent.tls.channel import MAX_HANDSHAKE_BYTES, Channel, check_start
 from raft_agent.tls.errors import CertificateRefused
 from raft_agent.tls.handshakes import Handshakes
 from raft_agent.wire import HEADER_SIZE, FrameError
@@ -107,6 +107,12 @@ class Layer(asyncio.Protocol):
         if self._handshakes is None or (self.channel.is_open and not self._is_waiting):
             self._feed(data)
             return
+        if not self._has_begun:
+            try:
+                check_start(data)
+            except FrameError as error:
+                self.fail(error)
+                return
         self._received.append(data)
         self._received_bytes += len(data)
         if self._received_bytes > _MAX_WAITING_BYTES:
@@ -178,6 +184,8 @@ class Layer(asyncio.Protocol):
             self._is_answered = True
             self.protocol.data_received(frames)
             self._look_for_wear()
+        if channel.has_ended and not self.tcp.is_closing() and not self.protocol.eof_received():
+            self.close()
 
     def _opened(self) -> None:
         try:

@@ -174,6 +174,37 @@ def test_a_large_frame_is_passed_on_as_it_comes_and_not_kept(pair: Pair) -> None
     assert pair.server.pending_bytes == 1 << 20
 
 
+def test_close_notify_is_the_end_of_the_stream(pair: Pair) -> None:
+    tls = pair.client._tls
+    assert tls is not None
+    data = sent(pair.client, HEARTBEAT)
+    with pytest.raises(ssl.SSLWantReadError):
+        tls.unwrap()
+    assert pair.server.feed(data) == HEARTBEAT
+    assert not pair.server.has_ended
+    assert pair.server.feed(pair.client.take()) == b""
+    assert pair.server.has_ended
+
+
+@settings(max_examples=200, deadline=None)
+@given(at=st.integers(0, 10_000), new=st.binary(min_size=1, max_size=4), cut=st.integers(0, 10_000))
+def test_whatever_is_changed_on_the_way_is_noticed(
+    contexts: tuple[ssl.SSLContext, ssl.SSLContext], at: int, new: bytes, cut: int
+) -> None:
+    """What is delivered is always the beginning of what was sent."""
+    pair = Pair(contexts).shake()
+    frames = HEARTBEAT + wire.encode(FrameType.APPEND_ENTRIES, bytes(3000), sender=7) + HEARTBEAT
+    data = bytearray(sent(pair.client, HEARTBEAT, frames[len(HEARTBEAT) : -len(HEARTBEAT)]))
+    data[at % len(data) : at % len(data) + len(new)] = new
+    got = b""
+    try:
+        for start in range(0, len(data), cut % len(data) + 1):
+            got += pair.server.feed(bytes(data[start : start + cut % len(data) + 1]))
+    except FrameError:
+        pass
+    assert frames.startswith(got)
+
+
 # --- refused --------------------------------------------------------------------------------------
 
 
