@@ -212,6 +212,8 @@ class Layer(asyncio.Protocol):
         if self._error is not None or self.tcp.is_closing():
             return
         self._error = error
+        # Their frames know this layer, which would be a ring.
+        error.__traceback__ = error.__context__ = None
         self._received.clear()
         # An alert tells the other side why; but nobody waits for one who does not read.
         is_idle = self.tcp.get_write_buffer_size() == 0
