@@ -130,24 +130,36 @@ class Channel:
                 self._frame_ends()
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
-    def seal(self, frames: Iterable[bytes]) -> list[bytes]:
-        """Whole frames, as pieces to send one behind the other, once the channel is open."""
-        tls = self._tls
-        if tls is None or not self.is_open:
+    def seal(self, data: Iterable[bytes]) -> list[bytes]:
+        """Whole frames, as pieces to send one behind the other, once the channel is open. One item
+        of `data` may hold several frames, and a frame may go on in the next one behind its header.
+        """
+        if not self.is_open:
             raise RuntimeError("nothing can be sealed before the handshake is done")
         pieces: list[bytes] = []
-        for frame in frames:
-            done = tls.write(frame)
-            while done < len(frame):
-                done += tls.write(memoryview(frame)[done:])
-            records = self._outgoing.read()
-            self._used_bytes += len(records)
-            pieces.append(
-                _clear_head(frame, len(records))
-                if self._clear_headers
-                else wire.bare_header(_SEALED, len(records))
-            )
-            pieces.append(records)
+        head = b""
+        missing = 0  # of the frame whose head that is
+        for item in data:
+            size = len(item)
+            if not missing and size == HEADER_SIZE + wire.body_length(item):
+                # The usual case: one frame and nothing else.
+                self._write(item)
+                self._frame(item, pieces)
+                continue
+            view = memoryview(item)
+            at = 0
+            while at < size:
+                if not missing:
+                    head = item[at : at + HEADER_SIZE]
+                    missing = HEADER_SIZE + wire.body_length(head)
+                part = view[at : at + missing]
+                self._write(part)
+                at += len(part)
+                missing -= len(part)
+                if not missing:
+                    self._frame(head, pieces)
+        if missing:
+            raise ValueError(f"a frame to be sealed lacks {missing} bytes")
         return pieces
 
     def take(self) -> bytes:
@@ -158,6 +170,26 @@ class Channel:
             body = data[start : start + _HANDSHAKE_FRAME_BYTES]
             frames += [wire.bare_header(_HANDSHAKE, len(body)), body]
         return b"".join(frames)
+
+    # --- out --------------------------------------------------------------------------------------
+
+    def _write(self, part: bytes | memoryview) -> None:
+        tls = self._tls
+        assert tls is not None  # noqa: S101
+        done = tls.write(part)
+        while done < len(part):
+            done += tls.write(part[done:])
+
+    def _frame(self, head: bytes, pieces: list[bytes]) -> None:
+        """Put a clear header in front of the records that have been written since the last one."""
+        records = self._outgoing.read()
+        self._used_bytes += len(records)
+        pieces.append(
+            _clear_head(head, len(records))
+            if self._clear_headers
+            else wire.bare_header(_SEALED, len(records))
+        )
+        pieces.append(records)
 
     # --- in ---------------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from raft_agent import wire
 from raft_agent.tls.channel import MAX_HANDSHAKE_BYTES, Channel, check_start
 from raft_agent.tls.errors import CertificateRefused
 from raft_agent.tls.handshakes import Handshakes
-from raft_agent.wire import HEADER_SIZE, FrameError
+from raft_agent.wire import FrameError
 
 if TYPE_CHECKING:
     from raft_agent.tls.credentials import PeerCertificate
@@ -81,16 +81,15 @@ class Layer(asyncio.Protocol):
         """What waits for the channel to be open."""
         return sum(map(len, self._unsent))
 
-    def send(self, frames: Iterable[bytes]) -> None:
-        """Whole frames: sealed and written with one call."""
+    def send(self, data: list[bytes]) -> None:
+        """Whole frames, each in one piece or in several, are sealed and written with one call."""
         if self.channel.is_open:
-            frames = list(frames)
-            pieces = self.channel.seal(frames)
+            pieces = self.channel.seal(data)
             self.tcp.writelines(pieces)
-            self._count(0, sum(map(len, pieces)) - sum(map(len, frames)))
+            self._count(0, sum(map(len, pieces)) - sum(map(len, data)))
             self._look_for_wear()
         else:
-            self._unsent += frames
+            self._unsent += data
 
     # --- asyncio.Protocol -------------------------------------------------------------------------
 
@@ -238,7 +237,8 @@ class Layer(asyncio.Protocol):
 
 
 class SealedTransport(asyncio.Transport):
-    """A connection that carries frames under TLS: `write` and `writelines` take whole frames.
+    """A connection that carries frames under TLS: `write` and `writelines` take whole frames,
+    in one piece or in several.
 
     Beside what the TCP connection has, `get_extra_info` knows "peer_certificate": the
     PeerCertificate of the other side, None until the first frame has come.
@@ -249,10 +249,10 @@ class SealedTransport(asyncio.Transport):
         self._layer = layer
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        self._layer.send(_frames(bytes(data)))
+        self._layer.send([bytes(data)])
 
     def writelines(self, list_of_data: Iterable[bytes | bytearray | memoryview]) -> None:
-        self._layer.send([frame for data in list_of_data for frame in _frames(bytes(data))])
+        self._layer.send([bytes(data) for data in list_of_data])
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         if name == "peer_certificate":
@@ -289,17 +289,3 @@ class SealedTransport(asyncio.Transport):
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
         self._layer.tcp.set_write_buffer_limits(high, low)
-
-
-def _frames(data: bytes) -> list[bytes]:
-    """The frames in whole frames."""
-    end = HEADER_SIZE + wire.body_length(data)
-    if end == len(data):
-        return [data]
-    frames = []
-    start = 0
-    while start < len(data):
-        end = start + HEADER_SIZE + wire.body_length(data, start)
-        frames.append(data[start:end])
-        start = end
-    return frames

@@ -71,6 +71,22 @@ def test_frames_arrive_as_they_were(pair: Pair) -> None:
     assert pair.client.feed(sent(pair.server, HEARTBEAT)) == HEARTBEAT
 
 
+def test_a_frame_may_be_sealed_in_pieces_and_several_as_one(pair: Pair) -> None:
+    large = wire.encode(FrameType.APPEND_ENTRIES, bytes(range(256)) * 200, sender=7)
+    everything = HEARTBEAT + large + HEARTBEAT
+    for cuts in ((), (len(HEARTBEAT) + HEADER_SIZE, 20_000, 40_000), (len(HEARTBEAT), 30_000)):
+        ends = (*cuts, len(everything))
+        pieces = [everything[a:b] for a, b in zip((0, *cuts), ends, strict=True)]
+        data = sent(pair.client, *pieces)
+        assert [head[2] for head in headers(data)] == [9, 7, 9]
+        assert pair.server.feed(data) == everything
+
+
+def test_a_frame_that_is_not_whole_is_not_sealed(pair: Pair) -> None:
+    with pytest.raises(ValueError, match="lacks 1 bytes"):
+        pair.client.seal([HEARTBEAT[:-1]])
+
+
 def test_each_frame_shows_a_header_of_its_own_that_differs_in_length_and_checksum(
     pair: Pair,
 ) -> None:
