@@ -8,7 +8,8 @@ whatever is sent.
 
 The handshake and alerts go in frames of type TLS_HANDSHAKE. A sealed frame begins and ends with its
 TLS records, so a stream that was cut delivers whole frames and nothing else, and its end says no
-more than that of any lost connection: close_notify (RFC 8446 §6.1) is not needed.
+more than that of any lost connection: close_notify (RFC 8446 §6.1) is not needed. Where it comes it
+is the end of the stream.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ _NO_CHECKSUM = bytes(4)
 # Handshake record, version 3.x (RFC 8446 §5.1); ClientHello (§4) follows its length.
 _HANDSHAKE_RECORD = b"\x16\x03"
 _CLIENT_HELLO = b"\x01"
+_CLIENT_HELLO_AT = 5
 
 
 class Channel:
@@ -67,6 +69,8 @@ class Channel:
         self.is_open = False
         self.peer_certificate = b""
         """In DER, once the channel is open."""
+        self.has_ended = False
+        """Whether the other side has said that it sends nothing more."""
         self._head = b""  # the clear header of the frame that is coming, or a part of it
         self._missing = 0  # of its body
         self._control = bytearray()  # the body of a handshake frame so far
@@ -126,24 +130,36 @@ class Channel:
                 self._frame_ends()
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
-    def seal(self, frames: Iterable[bytes]) -> list[bytes]:
-        """Whole frames, as pieces to send one behind the other, once the channel is open."""
-        tls = self._tls
-        if tls is None or not self.is_open:
+    def seal(self, data: Iterable[bytes]) -> list[bytes]:
+        """Whole frames, as pieces to send one behind the other, once the channel is open. One item
+        of `data` may hold several frames, and a frame may go on in the next one behind its header.
+        """
+        if not self.is_open:
             raise RuntimeError("nothing can be sealed before the handshake is done")
         pieces: list[bytes] = []
-        for frame in frames:
-            done = tls.write(frame)
-            while done < len(frame):
-                done += tls.write(memoryview(frame)[done:])
-            records = self._outgoing.read()
-            self._used_bytes += len(records)
-            pieces.append(
-                _clear_head(frame, len(records))
-                if self._clear_headers
-                else wire.bare_header(_SEALED, len(records))
-            )
-            pieces.append(records)
+        head = b""
+        missing = 0  # of the frame whose head that is
+        for item in data:
+            size = len(item)
+            if not missing and size == HEADER_SIZE + wire.body_length(item):
+                # The usual case: one frame and nothing else.
+                self._write(item)
+                self._frame(item, pieces)
+                continue
+            view = memoryview(item)
+            at = 0
+            while at < size:
+                if not missing:
+                    head = item[at : at + HEADER_SIZE]
+                    missing = HEADER_SIZE + wire.body_length(head)
+                part = view[at : at + missing]
+                self._write(part)
+                at += len(part)
+                missing -= len(part)
+                if not missing:
+                    self._frame(head, pieces)
+        if missing:
+            raise ValueError(f"a frame to be sealed lacks {missing} bytes")
         return pieces
 
     def take(self) -> bytes:
@@ -155,6 +171,26 @@ class Channel:
             frames += [wire.bare_header(_HANDSHAKE, len(body)), body]
         return b"".join(frames)
 
+    # --- out --------------------------------------------------------------------------------------
+
+    def _write(self, part: bytes | memoryview) -> None:
+        tls = self._tls
+        assert tls is not None  # noqa: S101
+        done = tls.write(part)
+        while done < len(part):
+            done += tls.write(part[done:])
+
+    def _frame(self, head: bytes, pieces: list[bytes]) -> None:
+        """Put a clear header in front of the records that have been written since the last one."""
+        records = self._outgoing.read()
+        self._used_bytes += len(records)
+        pieces.append(
+            _clear_head(head, len(records))
+            if self._clear_headers
+            else wire.bare_header(_SEALED, len(records))
+        )
+        pieces.append(records)
+
     # --- in ---------------------------------------------------------------------------------------
 
     def _check_head(self) -> None:
@@ -163,7 +199,6 @@ class Channel:
         wire.check_form(head)
         if len(head) < HEADER_SIZE:
             return
-        kind = wire.type_of(head)
         length = wire.body_length(head)
         if self.is_open:
             if length > MAX_SEALED_BYTES:
@@ -171,14 +206,10 @@ class Channel:
                     "length", f"sealed frame of {length} bytes is over {MAX_SEALED_BYTES}"
                 )
             return
-        if kind != _HANDSHAKE:
-            raise FrameError(
-                "tls_plain",
-                f"a plain frame of type {kind} where TLS is spoken: set [tls] at both ends",
-            )
+        _check_handshake_head(head)
         self._handshake_bytes += length
-        if length > _HANDSHAKE_FRAME_BYTES or self._handshake_bytes > MAX_HANDSHAKE_BYTES:
-            raise FrameError("length", "a TLS handshake that is far too long")
+        if self._handshake_bytes > MAX_HANDSHAKE_BYTES:
+            raise _too_long()
 
     def _shake_hands(self, part: memoryview) -> None:
         self._control += part
@@ -188,8 +219,7 @@ class Channel:
         self._control.clear()
         if self._tls is None:
             # Cheap, before anything is made or computed for whoever sent it.
-            if not body.startswith(_HANDSHAKE_RECORD) or body[5:6] != _CLIENT_HELLO:
-                raise FrameError("tls_records", "a TLS handshake that begins with no ClientHello")
+            _check_client_hello(body)
             self._begin(None)
         self._incoming.write(body)
         self._advance()
@@ -235,7 +265,8 @@ class Channel:
             except ssl.SSLError as error:
                 raise failures.of_records(error) from None
             if not piece:
-                raise FrameError("tls_closed", "it has closed the TLS connection")
+                self.has_ended = True
+                return
             self._unsealed(piece, pieces)
 
     def _unsealed(self, piece: bytes, pieces: list[bytes]) -> None:
@@ -266,6 +297,40 @@ class Channel:
         self._sealed_missing = -1
 
 
+def check_start(data: bytes) -> None:
+    """Whether a TLS handshake can begin like that, as far as it is there, at next to no cost.
+
+    Raises FrameError.
+    """
+    head = data[:HEADER_SIZE]
+    wire.check_form(head)
+    if len(head) == HEADER_SIZE:
+        _check_handshake_head(head)
+        if len(data) > HEADER_SIZE + _CLIENT_HELLO_AT:
+            _check_client_hello(data[HEADER_SIZE:])
+
+
+def _check_handshake_head(head: bytes) -> None:
+    kind = wire.type_of(head)
+    if kind != _HANDSHAKE:
+        raise FrameError(
+            "tls_plain",
+            f"a plain frame of type {kind} where TLS is spoken: set [tls] at both ends",
+        )
+    if wire.body_length(head) > _HANDSHAKE_FRAME_BYTES:
+        raise _too_long()
+
+
+def _check_client_hello(body: bytes) -> None:
+    kind = body[_CLIENT_HELLO_AT : _CLIENT_HELLO_AT + 1]
+    if not body.startswith(_HANDSHAKE_RECORD) or kind != _CLIENT_HELLO:
+        raise FrameError("tls_records", "a TLS handshake that begins with no ClientHello")
+
+
+def _too_long() -> FrameError:
+    return FrameError("length", "a TLS handshake that is far too long")
+
+
 def _clear_head(frame: bytes, length: int) -> bytes:
     return b"".join(
         (
@@ -284,7 +349,19 @@ def _compare(clear: bytes, sealed: bytes) -> None:
         and clear[_CHECKSUM_END:] == sealed[_CHECKSUM_END:]
     ):
         return
-    names = ("magic", "version", "type", "flags", "", "", "sender", "term", "request id", "count")
+    names = (
+        "magic",
+        "version",
+        "type",
+        "flags",
+        "",
+        "",
+        "sender",
+        "term",
+        "request id",
+        "count",
+        "reserved",
+    )
     fields = zip(names, wire.HEADER.unpack(clear), wire.HEADER.unpack(sealed), strict=False)
     for name, shown, meant in fields:
         if name and shown != meant:

@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, cast
 
 from raft_agent import wire
-from raft_agent.tls.channel import MAX_HANDSHAKE_BYTES, Channel
+from raft_agent.tls.channel import MAX_HANDSHAKE_BYTES, Channel, check_start
 from raft_agent.tls.errors import CertificateRefused
 from raft_agent.tls.handshakes import Handshakes
-from raft_agent.wire import HEADER_SIZE, FrameError
+from raft_agent.wire import FrameError
 
 if TYPE_CHECKING:
     from raft_agent.tls.credentials import PeerCertificate
@@ -81,16 +81,15 @@ class Layer(asyncio.Protocol):
         """What waits for the channel to be open."""
         return sum(map(len, self._unsent))
 
-    def send(self, frames: Iterable[bytes]) -> None:
-        """Whole frames: sealed and written with one call."""
+    def send(self, data: list[bytes]) -> None:
+        """Whole frames, each in one piece or in several, are sealed and written with one call."""
         if self.channel.is_open:
-            frames = list(frames)
-            pieces = self.channel.seal(frames)
+            pieces = self.channel.seal(data)
             self.tcp.writelines(pieces)
-            self._count(0, sum(map(len, pieces)) - sum(map(len, frames)))
+            self._count(0, sum(map(len, pieces)) - sum(map(len, data)))
             self._look_for_wear()
         else:
-            self._unsent += frames
+            self._unsent += data
 
     # --- asyncio.Protocol -------------------------------------------------------------------------
 
@@ -107,6 +106,12 @@ class Layer(asyncio.Protocol):
         if self._handshakes is None or (self.channel.is_open and not self._is_waiting):
             self._feed(data)
             return
+        if not self._has_begun:
+            try:
+                check_start(data)
+            except FrameError as error:
+                self.fail(error)
+                return
         self._received.append(data)
         self._received_bytes += len(data)
         if self._received_bytes > _MAX_WAITING_BYTES:
@@ -178,6 +183,8 @@ class Layer(asyncio.Protocol):
             self._is_answered = True
             self.protocol.data_received(frames)
             self._look_for_wear()
+        if channel.has_ended and not self.tcp.is_closing() and not self.protocol.eof_received():
+            self.close()
 
     def _opened(self) -> None:
         try:
@@ -204,6 +211,8 @@ class Layer(asyncio.Protocol):
         if self._error is not None or self.tcp.is_closing():
             return
         self._error = error
+        # Their frames know this layer, which would be a ring.
+        error.__traceback__ = error.__context__ = None
         self._received.clear()
         # An alert tells the other side why; but nobody waits for one who does not read.
         is_idle = self.tcp.get_write_buffer_size() == 0
@@ -228,7 +237,8 @@ class Layer(asyncio.Protocol):
 
 
 class SealedTransport(asyncio.Transport):
-    """A connection that carries frames under TLS: `write` and `writelines` take whole frames.
+    """A connection that carries frames under TLS: `write` and `writelines` take whole frames,
+    in one piece or in several.
 
     Beside what the TCP connection has, `get_extra_info` knows "peer_certificate": the
     PeerCertificate of the other side, None until the first frame has come.
@@ -239,10 +249,10 @@ class SealedTransport(asyncio.Transport):
         self._layer = layer
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        self._layer.send(_frames(bytes(data)))
+        self._layer.send([bytes(data)])
 
     def writelines(self, list_of_data: Iterable[bytes | bytearray | memoryview]) -> None:
-        self._layer.send([frame for data in list_of_data for frame in _frames(bytes(data))])
+        self._layer.send([bytes(data) for data in list_of_data])
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         if name == "peer_certificate":
@@ -279,17 +289,3 @@ class SealedTransport(asyncio.Transport):
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
         self._layer.tcp.set_write_buffer_limits(high, low)
-
-
-def _frames(data: bytes) -> list[bytes]:
-    """The frames in whole frames."""
-    end = HEADER_SIZE + wire.body_length(data)
-    if end == len(data):
-        return [data]
-    frames = []
-    start = 0
-    while start < len(data):
-        end = start + HEADER_SIZE + wire.body_length(data, start)
-        frames.append(data[start:end])
-        start = end
-    return frames

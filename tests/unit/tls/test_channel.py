@@ -71,6 +71,22 @@ def test_frames_arrive_as_they_were(pair: Pair) -> None:
     assert pair.client.feed(sent(pair.server, HEARTBEAT)) == HEARTBEAT
 
 
+def test_a_frame_may_be_sealed_in_pieces_and_several_as_one(pair: Pair) -> None:
+    large = wire.encode(FrameType.APPEND_ENTRIES, bytes(range(256)) * 200, sender=7)
+    everything = HEARTBEAT + large + HEARTBEAT
+    for cuts in ((), (len(HEARTBEAT) + HEADER_SIZE, 20_000, 40_000), (len(HEARTBEAT), 30_000)):
+        ends = (*cuts, len(everything))
+        pieces = [everything[a:b] for a, b in zip((0, *cuts), ends, strict=True)]
+        data = sent(pair.client, *pieces)
+        assert [head[2] for head in headers(data)] == [9, 7, 9]
+        assert pair.server.feed(data) == everything
+
+
+def test_a_frame_that_is_not_whole_is_not_sealed(pair: Pair) -> None:
+    with pytest.raises(ValueError, match="lacks 1 bytes"):
+        pair.client.seal([HEARTBEAT[:-1]])
+
+
 def test_each_frame_shows_a_header_of_its_own_that_differs_in_length_and_checksum(
     pair: Pair,
 ) -> None:
@@ -172,6 +188,37 @@ def test_a_large_frame_is_passed_on_as_it_comes_and_not_kept(pair: Pair) -> None
     data = sent(pair.client, LARGEST)
     assert len(pair.server.feed(data[: 1 << 20])) > (1 << 20) - (64 << 10)
     assert pair.server.pending_bytes == 1 << 20
+
+
+def test_close_notify_is_the_end_of_the_stream(pair: Pair) -> None:
+    tls = pair.client._tls
+    assert tls is not None
+    data = sent(pair.client, HEARTBEAT)
+    with pytest.raises(ssl.SSLWantReadError):
+        tls.unwrap()
+    assert pair.server.feed(data) == HEARTBEAT
+    assert not pair.server.has_ended
+    assert pair.server.feed(pair.client.take()) == b""
+    assert pair.server.has_ended
+
+
+@settings(max_examples=200, deadline=None)
+@given(at=st.integers(0, 10_000), new=st.binary(min_size=1, max_size=4), cut=st.integers(0, 10_000))
+def test_whatever_is_changed_on_the_way_is_noticed(
+    contexts: tuple[ssl.SSLContext, ssl.SSLContext], at: int, new: bytes, cut: int
+) -> None:
+    """What is delivered is always the beginning of what was sent."""
+    pair = Pair(contexts).shake()
+    frames = HEARTBEAT + wire.encode(FrameType.APPEND_ENTRIES, bytes(3000), sender=7) + HEARTBEAT
+    data = bytearray(sent(pair.client, HEARTBEAT, frames[len(HEARTBEAT) : -len(HEARTBEAT)]))
+    data[at % len(data) : at % len(data) + len(new)] = new
+    got = b""
+    try:
+        for start in range(0, len(data), cut % len(data) + 1):
+            got += pair.server.feed(bytes(data[start : start + cut % len(data) + 1]))
+    except FrameError:
+        pass
+    assert frames.startswith(got)
 
 
 # --- refused --------------------------------------------------------------------------------------

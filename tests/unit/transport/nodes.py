@@ -115,7 +115,9 @@ class Node:
 
 
 class ToldClient(asyncio.Protocol):
-    """A remote client's connection: its node writes down what comes, and all of it goes back."""
+    """A remote client's connection: its node writes down what comes, and a frame that comes in one
+    piece goes back.
+    """
 
     def __init__(self, node: Node, identity: Identity) -> None:
         self._node = node
@@ -127,7 +129,8 @@ class ToldClient(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._node.told.put_nowait(("request", data))
-        self._transport.write(data)
+        if len(data) == wire.HEADER_SIZE + wire.body_length(data):
+            self._transport.write(data)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._node.told.put_nowait(("client lost", exc and str(exc)))

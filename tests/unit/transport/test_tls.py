@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import ssl
 import sys
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from raft_agent.tls.channel import Channel
 from raft_agent.tls.credentials import Credentials
 from raft_agent.tls.files import TlsFiles
 from raft_agent.tls.identity import Identity, Kind, Role
+from raft_agent.tls.layer import Layer
 from raft_agent.transport import codec
 from raft_agent.transport.handshake import decode_hello, encode_hello
 from raft_agent.transport.transport import PeerTarget, ProbeFailed
@@ -544,6 +547,68 @@ def test_a_node_may_ask_as_a_client_and_a_large_request_comes_through(office: Of
             peer.raw.close()
 
     run(test)
+
+
+def test_a_client_that_says_that_it_sends_nothing_more_is_heard_out(office: Office) -> None:
+    files = office.issue(client("ann", Role.READER))
+
+    async def test() -> None:
+        a = secure(office, 1)
+        async with started(a):
+            peer = await TlsPeer.dial(a, credentials(files, Kind.CLIENT).client_context())
+            await peer.send(REQUEST)
+            tls = peer.channel._tls
+            assert tls is not None
+            with pytest.raises(ssl.SSLWantReadError):
+                tls.unwrap()
+            await peer.raw.send(peer.channel.take())
+            assert await a.until("request") == ("request", REQUEST)
+            assert await a.told.get() == ("client lost", None)
+            assert a.transport.reject_counts == {}
+            peer.raw.close()
+
+    run(test)
+
+
+def test_clients_and_strangers_that_have_gone_leave_nothing_in_memory(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An agent runs without full garbage collections, so there must be no rings."""
+    layers: list[weakref.ref[Layer]] = []
+    connection_made = Layer.connection_made
+
+    def made(layer: Layer, transport: asyncio.BaseTransport) -> None:
+        layers.append(weakref.ref(layer))
+        connection_made(layer, transport)
+
+    monkeypatch.setattr(Layer, "connection_made", made)
+    foreign = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    foreign.check_hostname = False
+    foreign.verify_mode = ssl.CERT_NONE
+
+    async def test() -> None:
+        a = secure(office, 1)
+        async with started(a):
+            ann = credentials(office.issue(client("ann", Role.READER)), Kind.CLIENT)
+            peer = await TlsPeer.dial(a, ann.client_context())
+            await peer.send(REQUEST)
+            await peer.receive()
+            peer.raw.close()
+            await a.until("client lost")
+            await (await TlsPeer.dial(a, foreign)).closed()
+            raw = await RawPeer.dial(a)
+            await raw.send(REQUEST)
+            await a.until_refused("tls_plain")
+            raw.close()
+
+    gc.collect()
+    gc.disable()
+    try:
+        run(test)
+        assert len(layers) == 3
+        assert [layer() for layer in layers if layer() is not None] == []
+    finally:
+        gc.enable()
 
 
 # --- certificates that change ---------------------------------------------------------------------
