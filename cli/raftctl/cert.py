@@ -318,7 +318,9 @@ def revoke(
         files.write(file, pem)
     facts = files.describe_revocations(read_revocations(pem))
     out = current().out
-    text = f"{out.mark(True)} {len(facts['revoked'])} certificates are revoked\n  crl: {file}"
+    count = len(facts["revoked"])
+    are = "certificate is" if count == 1 else "certificates are"
+    text = f"{out.mark(True)} {count} {are} revoked\n  crl: {file}"
     out.result(text, {"crl": str(file)} | facts)
 
 

@@ -75,6 +75,7 @@ def write(file: Path, data: bytes, *, private: bool = False) -> None:
 
 def read(file: Path, take: Callable[[bytes], _T]) -> _T:
     """What `take` makes of the file. Raises TlsError that names it."""
+    from raft_agent.tls.certificate import UNREADABLE  # noqa: PLC0415
     from raft_agent.tls.errors import TlsError  # noqa: PLC0415
     from raft_agent.tls.files import read_file  # noqa: PLC0415
 
@@ -83,6 +84,8 @@ def read(file: Path, take: Callable[[bytes], _T]) -> _T:
         return take(data)
     except TlsError as error:
         raise TlsError(error.text, str(file)) from None
+    except UNREADABLE as error:
+        raise TlsError(f"holds what can't be read: {error}", str(file)) from None
 
 
 def open_authority(directory: Path) -> Authority:

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.types import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from raft_agent.tls.certificate import NODE_URI
+from raft_agent.tls.certificate import NODE_URI, UNREADABLE
 from raft_agent.tls.errors import TlsError
 from raft_agent.tls.identity import Kind, Role, is_client_name, is_member_name
 
@@ -138,7 +138,7 @@ def read_request(pem: bytes) -> x509.CertificateSigningRequest:
     try:
         request = x509.load_pem_x509_csr(pem)
         is_signed = request.is_signature_valid
-    except (ValueError, TypeError, InvalidSignature) as error:
+    except (*UNREADABLE, InvalidSignature) as error:
         raise TlsError(f"is no certificate signing request in PEM: {error}") from None
     if not is_signed:
         raise TlsError("is a request that was not signed with its own key")
@@ -151,7 +151,7 @@ def hosts_of(
     """The names and addresses in a certificate, or those that a request asks for."""
     try:
         found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (x509.ExtensionNotFound, ValueError):
+    except (x509.ExtensionNotFound, *UNREADABLE):
         return ()
     addresses = found.get_values_for_type(x509.IPAddress)
     return (*found.get_values_for_type(x509.DNSName), *map(str, addresses))
@@ -184,11 +184,11 @@ def read_authority(certificate_pem: bytes, private_key_pem: bytes) -> Authority:
     """Raises TlsError when the two are not those of one authority."""
     try:
         certificate = x509.load_pem_x509_certificate(certificate_pem)
-    except ValueError as error:
+    except UNREADABLE as error:
         raise TlsError(f"the authority's certificate can't be read: {error}") from None
     try:
         key = serialization.load_pem_private_key(private_key_pem, password=None)
-    except (ValueError, TypeError) as error:
+    except UNREADABLE as error:
         raise TlsError(f"the authority's key can't be read: {error}") from None
     if key.public_key() != certificate.public_key():
         raise TlsError("the authority's key does not belong to its certificate")
@@ -203,7 +203,7 @@ def is_authority(certificate: x509.Certificate) -> bool:
     """Whether it may sign others."""
     try:
         return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-    except (x509.ExtensionNotFound, ValueError):
+    except (x509.ExtensionNotFound, *UNREADABLE):
         return False
 
 
@@ -290,7 +290,7 @@ class Authority:
         """Whether the certificate is one of this authority's."""
         try:
             certificate.verify_directly_issued_by(self.certificate)
-        except (ValueError, TypeError, InvalidSignature):
+        except (*UNREADABLE, InvalidSignature):
             return False
         return True
 
@@ -303,7 +303,7 @@ def read_certificates(pem: bytes) -> Sequence[x509.Certificate]:
     """All certificates in a file, in its order; at least one. Raises TlsError."""
     try:
         return x509.load_pem_x509_certificates(pem)
-    except ValueError as error:
+    except UNREADABLE as error:
         raise TlsError(f"has no certificate in PEM: {error}") from None
 
 
@@ -311,7 +311,7 @@ def read_revocations(pem: bytes) -> x509.CertificateRevocationList:
     """One list of revoked certificates. Raises TlsError."""
     try:
         return x509.load_pem_x509_crl(pem)
-    except ValueError as error:
+    except UNREADABLE as error:
         raise TlsError(f"is no list of revoked certificates in PEM: {error}") from None
 
 

@@ -10,12 +10,23 @@ certificate is both.
 from __future__ import annotations
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from raft_agent.tls.errors import CertificateRefused
 from raft_agent.tls.identity import Identity, Kind, Role, is_client_name, is_member_name
 
 NODE_URI = "urn:raft:node:"
+
+# What the library raises at a part that makes no sense; it reads most parts only when asked.
+UNREADABLE = (
+    ValueError,
+    TypeError,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+    UnsupportedAlgorithm,
+)
 
 
 def identity_of(certificate: x509.Certificate | x509.CertificateSigningRequest) -> Identity:
@@ -28,7 +39,7 @@ def identity_of(certificate: x509.Certificate | x509.CertificateSigningRequest) 
         usages = _usages(certificate)
         common_names = _of_subject(certificate, NameOID.COMMON_NAME)
         units = _of_subject(certificate, NameOID.ORGANIZATIONAL_UNIT_NAME)
-    except ValueError as error:
+    except UNREADABLE as error:
         raise CertificateRefused("certificate", f"it can't be read: {error}") from None
     if ExtendedKeyUsageOID.CLIENT_AUTH not in usages:
         raise CertificateRefused(

@@ -19,7 +19,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 
 from raft_agent.tls.authority import is_authority, read_certificates, read_revocations
-from raft_agent.tls.certificate import identity_of
+from raft_agent.tls.certificate import UNREADABLE, identity_of
 from raft_agent.tls.errors import CertificateRefused, TlsError
 from raft_agent.tls.files import Contents, TlsFiles, read_files
 from raft_agent.tls.identity import Identity, Kind
@@ -132,18 +132,7 @@ class Credentials:
         """
         if der is None:
             raise CertificateRefused("certificate", "it has shown no certificate")
-        try:
-            certificate = x509.load_der_x509_certificate(der)
-        except ValueError as error:
-            raise CertificateRefused(
-                "certificate", f"its certificate can't be read: {error}"
-            ) from None
-        peer = PeerCertificate(
-            identity_of(certificate),
-            certificate.issuer.public_bytes(),
-            certificate.serial_number,
-            certificate.not_valid_after_utc,
-        )
+        peer = _read_peer(der)
         self.check_again(peer)
         identity = peer.identity
         if kind is not None and identity.kind is not kind:
@@ -160,11 +149,28 @@ class Credentials:
             raise CertificateRefused("revoked", f"the certificate of {peer.identity} is revoked")
 
 
+def _read_peer(der: bytes) -> PeerCertificate:
+    try:
+        certificate = x509.load_der_x509_certificate(der)
+        return PeerCertificate(
+            identity_of(certificate),
+            certificate.issuer.public_bytes(),
+            certificate.serial_number,
+            certificate.not_valid_after_utc,
+        )
+    except UNREADABLE as error:
+        raise CertificateRefused("certificate", f"its certificate can't be read: {error}") from None
+
+
 def load(files: TlsFiles, expected: Identity | Kind) -> Loaded:
     """Read and check the files. Raises TlsError, which names the file."""
     for _ in range(_ATTEMPTS):
         contents = read_files(files)
-        loaded = _load(files, contents, expected)
+        try:
+            loaded = _load(files, contents, expected)
+        except UNREADABLE as error:
+            text = f"this file, or {files.ca} or the list, holds what can't be read: {error}"
+            raise TlsError(text, files.cert) from None
         # The library ssl reads certificate and key from their files: were they those?
         if read_files(files) == contents:
             return loaded
@@ -274,7 +280,7 @@ def _check_key(files: TlsFiles, pem: bytes, certificate: x509.Certificate) -> No
             "without one, readable by its owner alone",
             files.key,
         ) from None
-    except ValueError as error:
+    except UNREADABLE as error:
         raise TlsError(f"has no private key in PEM: {error}", files.key) from None
     if key.public_key() != certificate.public_key():
         raise TlsError(
@@ -355,7 +361,7 @@ def _check_not_revoked(
 def _has_signed(authority: x509.Certificate, certificate: x509.Certificate) -> bool:
     try:
         certificate.verify_directly_issued_by(authority)
-    except (ValueError, TypeError, InvalidSignature):
+    except (*UNREADABLE, InvalidSignature):
         return False
     return True
 
@@ -367,7 +373,7 @@ def _has_signed_list(
         return False
     try:
         return revocations.is_signature_valid(authority.public_key())  # type: ignore[arg-type]
-    except (ValueError, TypeError):
+    except UNREADABLE:
         return False
 
 

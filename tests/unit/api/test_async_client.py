@@ -288,7 +288,7 @@ def test_a_client_waits_for_an_agent_that_is_starting(tmp_path: Path) -> None:
 
 
 def test_a_client_needs_an_agent() -> None:
-    with pytest.raises(ValueError, match="at least one socket"):
+    with pytest.raises(ValueError, match="at least one agent"):
         Plain([])
 
 
