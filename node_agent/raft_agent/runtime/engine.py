@@ -401,7 +401,6 @@ class Engine:
 
     def _tick(self, leader_silence_us: int | None, stamp: LeaderStamp | None) -> None:
         self.feed(TimerExpired(leader_silence_us, stamp))
-        self._arm()
 
 
 def now_us() -> int:
