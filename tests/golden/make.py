@@ -171,7 +171,7 @@ def write_data_dir(data_dir: Path) -> None:
         file = store.snapshots.create(SNAPSHOT_INDEX, 2, 1, CONFIGURATION)
         view = machine.begin_snapshot()
         while (portion := view.next_items()) is not None:
-            file.write_block(encode_block(portion))
+            file.write_blocks(encode_block(portion))
         view.close()
         file.finish()
     finally:
