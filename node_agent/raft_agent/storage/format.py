@@ -113,7 +113,10 @@ def decode_segment_header(data: bytes) -> SegmentHeader:
         raise FormatError(
             f"impossible header: index {first_index}, id of {id_length} bytes, flags {flags:x}"
         )
-    cluster_id = raw_id[:id_length].decode()
+    try:
+        cluster_id = raw_id[:id_length].decode()
+    except UnicodeDecodeError:
+        raise FormatError("its cluster id is no text") from None
     return SegmentHeader(first_index, cluster_id, intact_copies, bool(flags))
 
 
@@ -205,9 +208,8 @@ def _decode_number(data: bytes, key: str, *, base: int) -> int:
     text, separator, checksum = data.rpartition(b"crc32c = ")
     if not separator or checksum != b"%08x\n" % google_crc32c.value(text):
         raise FormatError("checksum does not match")
-    values = dict(
-        line.split(" = ", 1) for line in text.decode().splitlines() if not line.startswith("#")
-    )
+    lines = text.decode("ascii", "replace").splitlines()
+    values = {name: value for name, _, value in (line.partition(" = ") for line in lines)}
     if values.get("format") != str(FORMAT_VERSION):
         raise FormatError(f"format {values.get('format')} is not known to this program")
     try:

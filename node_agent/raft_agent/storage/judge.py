@@ -142,7 +142,7 @@ def decode_configuration(payload: bytes) -> Configuration | None:
     """The configuration in a batch's payload; None when there is none that can be read."""
     try:
         return msgspec.msgpack.decode(payload, type=Configuration)
-    except msgspec.DecodeError:
+    except (ValueError, OverflowError, RecursionError):
         return None
 
 
