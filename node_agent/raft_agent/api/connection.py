@@ -9,11 +9,10 @@ from collections.abc import Callable
 from typing import cast
 
 from raft_agent import wire
-from raft_agent.api import protocol
 from raft_agent.api.channel import FRAME_BYTES, Channel
 from raft_agent.api.protocol import Error, ErrorCode
 from raft_agent.api.requests import RequestHandlers
-from raft_agent.api.salvage import UnreadableError, decode_one_by_one
+from raft_agent.api.salvage import UnreadableError, read_requests
 from raft_agent.platform import peer_credentials
 
 _log = logging.getLogger("raft.api")
@@ -129,16 +128,7 @@ class ClientConnection(asyncio.Protocol):
         if flags & ~_JSON:
             raise wire.FrameError("flags", f"frame with unknown flags {flags:#x}")
         is_json = bool(flags)
-        decoder = protocol.REQUESTS_JSON_DECODER if is_json else protocol.REQUESTS_DECODER
-        requests: list[protocol.Request] | list[protocol.Request | tuple[int, Error]]
-        try:
-            requests = decoder.decode(frame.body)
-        except (ValueError, RecursionError):
-            requests = decode_one_by_one(frame.body, is_json)
-        if len(requests) > protocol.MAX_REQUESTS_PER_FRAME:
-            raise UnreadableError(
-                f"frame of {len(requests)} requests; {protocol.MAX_REQUESTS_PER_FRAME} is the limit"
-            )
+        requests = read_requests(frame.body, is_json)
         channel = self._channel(is_json)
         handle = self._handlers.handle
         for request in requests:

@@ -11,7 +11,7 @@ clients.
 from __future__ import annotations
 
 import enum
-from typing import TypeAlias
+from typing import Annotated, TypeAlias
 
 import msgspec
 
@@ -219,6 +219,7 @@ MAX_KEY_BYTES = 4096
 MAX_VALUE_BYTES = 8 << 20
 MAX_TEXT_BYTES = 1 << 20
 MAX_REQUESTS_PER_FRAME = 16_384
+MAX_REPLIES_PER_FRAME = 65_536
 MAX_IN_FLIGHT = 65_536
 MAX_STREAMS = 1024
 
@@ -503,4 +504,6 @@ JSON_ENCODER = msgspec.json.Encoder()
 REQUEST_DECODER = msgspec.msgpack.Decoder(Request)
 REQUESTS_DECODER = msgspec.msgpack.Decoder(list[Request])
 REQUESTS_JSON_DECODER = msgspec.json.Decoder(list[Request])
-REPLIES_DECODER = msgspec.msgpack.Decoder(list[Reply])
+REPLIES_DECODER = msgspec.msgpack.Decoder(
+    Annotated[list[Reply], msgspec.Meta(max_length=MAX_REPLIES_PER_FRAME)]
+)

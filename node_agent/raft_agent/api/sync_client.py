@@ -20,6 +20,7 @@ from raft_agent.api.answers import (
     RequestFailed,
     item_of,
     no_answer,
+    read_replies,
     result_of,
 )
 from raft_agent.api.attempts import WRONG_TIME, Attempts
@@ -316,7 +317,7 @@ class SyncClient:
             raise ConnectionResetError("the agent closed the connection")
         try:
             for frame in self._reader.feed(data):
-                self._received.append((frame.type, protocol.REPLIES_DECODER.decode(frame.body)))
+                self._received.append((frame.type, read_replies(frame.body)))
         except ValueError as error:  # also wire.FrameError
             raise ConnectionAbortedError(f"what answers there is no agent: {error}") from error
 

@@ -20,7 +20,7 @@ from raft_agent.machine.leases import Lease, Leases
 from raft_agent.machine.recent import History, MessageLog
 from raft_agent.machine.results import Repeated, StateResult
 from raft_agent.machine.sessions import OneShot, OneShots, Session, Sessions
-from raft_agent.machine.settings import SETTINGS
+from raft_agent.machine.settings import SETTINGS, problem_with
 from raft_agent.machine.watches import KeyChange, Message
 
 # Version 2 added leases, changes with a lease, and the results of transactions and leases. A state
@@ -332,6 +332,9 @@ class Reader:
             raise SnapshotVersionError(
                 f"this program does not know its settings {', '.join(unknown)}"
             )
+        for name, value in self.header.settings.items():
+            if problem := problem_with(name, value):
+                raise SnapshotError(problem)
 
     def fill(
         self,
@@ -346,8 +349,14 @@ class Reader:
     ) -> None:
         """Put everything into these, which are empty."""
 
+        last_key: str | None = None
+
         def add_key(item: tuple[str, bytes, int, int, int]) -> None:
+            nonlocal last_key
             entry = Entry(*item)
+            if last_key is not None and entry.key <= last_key:
+                raise SnapshotError(f"the key {entry.key[:40]!r} is not in its place")
+            last_key = entry.key
             entries[entry.key] = entry
             index.append(entry.key)
 
