@@ -9,6 +9,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import resource
 import socket
 import struct
 import sys
@@ -29,6 +30,12 @@ _XUCRED = struct.Struct("=IIh2xI")  # struct xucred of macOS: version, uid, grou
 _MACOS_SOL_LOCAL = 0
 _MACOS_LOCAL_PEERCRED = 1
 _MACOS_LOCAL_PEERPID = 2
+
+
+def open_files_limit() -> int:
+    """How many files, sockets among them, this process may have open (RLIMIT_NOFILE)."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 1 << 20 if soft == resource.RLIM_INFINITY else soft
 
 
 def sync_data(fd: int) -> None:

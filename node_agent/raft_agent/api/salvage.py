@@ -27,7 +27,7 @@ _START_JSON = msgspec.json.Decoder(_Start)
 
 _ARRAY_16, _ARRAY_32 = 0xDC, 0xDD
 # An op is a short word and an id a number: what is longer is neither, and is not made into objects.
-_LONGEST_START_BYTES = 100
+_LONGEST_START_BYTES = 4096
 
 # Objects are many times as large as the bytes that they are read from: of so much JSON the commas
 # outside of texts are counted first. Requests that can be served have some dozens each.

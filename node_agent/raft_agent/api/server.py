@@ -12,6 +12,7 @@ from raft_agent.api import problems, protocol
 from raft_agent.api.caller import Caller
 from raft_agent.api.connection import ClientConnection, Turn
 from raft_agent.api.host import Host
+from raft_agent.api.limits import MAX_REFUSED_CONNECTIONS, Crowd
 from raft_agent.api.listener import BACKLOG, UnixListener
 from raft_agent.api.protocol import Error, ErrorCode
 from raft_agent.api.requests import RequestHandlers
@@ -26,13 +27,14 @@ class ApiServer:
     """Serves clients of `host` at `socket_path`: mode 0600, or 0660 for `group`."""
 
     def __init__(self, host: Host, *, socket_path: Path, group: str | None) -> None:
-        self._handlers = RequestHandlers(host)
+        self._connections: set[ClientConnection] = set()
+        self._crowd = Crowd(self._connections)
+        self._handlers = RequestHandlers(host, self._crowd)
         self._path = socket_path
         self._group = group
         self._listener: UnixListener | None = None
         self._server: asyncio.Server | None = None
         self._turn = Turn()
-        self._connections: set[ClientConnection] = set()
         self._all_gone = asyncio.Event()
 
     async def start(self) -> None:
@@ -43,10 +45,12 @@ class ApiServer:
         self._server = await loop.create_unix_server(
             self._accept, sock=self._listener.socket, backlog=BACKLOG
         )
+        self._crowd.start()
         _log.info("listening for clients at %s", self._path)
 
     async def close(self) -> None:
         """Stop listening, end the streams, write what clients read at once, and close."""
+        self._crowd.stop()
         if self._server is not None:
             self._server.close()
             self._server = None
@@ -87,13 +91,22 @@ class ApiServer:
             self._handlers.finish(caller)
 
     def _accept(self) -> ClientConnection:
-        return ClientConnection(self._handlers, self._turn, self._connected, self._disconnected)
+        return ClientConnection(
+            self._handlers, self._turn, self._crowd, self._connected, self._disconnected
+        )
 
     def _connected(self, connection: ClientConnection) -> None:
         if self._server is None:  # it was accepted a moment before the server was closed
             connection.abort()
             return
         self._connections.add(connection)
+        refusal = self._crowd.too_many_connections(len(self._connections))
+        if refusal is None:
+            return
+        if len(self._connections) > self._crowd.max_connections + MAX_REFUSED_CONNECTIONS:
+            connection.abort()
+        else:
+            connection.turn_away(refusal)
 
     def _disconnected(self, connection: ClientConnection) -> None:
         self._connections.discard(connection)

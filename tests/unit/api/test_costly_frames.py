@@ -78,7 +78,7 @@ def test_commas_in_texts_are_no_requests() -> None:
     assert len(read_requests(body, True)) == 2
 
 
-@pytest.mark.parametrize("start", [[["put"] * 200, 7], ["x" * 500, 7]])
+@pytest.mark.parametrize("start", [[["put"] * 2_000, 7], ["x" * 5_000, 7]])
 def test_an_op_that_is_none_is_answered_under_its_id(start: list[object]) -> None:
     ((request_id, error),) = read_requests(msgspec.msgpack.encode([start]), False)
     assert (request_id, error.code) == (7, protocol.ErrorCode.BAD_REQUEST)  # type: ignore[union-attr]
