@@ -25,6 +25,9 @@ from raft_agent.wire import FrameError, FrameType
 SEND_LIMIT_BYTES = 16 << 20
 SEND_RESERVE_BYTES = 1 << 20  # beyond the limit, for what must not wait behind bulk
 
+# How long a frame may take to arrive, once its first byte has come; the largest on a slow line.
+HALF_FRAME_S = 60.0
+
 # An idle connection whose other machine died without a word is found by the kernel's probes.
 _KEEPALIVE_IDLE_S = 10
 _KEEPALIVE_INTERVAL_S = 5
@@ -138,6 +141,8 @@ class Connection(asyncio.Protocol):
         self._queue: list[bytes] = []
         self._queue_bytes = 0
         self._handshake_timer: asyncio.TimerHandle | None = None
+        self._half_frame_timer: asyncio.TimerHandle | None = None
+        self._frames_read = 0
         self.ended: asyncio.Future[None] = local.loop.create_future()
 
     # --- asyncio.Protocol ---------------------------------------------------------------------
@@ -167,13 +172,17 @@ class Connection(asyncio.Protocol):
             self.stats.frames_in += 1
             self.last_term = frame.term
             self.frame_received(frame)
+        self._frames_read += len(frames)
+        if self._half_frame_timer is None and self._reader.pending_bytes:
+            self._watch_half_frame()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.local.open.discard(self)
         if not self.ended.done():
             self.ended.set_result(None)
-        if self._handshake_timer is not None:
-            self._handshake_timer.cancel()
+        for timer in (self._handshake_timer, self._half_frame_timer):
+            if timer is not None:
+                timer.cancel()
         if self._reader.pending_bytes and not self.is_closing_by_us:
             self._record(
                 "truncated", f"the stream ended within a frame ({exc or 'closed by the peer'})"
@@ -325,6 +334,20 @@ class Connection(asyncio.Protocol):
         self.local.rejects.record(
             reason, self.reject_host(), f"closed the connection with {self.describe()}: {text}"
         )
+
+    def _watch_half_frame(self) -> None:
+        self._half_frame_timer = self.local.loop.call_later(
+            HALF_FRAME_S, self._look_at_half_frame, self._frames_read
+        )
+
+    def _look_at_half_frame(self, frames_read: int) -> None:
+        self._half_frame_timer = None
+        if self.is_closing or not self._reader.pending_bytes:
+            return
+        if frames_read != self._frames_read:
+            self._watch_half_frame()
+        else:
+            self.reject("half_frame", f"a frame was not finished within {HALF_FRAME_S:g} s")
 
     def _handshake_is_late(self) -> None:
         self._handshake_timer = None
