@@ -22,6 +22,10 @@ class AgentNotReachable(RaftClientError):  # noqa: N818
     """There is no agent, or it does not answer; what was asked has changed nothing."""
 
 
+class AnswerUnreadable(AgentNotReachable):
+    """What answered is no agent of a version that goes with this client."""
+
+
 class OutcomeUnknown(RaftClientError):  # noqa: N818
     """A write was sent, but no answer came: it may have happened, or may still happen. `hint`: what
     the agent says to do next, or "".
@@ -73,7 +77,8 @@ def is_stream(request: protocol.Request) -> bool:
 
 def result_of(request: protocol.Request, reply: protocol.Reply) -> Any:
     """The result of `request`, as protocol.RESULT_TYPES says. Raises RequestFailed or
-    OutcomeUnknown for an error, and like `no_answer` for a result that can't be read."""
+    OutcomeUnknown for an error, and for a result that can't be read
+    OutcomeUnknown of a write, else AnswerUnreadable."""
     kind = protocol.StreamStarted if is_stream(request) else protocol.RESULT_TYPES[type(request)]
     return _decode(request, reply, kind)
 
@@ -98,7 +103,10 @@ def _decode(request: protocol.Request, reply: protocol.Reply, kind: type | None)
     try:
         return decoder.decode(reply.result)
     except (ValueError, OverflowError, RecursionError) as error:
-        raise no_answer(request, f"the agent's answer can't be read: {error}") from error
+        reason = f"the agent's answer can't be read: {error}"
+        if isinstance(request, protocol.WRITES):
+            raise OutcomeUnknown(reason) from error
+        raise AnswerUnreadable(reason) from error
 
 
 def read_replies(body: bytes) -> list[protocol.Reply]:

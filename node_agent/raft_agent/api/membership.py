@@ -15,7 +15,8 @@ class MemberList(BaseRequest, frozen=True, tag="member_list"):
 
 
 # `if_configuration` of the following: only while the configuration in force is that of this log
-# index (0: any).
+# index (0: any). `patience_ms`: how long the agent may look for a leader that can do it, so that
+# who asks hears that nothing has changed while it still listens (0: as long as the agent likes).
 
 
 class Join(BaseRequest, frozen=True, tag="join"):
@@ -27,6 +28,7 @@ class Join(BaseRequest, frozen=True, tag="join"):
     learner: bool = False
     replace: Name = ""
     if_configuration: Number = 0
+    patience_ms: Number = 0
 
 
 class Leave(BaseRequest, frozen=True, tag="leave"):
@@ -35,6 +37,7 @@ class Leave(BaseRequest, frozen=True, tag="leave"):
     name: Name
     force: bool = False
     if_configuration: Number = 0
+    patience_ms: Number = 0
 
 
 class MemberPromote(BaseRequest, frozen=True, tag="member_promote"):
@@ -42,6 +45,7 @@ class MemberPromote(BaseRequest, frozen=True, tag="member_promote"):
 
     name: Name
     if_configuration: Number = 0
+    patience_ms: Number = 0
 
 
 class MemberUpdate(BaseRequest, frozen=True, tag="member_update"):
@@ -50,6 +54,7 @@ class MemberUpdate(BaseRequest, frozen=True, tag="member_update"):
     name: Name
     address: Address
     if_configuration: Number = 0
+    patience_ms: Number = 0
 
 
 class JoinChallenge(BaseRequest, frozen=True, tag="join_challenge"):

@@ -15,6 +15,7 @@ from raft_agent import wire
 from raft_agent.api import protocol
 from raft_agent.api.answers import (
     AgentNotReachable,
+    AnswerUnreadable,
     OutcomeUnknown,
     RaftClientError,
     RequestFailed,
@@ -25,7 +26,13 @@ from raft_agent.api.answers import (
 )
 from raft_agent.api.attempts import WRONG_TIME, Attempts
 
-__all__ = ["AgentNotReachable", "OutcomeUnknown", "RequestFailed", "SyncClient"]
+__all__ = [
+    "AgentNotReachable",
+    "AnswerUnreadable",
+    "OutcomeUnknown",
+    "RequestFailed",
+    "SyncClient",
+]
 
 _REPLY_TYPES = frozenset({int(wire.FrameType.CLIENT_REPLY), int(wire.FrameType.CLIENT_PUSH)})
 _READ_BYTES = 1 << 18

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import time
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import PurePosixPath
@@ -12,6 +13,7 @@ from pathlib import PurePosixPath
 from aiohttp import web
 
 from raft_agent.config.values import split_address
+from raft_agent.http.complaints import complaints
 from raft_agent.http.exposition import Exposition
 from raft_agent.http.feed import Feed
 from raft_agent.http.limits import MAX_STREAMS, Gate, Handler, only_get, set_headers
@@ -70,6 +72,7 @@ class HttpServer:
             self._app(),
             handle_signals=False,
             access_log=None,
+            logger=complaints(_log, time.monotonic),
             keepalive_timeout=_KEEPALIVE_S,
             shutdown_timeout=_CLOSE_TIMEOUT_S,
         )

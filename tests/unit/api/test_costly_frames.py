@@ -10,7 +10,7 @@ import pytest
 
 from raft_agent.api import protocol
 from raft_agent.api.answers import (
-    AgentNotReachable,
+    AnswerUnreadable,
     OutcomeUnknown,
     item_of,
     read_replies,
@@ -103,9 +103,9 @@ def test_replies_of_a_great_depth_are_no_replies() -> None:
 def test_a_result_that_can_not_be_read_is_an_error_of_the_clients_own(result: bytes) -> None:
     """A question has had no answer then, and the outcome of a write is not known."""
     reply = Reply(1, None, msgspec.Raw(result))
-    with pytest.raises(AgentNotReachable, match="can't be read"):
+    with pytest.raises(AnswerUnreadable, match="can't be read"):
         result_of(Status(1), reply)
-    with pytest.raises(AgentNotReachable, match="can't be read"):
+    with pytest.raises(AnswerUnreadable, match="can't be read"):
         item_of(WatchKeys(1, "k"), reply)
     with pytest.raises(OutcomeUnknown, match="can't be read"):
         result_of(Put(1, "k", b"v"), reply)

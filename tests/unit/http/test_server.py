@@ -218,3 +218,20 @@ def test_an_open_page_does_not_hold_up_the_agents_end() -> None:
                 pass
 
     asyncio.run(test())
+
+
+def test_a_flood_of_what_is_no_http_leaves_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    async def test(served: HttpServer, _: aiohttp.ClientSession) -> None:
+        for _number in range(20):
+            reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+            writer.write(b"GET / HTTP/1.1\r\nHo\0st: a\r\n\r\n")
+            assert (await reader.read()).startswith(b"HTTP/1.0 400 ")
+            writer.close()
+
+    with caplog.at_level("WARNING"):
+        run(test)
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert "127.0.0.1: refused: " in record.getMessage()
+    assert "\n" not in record.getMessage()
+    assert record.exc_info is None
