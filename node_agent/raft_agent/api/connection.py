@@ -26,6 +26,7 @@ DROP_BYTES = 64 << 20
 
 _CLIENT_TYPES = frozenset({int(wire.FrameType.CLIENT_REQUEST)})
 _JSON = int(wire.Flag.JSON)
+_PLAIN_START = wire.start_of(wire.FrameType.CLIENT_REQUEST)
 
 
 class Turn:
@@ -99,6 +100,11 @@ class ClientConnection(asyncio.Protocol):
         if self._gone:
             return
         try:
+            body = self._reader.only_body(data, _PLAIN_START)
+            if body is not None:
+                self._frames_served += 1
+                self._serve(body, is_json=False)
+                return
             for frame in self._reader.feed(data):
                 if not self._gone:
                     self._frames_served += 1
@@ -141,8 +147,10 @@ class ClientConnection(asyncio.Protocol):
         flags = frame.flags
         if flags & ~_JSON:
             raise wire.FrameError("flags", f"frame with unknown flags {flags:#x}")
-        is_json = bool(flags)
-        requests = read_requests(frame.body, is_json)
+        self._serve(frame.body, is_json=bool(flags))
+
+    def _serve(self, body: bytes, *, is_json: bool) -> None:
+        requests = read_requests(body, is_json)
         channel = self._channel(is_json)
         refusal = self._refusal or self._crowd.too_many_requests(len(requests))
         if refusal is not None:

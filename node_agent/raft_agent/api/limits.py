@@ -65,10 +65,11 @@ class Crowd:
         self._timer: asyncio.TimerHandle | None = None
         self.max_connections = min(MAX_CONNECTIONS, _files_for_clients())
 
-    def start(self) -> None:
-        """Count once a second from now on, in the loop that runs."""
-        loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(_CENSUS_INTERVAL_S, self._count_again)
+    def watch(self) -> None:
+        """Count once a second from now on, while there are clients."""
+        if self._timer is None:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(_CENSUS_INTERVAL_S, self._count_again)
 
     def stop(self) -> None:
         if self._timer is not None:
@@ -107,9 +108,11 @@ class Crowd:
         self._more_requests = self._more_streams = 0
 
     def _count_again(self) -> None:
-        self.start()
+        self._timer = None
         self._count()
         clients = list(self._clients)
+        if clients:
+            self.watch()
         _drop_largest(
             [(client.unsent_bytes, client) for client in clients],
             MAX_UNREAD_IN_ALL_BYTES,

@@ -45,7 +45,6 @@ class ApiServer:
         self._server = await loop.create_unix_server(
             self._accept, sock=self._listener.socket, backlog=BACKLOG
         )
-        self._crowd.start()
         _log.info("listening for clients at %s", self._path)
 
     async def close(self) -> None:
@@ -100,6 +99,7 @@ class ApiServer:
             connection.abort()
             return
         self._connections.add(connection)
+        self._crowd.watch()
         refusal = self._crowd.too_many_connections(len(self._connections))
         if refusal is None:
             return

@@ -125,7 +125,7 @@ class VoteWriter:
 
 _WRITING = "writing the log"
 # How often an idle agent looks whether its data directory is still there.
-_CHECK_EVERY_S = 1.0
+_CHECK_EVERY_S = 5.0
 
 # A text is the id of the cluster that was founded.
 _LogJob = AppendLog | CompactLog | InstallSnapshot | str
@@ -144,7 +144,7 @@ class LogWriter:
         check: Callable[[], None],
     ) -> None:
         """`check` raises when what is written will not be found again. It is asked after each group
-        of jobs, before that is said to be on the medium, and once a second."""
+        of jobs, before that is said to be on the medium, and now and then."""
         self._check = check
         self._log = log
         self._snapshots = snapshots
