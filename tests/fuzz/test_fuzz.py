@@ -62,7 +62,7 @@ def test_the_samples_have_every_op_once() -> None:
 
 def test_a_target_says_when_its_parser_breaks(monkeypatch: pytest.MonkeyPatch) -> None:
     """The nets themselves: with a fault planted, the search finds it."""
-    monkeypatch.setattr("raft_agent.api.answers.no_answer", lambda *_: ZeroDivisionError())
+    monkeypatch.setattr("raft_agent.api.answers.AnswerUnreadable", ZeroDivisionError)
     with pytest.raises(ZeroDivisionError):
         take_replies(b"\x00\x00\x91\x93\x01\xc0\xc0")
 

@@ -33,6 +33,8 @@ BLOCK_BYTES = 128 << 10
 BLOCK_ITEMS = 500
 
 _SHARDS = 256
+# No index, revision or time comes near it.
+_LAST_NUMBER = (1 << 63) - 1
 
 
 class SnapshotError(ValueError):
@@ -332,6 +334,16 @@ class Reader:
             raise SnapshotVersionError(
                 f"this program does not know its settings {', '.join(unknown)}"
             )
+        numbers = (
+            self.header.last_applied,
+            self.header.last_applied_term,
+            self.header.revision,
+            self.header.time_ms,
+            self.header.messages_dropped,
+            self.header.compacted_revision,
+        )
+        if not all(0 <= number <= _LAST_NUMBER for number in numbers):
+            raise SnapshotError(f"its header says what can't be: {numbers}")
         for name, value in self.header.settings.items():
             if problem := problem_with(name, value):
                 raise SnapshotError(problem)

@@ -15,7 +15,11 @@ from raft_agent.storage.snapshots import SnapshotStore
 def restore(snapshots: SnapshotStore, snapshot: SnapshotMeta) -> Machine:
     """The state machine that `snapshot` holds. Blocks. Raises StorageError."""
     try:
-        return Machine.restore(snapshots.blocks(snapshot.index))
+        machine = Machine.restore(snapshots.blocks(snapshot.index))
+        held = machine.last_applied, machine.last_applied_term
+        if held != (snapshot.index, snapshot.term):
+            raise SnapshotError(f"it holds the state after index {held[0]} of term {held[1]}")
+        return machine
     except SnapshotError as error:
         what = f"the snapshot of index {snapshot.index} can't be used: {error}"
         is_other_version = isinstance(error, SnapshotVersionError)

@@ -259,15 +259,17 @@ def read_snapshot(data: bytes) -> None:
         assert str(error)
         return
     assert meta.size_bytes == len(data)
-    restore(blocks)
+    restore(blocks, meta.index)
 
 
-def restore(blocks: list[bytes]) -> None:
+def restore(blocks: list[bytes], index: int) -> None:
     try:
         machine = Machine.restore(blocks)
     except SnapshotError as error:
         assert str(error)
         return
+    if machine.last_applied != index:
+        return  # the runtime refuses it
     twin = Machine.restore(blocks)
     assert machine.digest() == twin.digest()
     exercise(machine, twin)

@@ -340,6 +340,13 @@ def test_settings_that_can_not_be_are_refused() -> None:
         Machine.restore([encode_block(Portion(Section.HEADER, [header]))])
 
 
+@pytest.mark.parametrize("number", [-1, 1 << 63])
+def test_a_header_with_numbers_that_can_not_be_is_refused(number: int) -> None:
+    header = msgspec.structs.replace(Machine().begin_snapshot().header, last_applied=number)
+    with pytest.raises(SnapshotError, match="says what can't be"):
+        Machine.restore([encode_block(Portion(Section.HEADER, [header]))])
+
+
 def test_a_snapshot_of_another_version_is_refused_by_name() -> None:
     view = Machine().begin_snapshot()
     header = msgspec.structs.replace(view.header, version=3)
