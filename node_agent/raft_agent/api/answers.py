@@ -8,6 +8,7 @@ import msgspec
 
 from raft_agent.api import protocol
 from raft_agent.api.protocol import ErrorCode
+from raft_agent.api.terms import UNREADABLE
 
 
 class RaftClientError(Exception):
@@ -102,7 +103,7 @@ def _decode(request: protocol.Request, reply: protocol.Reply, kind: type | None)
         decoder = _decoders[kind] = msgspec.msgpack.Decoder(kind)
     try:
         return decoder.decode(reply.result)
-    except (ValueError, OverflowError, RecursionError) as error:
+    except UNREADABLE as error:
         reason = f"the agent's answer can't be read: {error}"
         if isinstance(request, protocol.WRITES):
             raise OutcomeUnknown(reason) from error

@@ -9,6 +9,7 @@ import msgspec
 
 from raft_agent.api import protocol
 from raft_agent.api.protocol import Error, ErrorCode
+from raft_agent.api.terms import UNREADABLE
 
 _RAW_LIST = msgspec.msgpack.Decoder(list[msgspec.Raw])
 _RAW_LIST_JSON = msgspec.json.Decoder(list[msgspec.Raw])
@@ -37,8 +38,6 @@ _TEXTS = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 
 _OPS = frozenset(kind.__struct_config__.tag for kind in protocol.RESULT_TYPES)
 
-_BAD = (ValueError, RecursionError, OverflowError)
-
 
 class UnreadableError(ValueError):
     """A frame whose requests can't be answered, because not even their ids can be told."""
@@ -52,7 +51,7 @@ def read_requests(body: bytes, is_json: bool) -> Sequence[protocol.Request | tup
     requests: Sequence[protocol.Request | tuple[int, Error]]
     try:
         requests = decoder.decode(body)
-    except _BAD:
+    except UNREADABLE:
         requests = decode_one_by_one(body, is_json)
     _check_count(len(requests))
     return requests
@@ -89,7 +88,7 @@ def decode_one_by_one(body: bytes, is_json: bool) -> list[protocol.Request | tup
     raw_list = _RAW_LIST_JSON if is_json else _RAW_LIST
     try:
         items = raw_list.decode(body)
-    except _BAD as error:
+    except UNREADABLE as error:
         raise UnreadableError(f"frame body is no array of requests: {error}") from error
     return [_decode(bytes(item), is_json) for item in items]
 
@@ -103,7 +102,7 @@ def _decode(item: bytes, is_json: bool) -> protocol.Request | tuple[int, Error]:
     decoder = _REQUEST_JSON if is_json else protocol.REQUEST_DECODER
     try:
         request: protocol.Request = decoder.decode(item)
-    except _BAD as error:
+    except UNREADABLE as error:
         return _explain(item, is_json, str(error))
     return request
 
@@ -113,7 +112,7 @@ def _explain(item: bytes, is_json: bool, reason: str) -> tuple[int, Error]:
         start = (_START_JSON if is_json else _START).decode(item)
     except msgspec.ValidationError:
         raise UnreadableError("request is no array of an op, an id and fields") from None
-    except _BAD as error:
+    except UNREADABLE as error:
         raise UnreadableError(f"request can't be read: {error}") from error
     op, request_id = (_short(raw, is_json) for raw in (start.op, start.id))
     if type(request_id) is not int or not 0 <= request_id < 1 << 63:
@@ -134,5 +133,5 @@ def _short(raw: msgspec.Raw, is_json: bool) -> object:
     decode = msgspec.json.decode if is_json else msgspec.msgpack.decode
     try:
         return decode(raw)
-    except _BAD:
+    except UNREADABLE:
         return None

@@ -22,6 +22,10 @@ Proof: TypeAlias = Annotated[bytes, msgspec.Meta(max_length=64)]
 OneShotId: TypeAlias = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
 
 
+# What decoding foreign bytes can raise; msgspec's errors and UnicodeDecodeError are ValueErrors.
+UNREADABLE = (ValueError, OverflowError, RecursionError)
+
+
 class BaseRequest(msgspec.Struct, frozen=True, array_like=True, tag_field="op", gc=False):
     """`id` is the client's number for this request, unique among those it has in flight."""
 

@@ -11,9 +11,11 @@ import msgspec
 from raft_agent import wire
 from raft_agent.api import protocol
 from raft_agent.api.answers import RaftClientError, item_of, read_replies, result_of
+from raft_agent.api.host import Failure
 from raft_agent.api.link import Link
 from raft_agent.api.protocol import Error, ErrorCode
 from raft_agent.api.salvage import UnreadableError, read_requests
+from raft_agent.runtime.memberships import membership_result
 from raft_agent.wire import FrameType
 from tests.fuzz.samples import requests
 from tests.fuzz.target import Target
@@ -110,6 +112,21 @@ def take_replies(data: bytes) -> None:
                 assert read is item_of
 
 
+def take_leaders_answer(data: bytes) -> None:
+    """Whatever a leader answers, who passed a change on gets a result or a failure."""
+    assert isinstance(membership_result(data), Failure | protocol.MembershipResult)
+
+
+def _leaders_answers() -> list[bytes]:
+    member = protocol.MemberInfo("node-01", "0" * 16, "127.0.0.1:5555", "voter")
+    result = msgspec.Raw(protocol.ENCODER.encode(protocol.MembershipResult(7, ["w"], [member])))
+    error = Error("no", ErrorCode.REFUSED, "do this", "node-02")
+    return [
+        protocol.ENCODER.encode(protocol.Reply(1, None, result)),
+        protocol.ENCODER.encode(protocol.Reply(1, error)),
+    ]
+
+
 def _requests() -> list[bytes]:
     every = [protocol.ENCODER.encode([request]) for request in ONE_OF_EACH]
     return [*every, protocol.ENCODER.encode(ONE_OF_EACH), b"\x91\x92\xa3foo\x01"]
@@ -145,4 +162,5 @@ TARGETS = (
     Target("requests", read_messagepack, _requests),
     Target("requests_json", read_json, _json_requests),
     Target("replies", take_replies, _replies),
+    Target("leaders_answers", take_leaders_answer, _leaders_answers),
 )
