@@ -235,3 +235,22 @@ def test_a_flood_of_what_is_no_http_leaves_one_line(caplog: pytest.LogCaptureFix
     assert "127.0.0.1: refused: " in record.getMessage()
     assert "\n" not in record.getMessage()
     assert record.exc_info is None
+
+
+def test_who_comes_and_goes_without_a_word_is_not_remembered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(limits, "_MAX_SILENT", 5)
+    monkeypatch.setattr(limits, "_SETTLE_S", 0.0)
+
+    async def test(served: HttpServer, _: aiohttp.ClientSession) -> None:
+        assert served._gate is not None
+        for _number in range(30):
+            _reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+            writer.close()
+            await writer.wait_closed()
+            while served._runner is not None and served._runner.server.connections:
+                await asyncio.sleep(0.001)
+        assert len(served._gate._silent) <= 6
+
+    run(test)
