@@ -6,8 +6,10 @@ import logging
 
 import pytest
 
-from raft_agent.transport import connection, unknown
+from raft_agent.consensus import types
+from raft_agent.transport import codec, connection, unknown
 from raft_agent.transport.transport import PeerTarget
+from raft_agent.wire import FrameError, FrameReader
 from tests.unit.transport.nodes import HEARTBEAT, Node, RawPeer, hello_frame, run, started
 from tests.unit.transport.test_hostile import HEARTBEAT_FRAME, STRANGER, assert_it_still_serves
 
@@ -81,3 +83,14 @@ def test_a_member_whose_frames_come_is_not_taken_for_one_that_hangs() -> None:
             peer.close()
 
     run(test)
+
+
+def test_more_names_than_a_first_start_has_are_refused_before_they_are_made() -> None:
+    def asked(count: int) -> types.Message:
+        message = types.BootstrapAsk(0, 1, "node-01", "a:1", ("n",) * count)
+        (frame,) = FrameReader(codec.CALL_FRAMES).feed(codec.encode_message(2, message))
+        return codec.decode_message(frame)
+
+    assert isinstance(asked(codec.MAX_NAMES), types.BootstrapAsk)
+    with pytest.raises(FrameError, match="length <= 1024"):
+        asked(codec.MAX_NAMES + 1)
