@@ -14,7 +14,7 @@ from raft_agent.http import complaints
 from raft_agent.http import limits as http_limits
 from raft_agent.machine import leases, sessions
 from raft_agent.storage.snapshot_format import MAX_BLOCK_BYTES
-from raft_agent.transport import codec, handshake, inbound, unknown
+from raft_agent.transport import codec, handshake, inbound, rejects, unknown
 from raft_agent.transport import connection as peers
 
 TEXT = (Path(__file__).resolve().parents[2] / "docs" / "limits.md").read_text()
@@ -129,6 +129,12 @@ def test_a_limit_is_what_the_document_says(section: str, what: str, limit: str) 
         if line.startswith("|")
     ]
     assert [row for row in rows if row[0] == what and limit in " ".join(row[1:])], (what, limit)
+
+
+def test_the_lines_of_the_log_are_what_the_document_says() -> None:
+    assert f"at most {limits.MAX_LINES} lines in ten seconds" in TEXT
+    assert limits.LINES_INTERVAL_S == 10
+    assert f"at most every {rejects.LOG_INTERVAL_S:g} seconds" in TEXT
 
 
 def test_the_limits_of_the_state_are_what_the_document_says() -> None:

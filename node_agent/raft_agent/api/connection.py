@@ -265,14 +265,14 @@ class ClientConnection(asyncio.Protocol):
 
     def drop(self, reason: str) -> None:
         """End the connection now, whatever is unsent, with a line that says why."""
-        _log.warning("dropped %s: %s", self._peer, reason)
+        self._crowd.complain(f"dropped {self._peer}: {reason}")
         self.abort()
 
     # --- the end ----------------------------------------------------------------------------------
 
     def refuse(self, reason: str) -> None:
         """What came in can't be read any further: say why in the log, and close."""
-        _log.warning("closed the connection of %s: %s", self._peer, reason)
+        self._crowd.complain(f"closed the connection of {self._peer}: {reason}")
         self.close()
 
     def shut_down(self) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Iterable
 from typing import Protocol
 
@@ -24,6 +25,10 @@ MAX_HALF_FRAMES_BYTES = 256 << 20
 # How long a frame may take to arrive, and how long a refused client has to ask for something.
 HALF_FRAME_S = 30.0
 REFUSED_S = 5.0
+
+# Lines of the log about clients that misbehave.
+MAX_LINES = 20
+LINES_INTERVAL_S = 10.0
 
 # Files that the agent needs besides clients: the log, snapshots, peers, HTTP.
 _OTHER_FILES = 512
@@ -63,6 +68,8 @@ class Crowd:
         self._more_requests = 0
         self._more_streams = 0
         self._timer: asyncio.TimerHandle | None = None
+        self._lines = self._left_out = 0
+        self._new_lines_at = 0.0
         self.max_connections = min(MAX_CONNECTIONS, _files_for_clients())
 
     def watch(self) -> None:
@@ -101,6 +108,21 @@ class Crowd:
         if count <= self.max_connections:
             return None
         return _busy(f"{self.max_connections} clients are connected to this node already")
+
+    def complain(self, text: str) -> None:
+        """One line about a client, unless there were MAX_LINES of them lately."""
+        now = time.monotonic()
+        if now >= self._new_lines_at:
+            self._new_lines_at = now + LINES_INTERVAL_S
+            self._lines = 0
+            if self._left_out:
+                text += f" (and {self._left_out} more lines about clients were left out)"
+            self._left_out = 0
+        self._lines += 1
+        if self._lines > MAX_LINES:
+            self._left_out += 1
+        else:
+            _log.warning("%s", text)
 
     def _count(self) -> None:
         self._in_flight = sum(client.in_flight() for client in self._clients)

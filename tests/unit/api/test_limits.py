@@ -232,3 +232,21 @@ def test_the_reader_says_how_much_of_a_frame_has_come() -> None:
     reader = wire.FrameReader(frozenset({32}))
     reader.feed(HALF)
     assert reader.pending_bytes == len(HALF)
+
+
+def test_clients_that_misbehave_do_not_fill_the_log(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    now_s = [100.0]
+    monkeypatch.setattr(limits.time, "monotonic", lambda: now_s[0])
+    crowd = Crowd(())
+    with caplog.at_level(logging.WARNING):
+        for number in range(50):
+            crowd.complain(f"closed the connection of client {number}")
+        assert len(caplog.records) == limits.MAX_LINES
+        now_s[0] += limits.LINES_INTERVAL_S
+        crowd.complain("closed another")
+        crowd.complain("and another")
+    said = [record.getMessage() for record in caplog.records[limits.MAX_LINES :]]
+    left_out = "(and 30 more lines about clients were left out)"
+    assert said == [f"closed another {left_out}", "and another"]
