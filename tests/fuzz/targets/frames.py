@@ -9,8 +9,8 @@ from raft_agent.consensus import batch as batches
 from raft_agent.consensus.membership import read_configuration
 from raft_agent.transport import codec
 from raft_agent.transport.handshake import (
-    PROTOCOL,
     Hello,
+    Outdated,
     Refused,
     check_expected,
     check_hello,
@@ -18,7 +18,7 @@ from raft_agent.transport.handshake import (
     decode_hello,
     encode_hello,
     read_reply,
-    said_refusal,
+    shown,
 )
 from raft_agent.wire import FrameError, FrameReader, FrameType
 from tests.fuzz.target import Target
@@ -28,8 +28,8 @@ from tests.unit.transport.messages import ONE_OF_EACH
 _EVERY_TYPE = frozenset(map(int, FrameType))
 _HEADER = wire.HEADER
 _PLAIN_START = wire.start_of(FrameType.CLIENT_REQUEST)
-_OWN = Hello(PROTOCOL, "0" * 32, 1, "node-01", "127.0.0.1:5555")
-_OTHER = Hello(PROTOCOL, "", 2, "node-02", "127.0.0.1:5556")
+_OWN = Hello(1, 1, "0" * 32, 1, "node-01", "127.0.0.1:5555")
+_OTHER = Hello(1, 1, "", 2, "node-02", "127.0.0.1:5556")
 
 
 def _cut(data: bytes, size: int) -> list[wire.Frame] | str:
@@ -142,7 +142,7 @@ def decode_hellos(data: bytes) -> None:
         except FrameError as error:
             assert error.reason in ("body", "sender")
             continue
-        assert said_refusal(hello).isprintable()
+        assert shown(hello.refusal).isprintable()
         for check in (
             lambda hello: check_hello(_OWN, hello),
             lambda hello: check_known({1: "node-01", 2: "node-02"}, _OWN, hello),
@@ -153,6 +153,8 @@ def decode_hellos(data: bytes) -> None:
                 check(hello)
             except Refused as refused:
                 assert refused.reason
+            except Outdated as outdated:
+                assert str(outdated)
 
 
 def decode_batches(data: bytes) -> None:
@@ -184,7 +186,7 @@ def _hellos() -> list[bytes]:
     return [
         encode_hello(FrameType.HELLO, _OTHER),
         encode_hello(FrameType.HELLO_REPLY, _OTHER),
-        encode_hello(FrameType.HELLO, Hello(PROTOCOL, "a" * 32, 9, "x", "[::1]:1", "", "probe")),
+        encode_hello(FrameType.HELLO, Hello(1, 1, "a" * 32, 9, "x", "[::1]:1", "", "probe")),
     ]
 
 

@@ -19,6 +19,7 @@ from raft_agent.machine.commands import (
     OpenSession,
     Put,
     PutLeased,
+    RaiseVersion,
     RevokeLease,
     SendMessage,
     SetSetting,
@@ -61,6 +62,7 @@ _EVERY: tuple[Command, ...] = (
     SetSetting("messages_keep", 10),
     SetSetting("nonsense", 10),
     ExpireLease(5, 9_999),
+    RaiseVersion(1),
     Put("b/e", b"4"),
     Delete("b/e", 99),
 )

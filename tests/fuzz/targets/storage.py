@@ -23,10 +23,12 @@ from raft_agent.storage.format import (
     SYNC_MARKER_SIZE,
     FormatError,
     decode_identity,
+    decode_promise,
     decode_segment_header,
     decode_vote,
     decode_word,
     encode_identity,
+    encode_promise,
     encode_segment_header,
     encode_sync_marker,
     encode_vote,
@@ -111,7 +113,13 @@ def _groups() -> list[bytes]:
 
 # --- small files ----------------------------------------------------------------------------------
 
-_DECODERS = (decode_segment_header, decode_vote, decode_identity, decode_word)
+_DECODERS = (
+    decode_segment_header,
+    decode_vote,
+    decode_identity,
+    decode_word,
+    decode_promise,
+)
 _BLOCK_BYTES = 4096
 
 
@@ -121,10 +129,10 @@ def small_files(data: bytes) -> None:
         return
     kind, is_mended = divmod(data[0], 2)
     content = data[1:]
-    decode = _DECODERS[kind % 4]
+    decode = _DECODERS[kind % len(_DECODERS)]
     if is_mended:
         crc = google_crc32c.value(content)
-        if decode in (decode_identity, decode_word):
+        if decode in (decode_identity, decode_word, decode_promise):
             content += b"crc32c = %08x\n" % crc
         else:
             content = (content + crc.to_bytes(4, "little"))[:_BLOCK_BYTES]
@@ -142,7 +150,12 @@ def _small_files() -> list[bytes]:
     vote = encode_vote(Vote(3, 9, 2, 7))
     found = [b"\0" + header, b"\2" + vote, b"\4" + encode_identity(77), b"\6" + encode_word(300)]
     found += [b"\1" + header[:88], b"\3" + vote[:48]]
-    for start, text in ((b"\5", encode_identity(77)), (b"\7", encode_word(300))):
+    found.append(b"\x08" + encode_promise(1))
+    for start, text in (
+        (b"\5", encode_identity(77)),
+        (b"\7", encode_word(300)),
+        (b"\x09", encode_promise(1)),
+    ):
         found.append(start + text.rpartition(b"crc32c")[0])
     return found
 
@@ -158,6 +171,7 @@ _NAMES = (
     "last-segment",
     "snapshots/00000000000000000003-00000000000000000001.snap",
     "log/next.tmp",
+    "version",
 )
 
 
@@ -229,6 +243,7 @@ def _sound_directory() -> dict[str, bytes]:
         "vote": encode_vote(Vote(20, 1, 0, 0)),
         "identity": encode_identity(1),
         "word": encode_word(300_000),
+        "version": encode_promise(1),
         "last-segment": header,
     }
 
