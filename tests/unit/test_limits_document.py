@@ -14,7 +14,7 @@ from raft_agent.http import complaints
 from raft_agent.http import limits as http_limits
 from raft_agent.machine import leases, sessions
 from raft_agent.storage.snapshot_format import MAX_BLOCK_BYTES
-from raft_agent.transport import codec, handshake, inbound, rejects, unknown
+from raft_agent.transport import codec, handshake, rejects, strangers, unknown
 from raft_agent.transport import connection as peers
 
 TEXT = (Path(__file__).resolve().parents[2] / "docs" / "limits.md").read_text()
@@ -76,7 +76,7 @@ ROWS = [
     (
         "Peers and strangers on the listen address",
         "connections without a finished handshake",
-        f"{inbound.MAX_STRANGERS}",
+        f"{strangers.MAX_STRANGERS:,}, of one host {strangers.MAX_OF_A_HOST}",
     ),
     (
         "Peers and strangers on the listen address",

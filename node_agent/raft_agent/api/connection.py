@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 from collections.abc import Callable, Sequence
 from typing import cast
 
@@ -14,8 +13,8 @@ from raft_agent.api.channel import FRAME_BYTES, Channel
 from raft_agent.api.limits import HALF_FRAME_S, REFUSED_S, Crowd
 from raft_agent.api.protocol import Error, ErrorCode
 from raft_agent.api.requests import RequestHandlers
+from raft_agent.api.rights import Principal
 from raft_agent.api.salvage import UnreadableError, read_requests
-from raft_agent.platform import peer_credentials
 
 _log = logging.getLogger("raft.api")
 
@@ -53,15 +52,18 @@ class Turn:
 
 
 class ClientConnection(asyncio.Protocol):
-    """`closed` is called when the connection is gone."""
+    """`admit` says who is at the other end; `closed` is called when the connection is gone."""
 
     transport: asyncio.Transport
+    principal: Principal
 
     def __init__(
         self,
         handlers: RequestHandlers,
         turn: Turn,
         crowd: Crowd,
+        admit: Callable[[asyncio.Transport], Principal],
+        *,
         opened: Callable[[ClientConnection], None],
         closed: Callable[[ClientConnection], None],
     ) -> None:
@@ -74,6 +76,7 @@ class ClientConnection(asyncio.Protocol):
         self._refusal: Error | None = None
         self._frames_served = 0
         self._timer: asyncio.TimerHandle | None = None
+        self._admit = admit
         self._opened = opened
         self._closed = closed
         self._reader = wire.FrameReader(_CLIENT_TYPES, checksum_optional=True)
@@ -83,7 +86,6 @@ class ClientConnection(asyncio.Protocol):
         self._reading_paused = False
         self._gone = False
         self._got_eof = False
-        self._peer = "a client"
 
     # --- asyncio.Protocol -------------------------------------------------------------------------
 
@@ -92,8 +94,8 @@ class ClientConnection(asyncio.Protocol):
         self.transport = cast("asyncio.Transport", transport)
         transport = self.transport
         transport.set_write_buffer_limits(high=FRAME_BYTES)
-        self._peer = _describe_peer(transport.get_extra_info("socket"))
-        _log.debug("%s connected", self._peer)
+        self.principal = self._admit(transport)
+        _log.debug("%s connected", self.principal.who)
         self._opened(self)
 
     def data_received(self, data: bytes) -> None:
@@ -128,7 +130,10 @@ class ClientConnection(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        _log.debug("%s disconnected%s", self._peer, f": {exc}" if exc else "")
+        if isinstance(exc, wire.FrameError):  # of TLS, which has closed it
+            self._crowd.complain(f"closed the connection of {self.principal.who}: {exc}")
+        else:
+            _log.debug("%s disconnected%s", self.principal.who, f": {exc}" if exc else "")
         self._closed(self)
         # Connection and channels refer to each other; nobody collects such rings in an agent that
         # runs without full garbage collections.
@@ -265,14 +270,14 @@ class ClientConnection(asyncio.Protocol):
 
     def drop(self, reason: str) -> None:
         """End the connection now, whatever is unsent, with a line that says why."""
-        self._crowd.complain(f"dropped {self._peer}: {reason}")
+        self._crowd.complain(f"dropped {self.principal.who}: {reason}")
         self.abort()
 
     # --- the end ----------------------------------------------------------------------------------
 
     def refuse(self, reason: str) -> None:
         """What came in can't be read any further: say why in the log, and close."""
-        self._crowd.complain(f"closed the connection of {self._peer}: {reason}")
+        self._crowd.complain(f"closed the connection of {self.principal.who}: {reason}")
         self.close()
 
     def shut_down(self) -> None:
@@ -301,13 +306,3 @@ class ClientConnection(asyncio.Protocol):
         self._gone = True
         for channel in self._channels:
             channel.drop()
-
-
-def _describe_peer(connection: socket.socket | None) -> str:
-    if connection is None:
-        return "a client"
-    try:
-        pid, uid, _gid = peer_credentials(connection)
-    except OSError:
-        return "a client"
-    return f"a client of uid {uid}" if pid is None else f"client pid {pid} uid {uid}"
