@@ -8,7 +8,14 @@ from typing import Any, cast
 
 from raft_agent import wire
 from raft_agent.api import protocol
-from raft_agent.api.answers import AgentNotReachable, is_stream, item_of, no_answer, result_of
+from raft_agent.api.answers import (
+    AgentNotReachable,
+    is_stream,
+    item_of,
+    no_answer,
+    read_replies,
+    result_of,
+)
 
 _REPLY_TYPES = frozenset({int(wire.FrameType.CLIENT_REPLY), int(wire.FrameType.CLIENT_PUSH)})
 _FRAME_REQUESTS = 1000
@@ -103,10 +110,7 @@ class Link(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         try:
-            frames = [
-                (frame.type, protocol.REPLIES_DECODER.decode(frame.body))
-                for frame in self._reader.feed(data)
-            ]
+            frames = [(frame.type, read_replies(frame.body)) for frame in self._reader.feed(data)]
         except ValueError as error:  # also wire.FrameError
             self.lost = f"what answers there is no agent: {error}"
             self._transport.abort()

@@ -11,7 +11,7 @@ clients.
 from __future__ import annotations
 
 import enum
-from typing import TypeAlias
+from typing import Annotated, TypeAlias
 
 import msgspec
 
@@ -78,7 +78,16 @@ from raft_agent.api.sessions import (
     SessionRef,
 )
 from raft_agent.api.terms import BaseRequest as _Request
-from raft_agent.api.terms import Limit, LogIndex, Number, OneShotId, RequestId, Revision, Signed
+from raft_agent.api.terms import (
+    KeyText,
+    Limit,
+    LogIndex,
+    Name,
+    Number,
+    RequestId,
+    Revision,
+    Signed,
+)
 from raft_agent.api.transactions import (
     LeaseGrant,
     LeaseKeepalive,
@@ -162,11 +171,9 @@ __all__ = [
     "LeaseRevoke",
     "LeaseShow",
     "Leave",
-    "Limit",
     "List",
     "ListKeys",
     "ListResult",
-    "LogIndex",
     "MemberInfo",
     "MemberList",
     "MemberListResult",
@@ -177,10 +184,8 @@ __all__ = [
     "MessageItem",
     "Messages",
     "MessagesResult",
-    "Number",
     "Once",
     "OneShot",
-    "OneShotId",
     "OpenSession",
     "Operation",
     "OperationResult",
@@ -190,8 +195,6 @@ __all__ = [
     "Relation",
     "Reply",
     "Request",
-    "RequestId",
-    "Revision",
     "Send",
     "SessionRef",
     "SessionResult",
@@ -219,6 +222,7 @@ MAX_KEY_BYTES = 4096
 MAX_VALUE_BYTES = 8 << 20
 MAX_TEXT_BYTES = 1 << 20
 MAX_REQUESTS_PER_FRAME = 16_384
+MAX_REPLIES_PER_FRAME = 65_536
 MAX_IN_FLIGHT = 65_536
 MAX_STREAMS = 1024
 
@@ -277,7 +281,7 @@ class Send(_Request, frozen=True, tag="send"):
 
     text: str
     forward: bool = False
-    node: str = ""
+    node: Name = ""
     once: Once = None
 
 
@@ -318,22 +322,22 @@ class SettingsList(_Request, frozen=True, tag="settings_list"):
 
 
 class SettingSet(_Request, frozen=True, tag="setting_set"):
-    name: str
+    name: Name
     value: Signed
     forward: bool = False
 
 
 class Get(_Request, frozen=True, tag="get"):
-    key: str
+    key: KeyText
     consistency: Consistency = Consistency.LINEARIZABLE
 
 
 class List(_Request, frozen=True, tag="list"):
     """Keys that start with `prefix`, in byte order, those after the key `after` only."""
 
-    prefix: str = ""
+    prefix: KeyText = ""
     limit: Limit = 1000
-    after: str = ""
+    after: KeyText = ""
     consistency: Consistency = Consistency.LINEARIZABLE
 
 
@@ -342,7 +346,7 @@ class WatchKeys(_Request, frozen=True, tag="watch_keys"):
     on, or those of the store's revision `from_revision` and later, if they are kept. `bookmark_ms`:
     how often to say up to which revision all was told, when that has moved (0: never)."""
 
-    key: str
+    key: KeyText
     prefix: bool = False
     from_revision: Number = 0
     bookmark_ms: Number = 0
@@ -504,4 +508,6 @@ JSON_ENCODER = msgspec.json.Encoder()
 REQUEST_DECODER = msgspec.msgpack.Decoder(Request)
 REQUESTS_DECODER = msgspec.msgpack.Decoder(list[Request])
 REQUESTS_JSON_DECODER = msgspec.json.Decoder(list[Request])
-REPLIES_DECODER = msgspec.msgpack.Decoder(list[Reply])
+REPLIES_DECODER = msgspec.msgpack.Decoder(
+    Annotated[list[Reply], msgspec.Meta(max_length=MAX_REPLIES_PER_FRAME)]
+)

@@ -13,6 +13,7 @@ from raft_agent.api.caller import REPLY_BYTES, Caller, error_of
 from raft_agent.api.changes import ChangeHandlers
 from raft_agent.api.host import Failure, Host
 from raft_agent.api.key_streams import KeyEventEncoder, KeyStream
+from raft_agent.api.limits import Crowd
 from raft_agent.api.protocol import Consistency, Error, ErrorCode
 from raft_agent.api.rights import denial
 from raft_agent.api.streams import (
@@ -38,8 +39,9 @@ _Read = tuple[Caller, protocol.Get | protocol.List]
 class RequestHandlers:
     """Serves the requests of all callers from one host."""
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Host, crowd: Crowd) -> None:
         self._host = host
+        self._crowd = crowd
         self._machine = host.machine
         self._changes = ChangeHandlers(host)
         self._key_events = KeyEventEncoder()
@@ -323,6 +325,8 @@ class RequestHandlers:
                     "Cancel some, watch a prefix instead of its keys, or open another connection.",
                 ),
             )
+        elif too_many := self._crowd.too_many_streams():
+            caller.fail(stream_id, too_many)
         else:
             stream.start()
 

@@ -16,11 +16,13 @@ from raft_agent import wire
 from raft_agent.api import protocol
 from raft_agent.api.answers import (
     AgentNotReachable,
+    AnswerUnreadable,
     OutcomeUnknown,
     RaftClientError,
     RequestFailed,
     item_of,
     no_answer,
+    read_replies,
     result_of,
 )
 from raft_agent.api.attempts import WRONG_TIME, Attempts
@@ -28,7 +30,13 @@ from raft_agent.api.attempts import WRONG_TIME, Attempts
 if TYPE_CHECKING:
     from raft_agent.api.endpoint import Endpoint, SealedSocket
 
-__all__ = ["AgentNotReachable", "OutcomeUnknown", "RequestFailed", "SyncClient"]
+__all__ = [
+    "AgentNotReachable",
+    "AnswerUnreadable",
+    "OutcomeUnknown",
+    "RequestFailed",
+    "SyncClient",
+]
 
 _REPLY_TYPES = frozenset({int(wire.FrameType.CLIENT_REPLY), int(wire.FrameType.CLIENT_PUSH)})
 _READ_BYTES = 1 << 18
@@ -336,7 +344,7 @@ class SyncClient:
             raise ConnectionResetError("the agent closed the connection")
         try:
             for frame in self._reader.feed(data):
-                self._received.append((frame.type, protocol.REPLIES_DECODER.decode(frame.body)))
+                self._received.append((frame.type, read_replies(frame.body)))
         except ValueError as error:  # also wire.FrameError
             raise ConnectionAbortedError(f"what answers there is no agent: {error}") from error
 

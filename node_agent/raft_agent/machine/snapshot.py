@@ -20,7 +20,7 @@ from raft_agent.machine.leases import Lease, Leases
 from raft_agent.machine.recent import History, MessageLog
 from raft_agent.machine.results import Repeated, StateResult
 from raft_agent.machine.sessions import OneShot, OneShots, Session, Sessions
-from raft_agent.machine.settings import SETTINGS
+from raft_agent.machine.settings import SETTINGS, problem_with
 from raft_agent.machine.watches import KeyChange, Message
 from raft_agent.versions import CLUSTER_VERSIONS, Versions, advise, other_version
 
@@ -29,6 +29,8 @@ BLOCK_BYTES = 128 << 10
 BLOCK_ITEMS = 500
 
 _SHARDS = 256
+# No index, revision or time comes near it.
+_LAST_NUMBER = (1 << 63) - 1
 
 
 class SnapshotError(ValueError):
@@ -341,6 +343,19 @@ class Reader:
                 f"this program does not know its settings {', '.join(unknown)}",
                 "Install the raft-agent that wrote it, or a later one",
             )
+        numbers = (
+            self.header.last_applied,
+            self.header.last_applied_term,
+            self.header.revision,
+            self.header.time_ms,
+            self.header.messages_dropped,
+            self.header.compacted_revision,
+        )
+        if not all(0 <= number <= _LAST_NUMBER for number in numbers):
+            raise SnapshotError(f"its header says what can't be: {numbers}")
+        for name, value in self.header.settings.items():
+            if problem := problem_with(name, value):
+                raise SnapshotError(problem)
 
     def fill(
         self,
@@ -355,8 +370,14 @@ class Reader:
     ) -> None:
         """Put everything into these, which are empty."""
 
+        last_key: str | None = None
+
         def add_key(item: tuple[str, bytes, int, int, int]) -> None:
+            nonlocal last_key
             entry = Entry(*item)
+            if last_key is not None and entry.key <= last_key:
+                raise SnapshotError(f"the key {entry.key[:40]!r} is not in its place")
+            last_key = entry.key
             entries[entry.key] = entry
             index.append(entry.key)
 

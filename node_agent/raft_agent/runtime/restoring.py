@@ -17,7 +17,11 @@ def restore(
 ) -> Machine:
     """The state machine, of this `kind`, that `snapshot` holds. Blocks. Raises StorageError."""
     try:
-        return kind.restore(snapshots.blocks(snapshot.index))
+        machine = kind.restore(snapshots.blocks(snapshot.index))
+        held = machine.last_applied, machine.last_applied_term
+        if held != (snapshot.index, snapshot.term):
+            raise SnapshotError(f"it holds the state after index {held[0]} of term {held[1]}")
+        return machine
     except SnapshotError as error:
         what = f"the snapshot of index {snapshot.index} can't be used: {error}"
         advice = error.advice if isinstance(error, SnapshotVersionError) else START_ANEW

@@ -88,7 +88,7 @@ class Store:
         self._log = log
         self._vote_writer = vote_writer
         floor = (recovered.vote.floor_term, recovered.vote.floor_index)
-        self._log_writer = LogWriter(log, snapshots, floor)
+        self._log_writer = LogWriter(log, snapshots, floor, lock.check)
         self._log_thread: threading.Thread | None = None
         self._vote_thread: threading.Thread | None = None
 

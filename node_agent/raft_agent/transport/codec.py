@@ -54,6 +54,8 @@ from raft_agent.consensus import batch as batches
 from raft_agent.consensus import types
 from raft_agent.wire import FrameError, FrameType
 
+MAX_NAMES = 1024
+
 _U32 = struct.Struct("<I")
 _U64 = struct.Struct("<Q")
 _TWO_U64 = struct.Struct("<QQ")
@@ -66,18 +68,20 @@ _APPEND_REPLY = struct.Struct("<QQQQB")
 _CHUNK = struct.Struct("<QQQQQQII")
 
 _Unsigned = Annotated[int, msgspec.Meta(ge=0)]
+# Of a first start, whose members are few. Without a limit a few bytes each become many objects.
+_Names = Annotated[tuple[str, ...], msgspec.Meta(max_length=MAX_NAMES)]
 
 
 class _AskBody(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     name: str
     address: str
-    names: tuple[str, ...]
+    names: _Names
 
 
 class _AnswerBody(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     name: str
     address: str
-    names: tuple[str, ...]
+    names: _Names
     fresh: bool
     token: _Unsigned
     cluster_id: str
@@ -278,7 +282,9 @@ def decode_message(frame: wire.Frame) -> types.Message:
         message = decode(frame)
     except struct.error:
         raise _malformed(frame, f"{len(frame.body)} bytes are not what it needs") from None
-    except (msgspec.DecodeError, UnicodeDecodeError, batches.BatchError) as error:
+    except (ValueError, OverflowError, RecursionError) as error:
+        if isinstance(error, FrameError):
+            raise
         raise _malformed(frame, str(error)) from None
     if frame.count and frame.type not in _WITH_ENTRIES:
         raise _malformed(frame, f"it counts {frame.count} entries but can't hold any")

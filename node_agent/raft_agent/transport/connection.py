@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 SEND_LIMIT_BYTES = 16 << 20
 SEND_RESERVE_BYTES = 1 << 20  # beyond the limit, for what must not wait behind bulk
 
+# How long a frame may take to arrive, once its first byte has come; the largest on a slow line.
+HALF_FRAME_S = 60.0
+
 # Up to here one copy costs less than handing over the pieces of what is written.
 _COPIED_BYTES = 16 << 10
 
@@ -197,6 +200,8 @@ class Connection(asyncio.Protocol):
         self._queue_bytes = 0
         self._queue_frames = 0
         self._handshake_timer: asyncio.TimerHandle | None = None
+        self._half_frame_timer: asyncio.TimerHandle | None = None
+        self._frames_read = 0
         self.ended: asyncio.Future[None] = local.loop.create_future()
 
     # --- asyncio.Protocol ---------------------------------------------------------------------
@@ -226,6 +231,9 @@ class Connection(asyncio.Protocol):
             self.stats.frames_in += 1
             self.last_term = frame.term
             self.frame_received(frame)
+        self._frames_read += len(frames)
+        if self._half_frame_timer is None and self._reader.pending_bytes:
+            self._watch_half_frame()
 
     def count_overhead(self, received: int, sent: int) -> None:
         """So many bytes went over TCP that are no part of frames: those of TLS."""
@@ -236,8 +244,9 @@ class Connection(asyncio.Protocol):
         self.local.open.discard(self)
         if not self.ended.done():
             self.ended.set_result(None)
-        if self._handshake_timer is not None:
-            self._handshake_timer.cancel()
+        for timer in (self._handshake_timer, self._half_frame_timer):
+            if timer is not None:
+                timer.cancel()
         if self.is_closing_by_us:
             pass
         elif isinstance(exc, FrameError):
@@ -440,6 +449,20 @@ class Connection(asyncio.Protocol):
         self.local.rejects.record(
             reason, self.reject_host(), f"closed the connection with {self.describe()}: {text}"
         )
+
+    def _watch_half_frame(self) -> None:
+        self._half_frame_timer = self.local.loop.call_later(
+            HALF_FRAME_S, self._look_at_half_frame, self._frames_read
+        )
+
+    def _look_at_half_frame(self, frames_read: int) -> None:
+        self._half_frame_timer = None
+        if self.is_closing or not self._reader.pending_bytes:
+            return
+        if frames_read != self._frames_read:
+            self._watch_half_frame()
+        else:
+            self.reject("half_frame", f"a frame was not finished within {HALF_FRAME_S:g} s")
 
     def _handshake_is_late(self) -> None:
         self._handshake_timer = None

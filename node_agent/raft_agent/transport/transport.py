@@ -37,6 +37,7 @@ from raft_agent.transport.outbound import Dialer, OnReply, OutboundConnection
 from raft_agent.transport.probe import ProbeFailed, probe
 from raft_agent.transport.rejects import RejectLog
 from raft_agent.transport.strangers import Strangers
+from raft_agent.transport.unknown import check_unknown
 from raft_agent.versions import CLUSTER_VERSIONS, Versions
 from raft_agent.wire import FrameType
 
@@ -153,8 +154,8 @@ class Transport:
     @property
     def reject_counts(self) -> Counter[str]:
         """Refused connections and frames by reason, since the start: the reasons of
-        wire.FrameError and handshake.Refused, "truncated", "handshake_timeout", "crowded" (too many
-        unfinished handshakes), "silence".
+        wire.FrameError and handshake.Refused, "truncated", "handshake_timeout", "half_frame",
+        "crowded" (too many strangers), "silence".
         """
         return self._local.rejects.counts
 
@@ -387,6 +388,7 @@ class Transport:
         """
         check_known(self._names, self._local.hello(), hello)
         standing = self._standing(connection)
+        check_unknown(hello, self._names, standing)
         older = standing.get(hello.member_id)
         if older is not None:
             if older.serial > connection.serial:

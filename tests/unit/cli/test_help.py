@@ -145,6 +145,12 @@ def test_a_command_that_is_like_no_other_is_refused_without_a_guess() -> None:
     assert "did you mean" not in done.stderr
 
 
+def test_an_unknown_command_that_looks_like_an_option_is_a_usage_error() -> None:
+    done = CliRunner().invoke(cli, ["--", "-text"], prog_name="raftctl")
+    assert done.exit_code == 2
+    assert "No such" in done.stderr
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_a_completion_script_names_the_program(shell: str) -> None:
     done = CliRunner().invoke(cli, ["completion", shell])
