@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from raft_agent.consensus.generations import generation_of
 from raft_agent.consensus.types import SnapshotMeta
 from raft_agent.machine.machine import Machine
 from raft_agent.machine.snapshot import SnapshotError, SnapshotVersionError
@@ -15,13 +16,15 @@ from raft_agent.storage.snapshots import SnapshotStore
 def restore(snapshots: SnapshotStore, snapshot: SnapshotMeta) -> Machine:
     """The state machine that `snapshot` holds. Blocks. Raises StorageError."""
     try:
-        return Machine.restore(snapshots.blocks(snapshot.index))
+        machine = Machine.restore(snapshots.blocks(snapshot.index))
     except SnapshotError as error:
         what = f"the snapshot of index {snapshot.index} can't be used: {error}"
         is_other_version = isinstance(error, SnapshotVersionError)
         raise StorageError(
             what, advice=OTHER_VERSION if is_other_version else START_ANEW
         ) from error
+    machine.begin_behind(generation_of(snapshot.configuration).floor)
+    return machine
 
 
 class Restorer:

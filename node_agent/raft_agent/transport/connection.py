@@ -18,7 +18,7 @@ from raft_agent.consensus import types
 from raft_agent.histogram import Histogram
 from raft_agent.transport import codec
 from raft_agent.transport.address import format_address
-from raft_agent.transport.handshake import MAX_HELLO_BYTES, PROTOCOL, Hello, Purpose
+from raft_agent.transport.handshake import MAX_HELLO_BYTES, PROTOCOL, Fate, Hello, Purpose
 from raft_agent.transport.rejects import RejectLog
 from raft_agent.wire import FrameError, FrameType
 
@@ -76,13 +76,17 @@ class TransportHandlers(msgspec.Struct, frozen=True):
     on_message(sender, message); on_peer_up(member_id, name): our main connection to the peer
     stands, told every time; on_peer_down(member_id): it does not any more; on_forward(sender, body,
     reply): a request that a peer passes on to this node, reply(body) answers it and raises
-    ValueError when that is too large for a frame.
+    ValueError when that is too large for a frame. on_superseded(member_id, generation, is_awaited):
+    a peer is of a later generation, and told this node what becomes of it. standing(): what to say
+    to whoever asks before a recovery.
     """
 
     on_message: Callable[[int, types.Message], None]
     on_peer_up: Callable[[int, str], None]
     on_peer_down: Callable[[int], None]
     on_forward: Callable[[int, bytes, Callable[[bytes], None]], None]
+    on_superseded: Callable[[int, int, bool], None] | None = None
+    standing: Callable[[], types.Standing] | None = None
 
 
 class Local:
@@ -102,6 +106,7 @@ class Local:
         self.member_id = member_id
         self.name = name
         self.cluster_id = cluster_id
+        self.generation = types.Generation()
         self.address = address
         self.handlers = handlers
         self.rejects = rejects
@@ -112,9 +117,24 @@ class Local:
         self.silence_s = max(3 * election_timeout_max_ms / 1000, 1.0)
         self.handshake_s = max(2 * election_timeout_max_ms / 1000, 1.0)
 
-    def hello(self, refusal: str = "", purpose: Purpose = Purpose.MAIN) -> Hello:
+    def hello(
+        self,
+        refusal: str = "",
+        purpose: Purpose = Purpose.MAIN,
+        fate: str = Fate.NONE,
+        standing: types.Standing | None = None,
+    ) -> Hello:
         return Hello(
-            PROTOCOL, self.cluster_id, self.member_id, self.name, self.address, refusal, purpose
+            PROTOCOL,
+            self.cluster_id,
+            self.member_id,
+            self.name,
+            self.address,
+            refusal,
+            purpose,
+            self.generation.id,
+            fate,
+            standing,
         )
 
 
@@ -129,6 +149,7 @@ class Connection(asyncio.Protocol):
         self.member_id = 0  # of the peer, once the handshake is done
         self.name = ""
         self.cluster_id = ""  # what the handshake said; "" of a fresh peer
+        self.generation = 0
         self.peer_address = "unknown address"
         self.last_term = 0  # header.term of the last frame that came
         self.is_closing_by_us = False
@@ -198,6 +219,7 @@ class Connection(asyncio.Protocol):
         self.member_id = hello.member_id
         self.name = hello.name
         self.cluster_id = hello.cluster_id
+        self.generation = hello.generation
         stats.name = hello.name
         stats.address = hello.address
         stats.bytes_in += self.stats.bytes_in

@@ -1,9 +1,11 @@
 """Who is on the other side: the first frame of each direction, and the checks on it.
 
 The dialler sends HELLO, the listener answers HELLO_REPLY; both bodies are the MessagePack array
-[protocol, cluster_id, member_id, name, address, refusal, purpose]. The header's `sender` repeats
-member_id, its other fields are 0. A refusal that is not empty says why the listener closes the
-connection. The purpose is the dialler's. Nothing else is sent before the reply has come.
+[protocol, cluster_id, member_id, name, address, refusal, purpose, generation, fate, standing]. The
+header's `sender` repeats member_id, its other fields are 0. A refusal that is not empty says why the
+listener closes the connection. The purpose is the dialler's. Fate and standing are the listener's:
+what became of a member of a former generation, and what it answers to a probe. Nothing else is sent
+before the reply has come.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ from typing import Annotated
 import msgspec
 
 from raft_agent import wire
+from raft_agent.consensus.generations import Kinship, is_awaited, kinship
+from raft_agent.consensus.types import Generation, Standing
 from raft_agent.wire import FrameError, FrameType
 
 PROTOCOL = 2
@@ -34,9 +38,21 @@ class Purpose(enum.StrEnum):
     PROBE = "probe"
 
 
+class Fate(enum.StrEnum):
+    """What a later generation holds for a member of a former one: nothing (NONE: it is of no former
+    one), to come in again with an empty log (AWAITED), or to be no member any more (REMOVED).
+    """
+
+    NONE = ""
+    AWAITED = "awaited"
+    REMOVED = "removed"
+
+
 class Hello(msgspec.Struct, frozen=True, array_like=True):
     """`cluster_id`: 32 hexadecimal digits, or empty of a fresh node. `address`: where the sender
-    can be dialled. `purpose`: one of Purpose. Fields that a later version adds are ignored.
+    can be dialled. `purpose`: one of Purpose. `generation`: the sender's, 0 also of a fresh node.
+    `fate`: one of Fate. `standing`: in the answer to a probe alone. Fields that a later version adds
+    are ignored.
     """
 
     protocol: int
@@ -46,6 +62,9 @@ class Hello(msgspec.Struct, frozen=True, array_like=True):
     address: Annotated[str, msgspec.Meta(max_length=512)]
     refusal: Annotated[str, msgspec.Meta(max_length=2048)] = ""
     purpose: Annotated[str, msgspec.Meta(max_length=32)] = ""
+    generation: Annotated[int, msgspec.Meta(ge=0)] = 0
+    fate: Annotated[str, msgspec.Meta(max_length=32)] = ""
+    standing: Standing | None = None
 
 
 _ENCODER = msgspec.msgpack.Encoder()
@@ -54,14 +73,25 @@ _DECODER = msgspec.msgpack.Decoder(Hello)
 
 class Refused(Exception):  # noqa: N818  (a decision, not a fault of this program)
     """The other side is not welcome; `reason` is a short stable word for counters: "protocol",
-    "purpose", "cluster", "self", "identity", "name", "duplicate", "superseded", "refused". `short`:
-    the same for a reader who knows which peer is meant.
+    "purpose", "cluster", "self", "identity", "name", "duplicate", "superseded", "generation",
+    "refused". `short`: the same for a reader who knows which peer is meant. `fate`: what to tell a
+    member of a former generation, or what such a member was told.
     """
 
-    def __init__(self, reason: str, text: str, short: str = "") -> None:
+    def __init__(self, reason: str, text: str, short: str = "", fate: str = Fate.NONE) -> None:
         super().__init__(text)
         self.reason = reason
         self.short = short or text
+        self.fate = fate
+
+
+class Superseded(Refused):  # noqa: N818
+    """The member that was dialled belongs to a `generation` that goes back to this node's."""
+
+    def __init__(self, hello: Hello, text: str) -> None:
+        super().__init__("generation", text, fate=hello.fate)
+        self.member_id = hello.member_id
+        self.generation = hello.generation
 
 
 def encode_hello(frame_type: FrameType, hello: Hello) -> bytes:
@@ -97,8 +127,13 @@ def read_reply(frame: wire.Frame, own: Hello, member_id: int, name: str) -> Hell
     """
     hello = decode_hello(frame)
     if hello.refusal:
-        raise Refused("refused", f"it refuses: {said_refusal(hello)}")
+        text = f"it refuses: {said_refusal(hello)}"
+        if hello.fate and (hello.member_id, hello.cluster_id) == (member_id, own.cluster_id):
+            raise Superseded(hello, text)
+        raise Refused("refused", text)
     check_hello(own, hello)
+    if own.cluster_id and hello.cluster_id and own.generation != hello.generation:
+        raise Refused("generation", _of_another_generation(own, hello))
     check_expected(member_id, name, hello)
     return hello
 
@@ -124,6 +159,35 @@ def check_protocol(own: Hello, other: Hello) -> None:
             f"{other.name!r} speaks protocol {other.protocol}, {own.name!r} speaks {PROTOCOL}: "
             "run versions of raft-agent that go together",
         )
+
+
+def check_generation(generation: Generation, own: Hello, other: Hello) -> None:
+    """Whether whoever dials is of this node's generation, or of none yet. Raises Refused."""
+    if not own.cluster_id or not other.cluster_id:
+        return
+    kin = kinship(generation, other.generation)
+    if kin is Kinship.STRANGE:
+        raise Refused("generation", _of_another_generation(own, other))
+    if kin is Kinship.FORMER and is_awaited(generation, other.member_id):
+        text = (
+            f"the cluster was recovered at another member: {other.name!r} has to put its data aside "
+            "and to come in again, which it does by itself once it knows no leader"
+        )
+        raise Refused("generation", text, fate=Fate.AWAITED)
+    if kin is Kinship.FORMER:
+        text = (
+            f"the cluster was recovered without {other.name!r}: to bring it back stop it, empty its "
+            f"data directory, start it, and at a member: raftctl join {other.name} {other.address}"
+        )
+        raise Refused("generation", text, fate=Fate.REMOVED)
+
+
+def _of_another_generation(own: Hello, other: Hello) -> str:
+    return (
+        f"{other.name!r} is of generation {other.generation:016x} of the cluster, {own.name!r} of "
+        f"{own.generation:016x}: each was recovered without the other. Keep one, and empty the data "
+        "directories of the others to join them to it"
+    )
 
 
 def _own_id_elsewhere(own: Hello, other: Hello) -> str:

@@ -18,6 +18,7 @@ from raft_agent.transport.handshake import (
     Hello,
     Purpose,
     Refused,
+    check_generation,
     check_hello,
     decode_hello,
     encode_hello,
@@ -93,10 +94,13 @@ class InboundConnection(Connection):
             hello = decode_hello(frame)
             if hello.purpose == Purpose.PROBE:
                 logger.debug("%r at %s asks who is here", hello.name, self.peer_address)
-                self.send(encode_hello(FrameType.HELLO_REPLY, own), bulk=False)
+                standing = self.local.handlers.standing
+                answer = self.local.hello(standing=standing() if standing else None)
+                self.send(encode_hello(FrameType.HELLO_REPLY, answer), bulk=False)
                 self.close()
                 return
             check_hello(own, hello)
+            check_generation(self.local.generation, own, hello)
             if hello.purpose not in _FRAMES:
                 raise Refused(
                     "purpose",
@@ -108,9 +112,8 @@ class InboundConnection(Connection):
         except FrameError as error:
             self.reject(error.reason, str(error))
         except Refused as refused:
-            self.send(
-                encode_hello(FrameType.HELLO_REPLY, self.local.hello(str(refused))), bulk=False
-            )
+            answer = self.local.hello(str(refused), fate=refused.fate)
+            self.send(encode_hello(FrameType.HELLO_REPLY, answer), bulk=False)
             self.refuse(refused.reason, str(refused))
         else:
             self._no_stranger()
