@@ -1,4 +1,6 @@
-"""One node from its data directory to its sockets: puts the rooms together and answers the API."""
+"""One node from its data directory to its sockets: puts the rooms together, and has them do what
+the core decides.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +8,12 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Sequence
-from itertools import count
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from raft_agent import __version__
-from raft_agent.api import protocol
-from raft_agent.api.host import Failure, Outcome
+from raft_agent.api.host import Failure
 from raft_agent.api.protocol import ErrorCode
 from raft_agent.api.server import ApiServer
 from raft_agent.config import Config
@@ -21,37 +21,25 @@ from raft_agent.consensus.batch import Batch
 from raft_agent.consensus.types import (
     Configuration,
     ConfigurationChanged,
-    MembershipChanged,
     Note,
     PeerConnected,
     PeerLost,
-    Proposed,
-    ReadReady,
-    RefusalReason,
-    Refused,
     Role,
     RoleChanged,
     SnapshotMeta,
-    TransferDone,
 )
 from raft_agent.logs import LogContext
-from raft_agent.machine.commands import Command
 from raft_agent.machine.machine import Machine
-from raft_agent.runtime.barriers import Barriers
-from raft_agent.runtime.changes import Changes
-from raft_agent.runtime.changes import Request as ChangeRequest
 from raft_agent.runtime.engine import Answer, Engine, Excuses, now_us
 from raft_agent.runtime.events import EventLog
+from raft_agent.runtime.front import Front
 from raft_agent.runtime.identity import check_owner, make_node, own_address
-from raft_agent.runtime.joining import Applicant, Doorkeeper
+from raft_agent.runtime.joining import Applicant
 from raft_agent.runtime.kernel_side import KernelSide
-from raft_agent.runtime.leaders import Transfers, forward_to_leader
 from raft_agent.runtime.lease_keeper import LeaseKeeper
 from raft_agent.runtime.loop_lag import LoopLag
-from raft_agent.runtime.memberships import Memberships
 from raft_agent.runtime.proposals import Proposals
 from raft_agent.runtime.readings import Readings
-from raft_agent.runtime.refusals import failure_of, why_not_leading
 from raft_agent.runtime.restoring import Restorer, restore
 from raft_agent.runtime.snapshotter import Snapshotter
 from raft_agent.runtime.views import Views, members_line
@@ -61,7 +49,6 @@ from raft_agent.transport.transport import PeerTarget, Transport, TransportHandl
 
 if TYPE_CHECKING:
     from raft_agent.http.server import HttpServer
-    from raft_agent.http.source import Reading
 
 log = logging.getLogger("raft.runtime")
 
@@ -88,7 +75,7 @@ _WARNINGS = frozenset(
 
 
 class Agent:
-    """Implements `api.host.Host`, `http.source.Source` and the engine's `Observer`.
+    """Implements the engine's `Observer`; what is asked of the node is answered by its `front`.
 
     `ended` is set with None when the disk is full (start anew once there is room), or with the
     error that stops the node.
@@ -161,24 +148,18 @@ class Agent:
         loop, node = self._loop, self.node
         self._proposals = Proposals(loop, self.engine.feed)
         self._lease_keeper = LeaseKeeper(loop, self._proposals.add, now_us)
-        self._barriers = Barriers(
-            loop,
-            self.engine.feed,
-            lambda: self.machine.last_applied,
-            patience_s=max(1.0, 4 * config.timing.election_timeout_max_ms / 1000),
-        )
-        tags = count(_TAGS)
-        self._transfers = Transfers(node, self.engine.feed, lambda: next(tags))
-        self._memberships = Memberships(
-            node=node,
-            transport=self._transport,
+        self.front = Front(
+            config=config,
             loop=loop,
-            feed=self.engine.feed,
-            next_tag=lambda: next(tags),
-            list_members=self._views.member_list,
+            engine=self.engine,
+            machine=self.machine,
+            transport=self._transport,
+            views=self._views,
+            events=self._events,
+            kernel=self._kernel,
+            proposals=self._proposals,
+            lease_keeper=self._lease_keeper,
         )
-        self._doorkeeper = Doorkeeper(config.cluster.token, loop.time)
-        self._changes = Changes(self, self._memberships, self._doorkeeper, loop)
         self._applicant = self._make_applicant(address)
         self._snapshotter = Snapshotter(
             node=node,
@@ -198,22 +179,23 @@ class Agent:
             fail=self.on_fatal,
         )
         self._api = ApiServer(
-            self, socket_path=Path(config.ipc_socket), group=config.server.ipc_group
+            self.front, socket_path=Path(config.ipc_socket), group=config.server.ipc_group
         )
         self._loop_lag = LoopLag(loop)
-        self._readings = Readings(
+        self.front.readings = Readings(
             node=node,
             machine=self.machine,
             store=self._store,
             transport=self._transport,
             engine=self.engine,
             proposals=self._proposals,
-            barriers=self._barriers,
+            barriers=self.front.barriers,
             snapshotter=self._snapshotter,
             loop_lag=self._loop_lag,
             events=self._events,
             views=self._views,
             kernel=self._kernel,
+            count_clients=lambda: self._api.connection_count,
         )
         self._http = self._make_http()
 
@@ -223,7 +205,7 @@ class Agent:
         # An agent without it stays small: aiohttp and what it brings take 14 MB.
         from raft_agent.http.server import HttpServer  # noqa: PLC0415
 
-        return HttpServer(self, self._config.server.http_addr)
+        return HttpServer(self.front, self._config.server.http_addr)
 
     def _make_applicant(self, address: str) -> Applicant | None:
         """Who asks for this node to be added; None when somebody else has to."""
@@ -289,7 +271,7 @@ class Agent:
 
     async def _hand_over(self) -> None:
         done = asyncio.Event()
-        self.transfer_leadership("", lambda _: done.set())
+        self.front.transfer_leadership("", lambda _: done.set())
         # The core gives up by itself after one election timeout, unless its disk stalls.
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(
@@ -298,9 +280,7 @@ class Agent:
 
     def _give_up(self, failure: Failure) -> None:
         self._proposals.give_up(failure)
-        self._barriers.give_up(failure)
-        self._changes.give_up(failure)
-        self._memberships.give_up(failure)
+        self.front.give_up(failure)
 
     def _say_what_is_awaited(self) -> None:
         if self.node.role is not Role.FRESH or self._config.cluster.bootstrap:
@@ -355,13 +335,13 @@ class Agent:
         self._snapshotter.applied(len(batch.record))
 
     def on_applied(self, index: int) -> None:
-        self._barriers.applied(index)
+        self.front.barriers.applied(index)
 
     def on_snapshot_durable(self, snapshot: SnapshotMeta, restored: Callable[[], None]) -> None:
         def go_on() -> None:
             self._proposals.skipped(snapshot.index)
             restored()
-            self._barriers.applied(snapshot.index)
+            self.front.barriers.applied(snapshot.index)
 
         self._restorer.begin(snapshot, go_on)
 
@@ -371,25 +351,7 @@ class Agent:
             self._event("snapshot_unreadable", index=index, reason=reason)
 
     def on_answer(self, answer: Answer) -> None:
-        if isinstance(answer, Proposed):
-            self._proposals.proposed(answer)
-        elif isinstance(answer, ReadReady):
-            self._barriers.ready(answer)
-        elif isinstance(answer, TransferDone):
-            self._transfers.answered(answer.tag, self._views.member_name(answer.leader))
-        elif isinstance(answer, MembershipChanged):
-            self._memberships.changed(answer)
-        elif self._memberships.owns(answer.tag):
-            self._memberships.refused(answer, self._failure(answer))
-        elif self._proposals.owns(answer.tag):
-            self._proposals.refused(answer.tag, self._failure(answer))
-        elif self._barriers.owns(answer.tag):
-            passing = (RefusalReason.NO_LEADER, RefusalReason.NOT_LEADER)
-            self._barriers.refused(
-                answer.tag, self._failure(answer), may_pass=answer.reason in passing
-            )
-        else:
-            self._transfers.answered(answer.tag, self._failure(answer))
+        self.front.answered(answer)
 
     def on_role(self, change: RoleChanged) -> None:
         self._context.role, self._context.term = str(change.role), change.term
@@ -431,86 +393,3 @@ class Agent:
     def on_fatal(self, error: Exception) -> None:
         if not self.ended.done():
             self.ended.set_exception(error)
-
-    # --- Host
-
-    def propose(self, commands: Sequence[Command], done: Callable[[Outcome], None]) -> None:
-        self._proposals.add(commands, done)
-
-    def read_barrier(self, done: Callable[[Failure | None], None], *, lease: bool = False) -> None:
-        self._barriers.add(done, lease=lease)
-
-    def lease_times_ms(self) -> dict[int, int]:
-        return self._lease_keeper.remaining_ms()
-
-    def stale_age_ms(self) -> int | None:
-        age_us = self.node.stale_age_us(now_us())
-        return None if age_us is None else age_us // 1000
-
-    def forward(self, request: protocol.Request, done: Callable[[bytes | Failure], None]) -> None:
-        forward_to_leader(self.node, self._transport, request, done)
-
-    def transfer_leadership(self, target: str, done: Callable[[str | Failure], None]) -> None:
-        self._transfers.begin(target, done)
-
-    def change_membership(
-        self,
-        request: ChangeRequest,
-        done: Callable[[protocol.MembershipResult | Failure], None],
-        *,
-        may_forward: bool,
-    ) -> None:
-        self._changes.change(request, done, may_forward=may_forward)
-
-    def join_challenge(self) -> bytes:
-        return self._doorkeeper.challenge()
-
-    def is_leader(self) -> bool:
-        return self.node.state.leadership is not None
-
-    def why_not_leading(self) -> Failure:
-        return why_not_leading(self.node, self._views.leader_name() or "")
-
-    def leader_name(self) -> str | None:
-        return self._views.leader_name()
-
-    def status(self) -> protocol.StatusResult:
-        return self._views.status()
-
-    def health(self) -> protocol.HealthResult:
-        return self._views.health()
-
-    def vitals(self) -> protocol.VitalsResult:
-        return self._readings.vitals(self._api.connection_count)
-
-    def member_list(self) -> protocol.MemberListResult:
-        return self._views.member_list()
-
-    def kernel(self) -> protocol.KernelResult:
-        return self._kernel.report()
-
-    def set_fault(self, request: protocol.FaultSet) -> protocol.FaultsResult | Failure:
-        return self._kernel.set_fault(request)
-
-    def heal_faults(self, request: protocol.FaultHeal) -> protocol.FaultsResult | Failure:
-        return self._kernel.heal_faults(request)
-
-    def recent_events(self, limit: int) -> list[protocol.EventItem]:
-        return self._events.recent(limit)
-
-    def subscribe_events(
-        self, on_event: Callable[[protocol.EventItem], None]
-    ) -> Callable[[], None]:
-        return self._events.subscribe(on_event)
-
-    # --- Source
-
-    def reading(self) -> Reading:
-        return self._readings.reading(self._api.connection_count)
-
-    def not_ready(self) -> str:
-        return self._readings.not_ready()
-
-    def _failure(self, answer: Refused) -> Failure:
-        leader = self._views.member_name(answer.leader) if answer.leader else ""
-        return failure_of(answer.reason, leader, self.node.state.failed)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from raft_agent.api.protocol import Latency, VitalsResult
@@ -51,7 +52,9 @@ class Readings:
         events: EventLog,
         views: Views,
         kernel: KernelSide,
+        count_clients: Callable[[], int],
     ) -> None:
+        """`count_clients`: how many are connected."""
         self._node = node
         self._machine = machine
         self._store = store
@@ -64,10 +67,10 @@ class Readings:
         self._events = events
         self._views = views
         self._kernel = kernel
+        self._count_clients = count_clients
         self._started = rfc3339(time.time())
 
-    def vitals(self, clients: int) -> VitalsResult:
-        """`clients`: how many are connected."""
+    def vitals(self) -> VitalsResult:
         node = self._node
         snapshot = node.state.snapshot
         peers = self._transport.stats().values()
@@ -92,7 +95,7 @@ class Readings:
             },
             queues=self._queues(),
             counts={
-                "clients": clients,
+                "clients": self._count_clients(),
                 "keys": self._machine.key_count(),
                 "sessions": self._machine.session_count(),
                 "watches": sum(self._machine.watches.counts().values()),
@@ -129,14 +132,14 @@ class Readings:
             return "no leader is known: an election is under way, or there is no quorum"
         return ""
 
-    def reading(self, clients: int) -> Reading:
-        """All of it. `clients`: how many are connected."""
+    def reading(self) -> Reading:
+        """All of it."""
         from raft_agent.http.source import Reading  # noqa: PLC0415  # only with server.http_addr
 
         state = self._node.state
         return Reading(
             status=self._views.status(),
-            vitals=self.vitals(clients),
+            vitals=self.vitals(),
             not_ready=self.not_ready(),
             storage_failed=bool(state.failed),
             disk_stalls=state.disk_stalls,

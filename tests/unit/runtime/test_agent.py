@@ -28,7 +28,7 @@ def config_for(directory: Path, name: str) -> Config:
 async def until(agent: Agent, kind: str) -> None:
     """Until an event of this kind happens."""
     followed = asyncio.Event()
-    stop = agent.subscribe_events(lambda event: event.kind == kind and followed.set())
+    stop = agent.front.subscribe_events(lambda event: event.kind == kind and followed.set())
     await asyncio.wait_for(followed.wait(), 10)
     stop()
 
@@ -71,7 +71,7 @@ def test_a_new_snapshot_takes_the_place_of_one_that_can_not_be_read(tmp_path: Pa
         agent.on_snapshot_unreadable(agent.machine.last_applied, "it is gone")
         await until(agent, "snapshot_taken")
         assert path.read_bytes() == whole
-        kinds = [event.kind for event in agent.recent_events(2)]
+        kinds = [event.kind for event in agent.front.recent_events(2)]
         assert kinds == ["snapshot_unreadable", "snapshot_taken"]
         await agent.stop()
 

@@ -42,7 +42,7 @@ def asked(
 ) -> asyncio.Future[protocol.MembershipResult | Failure]:
     answer: asyncio.Future[protocol.MembershipResult | Failure]
     answer = asyncio.get_running_loop().create_future()
-    agent.change_membership(request, answer.set_result, may_forward=True)
+    agent.front.change_membership(request, answer.set_result, may_forward=True)
     return answer
 
 
@@ -64,11 +64,11 @@ def test_a_join_is_answered_when_the_disk_fails_meanwhile(tmp_path: Path) -> Non
 
 def test_a_member_is_not_moved_to_where_nobody_can_dial(tmp_path: Path) -> None:
     async def check(agent: Agent) -> None:
-        before = agent.member_list()
+        before = agent.front.member_list()
         for address in ("", "nowhere", "0.0.0.0:5555", "host:0"):
             failure = await asked(agent, protocol.MemberUpdate(1, "node-01", address))
             assert isinstance(failure, Failure)
             assert failure.code is ErrorCode.BAD_REQUEST
-        assert agent.member_list() == before
+        assert agent.front.member_list() == before
 
     with_leader(tmp_path, check)
