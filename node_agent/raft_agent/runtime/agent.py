@@ -18,7 +18,9 @@ from raft_agent.api.protocol import ErrorCode
 from raft_agent.api.server import ApiServer
 from raft_agent.config import Config
 from raft_agent.consensus.batch import Batch
+from raft_agent.consensus.recovery import standing_of
 from raft_agent.consensus.types import (
+    Abandon,
     Configuration,
     ConfigurationChanged,
     Note,
@@ -27,6 +29,7 @@ from raft_agent.consensus.types import (
     Role,
     RoleChanged,
     SnapshotMeta,
+    Superseded,
 )
 from raft_agent.logs import LogContext
 from raft_agent.machine.machine import Machine
@@ -67,6 +70,10 @@ _WARNINGS = frozenset(
         "snapshot_damaged",
         "snapshot_refused",
         "snapshot_unreadable",
+        "recovery_begins",
+        "recovered",
+        "superseded",
+        "superseded_ignored",
         "kernel_bypassed",
         "kernel_degraded",
         "kernel_fault_set",
@@ -77,8 +84,9 @@ _WARNINGS = frozenset(
 class Agent:
     """Implements the engine's `Observer`; what is asked of the node is answered by its `front`.
 
-    `ended` is set with None when the disk is full (start anew once there is room), or with the
-    error that stops the node.
+    `ended` is set with None when the disk is full (start anew once there is room), or when
+    `abandoned` names a generation (put the data aside and start anew), or with the error that stops
+    the node.
     """
 
     def __init__(self, config: Config, context: LogContext) -> None:
@@ -87,6 +95,7 @@ class Agent:
         self._loop = loop = asyncio.get_running_loop()
         self.ended: asyncio.Future[None] = loop.create_future()
         self.disk_full = False
+        self.abandoned = ""
         self._asked_for_pre_votes = False
         self.node_name = config.server.node_id
         self.machine = Machine()
@@ -120,8 +129,11 @@ class Agent:
                 on_peer_up=lambda peer, name: self.engine.feed(PeerConnected(peer, name)),
                 on_peer_down=lambda peer: self.engine.feed(PeerLost(peer)),
                 on_forward=lambda _sender, body, reply: self._api.serve_forwarded(body, reply),
+                on_superseded=lambda *told: self.engine.feed(Superseded(*told)),
+                standing=lambda: standing_of(node.state),
             ),
         )
+        self._transport.set_generation(node.generation)
         self._views = Views(
             name=self.node_name,
             node=node,
@@ -159,6 +171,7 @@ class Agent:
             kernel=self._kernel,
             proposals=self._proposals,
             lease_keeper=self._lease_keeper,
+            tell=self._event,
         )
         self._applicant = self._make_applicant(address)
         self._snapshotter = Snapshotter(
@@ -360,9 +373,12 @@ class Agent:
         self._lease_keeper.role(change.role is Role.LEADER, self.machine.leases)
         if change.role is not Role.LEADER:
             self._proposals.stepped_down()
+        self.front.gatherer.look()
 
     def on_configuration(self, change: ConfigurationChanged) -> None:
         self._views.note = ""
+        self._transport.set_generation(self.node.generation)
+        self.front.gatherer.look()
         self._set_peers(change.configuration)
         if change.index > 1:
             line = members_line(change.configuration)
@@ -371,11 +387,13 @@ class Agent:
     def on_note(self, note: Note) -> None:
         if note.kind == "bootstrap_waits":
             self._views.note = f"waiting to be joined: {note.facts['reason']}"
-        if note.kind == "removed":
+        if note.kind in ("removed", "superseded"):
             self._transport.set_peers([])
-        if note.kind == "snapshot_refused":
+        if note.kind in ("snapshot_refused", "snapshot_wanted"):
             # The file may have gone bad on this disk; what the machine holds has not.
             self._snapshotter.take()
+        if note.kind == "snapshot_wanted":
+            return  # said again with every heartbeat, until there is one
         if note.kind == "pre_vote_started":
             # A node that is cut off asks several times a second: the first time is news.
             if self._asked_for_pre_votes:
@@ -388,6 +406,11 @@ class Agent:
         self._give_up(Failure(ErrorCode.STORAGE_FAILED, failure.reason))
         self.disk_full = failure.disk_full
         if failure.disk_full and not self.ended.done():
+            self.ended.set_result(None)
+
+    def on_abandon(self, effect: Abandon) -> None:
+        self.abandoned = f"before-{effect.generation:016x}"
+        if not self.ended.done():
             self.ended.set_result(None)
 
     def on_fatal(self, error: Exception) -> None:

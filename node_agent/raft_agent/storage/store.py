@@ -19,6 +19,7 @@ from raft_agent.consensus.types import (
     Vote,
 )
 from raft_agent.histogram import Histogram
+from raft_agent.storage.aside import finish_putting_aside
 from raft_agent.storage.datadir import (
     SNAPSHOTS_NAME,
     VOTE_NAME,
@@ -125,6 +126,7 @@ class Store:
         # A killed agent may have left names that are not on the medium: a vote that is believed now
         # is given again without another write.
         sync_directory(data_dir)
+        aside = finish_putting_aside(data_dir)
         member_id = load_identity(data_dir)
         vote, warnings = load_vote(data_dir)
         word_us, word_warnings = load_word(data_dir)
@@ -146,7 +148,7 @@ class Store:
             plan.snapshot,
             plan.log_image(opened.tail),
             word_us,
-            warnings + word_warnings + plan.warnings,
+            [*_aside_warnings(aside), *warnings, *word_warnings, *plan.warnings],
         )
         return cls(lock, recovered, opened.log, found.store, VoteWriter(data_dir, plan.vote))
 
@@ -267,3 +269,9 @@ class Store:
         self._log.close()
         self.snapshots.close()
         self._lock.release()
+
+
+def _aside_warnings(aside: str) -> list[str]:
+    if not aside:
+        return []
+    return [f"a crash had interrupted it: what this member had before is in {aside} now"]

@@ -1,0 +1,130 @@
+"""A majority's disks are destroyed: one survivor goes on, and the others come in again."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from raft_agent.api import protocol
+from tests.e2e.agents import Agent, LocalCluster, local_cluster, wait_for
+from tests.e2e.load import Load
+
+
+def raftctl(agent: Agent, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "raftctl.main", "--socket", str(agent.socket_path)]
+    return subprocess.run(
+        [*command, *arguments], capture_output=True, text=True, check=False, timeout=60
+    )
+
+
+def keys_of(agent: Agent, consistency: protocol.Consistency) -> dict[str, bytes]:
+    found: dict[str, bytes] = {}
+    after = ""
+    while True:
+        answer = agent.ask(protocol.List(1, "", 5000, after, consistency), timeout_s=10)
+        assert isinstance(answer, protocol.ListResult)
+        found.update((entry.key, entry.value) for entry in answer.keys)
+        if not answer.more:
+            return found
+        after = answer.keys[-1].key
+
+
+def last_index(agent: Agent) -> int:
+    """Of the agent's log, committed or not."""
+    answer = agent.ask(protocol.Vitals(1))
+    assert isinstance(answer, protocol.VitalsResult)
+    return answer.last_index
+
+
+def destroy(agent: Agent) -> None:
+    """The machine is gone, and its disk with it."""
+    agent.kill()
+    shutil.rmtree(agent.data_dir)
+
+
+def leaderless(agents: list[Agent]) -> None:
+    for agent in agents:
+        wait_for(
+            f"{agent.name} to know no leader",
+            lambda a=agent: True if (s := a.status()) is not None and s.leader is None else None,
+        )
+
+
+def voters(agent: Agent) -> set[str] | None:
+    status = agent.status()
+    return set(status.voters) if status is not None and status.role == "leader" else None
+
+
+def test_with_a_majority_the_cluster_refuses_to_recover() -> None:
+    with local_cluster() as cluster:
+        leader, follower = cluster.leader(), cluster.followers()[0]
+        for agent in (leader, follower):
+            done = raftctl(agent, "recover", "--accept-data-loss")
+            assert done.returncode == 1
+            assert "A leader is known" in done.stderr
+        # One that is cut off from a majority that answers waits for it as well.
+        assert cluster.leader().name == leader.name
+
+
+def test_the_survivors_of_a_lost_majority_are_one_cluster_again(tmp_path: Path) -> None:
+    with local_cluster(nodes=5) as cluster:
+        load = Load(str(cluster.leader().socket_path), 16, "a")
+        load.run_until(500, lambda: None)
+        leader = cluster.leader()
+        status = leader.status()
+        assert status is not None
+        cluster.wait_applied(status.commit_index)
+        lost = [leader, *cluster.followers()[:2]]
+        survivors = [agent for agent in cluster if agent not in lost]
+        kept = tmp_path / "kept"
+        for agent in lost:
+            agent.kill()
+        shutil.copytree(lost[1].data_dir, kept)
+        for agent in lost:
+            shutil.rmtree(agent.data_dir)
+        leaderless(survivors)
+        # Whoever has more is named, and nobody else recovers.
+        order = sorted(survivors, key=last_index)
+        best = json.loads(raftctl(order[0], "-o", "json", "recover", "--dry-run").stdout)["best"]
+        chosen = cluster.agents[best]
+        for agent in survivors:
+            if agent is not chosen and last_index(agent) < last_index(chosen):
+                refused = raftctl(agent, "recover", "--accept-data-loss")
+                assert refused.returncode == 1
+                assert f"At {best}:" in refused.stderr
+        expected = keys_of(chosen, protocol.Consistency.STALE)
+        done = raftctl(chosen, "recover", "--accept-data-loss")
+        assert done.returncode == 0, done.stderr
+        assert expected.items() <= keys_of(chosen, protocol.Consistency.LINEARIZABLE).items()
+        names = {agent.name for agent in survivors}
+        wait_for(
+            "the other survivor to be a voter again",
+            lambda: True if voters(chosen) == names else None,
+        )
+        other = next(agent for agent in survivors if agent is not chosen)
+        assert any(path.name.startswith("aside-") for path in other.data_dir.iterdir())
+        # One of the dead comes back with its disk: it is told so, and changes nothing.
+        shutil.copytree(kept, lost[1].data_dir)
+        lost[1].start()
+        wait_for(
+            "the dead one to hear that it is none any more",
+            lambda: any(event.kind == "superseded" for event in lost[1].events())
+            if lost[1].status()
+            else None,
+        )
+        assert voters(chosen) == names
+        # With an empty data directory it is joined like anybody else.
+        lost[1].kill()
+        shutil.rmtree(lost[1].data_dir)
+        lost[1].start()
+        wait_for("it to answer", lost[1].status)
+        joined = raftctl(chosen, "join", lost[1].name, lost[1].address)
+        assert joined.returncode == 0, joined.stderr
+        assert voters(chosen) == {*names, lost[1].name}
