@@ -128,3 +128,78 @@ def test_the_survivors_of_a_lost_majority_are_one_cluster_again(tmp_path: Path) 
         joined = raftctl(chosen, "join", lost[1].name, lost[1].address)
         assert joined.returncode == 0, joined.stderr
         assert voters(chosen) == {*names, lost[1].name}
+
+
+def _lose_a_majority_and_recover(nodes: int, number: int) -> tuple[float, float, int, int]:
+    """(seconds from the loss to the first write served, seconds until all survivors are voters
+    again, keys that the survivor had, survivors that refused)."""
+    with local_cluster(nodes=nodes) as cluster:
+        leader = cluster.leader()
+        lost = [leader, *cluster.followers()[: nodes // 2]]
+        survivors = [agent for agent in cluster if agent not in lost]
+
+        def destroy_all() -> None:
+            # While writes are under way, so that the survivors have logs of different lengths.
+            for agent in lost:
+                agent.kill()
+
+        load = Load(str(leader.socket_path), 32, f"r{number}")
+        load.run_until(300, destroy_all)
+        began = time.monotonic()
+        for agent in lost:
+            shutil.rmtree(agent.data_dir)
+        leaderless(survivors)
+        told = json.loads(raftctl(survivors[0], "-o", "json", "recover", "--dry-run").stdout)
+        chosen = cluster.agents[told["best"]]
+        expected = {member["name"]: member["index"] for member in told["members"]}
+        refusals = 0
+        for agent in survivors:
+            if expected[agent.name] < expected[chosen.name]:
+                refused = raftctl(agent, "recover", "--accept-data-loss")
+                assert refused.returncode == 1
+                assert f"At {chosen.name}:" in refused.stderr
+                refusals += 1
+        had = keys_of(chosen, protocol.Consistency.STALE)
+        had_index = last_index(chosen)
+        done = raftctl(chosen, "recover", "--accept-data-loss")
+        assert done.returncode == 0, done.stderr
+        chosen.ask(protocol.Put(1, "after", b"1"), timeout_s=5)
+        served_s = time.monotonic() - began
+        has = keys_of(chosen, protocol.Consistency.LINEARIZABLE)
+        assert had.items() <= has.items()
+        status = chosen.status()
+        assert status is not None
+        assert status.last_applied > had_index
+        acknowledged = {ack.key: ack.value for ack in load.acks if ack.index <= had_index}
+        assert acknowledged.items() <= has.items()
+        names = {agent.name for agent in survivors}
+        wait_for("the survivors to be voters", lambda: True if voters(chosen) == names else None)
+        whole_s = time.monotonic() - began
+        for agent in survivors:
+            wait_for(
+                f"{agent.name} to have all of it",
+                lambda a=agent: (
+                    True if has.items() <= keys_of(a, protocol.Consistency.STALE).items() else None
+                ),
+            )
+        return served_s, whole_s, len(has), refusals
+
+
+@pytest.mark.long
+def test_a_majority_of_disks_destroyed_twenty_times() -> None:
+    served: list[float] = []
+    whole: list[float] = []
+    refusals = 0
+    for number in range(20):
+        nodes = (3, 5)[number % 2]
+        served_s, whole_s, keys, refused = _lose_a_majority_and_recover(nodes, number)
+        print(f"{nodes} nodes: served after {served_s:.2f} s, whole after {whole_s:.2f} s, {keys} keys")
+        served.append(served_s)
+        whole.append(whole_s)
+        refusals += refused
+    print(
+        f"served after {sorted(served)[10]:.2f} s in the median, {max(served):.2f} s at most; all "
+        f"survivors voters after {sorted(whole)[10]:.2f} s, {max(whole):.2f} s at most; refused "
+        f"elsewhere {refusals} times"
+    )
+    assert len(served) == 20

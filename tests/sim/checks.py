@@ -6,6 +6,7 @@ committed, voted and promised, and compare only what an event changed.
 
 from __future__ import annotations
 
+from copy import copy
 from typing import TYPE_CHECKING, Any
 
 from raft_agent.consensus import quorum
@@ -56,6 +57,19 @@ class Checks:
         self.memberships = Memberships(self.committed, self.promises)
         # The term of the leader, or later, in which the entries up to an index were committed.
         self._committed_in: list[tuple[int, int]] = []
+
+    def begin_anew(self, committed: LogFile, process: Process) -> Checks:
+        """Those of a later generation, which begins with what `process` has: with the promises that
+        were given, and nothing else of what was known before."""
+        later = Checks(self._cluster)
+        later.promises = self.promises
+        later.cluster_id = self.cluster_id
+        later.is_compacted = True
+        later.committed = committed
+        later.memberships = Memberships(committed, self.promises)
+        later._watched[process.index] = copy(self._watched[process.index])
+        later._disks[process.member_id] = process.disk
+        return later
 
     def violation(self, rule: str) -> Violation:
         return Violation(rule)
