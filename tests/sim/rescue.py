@@ -144,6 +144,8 @@ class RescuedCluster(Cluster):
                 self.seen[f"recovery_refused_{self._outcome.value}"] += 1
 
     def _disaster(self) -> None:
+        if self._random.random() < 0.6:
+            self._leave_survivors_behind()
         for process in self.processes:
             if process not in self._survivors:
                 self._dead.add(process.index)
@@ -155,6 +157,23 @@ class RescuedCluster(Cluster):
         self.faults.start = self._start_living  # type: ignore[method-assign]
         self._pass(1_600_000)
         self._pass(self._timeouts_us(_LEADERLESS_TIMEOUTS))
+
+    def _leave_survivors_behind(self) -> None:
+        """Those who will be lost go on without the others for a while, so more is lost with them."""
+        left = {process.index for process in self._survivors}
+        links = [
+            (a, b)
+            for a in range(self.options.size)
+            for b in range(self.options.size)
+            if (a in left) != (b in left)
+        ]
+        self.network.block(links)
+        for _ in range(6):
+            self._pass(self._timeouts_us(2))
+            leader = self.leader()
+            if leader is not None and leader.index not in left:
+                self.oracle.burst(leader, 10)
+        self.network.unblock(links)
 
     def _start_living(self, process: Process) -> None:
         if process.index not in self._dead and process.node is None:
