@@ -55,7 +55,9 @@ def survey_text(result: protocol.RecoverResult) -> str:
     is_flag=True,
     help="Writes that only the lost members had, acknowledged ones too, are gone.",
 )
-@click.option("--dry-run", is_flag=True, help="Only show what each survivor has, and where to run it.")
+@click.option(
+    "--dry-run", is_flag=True, help="Only show what each survivor has, and where to run it."
+)
 def recover(*, accept_data_loss: bool, dry_run: bool) -> None:
     """Go on with this member alone, when most of the voters are lost for good.
 

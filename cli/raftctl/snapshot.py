@@ -149,11 +149,11 @@ def status(file: Path) -> None:
     type=BackupFile(),
     help="Of the new cluster's first member: empty, or not there yet.",
 )
-@click.option("--config", metavar="FILE", type=BackupFile(), help="Its raft.toml: name and address.")
-@click.option("--name", metavar="NAME", type=Utf8(), help="The member's name.")
 @click.option(
-    "--address", metavar="ADDR", type=Address(), help="Where other members will dial it."
+    "--config", metavar="FILE", type=BackupFile(), help="Its raft.toml: name and address."
 )
+@click.option("--name", metavar="NAME", type=Utf8(), help="The member's name.")
+@click.option("--address", metavar="ADDR", type=Address(), help="Where other members will dial it.")
 def restore(
     file: Path, data_dir: Path, config: Path | None, name: str | None, address: str | None
 ) -> None:

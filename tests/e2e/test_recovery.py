@@ -115,9 +115,11 @@ def test_the_survivors_of_a_lost_majority_are_one_cluster_again(tmp_path: Path) 
         lost[1].start()
         wait_for(
             "the dead one to hear that it is none any more",
-            lambda: any(event.kind == "superseded" for event in lost[1].events())
-            if lost[1].status()
-            else None,
+            lambda: (
+                any(event.kind == "superseded" for event in lost[1].events())
+                if lost[1].status()
+                else None
+            ),
         )
         assert voters(chosen) == names
         # With an empty data directory it is joined like anybody else.
@@ -193,7 +195,9 @@ def test_a_majority_of_disks_destroyed_twenty_times() -> None:
     for number in range(20):
         nodes = (3, 5)[number % 2]
         served_s, whole_s, keys, refused = _lose_a_majority_and_recover(nodes, number)
-        print(f"{nodes} nodes: served after {served_s:.2f} s, whole after {whole_s:.2f} s, {keys} keys")
+        print(
+            f"{nodes} nodes: served after {served_s:.2f} s, whole after {whole_s:.2f} s, {keys} keys"
+        )
         served.append(served_s)
         whole.append(whole_s)
         refusals += refused

@@ -202,8 +202,10 @@ class RescuedCluster(Cluster):
             machine.revision, machine.floor, machine.last_applied, node.log.last_index
         )
         self._had, self._chosen = process.disk.written.copy(), process
-        self._applied = (machine.revision, machine.revision + node.log.last_index
-                         - machine.last_applied)
+        self._applied = (
+            machine.revision,
+            machine.revision + node.log.last_index - machine.last_applied,
+        )
         self.eras.begin(process)
         boot = process.boots
         crashes = self._dead and self._crashes < _CRASHES and self._random.random() < 0.6
@@ -509,9 +511,7 @@ class RescuedCluster(Cluster):
             log = process.disk.durable
             if log.batches != committed.batches_from(log.base_index + 1):
                 raise self.checks.violation(f"{process.name} has another log than is committed")
-            older = [
-                known for _, known in log.configurations if generation_of(known).id == 0
-            ]
+            older = [known for _, known in log.configurations if generation_of(known).id == 0]
             if older and process is not self._chosen:
                 raise self.checks.violation(f"{process.name} has a former generation in its log")
             digests.add(process.machine.digest())

@@ -129,9 +129,7 @@ def _without(configuration: Configuration, gone: set[int]) -> Configuration:
     )
 
 
-def _generation(
-    configuration: Configuration, wanted: MembershipChange
-) -> Generation | UnsetType:
+def _generation(configuration: Configuration, wanted: MembershipChange) -> Generation | UnsetType:
     """The same; who comes in is no longer awaited."""
     generation = generation_of(configuration)
     if configuration.generation is UNSET:

@@ -120,11 +120,7 @@ class Rescue:
         if isinstance(outcome, RefusalReason):
             done(failure_of(outcome, "", self._node.state.failed))
             return
-        done(
-            protocol.RecoverResult(
-                best, members, generation=f"{generation:016x}", index=outcome
-            )
-        )
+        done(protocol.RecoverResult(best, members, generation=f"{generation:016x}", index=outcome))
 
     def _floor(self) -> int:
         machine, last_index = self._machine, self._node.log.last_index

@@ -185,8 +185,8 @@ def check_generation(generation: Generation, own: Hello, other: Hello) -> None:
 def _of_another_generation(own: Hello, other: Hello) -> str:
     return (
         f"{other.name!r} is of generation {other.generation:016x} of the cluster, {own.name!r} of "
-        f"{own.generation:016x}: each was recovered without the other. Keep one, and empty the data "
-        "directories of the others to join them to it"
+        f"{own.generation:016x}, which does not go back to it. If both were recovered keep one, and "
+        "empty the data directories of the other's members to join them"
     )
 
 
