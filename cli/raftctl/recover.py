@@ -56,13 +56,13 @@ def survey_text(result: protocol.RecoverResult) -> str:
     help="Writes that only the lost members had, acknowledged ones too, are gone.",
 )
 @click.option(
-    "--dry-run", is_flag=True, help="Only show what each survivor has, and where to run it."
+    "--dry-run", is_flag=True, help="Only show what each survivor has, and where to go on."
 )
 def recover(*, accept_data_loss: bool, dry_run: bool) -> None:
     """Go on with this member alone, when most of the voters are lost for good.
 
-    Asks all members that can be reached how complete their logs are, and refuses anywhere but at the
-    best, while a majority answers, and while a leader is known. The cluster then begins a new
+    Asks all members that can be reached how complete their logs are, and refuses anywhere but at
+    the best, while a majority answers, and while a leader is known. The cluster then begins a new
     generation with everything that this member has; the other survivors put their data aside and
     come in again by themselves; the lost ones are removed and refused for ever.
 

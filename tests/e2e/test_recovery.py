@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -13,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from raft_agent.api import protocol
-from tests.e2e.agents import Agent, LocalCluster, local_cluster, wait_for
+from tests.e2e.agents import Agent, local_cluster, wait_for
 from tests.e2e.load import Load
 
 
@@ -195,9 +194,8 @@ def test_a_majority_of_disks_destroyed_twenty_times() -> None:
     for number in range(20):
         nodes = (3, 5)[number % 2]
         served_s, whole_s, keys, refused = _lose_a_majority_and_recover(nodes, number)
-        print(
-            f"{nodes} nodes: served after {served_s:.2f} s, whole after {whole_s:.2f} s, {keys} keys"
-        )
+        times = f"served after {served_s:.2f} s, whole after {whole_s:.2f} s"
+        print(f"{nodes} nodes: {times}, {keys} keys")
         served.append(served_s)
         whole.append(whole_s)
         refusals += refused

@@ -1,9 +1,9 @@
-"""A majority is lost for good: an operator asks the survivors, goes on from one, and the dead return.
+"""A majority is lost for good: an operator goes on from one of the survivors, and the dead return.
 
 First a cluster lives through trouble as in any other run. Then all but some survivors die in one
-moment; what is lost with them is lost for the checks as well, which begin anew with what the survivor
-has from which the cluster goes on. Members of different generations are told apart where messages
-arrive, by the rule that the agent's handshake has.
+moment; what is lost with them is lost for the checks as well, which begin anew with what the
+survivor has from which the cluster goes on. Members of different generations are told apart where
+messages arrive, by the rule that the agent's handshake has.
 """
 
 from __future__ import annotations
@@ -159,7 +159,7 @@ class RescuedCluster(Cluster):
         self._pass(self._timeouts_us(_LEADERLESS_TIMEOUTS))
 
     def _leave_survivors_behind(self) -> None:
-        """Those who will be lost go on without the others for a while, so more is lost with them."""
+        """Those who will be lost go on alone for a while, so that more is lost with them."""
         left = {process.index for process in self._survivors}
         links = [
             (a, b)
@@ -304,7 +304,7 @@ class RescuedCluster(Cluster):
     def refused_recovery(self, reason: RefusalReason) -> None:
         self._outcome = reason
 
-    def recovered(self, process: Process, index: int) -> None:
+    def recovered(self, process: Process, index: int) -> None:  # noqa: ARG002
         self._outcome = index
 
     def abandoned(self, process: Process) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 from collections import Counter
-from collections.abc import Iterator
 
 import pytest
 
@@ -29,7 +28,7 @@ HAPPENS = (
 
 
 @pytest.fixture(scope="module")
-def runs() -> Iterator[tuple[Counter[str], list[str]]]:
+def runs() -> tuple[Counter[str], list[str]]:
     gc.disable()
     seen: Counter[str] = Counter()
     failed: list[str] = []
@@ -42,7 +41,7 @@ def runs() -> Iterator[tuple[Counter[str], list[str]]]:
                     failed.append(f"run_case({seed}, {nodes}, {survivors}): {error}")
     gc.enable()
     gc.collect()
-    yield seen, failed
+    return seen, failed
 
 
 def test_no_set_of_survivors_breaks_a_rule(runs: tuple[Counter[str], list[str]]) -> None:

@@ -47,9 +47,9 @@ class SurveyedMember(msgspec.Struct, frozen=True):
 
 
 class RecoverResult(msgspec.Struct, frozen=True):
-    """`best`: the survivor with the most complete log. `refusal`: why this member can't go on alone,
-    and `hint` what to do; both empty when it can. `generation`: 16 hexadecimal digits of the new one
-    that begins with the entry `index`; empty and 0 when nothing was done.
+    """`best`: the survivor with the most complete log. `refusal`: why this member can't go on
+    alone, and `hint` what to do; both empty when it can. `generation`: 16 hexadecimal digits of the
+    new one that begins with the entry `index`; empty and 0 when nothing was done.
     """
 
     best: str

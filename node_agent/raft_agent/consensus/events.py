@@ -104,8 +104,8 @@ class Recover(msgspec.Struct, frozen=True):
 
 
 class Superseded(msgspec.Struct, frozen=True, gc=False):
-    """The member `peer` belongs to a later generation, which goes back to this node's. `is_awaited`:
-    this node is to come in again with an empty log; else it is a member no more.
+    """The member `peer` belongs to a later generation, which goes back to this node's.
+    `is_awaited`: this node is to come in again with an empty log; else it is a member no more.
     """
 
     peer: int

@@ -1,7 +1,7 @@
 """Which generation a node is of, and what those of others are to it.
 
-A recovery gives the cluster a new generation under a random number: two survivors that both recover,
-each behind its side of a partition, never take each other for members of one cluster.
+A recovery gives the cluster a new generation under a random number: two survivors that both
+recover, each behind its side of a partition, never take each other for members of one cluster.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """Going on when a majority is lost for good: one survivor begins a new generation by itself.
 
-No vote can make this safe: entries that only the lost ones had are gone, and whether a silent member
-is lost or only out of reach nobody here can tell. People decide that; what is done here keeps the
-rest of Raft's promises. The survivor that goes on is the one with the most complete log. Its new
-generation begins with one entry, so it is there as a whole or not at all, and shows itself only once
-that entry is on disk. From then on members of other generations are strangers to it: the survivors
-among them come in again with empty logs, by a snapshot, so that nobody in the new generation has a
-configuration of an older one in its log; the others are removed for ever.
+No vote can make this safe: entries that only the lost ones had are gone, and whether a silent
+member is lost or only out of reach nobody here can tell. People decide that; what is done here
+keeps the rest of Raft's promises. The survivor that goes on is the one with the most complete log.
+Its new generation begins with one entry, so it is there as a whole or not at all, and shows itself
+only once that entry is on disk. From then on members of other generations are strangers to it: the
+survivors among them come in again with empty logs, by a snapshot, so that nobody else in the new
+generation has a configuration of an older one in its log; the others are removed for ever.
 """
 
 from __future__ import annotations

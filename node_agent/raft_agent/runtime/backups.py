@@ -1,4 +1,4 @@
-"""A snapshot's file for a client, made while the state machine goes on; the disk has no part in it."""
+"""A snapshot's file for a client, made while the state machine goes on, without the disk."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""A recovery, as the member sees it at which it is asked for: what the other survivors have, whether
-this is the one to go on from, and how they come in again.
+"""A recovery, as the member sees it at which it is asked for: what the other survivors have,
+whether this is the one to go on from, and how they come in again.
 """
 
 from __future__ import annotations
@@ -148,13 +148,12 @@ class Rescue:
                 if said.generation != own.generation:
                     state = "other_generation"
                 detail = "knows a leader" if said.knows_leader else ""
-                row = _row(member, address, state, said.last_term, said.last_index, detail)
+                row = _row(member, address, state, (said.last_term, said.last_index), detail)
             rows[member.id] = row
         for member in configuration.members:
             if member.id == self._node.state.member_id:
-                rows[member.id] = _row(
-                    member, member.address, "here", own.last_term, own.last_index
-                )
+                last = (own.last_term, own.last_index)
+                rows[member.id] = _row(member, member.address, "here", last)
         ordered = sorted(configuration.members, key=lambda member: member.name)
         return survivors, [rows[member.id] for member in ordered]
 
@@ -268,8 +267,8 @@ def _empty_words(member: Member, hello: Hello) -> str:
 
 
 def _row(
-    member: Member, address: str, state: str, term: int = 0, index: int = 0, detail: str = ""
+    member: Member, address: str, state: str, last: tuple[int, int] = (0, 0), detail: str = ""
 ) -> protocol.SurveyedMember:
-    return protocol.SurveyedMember(
-        member.name, f"{member.id:016x}", address, state, term, index, detail
-    )
+    """`last`: term and index of its last entry."""
+    member_id = f"{member.id:016x}"
+    return protocol.SurveyedMember(member.name, member_id, address, state, *last, detail)

@@ -1,11 +1,11 @@
 """Who is on the other side: the first frame of each direction, and the checks on it.
 
 The dialler sends HELLO, the listener answers HELLO_REPLY; both bodies are the MessagePack array
-[protocol, cluster_id, member_id, name, address, refusal, purpose, generation, fate, standing]. The
-header's `sender` repeats member_id, its other fields are 0. A refusal that is not empty says why the
-listener closes the connection. The purpose is the dialler's. Fate and standing are the listener's:
-what became of a member of a former generation, and what it answers to a probe. Nothing else is sent
-before the reply has come.
+[protocol, cluster_id, member_id, name, address, refusal, purpose, generation, fate, standing].
+The header's `sender` repeats member_id, its other fields are 0. A refusal that is not empty says
+why the listener closes the connection. The purpose is the dialler's. Fate and standing are the
+listener's: what became of a member of a former generation, and what it answers to a probe. Nothing
+else is sent before the reply has come.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ class Fate(enum.StrEnum):
 class Hello(msgspec.Struct, frozen=True, array_like=True):
     """`cluster_id`: 32 hexadecimal digits, or empty of a fresh node. `address`: where the sender
     can be dialled. `purpose`: one of Purpose. `generation`: the sender's, 0 also of a fresh node.
-    `fate`: one of Fate. `standing`: in the answer to a probe alone. Fields that a later version adds
-    are ignored.
+    `fate`: one of Fate. `standing`: in the answer to a probe alone. Fields that a later version
+    adds are ignored.
     """
 
     protocol: int
@@ -85,7 +85,7 @@ class Refused(Exception):  # noqa: N818  (a decision, not a fault of this progra
         self.fate = fate
 
 
-class Superseded(Refused):  # noqa: N818
+class Superseded(Refused):
     """The member that was dialled belongs to a `generation` that goes back to this node's."""
 
     def __init__(self, hello: Hello, text: str) -> None:
@@ -170,14 +170,15 @@ def check_generation(generation: Generation, own: Hello, other: Hello) -> None:
         raise Refused("generation", _of_another_generation(own, other))
     if kin is Kinship.FORMER and is_awaited(generation, other.member_id):
         text = (
-            f"the cluster was recovered at another member: {other.name!r} has to put its data aside "
-            "and to come in again, which it does by itself once it knows no leader"
+            f"the cluster was recovered at another member: {other.name!r} has to put its data "
+            "aside and to come in again, which it does by itself once it knows no leader"
         )
         raise Refused("generation", text, fate=Fate.AWAITED)
     if kin is Kinship.FORMER:
         text = (
-            f"the cluster was recovered without {other.name!r}: to bring it back stop it, empty its "
-            f"data directory, start it, and at a member: raftctl join {other.name} {other.address}"
+            f"the cluster was recovered without {other.name!r}: to bring it back stop it, empty "
+            f"its data directory, start it, and at a member: raftctl join {other.name} "
+            f"{other.address}"
         )
         raise Refused("generation", text, fate=Fate.REMOVED)
 
@@ -185,8 +186,8 @@ def check_generation(generation: Generation, own: Hello, other: Hello) -> None:
 def _of_another_generation(own: Hello, other: Hello) -> str:
     return (
         f"{other.name!r} is of generation {other.generation:016x} of the cluster, {own.name!r} of "
-        f"{own.generation:016x}, which does not go back to it. If both were recovered keep one, and "
-        "empty the data directories of the other's members to join them"
+        f"{own.generation:016x}, which does not go back to it. If both were recovered keep one, "
+        "and empty the data directories of the other's members to join them"
     )
 
 

@@ -125,7 +125,8 @@ def test_a_restore_needs_a_name_and_an_address_or_a_configuration(
     assert b"--config" in done.stderr
     config = tmp_path / "raft.toml"
     config.write_text(
-        f'[server]\nnode_id = "from-file"\nlisten_addr = "127.0.0.1:5999"\ndata_dir = "{data_dir}"\n'
+        '[server]\nnode_id = "from-file"\nlisten_addr = "127.0.0.1:5999"\n'
+        f'data_dir = "{data_dir}"\n'
     )
     arguments = ("--data-dir", str(data_dir), "--config", str(config))
     made = raftctl("-o", "json", "snapshot", "restore", str(backup), *arguments)
