@@ -18,6 +18,7 @@ from raft_agent.api.protocol import ErrorCode
 from raft_agent.api.server import ApiServer
 from raft_agent.config import Config
 from raft_agent.consensus.batch import Batch
+from raft_agent.consensus.generations import generation_of
 from raft_agent.consensus.recovery import standing_of
 from raft_agent.consensus.types import (
     Abandon,
@@ -242,6 +243,7 @@ class Agent:
         self._event("started", version=__version__)
         for warning in self._store.recovered.warnings:
             self._event("warning", text=warning)
+        self._say_what_was_restored()
         self._word.give(self._event)
         await self._transport.start()
         self._set_peers(self.node.configuration)
@@ -296,9 +298,10 @@ class Agent:
         self.front.give_up(failure)
 
     def _say_what_is_awaited(self) -> None:
-        if self.node.role is not Role.FRESH or self._config.cluster.bootstrap:
+        founds = not self._store.recovered.is_to_be_joined
+        if self.node.role is not Role.FRESH or (self._config.cluster.bootstrap and founds):
             return
-        peers = [peer.id for peer in self._config.peers]
+        peers = [peer.id for peer in self._config.peers if founds]
         if peers:
             founder = min(*peers, self.node_name)
             others = ", ".join(peers)
@@ -311,6 +314,17 @@ class Agent:
         reason = f"at a member run: raftctl --node MEMBER join {self.node_name} {address}"
         self._views.note = f"waiting to be joined: {reason}"
         self._event("waits_to_be_joined", reason=reason)
+
+    def _say_what_was_restored(self) -> None:
+        """Once, when the agent starts on what was made from a backup and has no log yet."""
+        recovered = self._store.recovered
+        snapshot = recovered.snapshot
+        if snapshot is None or recovered.log.last_index > snapshot.index:
+            return
+        generation = generation_of(snapshot.configuration)
+        if generation.floor and not generation.id:
+            cluster_id = snapshot.configuration.cluster_id
+            self._event("restored", index=snapshot.index, cluster_id=cluster_id)
 
     def _event(self, kind: str, **facts: int | str) -> None:
         # Effects come after the step: what the core is by now is what the line should say.

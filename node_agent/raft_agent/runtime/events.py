@@ -54,6 +54,7 @@ _TEXTS = {
     "this node follows a leader that has a majority: keep one of the two, and empty the data "
     "directories of the others",
     "survivor_taken_in": "{name}, which survived, comes in again from {address}",
+    "restored": "begins the cluster {cluster_id} with what a backup held, up to index {index}",
     "join_asked": "asks {address} to be added",
     "join_refused": "was not added: {reason}",
     "cluster_joined": "joined the cluster {cluster_id}",

@@ -22,6 +22,7 @@ from raft_agent.storage.errors import StorageError
 from raft_agent.storage.files import make_directory, replace_file, sync_directory
 
 MARK_NAME = "put-aside"
+AWAITED_NAME = "to-be-joined"
 PREFIX = "aside-"
 
 # The identity goes first: without it nothing else is taken for a member's.
@@ -66,9 +67,16 @@ def finish_putting_aside(data_dir: Path) -> str:
             source.rename(target / moved)
             sync_directory(target)
             sync_directory(data_dir)
+    # The configuration that founded the cluster may still be in force: it founds no other one here.
+    replace_file(data_dir / AWAITED_NAME, b"")
     mark.unlink()
     sync_directory(data_dir)
     return name
+
+
+def is_to_be_joined(data_dir: Path) -> bool:
+    """Whether what was here was put aside, so that this member founds no cluster."""
+    return (data_dir / AWAITED_NAME).exists()
 
 
 def _free_name(data_dir: Path, wanted: str) -> Path:

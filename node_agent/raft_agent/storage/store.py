@@ -19,7 +19,7 @@ from raft_agent.consensus.types import (
     Vote,
 )
 from raft_agent.histogram import Histogram
-from raft_agent.storage.aside import finish_putting_aside
+from raft_agent.storage.aside import finish_putting_aside, is_to_be_joined
 from raft_agent.storage.datadir import (
     SNAPSHOTS_NAME,
     VOTE_NAME,
@@ -50,6 +50,7 @@ class Recovered(msgspec.Struct):
 
     `snapshot`: what the state machine begins with, applied and committed up to its index; its
     blocks come from `Store.snapshots`.
+    `is_to_be_joined`: it had another log, which was put aside, and founds no cluster.
     `word_us`: for how long an earlier start may have promised a leader not to vote.
     `warnings`: one sentence each for the operator, such as a torn tail that was cut.
     """
@@ -61,6 +62,7 @@ class Recovered(msgspec.Struct):
     log: LogImage
     word_us: int
     warnings: list[str]
+    is_to_be_joined: bool = False
 
 
 class Store:
@@ -149,6 +151,7 @@ class Store:
             plan.log_image(opened.tail),
             word_us,
             [*_aside_warnings(aside), *warnings, *word_warnings, *plan.warnings],
+            is_to_be_joined(data_dir),
         )
         return cls(lock, recovered, opened.log, found.store, VoteWriter(data_dir, plan.vote))
 

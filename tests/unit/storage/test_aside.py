@@ -45,6 +45,8 @@ def test_everything_is_in_one_directory_and_the_member_begins_anew(tmp_path: Pat
         recovered = driver.store.recovered
         assert recovered.member_id != member_id
         assert (recovered.cluster_id, recovered.log.last_index) == ("", 0)
+        # Whatever its configuration file says of a first start: that is over.
+        assert recovered.is_to_be_joined
     assert put_aside(tmp_path, "before-1") == tmp_path / "aside-before-1-2"
 
 
@@ -77,6 +79,7 @@ def test_a_crash_at_any_step_leaves_the_member_as_it_was_or_an_empty_one(
         is_old = recovered.member_id == member_id
         outcomes.append(is_old)
         assert recovered.cluster_id == (CLUSTER if is_old else "")
+        assert recovered.is_to_be_joined is not is_old
         if is_old:
             assert {name: files_of(data_dir)[name] for name in before} == before
         else:
