@@ -188,7 +188,7 @@ class RescuedCluster(Cluster):
         return [
             Survivor(p.member_id, p.name, p.address, standing_of(p.node.state))
             for p in others
-            if p is not asked and p.node is not None and p.member_id in members
+            if p is not asked and p.node is not None and p.member_id in members and not _is_fresh(p)
         ]
 
     def _ask_core(self, process: Process, survivors: list[Survivor]) -> None:

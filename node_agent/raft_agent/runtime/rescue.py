@@ -177,8 +177,8 @@ class Rescue:
             return str(failed)
         if hello.cluster_id not in ("", cluster_id):
             return f"{address}: {hello.name} answers, of another cluster"
-        if hello.member_id != member.id:
-            return _empty_words(member, hello)
+        if hello.member_id != member.id or not hello.cluster_id:
+            return _empty_words(member, hello)  # votes for nobody, and has no log to compare
         return hello
 
 
