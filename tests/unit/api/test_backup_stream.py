@@ -58,9 +58,7 @@ def test_a_client_that_reads_nothing_loses_it_and_hears_why(
     monkeypatch.setattr(rescuing, "_UNREAD_S", 0.2)
     client = begin(served)
     wait_for_views(served, 0)
-    reader = wire.FrameReader(
-        frozenset({wire.FrameType.CLIENT_REPLY, wire.FrameType.CLIENT_PUSH})
-    )
+    reader = wire.FrameReader(frozenset({wire.FrameType.CLIENT_REPLY, wire.FrameType.CLIENT_PUSH}))
     error = None
     while error is None:
         for frame in reader.feed(client.recv(1 << 20)):
