@@ -131,6 +131,38 @@ def test_the_survivors_of_a_lost_majority_are_one_cluster_again(tmp_path: Path) 
         assert voters(chosen) == {*names, lost[1].name}
 
 
+def test_a_survivor_that_once_founded_the_cluster_founds_no_other_one() -> None:
+    """Its configuration file still says bootstrap, and its data directory is empty once more."""
+    with local_cluster(nodes=4, lone="node-01") as cluster:
+        founder, chosen, *lost = list(cluster)
+        wait_for("the founder to lead", lambda: voters(founder))
+        for agent in (chosen, *lost):
+            agent.start()
+            wait_for(f"{agent.name} to answer", agent.status)
+            joined = raftctl(founder, "join", agent.name, agent.address)
+            assert joined.returncode == 0, joined.stderr
+        before = founder.status()
+        assert before is not None
+        cluster.wait_applied(before.commit_index)
+        moved = raftctl(founder, "leader", "transfer", lost[0].name)
+        assert moved.returncode == 0, moved.stderr
+        cluster.wait_applied(before.commit_index + 1)
+        for agent in lost:
+            destroy(agent)
+        leaderless([founder, chosen])
+        best = chosen if last_index(chosen) >= last_index(founder) else founder
+        assert best is chosen, "both have all that the leader had"
+        done = raftctl(chosen, "recover", "--accept-data-loss")
+        assert done.returncode == 0, done.stderr
+        wait_for(
+            "the founder to be a voter again",
+            lambda: True if voters(chosen) == {founder.name, chosen.name} else None,
+        )
+        after = founder.status()
+        assert after is not None
+        assert after.cluster_id == before.cluster_id
+
+
 def _lose_a_majority_and_recover(nodes: int, number: int) -> tuple[float, float, int, int]:
     """(seconds from the loss to the first write served, seconds until all survivors are voters
     again, keys that the survivor had, survivors that refused)."""
