@@ -24,6 +24,7 @@ class Oracle:
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
         self.has_stopped = False
+        self.has_lost_writes = False
         self.calls: list[Call] = []
         self._moment = 0
         self._last: Call | None = None

@@ -144,6 +144,7 @@ class RescuedCluster(Cluster):
                 self.seen[f"recovery_refused_{self._outcome.value}"] += 1
 
     def _disaster(self) -> None:
+        self.oracle.has_lost_writes = True
         if self._random.random() < 0.6:
             self._leave_survivors_behind()
         for process in self.processes:
