@@ -27,16 +27,21 @@ from raft_agent.storage.datadir import (
     VOTE_NAME,
     DirectoryLock,
     make_data_dir,
+    save_promise,
 )
-from raft_agent.storage.errors import OTHER_VERSION, StorageError, in_words
+from raft_agent.storage.errors import StorageError, in_words
 from raft_agent.storage.files import make_directory, replace_file, sync_directory, write_all
-from raft_agent.storage.format import encode_identity, encode_segment_header, encode_vote
+from raft_agent.storage.format import (
+    UnknownVersionError,
+    encode_identity,
+    encode_segment_header,
+    encode_vote,
+)
 from raft_agent.storage.snapshot_format import (
     SNAPSHOT_VERSION,
     SnapshotDamageError,
     SnapshotHeader,
     SnapshotReader,
-    UnknownVersionError,
     encode_block_prefix,
     encode_end,
     encode_header,
@@ -229,6 +234,8 @@ def restore(path: Path, data_dir: Path, name: str, address: str) -> Restored:
                     cluster_id, (member,), (member_id,), generation=Generation(floor=floor)
                 )
                 header = SnapshotHeader(found.index, found.term, found.index, configuration)
+                if found.version > 1:
+                    save_promise(data_dir, found.version)
                 _write_data_dir(data_dir, header, reader, member_id)
         finally:
             lock.release()
@@ -279,7 +286,7 @@ def _reading(path: Path) -> Iterator[tuple[SnapshotReader, int]]:
     except SnapshotDamageError as error:
         raise BackupError(f"damaged: {error}", path, error.offset, _OTHER_COPY) from None
     except (UnknownVersionError, SnapshotVersionError) as error:
-        raise BackupError(str(error), path, hint=OTHER_VERSION) from None
+        raise BackupError(str(error), path, hint=error.advice) from None
     except SnapshotError as error:
         raise BackupError(f"damaged: {error}", path, hint=_OTHER_COPY) from None
     except OSError as error:

@@ -135,6 +135,7 @@ class Snapshots:
         process = self._process
         process.machine.adopt(restored(process, stored))
         process.disk.took_over()
+        process.cluster.version_checks.applied(process, None)
         process.cluster.checks.took_over(process, stored.meta)
         process.service.took_over(stored.meta.index)
         process.step(SnapshotInstalled(stored.meta.index, stored.meta))
@@ -142,7 +143,7 @@ class Snapshots:
 
 def restored(process: Process, stored: Stored) -> Machine:
     """The state machine that a snapshot holds; it must be the one that all others had there."""
-    machine = Machine.restore(stored.blocks())
+    machine = process.program.restore(stored.blocks())
     machine.begin_behind(generation_of(stored.meta.configuration).floor)
     process.cluster.checks.has_state(process, stored.meta.index, machine.digest())
     return machine

@@ -13,6 +13,7 @@ from raft_agent.storage.datadir import (
     IDENTITY_NAME,
     LAST_SEGMENT_NAME,
     LOG_NAME,
+    PROMISE_NAME,
     SNAPSHOTS_NAME,
     VOTE_NAME,
     WORD_NAME,
@@ -26,7 +27,15 @@ AWAITED_NAME = "to-be-joined"
 PREFIX = "aside-"
 
 # The identity goes first: without it nothing else is taken for a member's.
-_NAMES = (IDENTITY_NAME, VOTE_NAME, WORD_NAME, LAST_SEGMENT_NAME, LOG_NAME, SNAPSHOTS_NAME)
+_NAMES = (
+    IDENTITY_NAME,
+    VOTE_NAME,
+    WORD_NAME,
+    PROMISE_NAME,
+    LAST_SEGMENT_NAME,
+    LOG_NAME,
+    SNAPSHOTS_NAME,
+)
 
 
 def put_aside(data_dir: Path, label: str) -> Path:
