@@ -35,21 +35,6 @@ def _group(name: str, summary: str, commands: dict[str, tuple[str, str]]) -> Raf
     return group
 
 
-snapshot = _group(
-    "snapshot",
-    "Save and restore backups.",
-    {
-        "save": ("Write a backup.", "save backup.raft"),
-        "status": ("Show what a backup holds.", "status backup.raft"),
-        "restore": (
-            "Make a new cluster from a backup.",
-            "restore backup.raft --data-dir /var/lib/raft",
-        ),
-    },
-)
-recover = later_command(
-    "recover", "Go on after the loss of a majority.", "recover --accept-data-loss --dry-run"
-)
 export = _group(
     "export",
     "Export keys to eBPF maps.",

@@ -29,6 +29,8 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "member": ("raftctl.members", "member", "List, promote and move the members."),
     "leader": ("raftctl.members", "leader", "Hand leadership over."),
     "settings": ("raftctl.settings", "settings", "Show and change replicated settings."),
+    "snapshot": ("raftctl.snapshot", "snapshot", "Save and restore backups."),
+    "recover": ("raftctl.recover", "recover", "Go on after the loss of a majority."),
     "events": ("raftctl.events", "events", "Show what happened at a node."),
     "top": ("raftctl.top", "top", "Watch the cluster live: members, log, latencies, events."),
     "doctor": ("raftctl.doctor", "doctor", "Find what is wrong here, and the command for it."),
@@ -42,8 +44,6 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "completion",
         "Print the script for a shell's completion.",
     ),
-    "snapshot": ("raftctl.later", "snapshot", f"Save and restore backups. {_LATER}"),
-    "recover": ("raftctl.later", "recover", f"Go on after the loss of a majority. {_LATER}"),
     "export": ("raftctl.later", "export", f"Export keys to eBPF maps. {_LATER}"),
     "debug": ("raftctl.later", "debug", f"Collect what a bug report needs. {_LATER}"),
 }

@@ -7,6 +7,7 @@ committed, voted and promised, and compare only what an event changed.
 from __future__ import annotations
 
 from bisect import bisect_left
+from copy import copy
 from typing import TYPE_CHECKING, Any
 
 from raft_agent.consensus import quorum
@@ -68,6 +69,19 @@ class Checks:
         self._committed_in: list[tuple[int, int]] = []
         # When it was first known to anybody that the entries up to an index were committed.
         self._known_at: list[tuple[int, int]] = []
+
+    def begin_anew(self, committed: LogFile, process: Process) -> Checks:
+        """Those of a later generation, which begins with what `process` has: with the promises that
+        were given, and nothing else of what was known before."""
+        later = Checks(self._cluster)
+        later.promises = self.promises
+        later.cluster_id = self.cluster_id
+        later.is_compacted = True
+        later.committed = committed
+        later.memberships = Memberships(committed, self.promises)
+        later._watched[process.index] = copy(self._watched[process.index])
+        later._disks[process.member_id] = process.disk
+        return later
 
     def violation(self, rule: str) -> Violation:
         return Violation(rule)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from raft_agent.consensus import invariants
 from raft_agent.consensus.node import Node
 from raft_agent.consensus.types import (
+    Abandon,
     AppendLog,
     Applied,
     Apply,
@@ -33,6 +34,7 @@ from raft_agent.consensus.types import (
     ReadReady,
     ReadSnapshot,
     Received,
+    Recovered,
     Refused,
     RoleChanged,
     SaveVote,
@@ -93,6 +95,8 @@ class Process:
             ReadReady: self._read_ready,
             TransferDone: self._refused,
             MembershipChanged: self._membership_changed,
+            Recovered: lambda effect: self.cluster.recovered(self, effect.index),
+            Abandon: self._abandon,
             CompactLog: self.snapshots.compact,
             ReadSnapshot: self.snapshots.read,
             WriteSnapshot: self.snapshots.write,
@@ -123,6 +127,10 @@ class Process:
             self.cluster.options.disk,
             self.cluster.seen,
         )
+
+    def wait_to_be_joined(self) -> None:
+        """It founds no cluster when it starts with an empty disk."""
+        self._peer_names = ()
 
     def wall_ms(self) -> int:
         """What this machine's clock on the wall shows."""
@@ -178,6 +186,7 @@ class Process:
         self.service.lost()
         self.cluster.checks.ended(self)
         self.disk.crash(kill=kill, damage=damage)
+        self.cluster.crashed(self)
         self.cluster.network.ended(self.index)
 
     def pause(self) -> None:
@@ -220,6 +229,8 @@ class Process:
             if cluster.tracer is not None:
                 cluster.tracer.effect(self, effect)
             carry[type(effect)](effect)
+            if self.node is not node:
+                return  # it was put aside
         invariants.check(node)
         cluster.stepped(self, node, event, effects)
         self._arm_timer(node)
@@ -295,9 +306,12 @@ class Process:
     def _found_cluster(self, effect: FoundCluster) -> None:
         self.disk.cluster_id = effect.cluster_id
 
+    def _abandon(self, _effect: Abandon) -> None:
+        self.cluster.abandoned(self)
+
     def _note(self, note: Note) -> None:
         self.cluster.seen[note.kind] += 1
-        if note.kind == "snapshot_refused":
+        if note.kind in ("snapshot_refused", "snapshot_wanted"):
             self.snapshots.take()
 
     def _send(self, send: Send) -> None:

@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from tests.sim.process import Process
 
 
+# Of the only recovery that may be under way.
+RECOVERY_TAG = 1 << 40
+
+
 class Service:
     """Requests that this process has taken on; all are gone when it ends."""
 
@@ -128,6 +132,8 @@ class Service:
         read = self._reads.pop(effect.tag, None)
         if read is not None:
             read.refused()
+        if effect.tag == RECOVERY_TAG:
+            self._process.cluster.refused_recovery(effect.reason)
         change = self._changes.pop(effect.tag, None)
         if change is not None:
             change.refused(effect.reason)

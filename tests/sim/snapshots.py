@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from raft_agent.consensus.generations import generation_of
 from raft_agent.consensus.types import (
     CompactLog,
     Configuration,
@@ -143,5 +144,6 @@ class Snapshots:
 def restored(process: Process, stored: Stored) -> Machine:
     """The state machine that a snapshot holds; it must be the one that all others had there."""
     machine = process.program.restore(stored.blocks())
+    machine.begin_behind(generation_of(stored.meta.configuration).floor)
     process.cluster.checks.has_state(process, stored.meta.index, machine.digest())
     return machine

@@ -38,6 +38,18 @@ class Applied(msgspec.Struct, frozen=True):
 Outcome = Applied | Failure
 
 
+class Backup(Protocol):
+    """A snapshot's file, piece by piece; `close` it in the end, whatever comes. `index`: the last
+    entry that it holds."""
+
+    index: int
+
+    async def next_piece(self) -> protocol.SnapshotPiece:
+        """The next bytes; nothing follows the one that `is_last`."""
+
+    def close(self) -> None: ...
+
+
 class Host(Protocol):
     """One node, seen from its API. All methods are called in the event loop and never block;
     callbacks come later in the same loop, exactly once each.
@@ -76,6 +88,16 @@ class Host(Protocol):
     ) -> None:
         """Change the members. `may_forward`: find the leader; else fail when this node does not
         lead."""
+
+    def recover(
+        self,
+        request: protocol.Recover,
+        done: Callable[[protocol.RecoverResult | Failure], None],
+    ) -> None:
+        """Go on from this member alone, or only look whether that would be right."""
+
+    def begin_backup(self) -> Backup | Failure:
+        """A snapshot of what `machine` holds at this moment."""
 
     def join_challenge(self) -> bytes:
         """A nonce for one JoinSelf."""

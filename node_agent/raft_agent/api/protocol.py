@@ -15,6 +15,7 @@ from typing import Annotated, TypeAlias
 
 import msgspec
 
+from raft_agent.api.errors import Error, ErrorCode
 from raft_agent.api.kernel import (
     EBPF_STARTING,
     EbpfStatus,
@@ -37,6 +38,13 @@ from raft_agent.api.membership import (
     MemberList,
     MemberPromote,
     MemberUpdate,
+)
+from raft_agent.api.rescue import (
+    Recover,
+    RecoverResult,
+    SnapshotPiece,
+    SnapshotSave,
+    SurveyedMember,
 )
 from raft_agent.api.results import (
     ChallengeResult,
@@ -192,6 +200,8 @@ __all__ = [
     "ProgressInfo",
     "Put",
     "PutKey",
+    "Recover",
+    "RecoverResult",
     "Relation",
     "Reply",
     "Request",
@@ -202,9 +212,12 @@ __all__ = [
     "SettingSet",
     "SettingsList",
     "SettingsResult",
+    "SnapshotPiece",
+    "SnapshotSave",
     "Status",
     "StatusResult",
     "StreamStarted",
+    "SurveyedMember",
     "Target",
     "TransactionError",
     "TransferResult",
@@ -225,40 +238,6 @@ MAX_REQUESTS_PER_FRAME = 16_384
 MAX_REPLIES_PER_FRAME = 65_536
 MAX_IN_FLIGHT = 65_536
 MAX_STREAMS = 1024
-
-
-class ErrorCode(enum.StrEnum):
-    """Stable words for what went wrong. `UNKNOWN_OUTCOME`: the write may still happen; every other
-    code of a write means that it did not and will not. `SESSION_EXPIRED`, `TOO_LATE` and
-    `BAD_DEADLINE` say that of this copy alone: an earlier one may have been applied.
-    """
-
-    NOT_LEADER = "not_leader"
-    NO_LEADER = "no_leader"
-    NO_QUORUM = "no_quorum"
-    KEY_NOT_FOUND = "key_not_found"
-    CONFLICT = "conflict"
-    BAD_REQUEST = "bad_request"
-    TOO_LARGE = "too_large"
-    BUSY = "busy"
-    UNKNOWN_OUTCOME = "unknown_outcome"
-    TIMED_OUT = "timed_out"
-    NO_SUCH_MEMBER = "no_such_member"
-    NOT_IN_CLUSTER = "not_in_cluster"
-    STORAGE_FAILED = "storage_failed"
-    NOT_IN_THIS_VERSION = "not_in_this_version"
-    SHUTTING_DOWN = "shutting_down"
-    INTERNAL = "internal"
-    SESSION_EXPIRED = "session_expired"
-    TOO_LATE = "too_late"
-    BAD_DEADLINE = "bad_deadline"
-    COMPACTED = "compacted"
-    CHANGE_PENDING = "change_pending"
-    QUORUM_AT_RISK = "quorum_at_risk"
-    REMOVED = "removed"
-    REFUSED = "refused"
-    LEASE_NOT_FOUND = "lease_not_found"
-    PERMISSION_DENIED = "permission_denied"
 
 
 class Consistency(enum.StrEnum):
@@ -406,6 +385,8 @@ Request = (
     | JoinChallenge
     | JoinSelf
     | LeaderTransfer
+    | Recover
+    | SnapshotSave
     | Health
     | Vitals
     | Events
@@ -416,20 +397,6 @@ Request = (
 )
 
 MembershipRequest: TypeAlias = Join | Leave | MemberPromote | MemberUpdate | JoinSelf
-
-
-class Error(msgspec.Struct, frozen=True, omit_defaults=True):
-    """`error` is the sentence for people, `hint` what to do next, `leader` a name when known.
-    `time_ms`: with TOO_LATE and BAD_DEADLINE the log's time; `revision`: with COMPACTED the oldest
-    from which changes are kept.
-    """
-
-    error: str
-    code: ErrorCode
-    hint: str = ""
-    leader: str = ""
-    time_ms: int = 0
-    revision: int = 0
 
 
 class Reply(msgspec.Struct, frozen=True, array_like=True):
@@ -470,6 +437,8 @@ RESULT_TYPES: dict[type[Request], type | None] = {
     JoinChallenge: ChallengeResult,
     JoinSelf: MembershipResult,
     LeaderTransfer: TransferResult,
+    Recover: RecoverResult,
+    SnapshotSave: StreamStarted,
     Health: HealthResult,
     Vitals: VitalsResult,
     Events: EventsResult,
@@ -482,6 +451,7 @@ ITEM_TYPES: dict[type[Request], type] = {
     WatchMessages: MessageItem,
     WatchKeys: KeyEvent,
     Events: EventItem,
+    SnapshotSave: SnapshotPiece,
 }
 
 # What changes something: asking again after a lost answer could do it twice. Sessions are not among
@@ -501,6 +471,7 @@ WRITES = (
     MemberUpdate,
     JoinSelf,
     LeaderTransfer,
+    Recover,
 )
 
 ENCODER = msgspec.msgpack.Encoder()

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, cast
 
-from raft_agent.api import audit, problems, protocol
+from raft_agent.api import audit, problems, protocol, rescuing
 from raft_agent.api.caller import REPLY_BYTES, Caller, error_of
 from raft_agent.api.changes import ChangeHandlers
 from raft_agent.api.host import Failure, Host
@@ -60,6 +60,8 @@ class RequestHandlers:
             protocol.SettingsList: self._settings_list,
             protocol.MemberList: self._member_list,
             protocol.JoinChallenge: self._join_challenge,
+            protocol.Recover: partial(rescuing.recover, host),
+            protocol.SnapshotSave: self._snapshot_save,
             protocol.Health: self._health,
             protocol.Vitals: self._vitals,
             protocol.Events: self._events,
@@ -306,6 +308,9 @@ class RequestHandlers:
 
     def _watch_messages(self, caller: Caller, request: protocol.WatchMessages) -> None:
         self._start(caller, MessageStream(caller, request, self._machine))
+
+    def _snapshot_save(self, caller: Caller, request: protocol.SnapshotSave) -> None:
+        self._start(caller, rescuing.BackupStream(caller, request, self._host))
 
     def _start(self, caller: Caller, stream: Stream) -> None:
         stream_id = stream.stream_id

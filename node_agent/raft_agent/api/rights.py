@@ -61,6 +61,8 @@ LEAST_ROLE: dict[type, Role] = {
             protocol.MemberUpdate,
             protocol.JoinSelf,
             protocol.LeaderTransfer,
+            protocol.SnapshotSave,
+            protocol.Recover,
             protocol.FaultSet,
             protocol.FaultHeal,
         ),

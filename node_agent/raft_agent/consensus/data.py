@@ -41,13 +41,31 @@ class Joining(msgspec.Struct, frozen=True, gc=False):
     replaces: int = 0
 
 
+class Generation(msgspec.Struct, frozen=True):
+    """A cluster's life since it was founded or recovered (`recovery.py`). Members of different
+    generations have nothing to say to each other.
+
+    `id`: a random number, 0 for the life that began with the first entry; `former`: the generations
+    that it goes back to, oldest first. `awaited`: survivors that are to come in again, under their
+    names and new ids; the ids here are those that they had. `floor`: numbers that the state machine
+    gives out lie behind it, because others up to there may have been given out by entries that are
+    lost.
+    """
+
+    id: int = 0
+    former: tuple[int, ...] = ()
+    awaited: tuple[Member, ...] = ()
+    floor: int = 0
+
+
 class Configuration(msgspec.Struct, frozen=True):
     """Who belongs to the cluster. Part of the replicated log; all tuples are sorted by id.
 
     `voters_outgoing` is C_old of joint consensus (§6 of the paper) and empty when not joint; who is
     in it and neither among the voters nor the learners leaves with the joint configuration.
     `removed` holds ids that were members once and are refused for ever. `joining` names the
-    learners that are to become voters.
+    learners that are to become voters. `generation`: unset in a cluster that was never recovered
+    nor restored, whose configurations are written as if there was no such thing.
     """
 
     cluster_id: str
@@ -57,6 +75,7 @@ class Configuration(msgspec.Struct, frozen=True):
     learners: tuple[int, ...] = ()
     removed: tuple[int, ...] = ()
     joining: tuple[Joining, ...] = ()
+    generation: Generation | msgspec.UnsetType = msgspec.UNSET
 
 
 class MembershipChange(msgspec.Struct, frozen=True):
@@ -84,6 +103,27 @@ class SnapshotMeta(msgspec.Struct, frozen=True):
     checksum: int
     configuration_index: int
     configuration: Configuration
+
+
+class Standing(msgspec.Struct, frozen=True, array_like=True):
+    """How far a member is, as it tells whoever asks before a recovery. `is_able`: its disk works;
+    `knows_leader`: it hears one, or is one.
+    """
+
+    generation: int
+    last_term: int
+    last_index: int
+    is_able: bool
+    knows_leader: bool
+
+
+class Survivor(msgspec.Struct, frozen=True):
+    """Who answered, at which address, and what it said of itself."""
+
+    id: int
+    name: str
+    address: str
+    standing: Standing
 
 
 class Settings(msgspec.Struct, frozen=True):

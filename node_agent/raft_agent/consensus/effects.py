@@ -137,13 +137,19 @@ class RefusalReason(enum.StrEnum):
     ALREADY_VOTER = "already_voter"
     LEADERSHIP_LOST = "leadership_lost"
     REMOVED = "removed"
+    LEADER_KNOWN = "leader_known"
+    QUORUM_ANSWERS = "quorum_answers"
+    OTHER_GENERATION = "other_generation"
+    RECOVER_ELSEWHERE = "recover_elsewhere"
+    RECOVERY_PENDING = "recovery_pending"
 
 
 class Refused(msgspec.Struct, frozen=True, gc=False):
     """A proposal, a read, a transfer or a change that was refused; nothing of it was appended. Only
     with LEADERSHIP_LOST a change may still come about.
 
-    `leader` is the leader's id when it is known and not this node, else 0.
+    `leader` is the leader's id when it is known and not this node, else 0; with RECOVER_ELSEWHERE
+    that of the survivor to recover at.
     """
 
     tag: int
@@ -163,6 +169,21 @@ class MembershipChanged(msgspec.Struct, frozen=True, gc=False):
 
     tag: int
     index: int
+
+
+class Recovered(msgspec.Struct, frozen=True, gc=False):
+    """The new generation has begun with the entry `index`, which is on disk: from now on members of
+    others are strangers."""
+
+    tag: int
+    index: int
+
+
+class Abandon(msgspec.Struct, frozen=True, gc=False):
+    """Another member has begun `generation` without this one, which is to come in anew: put what
+    the data directory holds aside and start with an empty one. Nothing is done after this."""
+
+    generation: int
 
 
 class TransferDone(msgspec.Struct, frozen=True, gc=False):
@@ -207,6 +228,8 @@ Effect = (
     | ReadReady
     | TransferDone
     | MembershipChanged
+    | Recovered
+    | Abandon
     | CompactLog
     | ReadSnapshot
     | WriteSnapshot

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from raft_agent.consensus.batch import Batch
-from raft_agent.consensus.data import MembershipChange, SnapshotMeta
+from raft_agent.consensus.data import MembershipChange, SnapshotMeta, Survivor
 from raft_agent.consensus.messages import Message
 
 
@@ -87,6 +87,30 @@ class ChangeMembership(msgspec.Struct, frozen=True):
     change: MembershipChange
     expected_index: int = 0
     force: bool = False
+
+
+class Recover(msgspec.Struct, frozen=True):
+    """A majority is lost for good, and who runs the cluster accepts what is lost with it: begin a
+    new generation of this member alone. `Recovered` once it is on disk, or `Refused`.
+
+    `generation`: a random number that is not 0. `survivors`: what all other members say that can be
+    reached, asked just now. `floor`: as in Generation.
+    """
+
+    tag: int
+    generation: int
+    survivors: tuple[Survivor, ...]
+    floor: int
+
+
+class Superseded(msgspec.Struct, frozen=True, gc=False):
+    """The member `peer` belongs to a later generation, which goes back to this node's.
+    `is_awaited`: this node is to come in again with an empty log; else it is a member no more.
+    """
+
+    peer: int
+    generation: int
+    is_awaited: bool
 
 
 class LogPersisted(msgspec.Struct, frozen=True, gc=False):
@@ -174,6 +198,8 @@ Event = (
     | LogRead
     | Applied
     | ChangeMembership
+    | Recover
+    | Superseded
     | SnapshotTaken
     | SnapshotRead
     | SnapshotWritten

@@ -15,12 +15,14 @@ from raft_agent.consensus.applying import PURPOSE, Applying
 from raft_agent.consensus.bootstrap import Bootstrap
 from raft_agent.consensus.election import Election
 from raft_agent.consensus.freshness import Freshness
+from raft_agent.consensus.generations import generation_of
 from raft_agent.consensus.leadership import Leadership
 from raft_agent.consensus.log import RaftLog
 from raft_agent.consensus.presence import Presence
 from raft_agent.consensus.progress import Progress
 from raft_agent.consensus.reads import Reads
 from raft_agent.consensus.reconfiguration import Reconfiguration
+from raft_agent.consensus.recovery import Recovery
 from raft_agent.consensus.replication import Replication
 from raft_agent.consensus.snapshots import SnapshotReceiver
 from raft_agent.consensus.state import RaftState
@@ -37,6 +39,7 @@ from raft_agent.consensus.types import (
     Configuration,
     Effect,
     Event,
+    Generation,
     Heartbeat,
     HeartbeatReply,
     LogImage,
@@ -51,6 +54,7 @@ from raft_agent.consensus.types import (
     ReadIndex,
     ReadIndexReply,
     Received,
+    Recover,
     RefusalReason,
     Removed,
     RequestVote,
@@ -64,6 +68,7 @@ from raft_agent.consensus.types import (
     SnapshotTaken,
     SnapshotWritten,
     StorageFailed,
+    Superseded,
     TimeoutNow,
     TimerExpired,
     TransferLeadership,
@@ -72,6 +77,7 @@ from raft_agent.consensus.types import (
     VoteReply,
 )
 
+_ASKED = (Propose, Read, TransferLeadership, ChangeMembership, Recover)
 _BOOTSTRAP_MESSAGES = (BootstrapAsk, BootstrapAnswer, BootstrapInstall)
 _EVENTS_OF_FRESH_NODES = (
     PeerConnected,
@@ -132,6 +138,7 @@ class Node:
         )
         self._reconfiguration = Reconfiguration(state, self._replication.append)
         self._presence = Presence(state, address)
+        self._recovery = Recovery(state, address)
         self._election = Election(state, self._replication.lead)
         self._receiver = SnapshotReceiver(state)
         self._appends = Appends(state, self._receiver, freshness)
@@ -151,6 +158,8 @@ class Node:
             PeerLost: self._peer_lost,
             TransferLeadership: self._handover.begin,
             ChangeMembership: self._reconfiguration.change,
+            Recover: self._recovery.begin,
+            Superseded: self._recovery.superseded,
             SnapshotTaken: self._receiver.taken,
             SnapshotRead: self._replication.snapshot_read,
             SnapshotWritten: self._receiver.written,
@@ -208,7 +217,7 @@ class Node:
     def _step_aside(self, event: Event) -> None:
         """A node that failed takes no part; a fresh one only in the first start."""
         state = self.state
-        if isinstance(event, Propose | Read | TransferLeadership | ChangeMembership):
+        if isinstance(event, _ASKED):
             reason = RefusalReason.STORAGE_FAILED if state.failed else RefusalReason.FRESH
             state.refuse(event.tag, reason)
         elif state.failed:
@@ -238,6 +247,7 @@ class Node:
         self._receiver.pump()
         self._applying.pump()
         self._presence.pump()
+        self._recovery.pump()
         state.see_what_is_applied()
         state.log.trim_resident(
             min(state.applied_index, state.persisted_index), state.settings.resident_bytes
@@ -305,6 +315,8 @@ class Node:
     def _received(self, event: Received) -> None:
         state = self.state
         sender, message = event.sender, event.message
+        if state.recovering or state.superseded:
+            return
         # A leader that removed itself hands over to an heir that may know the commit already.
         is_last_word = isinstance(message, TimeoutNow)
         if state.membership.is_removed(sender, state.commit_index) and not is_last_word:
@@ -426,6 +438,17 @@ class Node:
     def configuration_at(self, index: int) -> tuple[int, Configuration] | None:
         """(its entry, the configuration) in force at the entry `index`; None before the first."""
         return self.state.membership.in_force_at(index)
+
+    @property
+    def generation(self) -> Generation:
+        """The one that this node shows to others: it is on disk."""
+        state = self.state
+        shown = generation_of(state.configuration)
+        return shown if not state.recovering else generation_of(self._before_recovery())
+
+    def _before_recovery(self) -> Configuration | None:
+        known = self.state.membership.in_force_at(self.state.recovering - 1)
+        return known[1] if known else None
 
     def has_lease(self, now_us: int) -> bool:
         """Whether this node leads and no other can have been elected by `now_us`."""

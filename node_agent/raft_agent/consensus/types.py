@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from raft_agent.consensus.data import (
     Configuration,
+    Generation,
     Joining,
     LogImage,
     Member,
@@ -14,9 +15,12 @@ from raft_agent.consensus.data import (
     Role,
     Settings,
     SnapshotMeta,
+    Standing,
+    Survivor,
     Vote,
 )
 from raft_agent.consensus.effects import (
+    Abandon,
     AppendLog,
     Apply,
     CompactLog,
@@ -30,6 +34,7 @@ from raft_agent.consensus.effects import (
     ReadLog,
     ReadReady,
     ReadSnapshot,
+    Recovered,
     RefusalReason,
     Refused,
     RoleChanged,
@@ -50,11 +55,13 @@ from raft_agent.consensus.events import (
     Propose,
     Read,
     Received,
+    Recover,
     SnapshotInstalled,
     SnapshotRead,
     SnapshotTaken,
     SnapshotWritten,
     StorageFailed,
+    Superseded,
     TimerExpired,
     TransferLeadership,
     VotePersisted,
@@ -82,6 +89,7 @@ from raft_agent.consensus.messages import (
 )
 
 __all__ = [
+    "Abandon",
     "Announce",
     "AppendEntries",
     "AppendLog",
@@ -98,6 +106,7 @@ __all__ = [
     "Effect",
     "Event",
     "FoundCluster",
+    "Generation",
     "Heartbeat",
     "HeartbeatReply",
     "InstallSnapshot",
@@ -124,6 +133,8 @@ __all__ = [
     "ReadReady",
     "ReadSnapshot",
     "Received",
+    "Recover",
+    "Recovered",
     "RefusalReason",
     "Refused",
     "Removed",
@@ -140,7 +151,10 @@ __all__ = [
     "SnapshotReply",
     "SnapshotTaken",
     "SnapshotWritten",
+    "Standing",
     "StorageFailed",
+    "Superseded",
+    "Survivor",
     "TimeoutNow",
     "TimerExpired",
     "TransferDone",

@@ -39,6 +39,7 @@ from raft_agent.machine.commands import (
 from raft_agent.machine.entry import Entry
 from raft_agent.machine.index import KeyIndex
 from raft_agent.machine.leases import Leases, expire, grant, keep, put_leased, revoke
+from raft_agent.machine.numbers import floor_in
 from raft_agent.machine.recent import History, MessageLog
 from raft_agent.machine.results import (
     BadCommand,
@@ -79,6 +80,7 @@ _STATE = (
     "revision",
     "time_ms",
     "settings",
+    "floor",
     "version",
     "_entries",
     "_index",
@@ -111,6 +113,8 @@ class Machine:
         self.last_applied_term = 0
         self.revision = 0
         self.time_ms = 0
+        # Not in snapshots: it comes with their configuration, and `begin_behind`.
+        self.floor = 0
         self.settings = SharedSettings(messages_keep, history_keep)
         self.version = 1
         self._term = 0
@@ -140,11 +144,28 @@ class Machine:
                 f"batch starts at index {batch.first_index}, but {self.last_applied} was the last "
                 "one applied; this must never happen: keep the data directory and report it"
             )
-        results = self._apply_commands(batch) if batch.kind == BatchKind.COMMANDS else None
+        results = None
+        if batch.kind == BatchKind.COMMANDS:
+            results = self._apply_commands(batch)
+        elif batch.kind == BatchKind.CONFIGURATION:
+            self.begin_behind(floor_in(batch.payload))
         self.last_applied = batch.last_index
         self.last_applied_term = batch.term
         self.watches.deliver()
         return results
+
+    def begin_behind(self, floor: int) -> None:
+        """All revisions, sessions and leases that are given out from here on are greater than
+        `floor`, and changes from before are not told any more: clients may have seen others under
+        their revisions. Does nothing when it is so already.
+        """
+        if floor <= self.floor:
+            return
+        self.floor = floor
+        if self.revision < floor:
+            before, self.revision = self.revision, floor
+            self._history = History(self.settings.history_keep, compacted_revision=floor)
+            self.watches.tell_jumped(before)
 
     def _apply_commands(self, batch: Batch) -> list[CommandResult]:
         payload = batch.payload
@@ -195,7 +216,7 @@ class Machine:
                 command, index, self._term, self.time_ms, self._apply_to_state
             )
         if isinstance(command, OpenSession):
-            return self._sessions.open(command.ttl_ms, index, self.time_ms)
+            return self._sessions.open(command.ttl_ms, self.floor + index, self.time_ms)
         if isinstance(command, KeepSession):
             return self._sessions.keep(command.session, self.time_ms)
         if isinstance(command, CloseSession):

@@ -321,6 +321,27 @@ def _decode_block(block: bytes) -> tuple[Section, list[Any]]:
         raise SnapshotError(f"a block of the snapshot can't be read: {error}") from error
 
 
+def survey(blocks: Iterable[bytes]) -> tuple[Header, dict[Section, int]]:
+    """The header of these blocks, all of which are read, and how many items each section has.
+
+    Keeps nothing else in memory. Raises SnapshotError.
+    """
+    numbered = iter(blocks)
+    header = Reader(islice(numbered, 1)).header
+    counts: dict[Section, int] = {}
+    written: list[int] = []
+    for block in numbered:
+        section, items = _decode_block(block)
+        if section is Section.END:
+            written = items
+        else:
+            counts[section] = counts.get(section, 0) + len(items)
+    found = [counts.get(section, 0) for section in Section]
+    if found != written:
+        raise SnapshotError(f"the snapshot should hold {written} items, but has {found}")
+    return header, counts
+
+
 class Reader:
     """Reads `header` at once, and everything else with `fill`. Both raise SnapshotError.
 

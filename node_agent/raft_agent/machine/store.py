@@ -11,13 +11,17 @@ if TYPE_CHECKING:
 
 
 class Store(Protocol):
-    """`revision` is the store's, `time_ms` the log's time."""
+    """`revision` is the store's, `time_ms` the log's time; `floor`: ids that are given out lie
+    behind it."""
 
     @property
     def revision(self) -> int: ...
 
     @property
     def time_ms(self) -> int: ...
+
+    @property
+    def floor(self) -> int: ...
 
     @property
     def leases(self) -> Leases: ...

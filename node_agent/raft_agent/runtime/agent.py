@@ -18,7 +18,10 @@ from raft_agent.api.protocol import ErrorCode
 from raft_agent.api.server import ApiServer
 from raft_agent.config import Config
 from raft_agent.consensus.batch import Batch
+from raft_agent.consensus.generations import generation_of
+from raft_agent.consensus.recovery import standing_of
 from raft_agent.consensus.types import (
+    Abandon,
     Configuration,
     ConfigurationChanged,
     Note,
@@ -27,6 +30,7 @@ from raft_agent.consensus.types import (
     Role,
     RoleChanged,
     SnapshotMeta,
+    Superseded,
 )
 from raft_agent.logs import LogContext
 from raft_agent.machine.machine import Machine
@@ -71,6 +75,10 @@ _WARNINGS = frozenset(
         "snapshot_damaged",
         "snapshot_refused",
         "snapshot_unreadable",
+        "recovery_begins",
+        "recovered",
+        "superseded",
+        "superseded_ignored",
         "kernel_bypassed",
         "kernel_degraded",
         "kernel_fault_set",
@@ -85,8 +93,9 @@ _WARNINGS = frozenset(
 class Agent:
     """Implements the engine's `Observer`; what is asked of the node is answered by its `front`.
 
-    `ended` is set with None when the disk is full (start anew once there is room), or with the
-    error that stops the node.
+    `ended` is set with None when the disk is full (start anew once there is room), or when
+    `abandoned` names a generation (put the data aside and start anew), or with the error that stops
+    the node.
     """
 
     def __init__(
@@ -104,6 +113,7 @@ class Agent:
         self._loop = loop = asyncio.get_running_loop()
         self.ended: asyncio.Future[None] = loop.create_future()
         self.disk_full = False
+        self.abandoned = ""
         self._asked_for_pre_votes = False
         self.node_name = config.server.node_id
         self.machine = machine_kind()
@@ -145,6 +155,8 @@ class Agent:
                     body, reply, self._views.member_name(sender)
                 ),
                 on_client=lambda certificate: self._api.remote_client(certificate.identity),
+                on_superseded=lambda *told: self.engine.feed(Superseded(*told)),
+                standing=lambda: standing_of(node.state),
                 on_version_ask=self._on_version_ask,
                 on_version_promise=self._on_version_promise,
                 on_outdated=lambda text: self.on_fatal(VersionError(text)),
@@ -152,6 +164,7 @@ class Agent:
             ),
             versions=self.machine.versions,
         )
+        self._transport.set_generation(node.generation)
         self._views = Views(
             name=self.node_name,
             node=node,
@@ -200,6 +213,7 @@ class Agent:
             kernel=self._kernel,
             proposals=self._proposals,
             lease_keeper=self._lease_keeper,
+            tell=self._event,
             versions=self._versions,
         )
         self._applicant = self._make_applicant(address)
@@ -272,6 +286,7 @@ class Agent:
         self._event("started", version=__version__)
         for warning in self._store.recovered.warnings:
             self._event("warning", text=warning)
+        self._say_what_was_restored()
         self._word.give(self._event)
         if self._certificates is not None:
             self._certificates.start()
@@ -336,9 +351,10 @@ class Agent:
         self.front.give_up(failure)
 
     def _say_what_is_awaited(self) -> None:
-        if self.node.role is not Role.FRESH or self._config.cluster.bootstrap:
+        founds = not self._store.recovered.is_to_be_joined
+        if self.node.role is not Role.FRESH or (self._config.cluster.bootstrap and founds):
             return
-        peers = [peer.id for peer in self._config.peers]
+        peers = [peer.id for peer in self._config.peers if founds]
         if peers:
             founder = min(*peers, self.node_name)
             others = ", ".join(peers)
@@ -351,6 +367,17 @@ class Agent:
         reason = f"at a member run: raftctl --node MEMBER join {self.node_name} {address}"
         self._views.note = f"waiting to be joined: {reason}"
         self._event("waits_to_be_joined", reason=reason)
+
+    def _say_what_was_restored(self) -> None:
+        """Once, when the agent starts on what was made from a backup and has no log yet."""
+        recovered = self._store.recovered
+        snapshot = recovered.snapshot
+        if snapshot is None or recovered.log.last_index > snapshot.index:
+            return
+        generation = generation_of(snapshot.configuration)
+        if generation.floor and not generation.id:
+            cluster_id = snapshot.configuration.cluster_id
+            self._event("restored", index=snapshot.index, cluster_id=cluster_id)
 
     def _event(self, kind: str, **facts: int | str) -> None:
         # Effects come after the step: what the core is by now is what the line should say.
@@ -425,9 +452,12 @@ class Agent:
         self._versions.role(change.role is Role.LEADER)
         if change.role is not Role.LEADER:
             self._proposals.stepped_down()
+        self.front.gatherer.look()
 
     def on_configuration(self, change: ConfigurationChanged) -> None:
         self._views.note = ""
+        self._transport.set_generation(self.node.generation)
+        self.front.gatherer.look()
         self._set_peers(change.configuration)
         if change.index > 1:
             line = members_line(change.configuration)
@@ -436,11 +466,13 @@ class Agent:
     def on_note(self, note: Note) -> None:
         if note.kind == "bootstrap_waits":
             self._views.note = f"waiting to be joined: {note.facts['reason']}"
-        if note.kind == "removed":
+        if note.kind in ("removed", "superseded"):
             self._transport.set_peers([])
-        if note.kind == "snapshot_refused":
+        if note.kind in ("snapshot_refused", "snapshot_wanted"):
             # The file may have gone bad on this disk; what the machine holds has not.
             self._snapshotter.take()
+        if note.kind == "snapshot_wanted":
+            return  # said again with every heartbeat, until there is one
         if note.kind == "pre_vote_started":
             # A node that is cut off asks several times a second: the first time is news.
             if self._asked_for_pre_votes:
@@ -453,6 +485,11 @@ class Agent:
         self._give_up(Failure(ErrorCode.STORAGE_FAILED, failure.reason))
         self.disk_full = failure.disk_full
         if failure.disk_full and not self.ended.done():
+            self.ended.set_result(None)
+
+    def on_abandon(self, effect: Abandon) -> None:
+        self.abandoned = f"before-{effect.generation:016x}"
+        if not self.ended.done():
             self.ended.set_result(None)
 
     def on_fatal(self, error: Exception) -> None:

@@ -16,6 +16,7 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 from raft_agent.consensus.batch import Batch
 from raft_agent.consensus.node import Node
 from raft_agent.consensus.types import (
+    Abandon,
     AppendLog,
     Applied,
     Apply,
@@ -35,6 +36,7 @@ from raft_agent.consensus.types import (
     ReadReady,
     ReadSnapshot,
     Received,
+    Recovered,
     Refused,
     Role,
     RoleChanged,
@@ -68,7 +70,7 @@ _STALL_US = 20_000
 _LONG_STALL_US = 100_000
 
 
-Answer: TypeAlias = Proposed | Refused | ReadReady | TransferDone | MembershipChanged
+Answer: TypeAlias = Proposed | Refused | ReadReady | TransferDone | MembershipChanged | Recovered
 
 
 class Excuses(enum.Enum):
@@ -99,6 +101,10 @@ class Observer(Protocol):
 
     def on_snapshot_unreadable(self, index: int, reason: str) -> None:
         """The newest snapshot can't be sent: it takes another one to bring up whoever needs it."""
+
+    def on_abandon(self, effect: Abandon) -> None:
+        """What this node has is to be put aside: end, and start anew with an empty data
+        directory."""
 
     def on_note(self, note: Note) -> None: ...
 
@@ -150,6 +156,8 @@ class Engine:
             ReadReady: observer.on_answer,
             TransferDone: observer.on_answer,
             MembershipChanged: observer.on_answer,
+            Recovered: self._recovered,
+            Abandon: observer.on_abandon,
             CompactLog: self._compact_log,
             ReadSnapshot: self._read_snapshot,
             WriteSnapshot: self._write_snapshot,
@@ -303,6 +311,10 @@ class Engine:
         else:
             self.close()
             self._observer.on_fatal(RuntimeError(f"disk work failed: {error!r}"))
+
+    def _recovered(self, effect: Recovered) -> None:
+        self._transport.set_generation(self.node.generation)
+        self._observer.on_answer(effect)
 
     def _found_cluster(self, effect: FoundCluster) -> None:
         self._store.found_cluster(effect.cluster_id)

@@ -45,6 +45,16 @@ _TEXTS = {
     "log_lost": "{sender} has lost its log and may not come back as if it had not: remove it with "
     "raftctl leave, empty its data directory, and add it with raftctl join",
     "removed": "is no member any more: it was removed, and its id is refused for ever",
+    "recovery_begins": "is asked to go on alone, and what only lost members had was given up: "
+    "generation {generation} of the cluster is to begin with index {index}",
+    "recovered": "generation {generation} of the cluster has begun with index {index}, here alone",
+    "superseded": "takes no part any more: the cluster was recovered at {sender} without this "
+    "node, as generation {generation}",
+    "superseded_ignored": "{sender} has recovered the cluster as generation {generation}, although "
+    "this node follows a leader that has a majority: keep one of the two, and empty the data "
+    "directories of the others",
+    "survivor_taken_in": "{name}, which survived, comes in again from {address}",
+    "restored": "begins the cluster {cluster_id} with what a backup held, up to index {index}",
     "join_asked": "asks {address} to be added",
     "join_refused": "was not added: {reason}",
     "cluster_joined": "joined the cluster {cluster_id}",

@@ -10,12 +10,13 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 from raft_agent.api import protocol
-from raft_agent.api.host import Failure, Outcome
+from raft_agent.api.host import Backup, Failure, Outcome
 from raft_agent.config import Config
 from raft_agent.consensus.types import (
     MembershipChanged,
     Proposed,
     ReadReady,
+    Recovered,
     RefusalReason,
     Refused,
     TransferDone,
@@ -23,6 +24,7 @@ from raft_agent.consensus.types import (
 from raft_agent.machine.commands import Command
 from raft_agent.machine.machine import Machine
 from raft_agent.runtime.audit import Audit
+from raft_agent.runtime.backups import begin_backup
 from raft_agent.runtime.barriers import Barriers
 from raft_agent.runtime.changes import Changes
 from raft_agent.runtime.changes import Request as ChangeRequest
@@ -36,6 +38,7 @@ from raft_agent.runtime.memberships import Memberships
 from raft_agent.runtime.proposals import Proposals
 from raft_agent.runtime.readings import Readings
 from raft_agent.runtime.refusals import failure_of, why_not_leading
+from raft_agent.runtime.rescue import Gatherer, Rescue
 from raft_agent.runtime.versions import VersionKeeper
 from raft_agent.runtime.views import Views
 from raft_agent.transport.transport import Transport
@@ -67,6 +70,7 @@ class Front:
         kernel: KernelSide,
         proposals: Proposals,
         lease_keeper: LeaseKeeper,
+        tell: Callable[..., None],
         versions: VersionKeeper,
     ) -> None:
         self.node_name = config.server.node_id
@@ -96,6 +100,22 @@ class Front:
             list_members=views.member_list,
             joiner_problem=versions.joiner_problem,
         )
+        self._rescue = Rescue(
+            node=engine.node,
+            machine=machine,
+            transport=transport,
+            loop=loop,
+            feed=engine.feed,
+            next_tag=lambda: next(tags),
+            configured={peer.id: peer.address for peer in config.peers},
+        )
+        self.gatherer = Gatherer(
+            node=engine.node,
+            memberships=self._memberships,
+            transport=transport,
+            loop=loop,
+            tell=tell,
+        )
         self._doorkeeper = Doorkeeper(config.cluster.token, loop.time)
         self._changes = Changes(self, self._memberships, self._doorkeeper, loop)
 
@@ -103,6 +123,8 @@ class Front:
         """The node ends or its disk failed: whoever waits hears so."""
         self.barriers.give_up(failure)
         self._changes.give_up(failure)
+        self.gatherer.stop()
+        self._rescue.give_up(failure)
         self._memberships.give_up(failure)
 
     def answered(self, answer: Answer) -> None:
@@ -115,13 +137,17 @@ class Front:
             self._transfers.answered(answer.tag, self._views.member_name(answer.leader))
         elif isinstance(answer, MembershipChanged):
             self._memberships.changed(answer)
+        elif isinstance(answer, Recovered):
+            self._rescue.answered(answer)
         else:
             self._refused(answer)
 
     def _refused(self, answer: Refused) -> None:
         leader = self._views.member_name(answer.leader) if answer.leader else ""
         failure = failure_of(answer.reason, leader, self._node.state.failed)
-        if self._memberships.owns(answer.tag):
+        if self._rescue.owns(answer.tag):
+            self._rescue.answered(answer)
+        elif self._memberships.owns(answer.tag):
             self._memberships.refused(answer, failure)
         elif self._proposals.owns(answer.tag):
             self._proposals.refused(answer.tag, failure)
@@ -160,6 +186,16 @@ class Front:
         may_forward: bool,
     ) -> None:
         self._changes.change(request, done, may_forward=may_forward)
+
+    def recover(
+        self,
+        request: protocol.Recover,
+        done: Callable[[protocol.RecoverResult | Failure], None],
+    ) -> None:
+        self._rescue.recover(request, done)
+
+    def begin_backup(self) -> Backup | Failure:
+        return begin_backup(self._node, self.machine)
 
     def join_challenge(self) -> bytes:
         return self._doorkeeper.challenge()

@@ -19,6 +19,7 @@ from raft_agent.consensus.types import (
     Vote,
 )
 from raft_agent.histogram import Histogram
+from raft_agent.storage.aside import finish_putting_aside, is_to_be_joined
 from raft_agent.storage.compatibility import promised_version
 from raft_agent.storage.datadir import (
     SNAPSHOTS_NAME,
@@ -52,6 +53,7 @@ class Recovered(msgspec.Struct):
 
     `snapshot`: what the state machine begins with, applied and committed up to its index; its
     blocks come from `Store.snapshots`.
+    `is_to_be_joined`: it had another log, which was put aside, and founds no cluster.
     `word_us`: for how long an earlier start may have promised a leader not to vote.
     `promised_version`: the cluster version that this member has promised to know.
     `warnings`: one sentence each for the operator, such as a torn tail that was cut.
@@ -65,6 +67,7 @@ class Recovered(msgspec.Struct):
     word_us: int
     warnings: list[str]
     promised_version: int = 1
+    is_to_be_joined: bool = False
 
 
 class Store:
@@ -139,6 +142,7 @@ class Store:
         # A killed agent may have left names that are not on the medium: a vote that is believed now
         # is given again without another write.
         sync_directory(data_dir)
+        aside = finish_putting_aside(data_dir)
         member_id = load_identity(data_dir)
         vote, warnings = load_vote(data_dir)
         word_us, word_warnings = load_word(data_dir)
@@ -160,8 +164,9 @@ class Store:
             plan.snapshot,
             plan.log_image(opened.tail),
             word_us,
-            warnings + word_warnings + plan.warnings,
+            [*_aside_warnings(aside), *warnings, *word_warnings, *plan.warnings],
             promised,
+            is_to_be_joined(data_dir),
         )
         return cls(lock, recovered, opened.log, found.store, VoteWriter(data_dir, plan.vote))
 
@@ -287,3 +292,9 @@ class Store:
         self._log.close()
         self.snapshots.close()
         self._lock.release()
+
+
+def _aside_warnings(aside: str) -> list[str]:
+    if not aside:
+        return []
+    return [f"a crash had interrupted it: what this member had before is in {aside} now"]

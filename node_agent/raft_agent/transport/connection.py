@@ -19,7 +19,14 @@ from raft_agent.histogram import Histogram
 from raft_agent.tls.identity import Identity, Kind
 from raft_agent.transport import codec
 from raft_agent.transport.address import format_address
-from raft_agent.transport.handshake import MAX_HELLO_BYTES, Hello, Purpose, Refused, shown
+from raft_agent.transport.handshake import (
+    MAX_HELLO_BYTES,
+    Fate,
+    Hello,
+    Purpose,
+    Refused,
+    shown,
+)
 from raft_agent.transport.rejects import RejectLog
 from raft_agent.versions import CLUSTER_VERSIONS, Versions
 from raft_agent.wire import FrameError, FrameType
@@ -103,6 +110,8 @@ class TransportHandlers(msgspec.Struct, frozen=True):
     node's cluster says that this program is too old for it.
     admit(hello): before a peer's connection to us stands, and before it is answered who is here;
     raises Refused when it is not welcome.
+    on_superseded(member_id, generation, is_awaited): a peer is of a later generation, and told this
+    node what becomes of it. standing(): what to say to whoever asks before a recovery.
     """
 
     on_message: Callable[[int, types.Message], None]
@@ -114,6 +123,8 @@ class TransportHandlers(msgspec.Struct, frozen=True):
     on_version_promise: Callable[[int, int], None] = lambda _sender, _version: None
     on_outdated: Callable[[str], None] = lambda _text: None
     admit: Callable[[Hello], None] = lambda _hello: None
+    on_superseded: Callable[[int, int, bool], None] | None = None
+    standing: Callable[[], types.Standing] | None = None
 
 
 class Local:
@@ -136,6 +147,7 @@ class Local:
         self.member_id = member_id
         self.name = name
         self.cluster_id = cluster_id
+        self.generation = types.Generation()
         self.address = address
         self.handlers = handlers
         self.rejects = rejects
@@ -151,7 +163,13 @@ class Local:
         shortest_s = 1.0 if security is None else 2.0
         self.handshake_s = max(2 * election_timeout_max_ms / 1000, shortest_s)
 
-    def hello(self, refusal: str = "", purpose: Purpose = Purpose.MAIN) -> Hello:
+    def hello(
+        self,
+        refusal: str = "",
+        purpose: Purpose = Purpose.MAIN,
+        fate: str = Fate.NONE,
+        standing: types.Standing | None = None,
+    ) -> Hello:
         return Hello(
             oldest=self.versions.oldest,
             newest=self.versions.newest,
@@ -164,6 +182,9 @@ class Local:
             in_force=self.version_in_force if self.cluster_id else 0,
             promised=self.version_promised,
             program=__version__,
+            generation=self.generation.id,
+            fate=fate,
+            standing=standing,
         )
 
     def dialled(self, connection: Connection, name: str) -> asyncio.Protocol:
@@ -190,6 +211,7 @@ class Connection(asyncio.Protocol):
         self.member_id = 0  # of the peer, once the handshake is done
         self.name = ""
         self.cluster_id = ""  # what the handshake said; "" of a fresh peer
+        self.generation = 0
         self.peer_address = "unknown address"
         self.last_term = 0  # header.term of the last frame that came
         self.is_closing_by_us = False
@@ -288,6 +310,7 @@ class Connection(asyncio.Protocol):
         self.member_id = hello.member_id
         self.name = hello.name
         self.cluster_id = hello.cluster_id
+        self.generation = hello.generation
         stats.name = hello.name
         stats.address = hello.address
         stats.versions = hello.versions

@@ -169,6 +169,16 @@ class Transport:
                 text = f"it belongs to cluster {connection.cluster_id}, this node to {cluster_id}"
                 connection.reject("cluster", text)
 
+    def set_generation(self, generation: types.Generation) -> None:
+        """This node is of this generation from now on: later handshakes say so, and connections
+        with members of others end. Comes before `start`, too."""
+        before, self._local.generation = self._local.generation, generation
+        if generation.id == before.id:
+            return
+        for connection in list(self._local.open):
+            if connection.member_id and connection.generation != generation.id:
+                connection.reject("generation", "it is of another generation of the cluster")
+
     def set_versions(self, *, in_force: int, promised: int) -> None:
         """What later handshakes say of the cluster version: see Hello."""
         self._local.version_in_force = in_force

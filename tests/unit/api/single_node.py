@@ -16,11 +16,13 @@ from raft_agent.api import protocol
 from raft_agent.api.host import Applied, Failure, Outcome
 from raft_agent.api.server import ApiServer
 from raft_agent.consensus import batch
-from raft_agent.consensus.types import RefusalReason
+from raft_agent.consensus.types import Configuration, Member, RefusalReason
 from raft_agent.histogram import BUCKETS
 from raft_agent.machine.commands import Command, encode_commands, join_commands
 from raft_agent.machine.machine import Machine
+from raft_agent.runtime.backups import MachineBackup
 from raft_agent.runtime.refusals import failure_of
+from raft_agent.storage.snapshot_format import SnapshotHeader
 
 MEMBER_ID = 0xA1
 
@@ -41,6 +43,7 @@ class SingleNode:
         self.age_ms: int | None = None
         self.membership_requests: list[tuple[protocol.MembershipRequest, bool]] = []
         self.audits: list[tuple[str, str, str]] = []
+        self.recovery: Callable[[bool], protocol.RecoverResult | Failure] = self._no_recovery
         self.batches = 0
         self.hold_back = False
         self._waiting: list[tuple[Sequence[Command], Callable[[Outcome], None]]] = []
@@ -104,6 +107,28 @@ class SingleNode:
         else:
             members = self.member_list().members
             done(protocol.MembershipResult(7, ["An even number of voters"], members, "catches up"))
+
+    def recover(
+        self,
+        request: protocol.Recover,
+        done: Callable[[protocol.RecoverResult | Failure], None],
+    ) -> None:
+        done(self.recovery(request.accept_data_loss))
+
+    def _no_recovery(self, accept_data_loss: bool) -> protocol.RecoverResult | Failure:
+        refusal = "A leader is known"
+        if accept_data_loss:
+            return Failure(protocol.ErrorCode.REFUSED, refusal)
+        here = protocol.SurveyedMember(self.node_name, "a1", "127.0.0.1:5555", "here", 1, 1)
+        return protocol.RecoverResult(self.node_name, [here], refusal, "Nothing is to be done")
+
+    def begin_backup(self) -> MachineBackup | Failure:
+        index, term = self.machine.last_applied, self.machine.last_applied_term
+        if not index:
+            return Failure(protocol.ErrorCode.NOT_IN_CLUSTER, "Nothing was applied yet")
+        member = Member(MEMBER_ID, self.node_name, "127.0.0.1:5555")
+        configuration = Configuration("c0ffee", (member,), (MEMBER_ID,))
+        return MachineBackup(SnapshotHeader(index, term, 1, configuration), self.machine)
 
     def join_challenge(self) -> bytes:
         return b"nonce"

@@ -23,8 +23,7 @@ doctor; debug bundle
 PATHS = [path.strip() for path in CONTRACT.replace("\n", " ").split(";")]
 
 LATER = """
-snapshot save f; snapshot status f; snapshot restore f --data-dir d;
-recover --accept-data-loss --dry-run; export add p; export list; debug bundle f;
+export add p; export list; debug bundle f;
 doctor --cluster
 """
 
