@@ -70,6 +70,8 @@ class FrameType(enum.IntEnum):
     SNAPSHOT_REPLY = 18
     ANNOUNCE = 19
     REMOVED = 20
+    VERSION_ASK = 27
+    VERSION_PROMISE = 28
     CLIENT_REQUEST = 32
     CLIENT_REPLY = 33
     CLIENT_PUSH = 34
@@ -210,7 +212,11 @@ def check_form(head: bytes) -> None:
     if magic != MAGIC:
         raise _no_magic(head)
     if version != VERSION:
-        raise FrameError("version", f"frame of version {version}; this program speaks {VERSION}")
+        raise FrameError(
+            "version",
+            f"a frame of version {version}, and this program knows version {VERSION}: install "
+            "programs that go together (raft-agent on all members, and raftctl)",
+        )
     if reserved:
         raise FrameError("version", f"reserved header field is {reserved:#x}, not 0")
 

@@ -43,10 +43,12 @@ from raft_agent.runtime.proposals import Proposals
 from raft_agent.runtime.readings import Readings
 from raft_agent.runtime.restoring import Restorer, restore
 from raft_agent.runtime.snapshotter import Snapshotter
+from raft_agent.runtime.versions import VersionKeeper
 from raft_agent.runtime.views import Views, members_line
 from raft_agent.runtime.word import Word
 from raft_agent.storage.store import StorageFailure, Store
-from raft_agent.transport.transport import PeerTarget, Transport, TransportHandlers
+from raft_agent.transport.transport import Hello, PeerTarget, Transport, TransportHandlers
+from raft_agent.versions import VersionError
 
 if TYPE_CHECKING:
     from raft_agent.http.server import HttpServer
@@ -88,10 +90,16 @@ class Agent:
     """
 
     def __init__(
-        self, config: Config, context: LogContext, credentials: Credentials | None = None
+        self,
+        config: Config,
+        context: LogContext,
+        credentials: Credentials | None = None,
+        machine_kind: type[Machine] = Machine,
     ) -> None:
-        """`credentials`: those that config.tls names, when they were read already. Raises TlsError
-        when they can't be used."""
+        """`credentials`: those that config.tls names, when they were read already. `machine_kind`:
+        in tests another one, of a program of a later version. Raises TlsError when the credentials
+        can't be used.
+        """
         self._config = config
         self._context = context
         self._loop = loop = asyncio.get_running_loop()
@@ -99,11 +107,11 @@ class Agent:
         self.disk_full = False
         self._asked_for_pre_votes = False
         self.node_name = config.server.node_id
-        self.machine = Machine()
+        self.machine = machine_kind()
         self._certificates = make_certificates(
             config, credentials or make_credentials(config), self._event
         )
-        self._store = Store.open(Path(config.server.data_dir))
+        self._store = Store.open(Path(config.server.data_dir), versions=machine_kind.versions)
         try:
             self._build(config)
         except BaseException:
@@ -115,7 +123,8 @@ class Agent:
         recovered = self._store.recovered
         check_owner(config, recovered)
         if recovered.snapshot is not None:
-            self.machine.adopt(restore(self._store.snapshots, recovered.snapshot))
+            kind = type(self.machine)
+            self.machine.adopt(restore(self._store.snapshots, recovered.snapshot, kind))
         timing = config.timing
         address = own_address(config, recovered)
         peers = tuple(peer.id for peer in config.peers)
@@ -137,7 +146,12 @@ class Agent:
                     body, reply, self._views.member_name(sender)
                 ),
                 on_client=lambda certificate: self._api.remote_client(certificate.identity),
+                on_version_ask=self._on_version_ask,
+                on_version_promise=self._on_version_promise,
+                on_outdated=lambda text: self.on_fatal(VersionError(text)),
+                admit=self._admit,
             ),
+            versions=self.machine.versions,
         )
         self._views = Views(
             name=self.node_name,
@@ -165,6 +179,17 @@ class Agent:
         loop, node = self._loop, self.node
         self._proposals = Proposals(loop, self.engine.feed)
         self._lease_keeper = LeaseKeeper(loop, self._proposals.add, now_us)
+        self._versions = VersionKeeper(
+            node=node,
+            machine=self.machine,
+            store=self._store,
+            transport=self._transport,
+            proposals=self._proposals,
+            loop=loop,
+            tell=self._event,
+        )
+        self._proposals.problem = self._versions.problem
+        self._views.versions = self._versions
         self.front = Front(
             config=config,
             loop=loop,
@@ -176,6 +201,7 @@ class Agent:
             kernel=self._kernel,
             proposals=self._proposals,
             lease_keeper=self._lease_keeper,
+            versions=self._versions,
         )
         self._applicant = self._make_applicant(address)
         self._snapshotter = Snapshotter(
@@ -271,6 +297,7 @@ class Agent:
             self._applicant.stop()
         self._word.close()
         self._lease_keeper.close()
+        self._versions.close()
         self.engine.close()
         self._restorer.stop()
         await self._snapshotter.stop()
@@ -339,6 +366,15 @@ class Agent:
         self._kernel.handled(sender, message)
         self.engine.received(sender, message)
 
+    def _on_version_ask(self, sender: int, version: int) -> None:
+        self._versions.asked(sender, version)
+
+    def _on_version_promise(self, sender: int, version: int) -> None:
+        self._versions.answered(sender, version)
+
+    def _admit(self, hello: Hello) -> None:
+        self._versions.admit(hello)
+
     def _set_peers(self, configuration: Configuration | None) -> None:
         if configuration is None:
             self._transport.set_peers(
@@ -359,6 +395,7 @@ class Agent:
     def on_apply(self, batch: Batch) -> None:
         self._proposals.applied(batch, self.machine.apply(batch))
         self._lease_keeper.applied()
+        self._versions.applied()
         self._snapshotter.applied(len(batch.record))
 
     def on_applied(self, index: int) -> None:
@@ -366,6 +403,7 @@ class Agent:
 
     def on_snapshot_durable(self, snapshot: SnapshotMeta, restored: Callable[[], None]) -> None:
         def go_on() -> None:
+            self._versions.applied()
             self._proposals.skipped(snapshot.index)
             restored()
             self.front.barriers.applied(snapshot.index)
@@ -385,6 +423,7 @@ class Agent:
         if change.leader:
             self._asked_for_pre_votes = False
         self._lease_keeper.role(change.role is Role.LEADER, self.machine.leases)
+        self._versions.role(change.role is Role.LEADER)
         if change.role is not Role.LEADER:
             self._proposals.stepped_down()
 

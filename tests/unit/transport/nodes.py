@@ -15,7 +15,7 @@ from raft_agent.consensus import types
 from raft_agent.tls.credentials import Credentials, PeerCertificate
 from raft_agent.tls.identity import Identity
 from raft_agent.tls.security import Security
-from raft_agent.transport.handshake import PROTOCOL, Hello, Purpose, decode_hello, encode_hello
+from raft_agent.transport.handshake import Hello, Purpose, decode_hello, encode_hello
 from raft_agent.transport.transport import PeerTarget, Transport, TransportHandlers
 from raft_agent.wire import FrameType
 
@@ -68,6 +68,9 @@ class Node:
                 on_peer_down=lambda peer: self._tell("down", peer),
                 on_forward=self._forwarded,
                 on_client=self._client,
+                on_version_ask=lambda peer, version: self._tell("asked", peer, version),
+                on_version_promise=lambda peer, version: self._tell("promised", peer, version),
+                on_outdated=lambda text: self._tell("outdated", text),
             ),
             security=credentials and Security(credentials, clear_headers=clear_headers),
             seed=member_id,
@@ -105,7 +108,8 @@ class Node:
 
     def hello(self, **changes: Any) -> Hello:
         facts = {
-            "protocol": PROTOCOL,
+            "oldest": 1,
+            "newest": 1,
             "cluster_id": CLUSTER,
             "member_id": self.member_id,
             "name": self.name,
