@@ -8,7 +8,7 @@ import random
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory
 
 import pytest
 from cryptography import x509
@@ -33,8 +33,14 @@ from tests.unit.tls.papers import Office, client, node
 
 
 @cache
+def directory() -> TemporaryDirectory[str]:
+    """Gone when the tests have ended."""
+    return TemporaryDirectory(prefix="raft-tls-")
+
+
+@cache
 def office() -> Office:
-    return Office(Path(mkdtemp(prefix="raft-tls-")))
+    return Office(Path(directory().name))
 
 
 @cache
