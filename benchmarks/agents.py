@@ -68,6 +68,10 @@ def free_ports(count: int) -> list[int]:
             holder.close()
 
 
+class RaftctlFailed(Exception):  # noqa: N818
+    """raftctl ended with an error; the text says which."""
+
+
 class Agents:
     """Agents node-01 … that run from `folder`. `environment`: for them and for raftctl. `extra`:
     more of raft.toml; NAME in it stands for each node's own.
@@ -147,15 +151,17 @@ class Agents:
         self._processes.clear()
 
     def raftctl(self, name: str, *arguments: str) -> Any:
-        """What raftctl says at this node, in JSON. Raises CalledProcessError."""
+        """What raftctl says at this node, in JSON. Raises RaftctlFailed."""
         done = subprocess.run(  # noqa: S603
             [*self._raftctl, "--socket", self.socket(name), "-o", "json", *arguments],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            check=True,
+            check=False,
             env=self._environment,
         )
+        if done.returncode:
+            raise RaftctlFailed(f"raftctl {' '.join(arguments)} at {name}: {done.stderr.strip()}")
         return json.loads(done.stdout)
 
     def status(self, name: str) -> Any:
@@ -167,7 +173,7 @@ class Agents:
         while time.monotonic() < deadline:
             try:
                 statuses = [self.status(name) for name in self._processes]
-            except subprocess.CalledProcessError:
+            except RaftctlFailed:
                 time.sleep(0.05)
                 continue
             leaders = {status["leader"] for status in statuses}
@@ -197,7 +203,8 @@ def agents(
 
 @dataclass
 class Load:
-    """What `raftctl bench` is asked for. `op`: put, get or send; sizes in bytes."""
+    """What `raftctl bench` is asked for. `op`: put, get or send; sizes in bytes. `rate`: requests a
+    second; 0: as many as are answered."""
 
     clients: int
     pipeline: int
@@ -207,6 +214,7 @@ class Load:
     keys: int = 10_000
     consistency: str = "linearizable"
     processes: int = 1
+    rate: int = 0
 
     def arguments(self, seconds: float, warmup_s: float) -> list[str]:
         chosen = ["bench", self.op]
@@ -214,6 +222,8 @@ class Load:
             chosen += ["--consistency", self.consistency]
         for name in ("clients", "pipeline", "key_size", "value_size", "keys", "processes"):
             chosen += [f"--{name.replace('_', '-')}", str(getattr(self, name))]
+        if self.rate:
+            chosen += ["--rate", str(self.rate)]
         return [*chosen, "--duration", str(seconds), "--warmup", str(warmup_s)]
 
 

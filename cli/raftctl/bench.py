@@ -39,9 +39,9 @@ def bench() -> None:
     """Measure writes and reads a second, and their latency.
 
     Each client is a connection with a fixed number of requests in flight, on this machine. Latency
-    counts from when a request could have been sent. Errors and unknown outcomes are counted over
-    the whole run, the rest after the warm-up. Ctrl+C ends the run early and shows what was
-    measured so far (exit status 130).
+    counts from when a request could have been sent, or with --rate from when it was due. Errors and
+    unknown outcomes are counted over the whole run, the rest after the warm-up. Ctrl+C ends the run
+    early and shows what was measured so far (exit status 130).
 
     The keys it stores start with bench/. They stay, as do the messages it sends: bench deletes
     nothing.
@@ -83,12 +83,21 @@ def _load_options(command: Callable[..., None]) -> Callable[..., None]:
             },
         ),
         (
+            "--rate",
+            {
+                "type": Whole(high=10_000_000),
+                "help": "Requests a second of all clients together, sent whether the answers come "
+                "in time or not; latency counts from when each was due.  [default: as many as are "
+                "answered]",
+            },
+        ),
+        (
             "--processes",
             {"type": Whole(high=1024), "default": 1, "help": "Processes that share the clients."},
         ),
     ]
     for name, settings in reversed(options):
-        command = click.option(name, show_default=True, **settings)(command)
+        command = click.option(name, show_default="default" in settings, **settings)(command)
     return command
 
 
@@ -115,6 +124,7 @@ def _plan(op: str, consistency: str, options: dict[str, Any]) -> Plan:
         timeout_s=context.timeout_s,
         forward=context.forward,
         consistency=consistency,
+        rate=float(options["rate"] or 0),
     )
 
 
@@ -312,7 +322,8 @@ def _run_processes(plan: Plan, target: str | Endpoint, processes: int) -> Tally:
         if pid == 0:
             os.close(go_write)
             os.close(report_read)
-            _child(replace(plan, clients=share), target, go_read, report_write)
+            rate = plan.rate * share / plan.clients
+            _child(replace(plan, clients=share, rate=rate), target, go_read, report_write)
         os.close(report_write)
         children.append((pid, report_read))
     os.close(go_read)

@@ -2,7 +2,7 @@
 
 Each client is a connection with a fixed number of requests in flight. A request's latency counts
 from when its slot was free to send it, so time that a busy generator or a full socket makes it wait
-is part of it.
+is part of it. With a rate it is no closed loop: see `bench_pace`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import msgspec
 
 from raft_agent import wire
 from raft_agent.api import protocol
+from raftctl.bench_pace import Pacer
 from raftctl.bench_requests import Plan, Requests
 from raftctl.bench_stats import COARSE_BUCKETS, COARSE_SHIFT, FINE_BUCKETS, Latencies, Tally
 from raftctl.errors import NOT_REACHABLE, CommandError
@@ -54,6 +55,7 @@ class Load:
         self.interrupted = asyncio.Event()
         self.clients: list[Client] = []
         self.reconnects: set[asyncio.Task[None]] = set()
+        self.pacer = Pacer(plan.rate) if plan.rate else None
 
     def count_error(self, code: str) -> None:
         if code == protocol.ErrorCode.UNKNOWN_OUTCOME:
@@ -107,7 +109,10 @@ class Load:
             except OSError as failure:
                 sock.close()
                 raise CommandError(f"{path}: {failure.strerror}", NOT_REACHABLE) from failure
-        await loop.create_unix_connection(lambda: Client(self), sock=sock)
+        await loop.create_unix_connection(self._client, sock=sock)
+
+    def _client(self) -> Client:
+        return Client(self) if self.pacer is None else PacedClient(self, self.pacer)
 
     def reconnect(self) -> None:
         async def later() -> None:
@@ -138,6 +143,8 @@ class Load:
         self.is_running = True
         for client in self.clients:
             client.issue_all()
+        if self.pacer is not None:
+            self.pacer.begin()
         sweeper = loop.create_task(self._sweep())
         await self._pass(plan.warmup_s)
         in_warm_up = self.interrupted.is_set()
@@ -148,6 +155,8 @@ class Load:
         end, cpu_end = _clock(), time.process_time()
         self.tally.latencies = Latencies()  # answers that come later are not of the measured time
         self.is_running = False
+        if self.pacer is not None:
+            self.tally.unsent = self.pacer.end()
         await self._drain(end + plan.timeout_s)
         for task in (sweeper, *self.reconnects):
             task.cancel()
@@ -284,6 +293,32 @@ class Client(asyncio.Protocol):
 
     def _issue_later(self, slots: list[int]) -> None:
         self.issue(slots, _clock())
+
+
+class PacedClient(Client):
+    """One connection whose free slots wait until a request is due."""
+
+    def __init__(self, load: Load, pacer: Pacer) -> None:
+        super().__init__(load)
+        self._pacer = pacer
+        self.is_gone = False
+
+    def issue(self, slots: list[int], now: float) -> None:  # noqa: ARG002
+        if self.load.is_running and not self.is_gone:
+            self._pacer.are_free(self, slots)
+
+    def send(self, slots: list[tuple[int, float]]) -> None:
+        for slot, due in slots:
+            self.starts[slot] = due
+        for frame in self.load.requests.frames([slot for slot, _ in slots]):
+            self.write(frame)
+
+    def data_received(self, data: bytes) -> None:
+        self._frames_received(data, _clock())
+
+    def give_up(self, code: str) -> None:
+        self.is_gone = True
+        super().give_up(code)
 
 
 def _new_socket() -> socket.socket:

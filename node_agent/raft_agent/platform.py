@@ -90,7 +90,7 @@ def write_zeros_directly(path: Path, size_bytes: int) -> bool:
             os.close(fd)
     except OSError as error:
         # open(2): where O_DIRECT, or a write of this size with it, is not known.
-        if error.errno == errno.EINVAL:
+        if error.errno in (errno.EINVAL, errno.EOPNOTSUPP):
             return False
         raise
     return True

@@ -20,11 +20,8 @@ from raft_agent.wire import FrameError, FrameType
 from tests.unit.tls.papers import Office, client, node
 
 _PATIENCE_S = 60.0
-_HELLO = encode_hello(
-    FrameType.HELLO,
-    Hello(oldest=1, newest=1, cluster_id="", member_id=7, name="node-02", address="127.0.0.1:1"),
-)
-_FRAME = wire.encode(FrameType.HEARTBEAT, bytes(24), sender=7, term=1, request_id=1)
+_HELLO = encode_hello(FrameType.HELLO, Hello(1, 1, "", 7, "node-02", "127.0.0.1:1"))
+_FRAME = wire.encode(FrameType.HEARTBEAT, bytes(32), sender=7, term=1, request_id=1)
 
 
 class Papers:

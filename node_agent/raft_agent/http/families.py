@@ -192,7 +192,7 @@ _WORK = Group(
         one(
             Kind.HISTOGRAM,
             "raft_event_loop_lag_seconds",
-            "How late a timer of the event loop fires, looked at ten times a second.",
+            "How late a timer of the event loop fires, looked at twice a second.",
             lambda r: r.loop_lags,
         ),
     ),

@@ -93,13 +93,12 @@ class Agent:
         self,
         config: Config,
         context: LogContext,
-        credentials: Credentials | None = None,
         machine_kind: type[Machine] = Machine,
+        credentials: Credentials | None = None,
     ) -> None:
-        """`credentials`: those that config.tls names, when they were read already. `machine_kind`:
-        in tests another one, of a program of a later version. Raises TlsError when the credentials
-        can't be used.
-        """
+        """`machine_kind`: in tests another one, of a program of a later version. `credentials`:
+        those that config.tls names, when they were read already. Raises TlsError when they can't
+        be used."""
         self._config = config
         self._context = context
         self._loop = loop = asyncio.get_running_loop()

@@ -38,7 +38,7 @@ async def run(config: Config, context: LogContext) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, end)
     credentials = make_credentials(config)
-    agent: Agent | None = Agent(config, context, credentials)
+    agent: Agent | None = Agent(config, context, credentials=credentials)
 
     def reload() -> None:
         _reload_log_levels(config)
@@ -53,7 +53,7 @@ async def run(config: Config, context: LogContext) -> int:
         agent = None
         gc.unfreeze()
         gc.collect()
-        agent = await _open_again(lambda: Agent(config, context, credentials), stop)
+        agent = await _open_again(lambda: Agent(config, context, credentials=credentials), stop)
     return 0
 
 

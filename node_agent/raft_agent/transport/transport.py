@@ -99,8 +99,8 @@ class Transport:
         """`cluster_id`: 32 hexadecimal digits, or "" of a fresh node. `listen_addr`: "host:port" or
         "[v6]:port", port 0 takes a free one. `advertise_addr`: where others dial this node, told in
         the handshake; "" stands for the address that is listened on. `seed`: for the jitter.
-        `security`: TLS for all connections; without it there is none.
-        `versions`: the cluster versions that this program knows.
+        `security`: TLS for all connections; without it there is none. `versions`: the cluster
+        versions that this program knows.
         """
         self._local = Local(
             member_id=member_id,
