@@ -38,12 +38,12 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "fault": ("raftctl.faults", "fault", "Lose packets on purpose, for tests."),
     "bench": ("raftctl.bench", "bench", "Measure writes and reads a second, and their latency."),
     "dev": ("raftctl.dev", "dev", "Run a cluster on this machine."),
+    "cert": ("raftctl.cert", "cert", "Make certificates."),
     "completion": (
         "raftctl.completion",
         "completion",
         "Print the script for a shell's completion.",
     ),
-    "cert": ("raftctl.later", "cert", f"Make certificates. {_LATER}"),
     "export": ("raftctl.later", "export", f"Export keys to eBPF maps. {_LATER}"),
     "debug": ("raftctl.later", "debug", f"Collect what a bug report needs. {_LATER}"),
 }

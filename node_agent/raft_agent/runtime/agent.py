@@ -34,6 +34,7 @@ from raft_agent.consensus.types import (
 )
 from raft_agent.logs import LogContext
 from raft_agent.machine.machine import Machine
+from raft_agent.runtime.certificates import make_certificates, make_credentials
 from raft_agent.runtime.engine import Answer, Engine, Excuses, now_us
 from raft_agent.runtime.events import EventLog
 from raft_agent.runtime.front import Front
@@ -55,6 +56,7 @@ from raft_agent.versions import VersionError
 
 if TYPE_CHECKING:
     from raft_agent.http.server import HttpServer
+    from raft_agent.tls.credentials import Credentials
 
 log = logging.getLogger("raft.runtime")
 
@@ -80,6 +82,10 @@ _WARNINGS = frozenset(
         "kernel_bypassed",
         "kernel_degraded",
         "kernel_fault_set",
+        "certificates_refused",
+        "certificate_ends",
+        "authority_ends",
+        "crl_is_old",
     }
 )
 
@@ -93,9 +99,15 @@ class Agent:
     """
 
     def __init__(
-        self, config: Config, context: LogContext, machine_kind: type[Machine] = Machine
+        self,
+        config: Config,
+        context: LogContext,
+        machine_kind: type[Machine] = Machine,
+        credentials: Credentials | None = None,
     ) -> None:
-        """`machine_kind`: in tests another one, of a program of a later version."""
+        """`machine_kind`: in tests another one, of a program of a later version. `credentials`:
+        those that config.tls names, when they were read already. Raises TlsError when they can't
+        be used."""
         self._config = config
         self._context = context
         self._loop = loop = asyncio.get_running_loop()
@@ -105,6 +117,9 @@ class Agent:
         self._asked_for_pre_votes = False
         self.node_name = config.server.node_id
         self.machine = machine_kind()
+        self._certificates = make_certificates(
+            config, credentials or make_credentials(config), self._event
+        )
         self._store = Store.open(Path(config.server.data_dir), versions=machine_kind.versions)
         try:
             self._build(config)
@@ -131,11 +146,15 @@ class Agent:
             listen_addr=config.server.listen_addr,
             advertise_addr=address,
             election_timeout_max_ms=timing.election_timeout_max_ms,
+            security=None if self._certificates is None else self._certificates.security,
             handlers=TransportHandlers(
                 on_message=self._on_message,
                 on_peer_up=lambda peer, name: self.engine.feed(PeerConnected(peer, name)),
                 on_peer_down=lambda peer: self.engine.feed(PeerLost(peer)),
-                on_forward=lambda _sender, body, reply: self._api.serve_forwarded(body, reply),
+                on_forward=lambda sender, body, reply: self._api.serve_forwarded(
+                    body, reply, self._views.member_name(sender)
+                ),
+                on_client=lambda certificate: self._api.remote_client(certificate.identity),
                 on_superseded=lambda *told: self.engine.feed(Superseded(*told)),
                 standing=lambda: standing_of(node.state),
                 on_version_ask=self._on_version_ask,
@@ -232,6 +251,7 @@ class Agent:
             events=self._events,
             views=self._views,
             kernel=self._kernel,
+            certificates=self._certificates,
             count_clients=lambda: self._api.connection_count,
         )
         self._http = self._make_http()
@@ -268,6 +288,8 @@ class Agent:
             self._event("warning", text=warning)
         self._say_what_was_restored()
         self._word.give(self._event)
+        if self._certificates is not None:
+            self._certificates.start()
         await self._transport.start()
         self._set_peers(self.node.configuration)
         self._kernel.start()
@@ -301,8 +323,15 @@ class Agent:
             await self._http.close()
         await self._api.close()
         await self._transport.close()
+        if self._certificates is not None:
+            self._certificates.stop()
         await self._kernel.stop()
         await self._loop.run_in_executor(None, self._store.close)
+
+    def reload_certificates(self) -> None:
+        """Read them anew, soon; what comes of it is an event."""
+        if self._certificates is not None:
+            self._certificates.reload()
 
     def has_room(self) -> bool:
         """After the disk was full: whether a new start could go on writing. Blocks."""

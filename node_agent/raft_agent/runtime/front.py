@@ -23,6 +23,7 @@ from raft_agent.consensus.types import (
 )
 from raft_agent.machine.commands import Command
 from raft_agent.machine.machine import Machine
+from raft_agent.runtime.audit import Audit
 from raft_agent.runtime.backups import begin_backup
 from raft_agent.runtime.barriers import Barriers
 from raft_agent.runtime.changes import Changes
@@ -78,6 +79,7 @@ class Front:
         self._transport = transport
         self._views = views
         self._events = events
+        self._audit = Audit(events, lambda: self._node.current_term, loop.time)
         self._kernel = kernel
         self._proposals = proposals
         self._lease_keeper = lease_keeper
@@ -227,6 +229,9 @@ class Front:
 
     def heal_faults(self, request: protocol.FaultHeal) -> protocol.FaultsResult | Failure:
         return self._kernel.heal_faults(request)
+
+    def audit(self, who: str, what: str, outcome: str) -> None:
+        self._audit.add(who, what, outcome)
 
     def recent_events(self, limit: int) -> list[protocol.EventItem]:
         return self._events.recent(limit)
