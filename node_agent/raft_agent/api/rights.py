@@ -61,6 +61,7 @@ LEAST_ROLE: dict[type, Role] = {
             protocol.MemberUpdate,
             protocol.JoinSelf,
             protocol.LeaderTransfer,
+            # It gives out every value of the cluster.
             protocol.SnapshotSave,
             protocol.Recover,
             protocol.FaultSet,

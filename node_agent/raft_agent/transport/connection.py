@@ -19,14 +19,7 @@ from raft_agent.histogram import Histogram
 from raft_agent.tls.identity import Identity, Kind
 from raft_agent.transport import codec
 from raft_agent.transport.address import format_address
-from raft_agent.transport.handshake import (
-    MAX_HELLO_BYTES,
-    Fate,
-    Hello,
-    Purpose,
-    Refused,
-    shown,
-)
+from raft_agent.transport.handshake import MAX_HELLO_BYTES, Fate, Hello, Purpose, Refused, shown
 from raft_agent.transport.rejects import RejectLog
 from raft_agent.versions import CLUSTER_VERSIONS, Versions
 from raft_agent.wire import FrameError, FrameType

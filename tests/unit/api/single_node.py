@@ -42,8 +42,8 @@ class SingleNode:
         self.lease_barriers = 0
         self.age_ms: int | None = None
         self.membership_requests: list[tuple[protocol.MembershipRequest, bool]] = []
-        self.audits: list[tuple[str, str, str]] = []
         self.recovery: Callable[[bool], protocol.RecoverResult | Failure] = self._no_recovery
+        self.audits: list[tuple[str, str, str]] = []
         self.batches = 0
         self.hold_back = False
         self._waiting: list[tuple[Sequence[Command], Callable[[Outcome], None]]] = []
