@@ -57,6 +57,7 @@ class FrameType(enum.IntEnum):
     SNAPSHOT_REPLY = 18
     ANNOUNCE = 19
     REMOVED = 20
+    AUDIT_REPORT = 21
     CLIENT_REQUEST = 32
     CLIENT_REPLY = 33
     CLIENT_PUSH = 34

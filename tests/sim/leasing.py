@@ -15,7 +15,7 @@ from raft_agent.machine.commands import (
     split_commands,
 )
 from raft_agent.machine.lease_clock import LeaseClock
-from raft_agent.machine.results import LeaseKept, WriteDone
+from raft_agent.machine.results import LeaseKept, StatesDisputed, WriteDone
 from tests.sim.store_client import KEYS
 from tests.sim.store_log import StoreLog
 
@@ -101,6 +101,8 @@ class LeaseChecks:
             return
         self._seen_index = batch.last_index
         if batch.kind != BatchKind.COMMANDS or results is None:
+            return
+        if isinstance(results[0], StatesDisputed):
             return
         commands = split_commands(batch.payload, batch.count)
         for offset, (command, result) in enumerate(zip(commands, results, strict=True)):

@@ -37,6 +37,7 @@ from raft_agent.consensus.types import (
     RoleChanged,
     SaveVote,
     Send,
+    StateJudged,
     StorageFailed,
     TimerExpired,
     TransferDone,
@@ -44,6 +45,7 @@ from raft_agent.consensus.types import (
     WriteSnapshot,
 )
 from raft_agent.machine.machine import Machine
+from tests.sim.audits import Audits
 from tests.sim.clock import LocalClock
 from tests.sim.disk import Disk, LogWrite
 from tests.sim.leasing import LeaseKeeper
@@ -73,6 +75,7 @@ class Process:
         self.machine = Machine()
         self.service = Service(self)
         self.snapshots = Snapshots(self)
+        self.audits = Audits(self)
         self.lease_keeper = LeaseKeeper(self)
         self.is_paused = False
         self._inbox: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
@@ -97,6 +100,7 @@ class Process:
             FoundCluster: self._found_cluster,
             RoleChanged: self._role_changed,
             ConfigurationChanged: self._nothing,
+            StateJudged: self.audits.judged,
             Note: self._note,
         }
         if self.is_spare:
@@ -138,6 +142,7 @@ class Process:
         self._timer_at_us = None
         self._heard_us = {}
         self.snapshots.begin()
+        self.audits.begin()
         self.lease_keeper.begin()
         vote, log, snapshot = self.disk.open(
             self._soon(self._log_synced),
@@ -216,6 +221,7 @@ class Process:
                 cluster.tracer.effect(self, effect)
             carry[type(effect)](effect)
         invariants.check(node)
+        self.audits.stepped()
         cluster.stepped(self, node, event, effects)
         self._arm_timer(node)
 
@@ -351,15 +357,21 @@ class Process:
             self.step(answer)
 
     def _apply(self, effect: Apply) -> None:
-        for batch in effect.batches:
+        for batch in effect.batches if not self._state_is_wrong() else ():
             results = self.machine.apply(batch)
-            self.cluster.checks.applied(self, batch, results)
-            self.cluster.leases.applied(batch, results)
+            if self.audits.flips == 0:
+                self.cluster.checks.applied(self, batch, results)
+                self.cluster.leases.applied(batch, results)
             self.service.applied(batch, results)
             self.lease_keeper.applied()
+            self.audits.applied(batch)
         delay_us = int(self._rng.random() * 300)
         index = effect.batches[-1].last_index
         self.cluster.clock.after(delay_us, self.run, self._applied, self.boots, index)
+
+    def _state_is_wrong(self) -> bool:
+        """Whether it is known to be: then nothing is applied to it any more."""
+        return self.node is not None and self.node.state.diverged_index > 0
 
     def _applied(self, boot: int, index: int) -> None:
         if boot == self.boots:

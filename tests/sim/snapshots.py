@@ -61,6 +61,9 @@ class Snapshots:
         process = self._process
         node, machine = process.node, process.machine
         index = machine.last_applied
+        if process.audits.are_on:
+            process.audits.want_snapshot()
+            return
         in_force = node.configuration_at(index) if node is not None else None
         if self._is_taking or in_force is None or index < process.disk.shelf.newest_index:
             return
@@ -83,9 +86,15 @@ class Snapshots:
             self._later(self._go_on, view, at, in_force, blocks)
             return
         view.close()
+        self.keep(stored_of(*at, in_force, blocks))
+
+    def keep(self, stored: Stored) -> None:
+        """Put one that is complete, and right, on the disk."""
         process = self._process
+        if stored.meta.index < process.disk.shelf.newest_index:
+            return
         process.cluster.faults.writes(process, cuts=False)
-        process.disk.keep(stored_of(*at, in_force, blocks), self._kept)
+        process.disk.keep(stored, self._kept)
 
     def _kept(self, stored: Stored | None) -> None:
         if stored is None:
@@ -133,6 +142,7 @@ class Snapshots:
     def _take_over(self, stored: Stored) -> None:
         process = self._process
         process.machine.adopt(restored(process, stored))
+        process.audits.took_over()
         process.disk.took_over()
         process.cluster.checks.took_over(process, stored.meta)
         process.service.took_over(stored.meta.index)

@@ -80,6 +80,8 @@ class RaftState:
         self.now_us = now_us
         self.effects: list[Effect] = []
         self.failed = ""
+        # The entry behind which this node's state was found to be another than a quorum's.
+        self.diverged_index = 0
 
         self.log = RaftLog(log)
         self.membership = Membership(log.configurations)
@@ -320,13 +322,14 @@ class RaftState:
     @property
     def can_stand(self) -> bool:
         """Whether this node may be a candidate: a voter with a disk that works, whose log is not
-        about to be forgotten, and its end not damaged."""
+        about to be forgotten, and its end not damaged, and whose state is the others'."""
         return (
             self.membership.may_lead(self.member_id, self.commit_index)
             and not self.told_removed
             and self.vote_floor == (0, 0)
             and not self.installing
             and not self.disk_stalls
+            and not self.diverged_index
         )
 
     def has_lease(self, now_us: int) -> bool:

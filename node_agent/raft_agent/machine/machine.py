@@ -13,6 +13,7 @@ from typing import TypeAlias
 import msgspec
 
 from raft_agent.consensus.batch import Batch, BatchKind
+from raft_agent.machine.audit import Trail
 from raft_agent.machine.commands import (
     TIME,
     CloseSession,
@@ -45,12 +46,14 @@ from raft_agent.machine.results import (
     ConditionFailed,
     SettingDone,
     StateResult,
+    StatesDisputed,
     WriteDone,
 )
 from raft_agent.machine.sessions import OneShots, Sessions
 from raft_agent.machine.settings import SharedSettings, problem_with
 from raft_agent.machine.snapshot import (
     FIRST_VERSION,
+    LEASES_VERSION,
     VERSION,
     Header,
     Reader,
@@ -90,6 +93,7 @@ _STATE = (
     "_history",
     "_sessions",
     "_one_shots",
+    "_trail",
     "_views",
 )
 
@@ -122,6 +126,8 @@ class Machine:
         self._changes: Changes = []
         self._sessions = Sessions()
         self._one_shots = OneShots()
+        # From the first audit entry on.
+        self._trail: Trail | None = None
         # Snapshots being taken, which want to know what a key was before it changes.
         self._views: Views = []
 
@@ -138,13 +144,31 @@ class Machine:
         results = self._apply_commands(batch) if batch.kind == BatchKind.COMMANDS else None
         self.last_applied = batch.last_index
         self.last_applied_term = batch.term
+        if batch.kind == BatchKind.AUDIT:
+            self._follow_audit(batch)
+        if self._trail is not None:
+            self._trail.add(batch, self.revision, self.time_ms)
         self.watches.deliver()
         return results
+
+    def _follow_audit(self, batch: Batch) -> None:
+        if self._trail is None:
+            self._trail = Trail()
+            self._version = VERSION
+        self._trail.judge(batch)
+
+    @property
+    def disputed_index(self) -> int:
+        """The entry behind which no quorum of members had equal states, so that no command changes
+        anything; 0 when that is not so."""
+        return 0 if self._trail is None else self._trail.disputed_index
 
     def _apply_commands(self, batch: Batch) -> list[CommandResult]:
         payload = batch.payload
         if len(payload) < TIME.size:
             return [_BAD] * batch.count
+        if self._trail is not None and self._trail.disputed_index:
+            return [StatesDisputed(self._trail.disputed_index)] * batch.count
         # Clocks of different leaders differ; what people read must not go back.
         time_ms = min(TIME.unpack_from(payload)[0], _LAST_TIME_MS)
         if time_ms > self.time_ms:
@@ -213,7 +237,7 @@ class Machine:
 
     def _apply_later(self, command: LaterStateCommand, index: int) -> StateResult:
         """What a snapshot of the first version has no room for."""
-        self._version = VERSION
+        self._version = max(self._version, LEASES_VERSION)
         if isinstance(command, PutLeased):
             return put_leased(self, command, index)
         if isinstance(command, GrantLease):
@@ -416,6 +440,7 @@ class Machine:
             sessions=self._sessions.frozen(),
             one_shots=self._one_shots.frozen(),
             leases=self.leases.frozen(),
+            trail=None if self._trail is None else msgspec.structs.astuple(self._trail),
             views=self._views,
         )
 
@@ -439,6 +464,10 @@ class Machine:
         # There may be more than is to be kept, for that is dropped little by little; and what those
         # have who did not restore must not go here.
         machine._history = History(None, compacted_revision=header.compacted_revision)
+
+        def put_trail(applied: int, disputed_index: int) -> None:
+            machine._trail = Trail(applied, disputed_index)
+
         reader.fill(
             entries=machine._entries,
             index=machine._index,
@@ -447,6 +476,7 @@ class Machine:
             sessions=machine._sessions,
             one_shots=machine._one_shots,
             leases=machine.leases,
+            put_trail=put_trail,
         )
         machine._history.set_keep(machine.settings.history_keep)
         return machine

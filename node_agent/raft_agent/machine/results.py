@@ -157,8 +157,15 @@ class SettingDone(msgspec.Struct, frozen=True, gc=False):
     revision: int
 
 
+class StatesDisputed(msgspec.Struct, frozen=True, gc=False):
+    """Nothing was changed: no quorum of members had equal states behind the entry `index`."""
+
+    index: int
+
+
 CommandResult: TypeAlias = (
     StateResult
+    | StatesDisputed
     | BadCommand
     | LeaseKept
     | Repeated

@@ -23,10 +23,11 @@ from raft_agent.machine.sessions import OneShot, OneShots, Session, Sessions
 from raft_agent.machine.settings import SETTINGS
 from raft_agent.machine.watches import KeyChange, Message
 
-# Version 2 added leases, changes with a lease, and the results of transactions and leases. A state
-# without any of them is written as version 1, which every program reads.
+# Version 2 added leases, changes with a lease, and the results of transactions and leases, version
+# 3 what an audit entry begins. A state is written in the lowest version that can hold it.
 FIRST_VERSION = 1
-VERSION = 2
+LEASES_VERSION = 2
+VERSION = 3
 
 # A block holds about this much, or one item that is larger.
 BLOCK_BYTES = 128 << 10
@@ -56,9 +57,10 @@ class Section(enum.IntEnum):
     END = 7
     LEASES = 8
     LEASE_KEYS = 9
+    TRAIL = 10
 
 
-_SECTIONS = {FIRST_VERSION: 8, VERSION: len(Section)}
+_SECTIONS = {FIRST_VERSION: 8, LEASES_VERSION: 10, VERSION: len(Section)}
 
 
 class Header(msgspec.Struct, frozen=True):
@@ -136,9 +138,11 @@ class SnapshotView:
         sessions: list[Session],
         one_shots: Iterator[OneShot],
         leases: list[Lease],
+        trail: tuple[int, int] | None,
         views: list[SnapshotView],
     ) -> None:
         self.header = header
+        self._trail = trail
         self._entries = entries
         self._index = index
         self._views = views
@@ -200,6 +204,8 @@ class SnapshotView:
         # The keys of each in their order, which no node's past has a part in.
         leased = ((lease.id, key) for lease in leases for key in sorted(lease.keys))
         yield from self._cut(Section.LEASE_KEYS, leased, lambda item: len(item[1]))
+        if self._trail is not None:
+            yield self._counted(Section.TRAIL, [self._trail])
         yield Portion(Section.END, self._counts[: _SECTIONS[self.header.version]])
 
     def _next_keys(self) -> list[Entry]:
@@ -293,6 +299,7 @@ _ITEMS: dict[Section, msgspec.msgpack.Decoder[list[Any]]] = {
         Section.END: int,
         Section.LEASES: tuple[int, int, int, int],
         Section.LEASE_KEYS: tuple[int, str],
+        Section.TRAIL: tuple[int, int],
     }.items()
 }
 _BLOCK = msgspec.msgpack.Decoder(tuple[Section, msgspec.Raw])
@@ -303,6 +310,14 @@ def encode_block(portion: Portion) -> bytes:
     to_array = _TO_ARRAYS.get(portion.section)
     items = portion.items if to_array is None else [to_array(item) for item in portion.items]
     return _encode((portion.section, items))
+
+
+def item_bytes(portion: Portion, block: bytes) -> bytes:
+    """What `block`, which is that portion's, says of the items alone: the same bytes, however they
+    are cut into portions."""
+    count = len(portion.items)
+    head = 1 if count < 1 << 4 else 3 if count < 1 << 16 else 5
+    return block[2 + head :]
 
 
 def _decode_block(block: bytes) -> tuple[Section, list[Any]]:
@@ -343,8 +358,9 @@ class Reader:
         sessions: Sessions,
         one_shots: OneShots,
         leases: Leases,
+        put_trail: Callable[[int, int], None],
     ) -> None:
-        """Put everything into these, which are empty."""
+        """Put everything into these, which are empty; `put_trail` gets what an audit began."""
 
         def add_key(item: tuple[str, bytes, int, int, int]) -> None:
             entry = Entry(*item)
@@ -373,6 +389,7 @@ class Reader:
             Section.ONE_SHOTS: one_shots.put_back,
             Section.LEASES: lambda item: leases.put_back(Lease(*item)),
             Section.LEASE_KEYS: add_leased,
+            Section.TRAIL: lambda item: put_trail(*item),
         }
         counts = [0] * _SECTIONS[self.header.version]
         for block in self._blocks:
