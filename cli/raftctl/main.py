@@ -32,8 +32,9 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "events": ("raftctl.events", "events", "Show what happened at a node."),
     "top": ("raftctl.top", "top", "Watch the cluster live: members, log, latencies, events."),
     "doctor": ("raftctl.doctor", "doctor", "Find what is wrong here, and the command for it."),
+    "rebuild": ("raftctl.rebuild", "rebuild", "Make a node's wrong state or damaged disk right."),
     "kernel": ("raftctl.kernel", "kernel", "Show what the program in the kernel has seen."),
-    "fault": ("raftctl.faults", "fault", "Lose packets on purpose, for tests."),
+    "fault": ("raftctl.faults", "fault", "Lose packets or turn bits on purpose, for tests."),
     "bench": ("raftctl.bench", "bench", "Measure writes and reads a second, and their latency."),
     "dev": ("raftctl.dev", "dev", "Run a cluster on this machine."),
     "completion": (

@@ -14,6 +14,7 @@ from raft_agent.api.channel import FRAME_BYTES, Channel
 from raft_agent.api.protocol import Error, ErrorCode
 from raft_agent.api.requests import RequestHandlers
 from raft_agent.api.salvage import UnreadableError, decode_one_by_one
+from raft_agent.api.streams import EventStream
 from raft_agent.platform import peer_credentials
 
 _log = logging.getLogger("raft.api")
@@ -213,6 +214,13 @@ class ClientConnection(asyncio.Protocol):
         """What came in can't be read any further: say why in the log, and close."""
         _log.warning("closed the connection of %s: %s", self._peer, reason)
         self.close()
+
+    def end_watches(self, error: Error) -> None:
+        """Streams of what is in the state come to their end; those of events go on."""
+        for channel in self._channels:
+            for stream in list(channel.streams.values()):
+                if not isinstance(stream, EventStream):
+                    stream.end(error)
 
     def shut_down(self) -> None:
         """The node ends: tell the streams, and close once the rest is written."""

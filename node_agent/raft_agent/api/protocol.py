@@ -15,6 +15,7 @@ from typing import TypeAlias
 
 import msgspec
 
+from raft_agent.api.codes import ErrorCode
 from raft_agent.api.kernel import (
     EBPF_STARTING,
     EbpfStatus,
@@ -77,6 +78,14 @@ from raft_agent.api.sessions import (
     OpenSession,
     SessionRef,
 )
+from raft_agent.api.states import (
+    FaultFlip,
+    MemberState,
+    Rebuild,
+    RebuildResult,
+    StateCheck,
+    StateCheckResult,
+)
 from raft_agent.api.terms import BaseRequest as _Request
 from raft_agent.api.terms import Limit, LogIndex, Number, OneShotId, RequestId, Revision, Signed
 from raft_agent.api.transactions import (
@@ -132,6 +141,7 @@ __all__ = [
     "Events",
     "EventsResult",
     "FaultDirection",
+    "FaultFlip",
     "FaultHeal",
     "FaultInfo",
     "FaultSet",
@@ -171,6 +181,7 @@ __all__ = [
     "MemberList",
     "MemberListResult",
     "MemberPromote",
+    "MemberState",
     "MemberUpdate",
     "MembershipRequest",
     "MembershipResult",
@@ -187,6 +198,8 @@ __all__ = [
     "ProgressInfo",
     "Put",
     "PutKey",
+    "Rebuild",
+    "RebuildResult",
     "Relation",
     "Reply",
     "Request",
@@ -199,6 +212,8 @@ __all__ = [
     "SettingSet",
     "SettingsList",
     "SettingsResult",
+    "StateCheck",
+    "StateCheckResult",
     "Status",
     "StatusResult",
     "StreamStarted",
@@ -221,39 +236,6 @@ MAX_TEXT_BYTES = 1 << 20
 MAX_REQUESTS_PER_FRAME = 16_384
 MAX_IN_FLIGHT = 65_536
 MAX_STREAMS = 1024
-
-
-class ErrorCode(enum.StrEnum):
-    """Stable words for what went wrong. `UNKNOWN_OUTCOME`: the write may still happen; every other
-    code of a write means that it did not and will not. `SESSION_EXPIRED`, `TOO_LATE` and
-    `BAD_DEADLINE` say that of this copy alone: an earlier one may have been applied.
-    """
-
-    NOT_LEADER = "not_leader"
-    NO_LEADER = "no_leader"
-    NO_QUORUM = "no_quorum"
-    KEY_NOT_FOUND = "key_not_found"
-    CONFLICT = "conflict"
-    BAD_REQUEST = "bad_request"
-    TOO_LARGE = "too_large"
-    BUSY = "busy"
-    UNKNOWN_OUTCOME = "unknown_outcome"
-    TIMED_OUT = "timed_out"
-    NO_SUCH_MEMBER = "no_such_member"
-    NOT_IN_CLUSTER = "not_in_cluster"
-    STORAGE_FAILED = "storage_failed"
-    NOT_IN_THIS_VERSION = "not_in_this_version"
-    SHUTTING_DOWN = "shutting_down"
-    INTERNAL = "internal"
-    SESSION_EXPIRED = "session_expired"
-    TOO_LATE = "too_late"
-    BAD_DEADLINE = "bad_deadline"
-    COMPACTED = "compacted"
-    CHANGE_PENDING = "change_pending"
-    QUORUM_AT_RISK = "quorum_at_risk"
-    REMOVED = "removed"
-    REFUSED = "refused"
-    LEASE_NOT_FOUND = "lease_not_found"
 
 
 class Consistency(enum.StrEnum):
@@ -407,6 +389,9 @@ Request = (
     | Kernel
     | FaultSet
     | FaultHeal
+    | FaultFlip
+    | StateCheck
+    | Rebuild
     | Cancel
 )
 
@@ -471,6 +456,9 @@ RESULT_TYPES: dict[type[Request], type | None] = {
     Kernel: KernelResult,
     FaultSet: FaultsResult,
     FaultHeal: FaultsResult,
+    FaultFlip: None,
+    StateCheck: StateCheckResult,
+    Rebuild: RebuildResult,
     Cancel: None,
 }
 ITEM_TYPES: dict[type[Request], type] = {
@@ -496,6 +484,7 @@ WRITES = (
     MemberUpdate,
     JoinSelf,
     LeaderTransfer,
+    Rebuild,
 )
 
 ENCODER = msgspec.msgpack.Encoder()

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from raft_agent import wire
 from raft_agent.api import problems, protocol
-from raft_agent.api.caller import Caller
+from raft_agent.api.caller import Caller, error_of
 from raft_agent.api.connection import ClientConnection, Turn
-from raft_agent.api.host import Host
+from raft_agent.api.host import Failure, Host
 from raft_agent.api.listener import BACKLOG, UnixListener
 from raft_agent.api.protocol import Error, ErrorCode
 from raft_agent.api.requests import RequestHandlers
@@ -69,6 +69,11 @@ class ApiServer:
     def connection_count(self) -> int:
         """How many clients are connected."""
         return len(self._connections)
+
+    def end_streams(self, failure: Failure) -> None:
+        """Nothing of the state is pushed any more; whoever watches it is told why."""
+        for connection in self._connections:
+            connection.end_watches(error_of(failure))
 
     def serve_forwarded(self, body: bytes, reply: Callable[[bytes], None]) -> None:
         """Serve a request that another agent forwarded: `body` is one request array in MessagePack

@@ -30,6 +30,8 @@ from raft_agent.consensus.verdict import UNREADABLE, Verdict, encode_verdict, re
 _QUIET_INTERVALS = 10
 # Reading the whole state is to take no more than one part in so many of the processor's time.
 _WORK_SHARE = 50
+# So many times the patience with others, this node's own answer may take.
+_OWN_PATIENCES = 60
 # A verdict and a digest meet within a round or two.
 _KEPT = 4
 
@@ -119,6 +121,11 @@ class Audit:
         """From time to time."""
         audit = leadership.audit
         if audit is not None and not audit.is_closed:
+            if not audit.deadline_us:
+                # This node may have no answer of its own: it still read behind an earlier entry.
+                patience_us = _OWN_PATIENCES * self._state.settings.audit_patience_us
+                if self._state.now_us > audit.began_us + patience_us:
+                    audit.deadline_us = self._state.now_us
             self._decide(leadership, audit)
         else:
             self._begin_when_due(leadership)

@@ -92,7 +92,8 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
 
     `not_ready`: why it can't serve, "" when it can. `events`: by kind. `rejects`: connections and
     frames that were refused, by reason. `watches`: by what is watched. `kernel`: None when it is
-    off.
+    off. `state_checks`: how this node's state stood the comparisons, by judgement; `agreed_index`:
+    the newest entry behind which it was a quorum's; `state_differs`: it is known not to be.
     """
 
     status: protocol.StatusResult
@@ -110,6 +111,9 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
     watches: Mapping[str, int]
     one_shots: int
     revision: int
+    state_checks: Mapping[str, int]
+    agreed_index: int
+    state_differs: bool
     kernel: KernelReading | None
 
 

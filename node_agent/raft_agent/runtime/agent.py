@@ -13,23 +13,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from raft_agent import __version__
+from raft_agent.api import protocol
 from raft_agent.api.host import Failure
 from raft_agent.api.protocol import ErrorCode
 from raft_agent.api.server import ApiServer
 from raft_agent.config import Config
-from raft_agent.consensus.batch import Batch
+from raft_agent.consensus.batch import Batch, BatchKind
 from raft_agent.consensus.types import (
     Configuration,
     ConfigurationChanged,
+    Judgement,
     Note,
     PeerConnected,
     PeerLost,
     Role,
     RoleChanged,
     SnapshotMeta,
+    StateJudged,
 )
 from raft_agent.logs import LogContext
 from raft_agent.machine.machine import Machine
+from raft_agent.runtime.auditor import Auditor
 from raft_agent.runtime.engine import Answer, Engine, Excuses, now_us
 from raft_agent.runtime.events import EventLog
 from raft_agent.runtime.front import Front
@@ -44,6 +48,7 @@ from raft_agent.runtime.restoring import Restorer, restore
 from raft_agent.runtime.snapshotter import Snapshotter
 from raft_agent.runtime.views import Views, members_line
 from raft_agent.runtime.word import Word
+from raft_agent.storage.mending import request_mending
 from raft_agent.storage.store import StorageFailure, Store
 from raft_agent.transport.transport import PeerTarget, Transport, TransportHandlers
 
@@ -67,6 +72,9 @@ _WARNINGS = frozenset(
         "snapshot_damaged",
         "snapshot_refused",
         "snapshot_unreadable",
+        "state_differs",
+        "member_differs",
+        "states_disputed",
         "kernel_bypassed",
         "kernel_degraded",
         "kernel_fault_set",
@@ -77,8 +85,8 @@ _WARNINGS = frozenset(
 class Agent:
     """Implements the engine's `Observer`; what is asked of the node is answered by its `front`.
 
-    `ended` is set with None when the disk is full (start anew once there is room), or with the
-    error that stops the node.
+    `ended` is set with None when the node is to start anew (after a full disk, once there is room;
+    or because it was told to rebuild what it holds), or with the error that stops the node.
     """
 
     def __init__(self, config: Config, context: LogContext) -> None:
@@ -141,6 +149,7 @@ class Agent:
         )
         self._kernel = KernelSide(config, self._transport, self.engine, self._views, self._event)
         self._views.ebpf = self._kernel.status
+        self._views.disputed_index = lambda: self.machine.disputed_index
         self._build_services(config, address)
 
     def _build_services(self, config: Config, address: str) -> None:
@@ -175,9 +184,17 @@ class Agent:
             self.machine,
             self._store.snapshots,
             loop,
-            before=lambda: loop.create_task(self._snapshotter.stop()),
+            before=lambda: loop.create_task(self._stop_reading()),
             fail=self.on_fatal,
         )
+        self._auditor = Auditor(
+            node=node,
+            machine=self.machine,
+            snapshotter=self._snapshotter,
+            loop=loop,
+            feed=self.engine.feed,
+        )
+        self.front.rebuild_with(self.rebuild)
         self._api = ApiServer(
             self.front, socket_path=Path(config.ipc_socket), group=config.server.ipc_group
         )
@@ -191,6 +208,7 @@ class Agent:
             proposals=self._proposals,
             barriers=self.front.barriers,
             snapshotter=self._snapshotter,
+            auditor=self._auditor,
             loop_lag=self._loop_lag,
             events=self._events,
             views=self._views,
@@ -253,7 +271,7 @@ class Agent:
         self._lease_keeper.close()
         self.engine.close()
         self._restorer.stop()
-        await self._snapshotter.stop()
+        await self._stop_reading()
         self._give_up(
             Failure(ErrorCode.SHUTTING_DOWN, "The agent is stopping", "Try another member")
         )
@@ -264,6 +282,31 @@ class Agent:
         await self._transport.close()
         await self._kernel.stop()
         await self._loop.run_in_executor(None, self._store.close)
+
+    def rebuild(
+        self, reason: str, done: Callable[[protocol.RebuildResult | Failure], None]
+    ) -> None:
+        """Have the disk mended at the next start, and that one follow at once."""
+        log_end = (self.node.log.last_term, self.node.log.last_index)
+
+        def end(noted: asyncio.Future[None]) -> None:
+            error = noted.exception()
+            if error is not None:
+                text = f"The data directory can't be written: {error}"
+                done(Failure(ErrorCode.STORAGE_FAILED, text))
+                return
+            self._event("rebuilding", reason=reason)
+            done(protocol.RebuildResult(reason))
+            if not self.ended.done():
+                self.ended.set_result(None)
+
+        directory = Path(self._config.server.data_dir)
+        noting = self._loop.run_in_executor(None, request_mending, directory, *log_end)
+        noting.add_done_callback(end)
+
+    async def _stop_reading(self) -> None:
+        self._auditor.stop()
+        await self._snapshotter.stop()
 
     def has_room(self) -> bool:
         """After the disk was full: whether a new start could go on writing. Blocks."""
@@ -330,9 +373,23 @@ class Agent:
     # --- Observer
 
     def on_apply(self, batch: Batch) -> None:
+        if self.node.state.diverged_index:
+            return  # a state that is known to be wrong is left as it is
         self._proposals.applied(batch, self.machine.apply(batch))
         self._lease_keeper.applied()
         self._snapshotter.applied(len(batch.record))
+        if batch.kind == BatchKind.AUDIT:
+            self._auditor.applied(batch)
+            self.front.unfit = self._auditor.unfit()
+
+    def on_judged(self, effect: StateJudged) -> None:
+        self._auditor.judged(effect)
+        unfit = self.front.unfit = self._auditor.unfit()
+        if unfit is not None and effect.judgement is Judgement.DIFFERS:
+            self._auditor.stop()
+            self._proposals.give_up(unfit)
+            self.front.give_up_reads(unfit)
+            self._api.end_streams(unfit)
 
     def on_applied(self, index: int) -> None:
         self.front.barriers.applied(index)
@@ -341,6 +398,7 @@ class Agent:
         def go_on() -> None:
             self._proposals.skipped(snapshot.index)
             restored()
+            self.front.unfit = self._auditor.unfit()
             self.front.barriers.applied(snapshot.index)
 
         self._restorer.begin(snapshot, go_on)

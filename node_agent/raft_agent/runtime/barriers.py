@@ -100,6 +100,10 @@ class Barriers:
     def give_up(self, failure: Failure) -> None:
         """Nothing is applied here any more: no read will get its index."""
         self._given_up = failure
+        self.give_up_waiting(failure)
+
+    def give_up_waiting(self, failure: Failure) -> None:
+        """Those that wait now can't be answered."""
         ready, self._ready = self._ready, []
         asked, self._asked = self._asked, {}
         for _, _, dones in ready:

@@ -44,6 +44,7 @@ from raft_agent.consensus.types import (
     SnapshotMeta,
     SnapshotRead,
     SnapshotWritten,
+    StateJudged,
     StorageFailed,
     TimerExpired,
     TransferDone,
@@ -99,6 +100,8 @@ class Observer(Protocol):
 
     def on_snapshot_unreadable(self, index: int, reason: str) -> None:
         """The newest snapshot can't be sent: it takes another one to bring up whoever needs it."""
+
+    def on_judged(self, effect: StateJudged) -> None: ...
 
     def on_note(self, note: Note) -> None: ...
 
@@ -157,6 +160,7 @@ class Engine:
             RoleChanged: observer.on_role,
             ConfigurationChanged: observer.on_configuration,
             FoundCluster: self._found_cluster,
+            StateJudged: observer.on_judged,
             Note: observer.on_note,
         }
 

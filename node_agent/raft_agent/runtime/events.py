@@ -73,6 +73,15 @@ _TEXTS = {
     "kernel_lost_sync": "the kernel lost its place in the stream {way} {address}: {reason}",
     "kernel_fault_hit": "the kernel loses {per_mille} ‰ of the packets {way} {address} on purpose",
     "kernel_more": "the kernel reported {count} more events than are shown",
+    "state_differs": "its state differs from the other members' behind index {index}: serves "
+    "nothing until it is rebuilt (raftctl rebuild)",
+    "member_differs": "the state of {target} differs from the others' behind index {index}: "
+    "rebuild it there with raftctl rebuild",
+    "states_disputed": "no majority of the members has equal states behind index {index}: nothing "
+    "is read or written until one has",
+    "audit_unanswered": "too few members told in time what their state comes to behind index "
+    "{index}",
+    "rebuilding": "throws its state away and starts anew from its disk: {reason}",
     "storage_failed": "takes no part any more: {reason}",
     "word_kept": "votes for nobody for {ms} ms: it may have promised so before it was started anew",
     "started": "started version {version}",

@@ -38,8 +38,8 @@ async def run(config: Config, context: LogContext) -> int:
     agent: Agent | None = Agent(config, context)
     while agent is not None:
         await _serve(agent, stop)
-        # A disk that was full: all keys of the former node, which are frozen, go before they are
-        # read anew.
+        # A disk that was full, or a state that was wrong: all keys of the former node, which are
+        # frozen, go before they are read anew.
         agent = None
         gc.unfreeze()
         gc.collect()
@@ -67,7 +67,7 @@ async def _open_again(
     """A new agent on the same data, as soon as the disk has room for its start; None at `stop`."""
     while not stop.done():
         try:
-            log.info("there is room on the disk again: starting anew from what it holds")
+            log.info("starting anew from what the disk holds")
             return Agent(config, context)
         except StorageError as error:
             if error.__cause__ is None or not is_disk_full(error.__cause__):

@@ -33,6 +33,7 @@ from raft_agent.storage.errors import StorageError
 from raft_agent.storage.files import is_disk_full, replace_file, sync_directory
 from raft_agent.storage.format import encode_vote
 from raft_agent.storage.log import Log
+from raft_agent.storage.mending import mend
 from raft_agent.storage.reader import read_batches
 from raft_agent.storage.recovery import open_log
 from raft_agent.storage.snapshots import SnapshotStore, open_snapshots
@@ -126,6 +127,7 @@ class Store:
         # is given again without another write.
         sync_directory(data_dir)
         member_id = load_identity(data_dir)
+        mended = mend(data_dir)
         vote, warnings = load_vote(data_dir)
         word_us, word_warnings = load_word(data_dir)
         found = open_snapshots(data_dir / SNAPSHOTS_NAME)
@@ -146,7 +148,7 @@ class Store:
             plan.snapshot,
             plan.log_image(opened.tail),
             word_us,
-            warnings + word_warnings + plan.warnings,
+            mended + warnings + word_warnings + plan.warnings,
         )
         return cls(lock, recovered, opened.log, found.store, VoteWriter(data_dir, plan.vote))
 
