@@ -35,7 +35,7 @@ def _finding(member: protocol.MemberState, result: protocol.StateCheckResult) ->
     if member.state == "differs":
         return Finding("fail", "state", f"{shown}, which is not the majority's", fix)
     if member.state == "unreadable":
-        text = f"{member.name} could not read its state behind index {result.index}"
+        text = f"{member.name} has a state that is known to be wrong, or can't be read"
         return Finding("fail", "state", text, fix)
     if member.state == "silent":
         text = f"{member.name} has not told what its state comes to"

@@ -32,8 +32,9 @@ class FaultFlip(BaseRequest, frozen=True, tag="fault_flip"):
 
 
 class MemberState(msgspec.Struct, frozen=True):
-    """`state`: "agrees" with a majority, "differs", "unreadable" or "silent"; "unknown" while no
-    majority agrees. `digest`: what it comes to, 16 hexadecimal digits, or ""."""
+    """`state`: "agrees" with a majority, "differs", "unreadable" (or known before to differ) or
+    "silent"; "unknown" while no majority agrees. `digest`: what it comes to, 16 hexadecimal digits,
+    or ""."""
 
     name: str
     state: str

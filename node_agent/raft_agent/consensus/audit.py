@@ -55,6 +55,10 @@ class Audit:
         """An audit entry is being applied; nothing behind it is before this returns."""
         verdict = read_verdict(batch)
         if verdict is None:
+            if self._state.diverged_index:
+                # So that whoever leads knows, and tells.
+                self._unanswered = (batch.last_index, UNREADABLE)
+                self._send_report()
             return
         _keep(self._verdicts, verdict.index, verdict)
         if self._unanswered is not None and self._unanswered[0] <= verdict.index:

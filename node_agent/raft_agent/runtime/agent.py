@@ -72,6 +72,7 @@ _WARNINGS = frozenset(
         "snapshot_damaged",
         "snapshot_refused",
         "snapshot_unreadable",
+        "snapshot_spoilt",
         "state_differs",
         "member_differs",
         "states_disputed",
@@ -256,6 +257,12 @@ class Agent:
             await self._http.start()
         self._loop_lag.start()
         self.engine.start()
+        self._store.scrub(
+            self._config.timing.state_check_interval_ms / 1000,
+            post=self.engine.post,
+            on_log_damaged=self.engine.found_damage,
+            on_snapshot_damaged=self._on_snapshot_spoilt,
+        )
         if self._applicant is not None:
             self._applicant.start()
         self._say_what_is_awaited()
@@ -407,6 +414,10 @@ class Agent:
         # What the machine holds can be read all the same.
         if self._snapshotter.take():
             self._event("snapshot_unreadable", index=index, reason=reason)
+
+    def _on_snapshot_spoilt(self, index: int, what: str) -> None:
+        self._event("snapshot_spoilt", index=index, reason=what)
+        self._snapshotter.take()
 
     def on_answer(self, answer: Answer) -> None:
         self.front.answered(answer)

@@ -166,7 +166,7 @@ class Engine:
 
     def start(self) -> None:
         self._store.start(
-            post=self._post,
+            post=self.post,
             on_log_persisted=self._on_log_persisted,
             on_vote_persisted=self._on_vote_persisted,
             on_snapshot_installed=self._on_snapshot_installed,
@@ -314,7 +314,7 @@ class Engine:
 
     # --- the store's answers
 
-    def _post(self, callback: Callable[[], None]) -> None:
+    def post(self, callback: Callable[[], None]) -> None:
         # A store that finishes its queue while the loop ends has nobody left to tell.
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(callback)
@@ -347,6 +347,10 @@ class Engine:
         self._held.clear()
         self.feed(StorageFailed(failure.reason))
         self._observer.on_storage_failed(failure)
+
+    def found_damage(self, error: StorageError) -> None:
+        """What the log holds can't be read as it was written."""
+        self._on_storage_failed(StorageFailure(str(error), disk_full=False))
 
     # --- time
 

@@ -55,6 +55,8 @@ _TEXTS = {
     "snapshot_sent": "{target} has the snapshot of index {index}",
     "snapshot_refused": "{target} found the snapshot of index {index} damaged: takes a new one",
     "snapshot_unreadable": "can't read the snapshot of index {index}, takes a new one: {reason}",
+    "snapshot_spoilt": "its snapshot of index {index} has gone bad on the disk, takes a new one: "
+    "{reason}",
     "snapshot_arrives": "gets a snapshot of index {index} from {sender}",
     "snapshot_damaged": "the snapshot of index {index} from {sender} came damaged; it is sent anew",
     "snapshot_installed": "has the state of index {index} now, from a snapshot",

@@ -8,6 +8,11 @@ START_ANEW = (
     "`raftctl leave NAME`, then `raftctl join NAME ADDRESS`."
 )
 
+REBUILD = (
+    "If the other members are well, they have all of it: `raftctl rebuild` at this node, or while "
+    "its agent does not start `raftctl rebuild --data-dir DIR`, and then start it"
+)
+
 OTHER_VERSION = "Start the version that wrote it, or a later one"
 
 

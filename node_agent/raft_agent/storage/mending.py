@@ -64,8 +64,8 @@ class InUseError(Exception):
 
 
 def request_offline(data_dir: Path) -> None:
-    """The same for a directory that no agent runs on. Raises InUseError, FileNotFoundError when it is
-    none, OSError."""
+    """The same for a directory that no agent runs on. Raises InUseError, FileNotFoundError when it
+    is none, OSError."""
     (data_dir / IDENTITY_NAME).stat()
     try:
         lock = DirectoryLock(data_dir)

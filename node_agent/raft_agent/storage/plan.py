@@ -17,7 +17,7 @@ import msgspec
 
 from raft_agent.consensus.batch import Batch
 from raft_agent.consensus.types import Configuration, LogImage, SnapshotMeta, Vote
-from raft_agent.storage.errors import START_ANEW, StorageError
+from raft_agent.storage.errors import REBUILD, START_ANEW, StorageError
 from raft_agent.storage.format import (
     SEGMENT_HEADER_SIZE,
     FormatError,
@@ -145,7 +145,7 @@ class _Planner:
             raise self._gap(name, header.first_index)
         scan = scan_segment(data, header.first_index, plan.last_term)
         if scan.verdict is Verdict.BROKEN:
-            raise self._refusal(name, f"damaged: {scan.reason}", scan.trouble_offset)
+            raise self._damage(name, f"damaged: {scan.reason}", scan.trouble_offset)
         if plan.segments and scan.verdict is Verdict.CLEAN and not scan.mark_indexes:
             # A segment gets its name only once its first batch is on the medium.
             raise self._refusal(name, "holds no entry: what it held is gone", SEGMENT_HEADER_SIZE)
@@ -310,7 +310,7 @@ class _Planner:
             self._unused.append(name)
             return True
         what = f"damaged in the middle of the log ({name} follows): {scan.reason}"
-        raise self._refusal(self._trouble.name, what, scan.trouble_offset)
+        raise self._damage(self._trouble.name, what, scan.trouble_offset)
 
     def _end_at(self, segment: PlannedSegment) -> None:
         """The log ends in front of a torn or damaged batch."""
@@ -356,6 +356,9 @@ class _Planner:
 
     def _refusal(self, name: str, what: str, offset: int = -1) -> StorageError:
         return StorageError(what, f"{self._directory}/{name}", offset, START_ANEW)
+
+    def _damage(self, name: str, what: str, offset: int) -> StorageError:
+        return StorageError(what, f"{self._directory}/{name}", offset, REBUILD)
 
     def _warn(self, text: str) -> None:
         self._plan.warnings.append(text)

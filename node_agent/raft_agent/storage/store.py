@@ -36,6 +36,7 @@ from raft_agent.storage.log import Log
 from raft_agent.storage.mending import mend
 from raft_agent.storage.reader import read_batches
 from raft_agent.storage.recovery import open_log
+from raft_agent.storage.scrub import Scrubber
 from raft_agent.storage.snapshots import SnapshotStore, open_snapshots
 from raft_agent.storage.writer import LogWriter, Reporter, StorageFailure, VoteWriter
 
@@ -87,6 +88,7 @@ class Store:
         self._log_writer = LogWriter(log, snapshots, floor)
         self._log_thread: threading.Thread | None = None
         self._vote_thread: threading.Thread | None = None
+        self._scrubber: Scrubber | None = None
 
     @classmethod
     def open(
@@ -190,6 +192,25 @@ class Store:
         self._log_thread.start()
         self._vote_thread.start()
 
+    def scrub(
+        self,
+        interval_s: float,
+        *,
+        post: Callable[[Callable[[], None]], None],
+        on_log_damaged: Callable[[StorageError], None],
+        on_snapshot_damaged: Callable[[int, str], None],
+    ) -> None:
+        """Read log and snapshots again from time to time, until `close` (see `Scrubber`)."""
+        self._scrubber = Scrubber(
+            self._log.index,
+            self.snapshots,
+            interval_s=interval_s,
+            post=post,
+            on_log_damaged=on_log_damaged,
+            on_snapshot_damaged=on_snapshot_damaged,
+        )
+        self._scrubber.start()
+
     @property
     def fsyncs(self) -> Histogram:
         """How long the medium took for each group of batches."""
@@ -257,6 +278,9 @@ class Store:
 
     def close(self) -> None:
         """Write what is queued, end the threads, let go of the directory. May be called again."""
+        if self._scrubber is not None:
+            self._scrubber.stop()
+            self._scrubber = None
         if self._log_thread is not None:
             self._log_writer.stop()
             self._log_thread.join()
