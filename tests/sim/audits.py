@@ -57,6 +57,7 @@ class Audits:
     def begin(self) -> None:
         """The process starts, with a state that it has read from its disk."""
         self.flips = 0
+        self._entries: list[int] = []
         self._wants_snapshot = False
         self._reading: _Reading | None = None
         self._read: dict[int, tuple[int, Stored | None]] = {}
@@ -90,12 +91,20 @@ class Audits:
 
     # --- the host's part
 
+    def entries_behind(self, index: int) -> int:
+        """How many audit entries were applied behind that one."""
+        self._entries = [entry for entry in self._entries if entry > index]
+        return len(self._entries)
+
     def want_snapshot(self) -> None:
         self._wants_snapshot = True
         self._process.step(AuditWanted())
 
     def applied(self, batch: Batch) -> None:
-        if batch.kind != BatchKind.AUDIT or read_verdict(batch) is not None:
+        if batch.kind != BatchKind.AUDIT:
+            return
+        self._entries.append(batch.last_index)
+        if read_verdict(batch) is not None:
             return
         if self._reading is not None or not self.are_on:
             return

@@ -50,10 +50,12 @@ class Snapshots:
     # --- own ones
 
     def applied(self, index: int) -> None:
-        """Take one when enough was applied since the last."""
-        every = self._process.cluster.options.snapshot_every
-        newest = self._process.disk.shelf.newest_index
-        if every and index - newest >= every:
+        """Take one when enough was applied since the last. Audits alone make none due, or they
+        would go on for ever where two or three entries do."""
+        process = self._process
+        every = process.cluster.options.snapshot_every
+        newest = process.disk.shelf.newest_index
+        if every and index - newest - process.audits.entries_behind(newest) >= every:
             self.take()
 
     def take(self) -> None:

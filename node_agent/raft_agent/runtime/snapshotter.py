@@ -206,11 +206,11 @@ class Snapshotter:
     async def _write(
         self, draft: _Draft, view: SnapshotView, create: Callable[[], SnapshotFile]
     ) -> None:
-        """Fill the draft. A disk on which it can't be written keeps nobody from reading the state
-        to its end."""
+        """Fill the draft. What keeps it from being written keeps nobody from reading the state to
+        its end."""
         try:
             draft.file = await self._in_thread(create, undo=SnapshotFile.abort)
-        except (StorageError, OSError) as error:
+        except Exception as error:
             draft.error = error
         try:
             while (portion := view.next_items()) is not None:
@@ -236,12 +236,12 @@ class Snapshotter:
 
 
 class _Draft:
-    """A snapshot that is being written, and what its state comes to. `error`: of the disk, which
-    has the file no more."""
+    """A snapshot that is being written, and what its state comes to. `error`: why it is not written
+    any more."""
 
     def __init__(self) -> None:
         self.file: SnapshotFile | None = None
-        self.error: StorageError | OSError | None = None
+        self.error: Exception | None = None
         self.is_whole = False
         self.worked_s = 0.0
         self._digest = StateDigest()
@@ -260,6 +260,6 @@ class _Draft:
             return
         try:
             self.file.write_block(block)
-        except (StorageError, OSError) as error:
+        except Exception as error:
             self.file.abort()
             self.file, self.error = None, error

@@ -18,7 +18,7 @@ from raft_agent.consensus.invariants import BrokenInvariantError
 from tests.sim.cluster import Cluster
 from tests.sim.options import options_for
 from tests.sim.planted.exchange import changed_functions
-from tests.sim.planted.focus import Focus, swarm
+from tests.sim.planted.focus import Focus, no_audits, swarm
 from tests.sim.planted.verdict import complaint_of
 
 
@@ -55,7 +55,7 @@ class StaleFaultError(AssertionError):
 
 def complaint(fault: Fault, seed: int) -> str:
     """What the simulator says of the fault in run `seed`; "" when it does not notice it."""
-    options = fault.focus(options_for(seed))
+    options = fault.focus(no_audits(options_for(seed)))
     with planted(fault):
         try:
             Cluster(seed, options).run()
