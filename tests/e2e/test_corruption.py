@@ -1,5 +1,5 @@
-"""A bit turns in one member's memory, log or snapshot: it is found, told, served by nobody, and mended
-by `raftctl rebuild`.
+"""A bit turns in one member's memory, log or snapshot: it is found, told, served by nobody, and
+mended by `raftctl rebuild`.
 """
 
 from __future__ import annotations

@@ -131,7 +131,7 @@ class Audits:
         if boot != process.boots or reading is not self._reading:
             reading.view.close()
             return
-        portion = reading.view.next_items(20)
+        portion = reading.view.next_items(self._rng.choice((1, 3, 20)))
         if portion is not None:
             block = encode_block(portion)
             reading.digest.add(portion, block)

@@ -11,6 +11,7 @@ _NODE = "raft_agent.consensus.node"
 _DIGEST = "raft_agent.machine.audit"
 _MACHINE = "raft_agent.machine.machine"
 _HOST = "tests.sim.audits"
+_PROCESS = "tests.sim.process"
 
 FAULTS = (
     Fault(
@@ -19,7 +20,7 @@ FAULTS = (
         (Edit(_AUDIT, "        elif own == verdict.digest:\n", "        elif own:\n"),),
         ("a wrong state is taken for right", "no progress after healing"),
         focus=audits,
-        seed=1,
+        seed=7,
     ),
     Fault(
         "one_state_is_a_majority",
@@ -27,7 +28,7 @@ FAULTS = (
         (Edit(_AUDIT, "            if state.has_quorum(members):\n", "            if members:\n"),),
         ("a wrong state is taken for right",),
         focus=audits,
-        seed=1,
+        seed=10,
     ),
     Fault(
         "the_leader_trusts_itself",
@@ -35,14 +36,14 @@ FAULTS = (
         (
             Edit(
                 _AUDIT,
-                "        self._close(leadership, audit, Verdict(audit.index, digest, agreed=True))\n",
+                "        self._close(leadership, audit, Verdict(audit.index, digest, agreed=",
                 "        digest = own\n"
-                "        self._close(leadership, audit, Verdict(audit.index, digest, agreed=True))\n",
+                "        self._close(leadership, audit, Verdict(audit.index, digest, agreed=",
             ),
         ),
         ("a wrong state is taken for right",),
         focus=audits,
-        seed=1,
+        seed=3,
     ),
     Fault(
         "who_differs_leads_on",
@@ -57,7 +58,7 @@ FAULTS = (
         ),
         ("a node leads whose state is known to be wrong",),
         focus=audits,
-        seed=1,
+        seed=3,
     ),
     Fault(
         "who_differs_stands",
@@ -65,11 +66,11 @@ FAULTS = (
         (Edit(_STATE, "            and not self.diverged_index\n", ""),),
         ("a node leads whose state is known to be wrong",),
         focus=audits,
-        seed=1,
+        seed=3,
     ),
     Fault(
         "who_differs_goes_on_serving",
-        "a node that knows that its state is wrong answers reads",
+        "a node that knows that its state is wrong goes on with it",
         (
             Edit(
                 _NODE,
@@ -77,10 +78,13 @@ FAULTS = (
                 "            state.refuse(event.tag, RefusalReason.STATE_DIFFERS)\n",
                 "",
             ),
+            Edit(
+                _PROCESS, "self.node.state.diverged_index > 0", "self.node.state.diverged_index < 0"
+            ),
         ),
         ("a state is served that is known to be wrong",),
         focus=audits,
-        seed=1,
+        seed=11,
     ),
     Fault(
         "disputed_states_change",
@@ -94,7 +98,7 @@ FAULTS = (
         ),
         ("a state is served while nobody knows whose is right",),
         focus=audits,
-        seed=1,
+        seed=3,
     ),
     Fault(
         "trail_left_out_of_snapshots",
@@ -128,9 +132,9 @@ FAULTS = (
                 "        if not portion.items or portion.section is Section.KEYS:\n",
             ),
         ),
-        ("no progress after healing",),
+        ("no progress after healing", "two nodes have other states"),
         focus=audits,
-        seed=1,
+        seed=3,
     ),
     Fault(
         "snapshot_not_proven",
@@ -146,7 +150,7 @@ FAULTS = (
         ),
         ("two nodes have other states",),
         focus=audits,
-        seed=1,
+        seed=3,
     ),
     Fault(
         "rebuild_keeps_the_state",
@@ -165,6 +169,6 @@ FAULTS = (
             "a state is served",
         ),
         focus=audits,
-        seed=1,
+        seed=3,
     ),
 )

@@ -25,7 +25,6 @@ PATHS = [path.strip() for path in CONTRACT.replace("\n", " ").split(";")]
 LATER = """
 snapshot save f; snapshot status f; snapshot restore f --data-dir d;
 recover --accept-data-loss --dry-run; cert ca; export add p; export list; debug bundle f;
-doctor --cluster;
 --endpoint h:1 status; --cacert f status
 """
 

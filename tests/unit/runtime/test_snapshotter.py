@@ -80,9 +80,8 @@ class Host:
         effects = self.server.step(event)
         self._apply()
         for judged in of(StateJudged, effects):
-            if self.spoils is not None:
-                judged = StateJudged(judged.index, self.spoils)
-            self.snapshotter.judged(judged)
+            found = self.spoils or judged.judgement
+            self.snapshotter.judged(StateJudged(judged.index, found))
         if isinstance(event, SnapshotTaken):
             self.taken.append(event.snapshot)
             self.told.set()
