@@ -94,6 +94,22 @@ class AuditRound:
         self.last_index = 0
 
 
+class Currency:
+    """A round of heartbeats that is to prove how current everybody is: those with the id
+    `request_id` (0: no round is out) and later ones, since `began_us`. `index`: what was committed
+    then; `stamps`: what had come from each peer.
+    """
+
+    __slots__ = ("acks", "began_us", "index", "request_id", "stamps")
+
+    def __init__(self) -> None:
+        self.request_id = 0
+        self.index = 0
+        self.began_us = 0
+        self.stamps: dict[int, int] = {}
+        self.acks: set[int] = set()
+
+
 class Leadership:
     """`first_index`: the no-op that opened the term; before it is committed, this leader does not
     know what is (§5.4.2, §8).
@@ -113,6 +129,7 @@ class Leadership:
         "began_us",
         "catching_up",
         "change_tag",
+        "currency",
         "departed",
         "first_index",
         "heartbeat_due_us",
@@ -137,6 +154,7 @@ class Leadership:
         self.heartbeat_due_us = 0
         self.transfer: Transfer | None = None
         self.reads = PendingReads()
+        self.currency = Currency()
         self.lease = Lease()
         self.change_tag: int | None = None
         self.settled_index = 0

@@ -16,8 +16,9 @@ APPEND_ENTRIES        prev_index u64, prev_term u64, commit_index u64, session u
                       then the batch records back to back (`consensus.batch`)
 APPEND_REPLY          session u64, match_index u64, hint_index u64, hint_term u64,  33
                       success u8
-HEARTBEAT             session u64, commit_index u64, leader_commit u64              24
-HEARTBEAT_REPLY       session u64, withheld_us u64                                  16
+HEARTBEAT             session u64, commit_index u64, as_of_us u64,                  32
+                      as_of_index u64
+HEARTBEAT_REPLY       session u64, withheld_us u64, stamp_us u64                    24
 TIMEOUT_NOW           nothing                                                       0
 READ_INDEX            lease u8                                                      1
 READ_INDEX_REPLY      index u64                                                     8
@@ -58,7 +59,7 @@ _TWO_U64_BOOL = struct.Struct("<QQB")
 _THREE_U64 = struct.Struct("<QQQ")
 _THREE_U64_BOOL = struct.Struct("<QQQB")
 _BOOL = struct.Struct("<B")
-_APPEND = struct.Struct("<QQQQ")
+_FOUR_U64 = struct.Struct("<QQQQ")
 _APPEND_REPLY = struct.Struct("<QQQQB")
 _CHUNK = struct.Struct("<QQQQQQII")
 
@@ -143,13 +144,11 @@ def encode_message(sender: int, message: types.Message) -> bytes:
 
     Raises ValueError when the frame would be larger than wire.MAX_BODY_BYTES.
     """
+    if type(message) is types.AppendEntries:
+        return b"".join(encode_append(sender, message))
     count = 0
     data = b""
-    records: tuple[bytes, ...] = ()
-    if type(message) is types.AppendEntries:
-        records = tuple([batch.record for batch in message.batches])
-        count = sum([batch.count for batch in message.batches])
-    elif type(message) is types.BootstrapInstall:
+    if type(message) is types.BootstrapInstall:
         count = message.batch.count
     elif type(message) is types.SnapshotChunk:
         data = message.data
@@ -161,12 +160,30 @@ def encode_message(sender: int, message: types.Message) -> bytes:
         request_id=message.request_id,
         count=count,
         data=data,
-        batches=records,
     )
 
 
+def encode_append(sender: int, message: types.AppendEntries) -> list[bytes]:
+    """The frame of `encode_message` in pieces: its batches are not copied, since the same bytes go
+    to every follower.
+
+    Raises ValueError when the frame would be larger than wire.MAX_BODY_BYTES.
+    """
+    records = [batch.record for batch in message.batches]
+    head = wire.encode(
+        FrameType.APPEND_ENTRIES,
+        _append_entries_body(message),
+        sender=sender,
+        term=message.term,
+        request_id=message.request_id,
+        count=sum([batch.count for batch in message.batches]),
+        batches_bytes=sum([len(record) for record in records]),
+    )
+    return [head, *records]
+
+
 def _append_entries_body(message: types.AppendEntries) -> bytes:
-    return _APPEND.pack(
+    return _FOUR_U64.pack(
         message.prev_index, message.prev_term, message.commit_index, message.session
     )
 
@@ -212,10 +229,9 @@ _BODIES: dict[type[Any], Callable[[Any], bytes]] = {
     types.PreVoteReply: lambda m: _BOOL.pack(m.granted),
     types.RequestVote: lambda m: _TWO_U64_BOOL.pack(m.last_index, m.last_term, m.transfer),
     types.VoteReply: lambda m: _BOOL.pack(m.granted),
-    types.AppendEntries: _append_entries_body,
     types.AppendReply: _append_reply_body,
-    types.Heartbeat: lambda m: _THREE_U64.pack(m.session, m.commit_index, m.leader_commit),
-    types.HeartbeatReply: lambda m: _TWO_U64.pack(m.session, m.withheld_us),
+    types.Heartbeat: lambda m: _FOUR_U64.pack(m.session, m.commit_index, m.as_of_us, m.as_of_index),
+    types.HeartbeatReply: lambda m: _THREE_U64.pack(m.session, m.withheld_us, m.stamp_us),
     types.TimeoutNow: lambda _: b"",
     types.ReadIndex: lambda m: _BOOL.pack(m.lease),
     types.ReadIndexReply: lambda m: _U64.pack(m.index),
@@ -295,9 +311,9 @@ def _vote_reply(frame: wire.Frame) -> types.VoteReply:
 
 def _append_entries(frame: wire.Frame) -> types.AppendEntries:
     body = frame.body
-    prev_index, prev_term, commit_index, session = _APPEND.unpack(body[: _APPEND.size])
+    prev_index, prev_term, commit_index, session = _FOUR_U64.unpack(body[: _FOUR_U64.size])
     found: list[batches.Batch] = []
-    offset = _APPEND.size
+    offset = _FOUR_U64.size
     last_index = prev_index
     while offset < len(body):
         batch = batches.decode(body, offset)
@@ -331,11 +347,11 @@ def _append_reply(frame: wire.Frame) -> types.AppendReply:
 
 
 def _heartbeat(frame: wire.Frame) -> types.Heartbeat:
-    return types.Heartbeat(frame.term, frame.request_id, *_THREE_U64.unpack(frame.body))
+    return types.Heartbeat(frame.term, frame.request_id, *_FOUR_U64.unpack(frame.body))
 
 
 def _heartbeat_reply(frame: wire.Frame) -> types.HeartbeatReply:
-    return types.HeartbeatReply(frame.term, frame.request_id, *_TWO_U64.unpack(frame.body))
+    return types.HeartbeatReply(frame.term, frame.request_id, *_THREE_U64.unpack(frame.body))
 
 
 def _timeout_now(frame: wire.Frame) -> types.TimeoutNow:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.sim.planted import (
     audits,
     elections,
+    freshness,
     hosts,
     leases,
     memberships,
@@ -20,6 +21,7 @@ FAULTS = (
     *elections.FAULTS,
     *replication.FAULTS,
     *reads.FAULTS,
+    *freshness.FAULTS,
     *leases.FAULTS,
     *memberships.FAULTS,
     *snapshots.FAULTS,
