@@ -10,6 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 
 from raft_agent import platform
 from raft_agent.storage.errors import StorageError
@@ -63,8 +64,7 @@ class Scrubber:
             try:
                 self._read_log()
             except StorageError as error:
-                damage = error
-                self._post(lambda: self._on_log_damaged(damage))
+                self._post(partial(self._on_log_damaged, error))
                 return
             took_s = time.monotonic() - began_s
             pause_s = max(self._interval_s, (_SHARE - 1) * took_s)
@@ -98,8 +98,7 @@ class Scrubber:
                         return
             except StorageError as error:
                 if self._snapshots.doubt(index):
-                    what = str(error)
-                    self._post(lambda i=index, w=what: self._on_snapshot_damaged(i, w))  # type: ignore[misc]
+                    self._post(partial(self._on_snapshot_damaged, index, str(error)))
 
     def _rest(self, size_bytes: int) -> None:
         self._stopped.wait(size_bytes / _BYTES_PER_S)

@@ -148,8 +148,8 @@ class SnapshotStore:
         return [(meta.index, str(self._path(meta))) for meta in kept if not self._is_doubted(meta)]
 
     def doubt(self, index: int) -> bool:
-        """The snapshot of `index` can't be read as a whole: it goes as soon as there is another one.
-        Whether that is news; not of one that is not kept any more."""
+        """The snapshot of `index` can't be read as a whole: it goes as soon as there is another
+        one. Whether that is news; not of one that is not kept any more."""
         with self._publishing:
             if index in self._doubted or self._find(index) is None:
                 return False
