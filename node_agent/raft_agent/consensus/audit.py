@@ -125,22 +125,32 @@ class Audit:
         """From time to time."""
         audit = leadership.audit
         if audit is not None and not audit.is_closed:
-            if not audit.deadline_us:
-                # This node may have no answer of its own: it still read behind an earlier entry.
-                patience_us = _OWN_PATIENCES * self._state.settings.audit_patience_us
-                if self._state.now_us > audit.began_us + patience_us:
-                    audit.deadline_us = self._state.now_us
+            if not audit.deadline_us and self._is_own_overdue(audit):
+                audit.deadline_us = self._state.now_us
             self._decide(leadership, audit)
         else:
             self._begin_when_due(leadership)
 
     def _begin_when_due(self, leadership: Leadership) -> None:
         state, audit = self._state, leadership.audit
-        is_free = leadership.transfer is None and (audit is None or audit.is_closed)
-        if is_free and (leadership.audit_wanted or self._is_due(leadership)):
+        is_free = audit is None or self._is_through(audit)
+        if (
+            is_free
+            and leadership.transfer is None
+            and (leadership.audit_wanted or self._is_due(leadership))
+        ):
             leadership.audit_wanted = False
             self._append(leadership, BatchKind.AUDIT, 1, b"")
             leadership.audit = AuditRound(state.log.last_index, state.now_us)
+
+    def _is_through(self, audit: AuditRound) -> bool:
+        """Whether nothing more is to come of it here: who still reads leaves the next one out."""
+        own = self._state.member_id in audit.reports
+        return audit.is_closed and (own or self._is_own_overdue(audit))
+
+    def _is_own_overdue(self, audit: AuditRound) -> bool:
+        patience_us = _OWN_PATIENCES * self._state.settings.audit_patience_us
+        return self._state.now_us > audit.began_us + patience_us
 
     def _is_due(self, leadership: Leadership) -> bool:
         state, audit = self._state, leadership.audit

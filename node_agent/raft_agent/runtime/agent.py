@@ -8,13 +8,13 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from raft_agent import __version__
 from raft_agent.api import protocol
-from raft_agent.api.host import Failure
+from raft_agent.api.host import Failure, Outcome
 from raft_agent.api.protocol import ErrorCode
 from raft_agent.api.server import ApiServer
 from raft_agent.config import Config
@@ -32,6 +32,7 @@ from raft_agent.consensus.types import (
     StateJudged,
 )
 from raft_agent.logs import LogContext
+from raft_agent.machine.commands import Command
 from raft_agent.machine.machine import Machine
 from raft_agent.runtime.auditor import Auditor
 from raft_agent.runtime.engine import Answer, Engine, Excuses, now_us
@@ -157,7 +158,7 @@ class Agent:
         """What stands between the core and those who ask something of it."""
         loop, node = self._loop, self.node
         self._proposals = Proposals(loop, self.engine.feed)
-        self._lease_keeper = LeaseKeeper(loop, self._proposals.add, now_us)
+        self._lease_keeper = LeaseKeeper(loop, self._propose_ends, now_us)
         self.front = Front(
             config=config,
             loop=loop,
@@ -310,6 +311,11 @@ class Agent:
         directory = Path(self._config.server.data_dir)
         noting = self._loop.run_in_executor(None, request_mending, directory, *log_end)
         noting.add_done_callback(end)
+
+    def _propose_ends(self, ends: Sequence[Command], done: Callable[[Outcome], None]) -> None:
+        """While states are disputed no lease ends; those that are due are proposed again later."""
+        if self.front.unfit is None:
+            self._proposals.add(ends, done)
 
     async def _stop_reading(self) -> None:
         self._auditor.stop()

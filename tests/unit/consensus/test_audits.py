@@ -264,3 +264,15 @@ def test_a_member_alone_agrees_with_itself() -> None:
     assert judgements(cluster, 1) == [Judgement.AGREES]
     ready = cluster.step(1, Read(1))
     assert of(ReadReady, ready)
+
+
+def test_a_leader_that_still_reads_its_own_state_begins_nothing_new() -> None:
+    cluster = led_by_1()
+    index = begin(cluster)
+    tell(cluster, index, {2: RIGHT, 3: RIGHT})
+    assert verdicts(cluster) == [(RIGHT, True)]
+    begin(cluster)
+    assert audits(cluster) == 1
+    tell(cluster, index, {1: RIGHT})
+    cluster.run_for(100_000)
+    assert audits(cluster) == 2
