@@ -92,8 +92,6 @@ class LeaseChecks:
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self._seen_index = 0
-        # What was applied while something before it was not, but where a bit had turned.
-        self._waiting: dict[int, tuple[Batch, list[Any] | None, int]] = {}
         self.log = StoreLog(cluster, KEYS)
         self.ended: dict[int, Ended] = {}
 
@@ -101,12 +99,6 @@ class LeaseChecks:
         """Some process has applied this batch; the first one tells what it was."""
         if batch.first_index <= self._seen_index:
             return
-        now_us = self._cluster.clock.now_us
-        self._waiting.setdefault(batch.first_index, (batch, results, now_us))
-        while following := self._waiting.pop(self._seen_index + 1, None):
-            self._take_in(*following)
-
-    def _take_in(self, batch: Batch, results: list[Any] | None, at_us: int) -> None:
         self._seen_index = batch.last_index
         if batch.kind != BatchKind.COMMANDS or results is None:
             return
@@ -116,15 +108,15 @@ class LeaseChecks:
         for offset, (command, result) in enumerate(zip(commands, results, strict=True)):
             self.log.applied(batch.first_index + offset, command, result)
             if isinstance(command, ExpireLease):
-                self._expired(command, result, Ended(batch.first_index + offset, at_us))
+                self._expired(command, result, batch.first_index + offset)
             elif isinstance(command, KeepLease) and isinstance(result, LeaseKept):
                 self._cluster.seen["lease_kept"] += 1
 
-    def _expired(self, command: ExpireLease, result: Any, ended: Ended) -> None:
+    def _expired(self, command: ExpireLease, result: Any, index: int) -> None:
         if isinstance(result, WriteDone):
             self._cluster.seen["lease_ended"] += 1
             self._cluster.seen["leased_key_ended"] += result.deleted
-            self.ended[command.lease] = ended
+            self.ended[command.lease] = Ended(index, self._cluster.clock.now_us)
         elif isinstance(result, LeaseKept):
             self._cluster.seen["lease_end_was_too_late"] += 1
 

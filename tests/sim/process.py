@@ -361,7 +361,7 @@ class Process:
             results = self.machine.apply(batch)
             if self.audits.flips == 0:
                 self.cluster.checks.applied(self, batch, results)
-                self.cluster.leases.applied(batch, results)
+            self.cluster.leases.applied(batch, results)
             self.service.applied(batch, results)
             self.lease_keeper.applied()
             self.audits.applied(batch)
