@@ -86,8 +86,7 @@ def test_a_bit_that_turns_in_a_followers_memory_is_found_and_rebuilt() -> None:
         assert "rebuild" in status.note
         told = {event.kind for event in victim.events()}
         assert "state_differs" in told
-        health = json.loads(raftctl(cluster.leader(), "-o", "json", "health").stdout)
-        assert {m["name"]: m["state"] for m in health["members"]}[victim.name] == "differs"
+        wait_for("the leader to know", lambda: True if health_of(victim) == "differs" else None)
         examined = raftctl(cluster.leader(), "doctor", "--cluster")
         assert examined.returncode == 1
         assert f"{victim.name} has a state that is known to be wrong" in examined.stdout
@@ -135,6 +134,12 @@ def test_without_a_majority_of_equal_states_nobody_acknowledges() -> None:
         others = [agent for agent in cluster if agent is not leader]
         put(others[0], "after", b"1")
         assert get(others[0], "k") == b"right"
+
+
+def health_of(agent: Agent) -> str:
+    """As the leader sees it."""
+    health = json.loads(raftctl(agent, "-o", "json", "health").stdout)
+    return str({member["name"]: member["state"] for member in health["members"]}[agent.name])
 
 
 def flip_byte(path: Path, offset: int) -> None:

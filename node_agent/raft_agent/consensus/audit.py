@@ -183,7 +183,7 @@ class Audit:
             return
         audit.reports[sender] = message.digest
         if audit.agreed:
-            self._name_odd_one(audit, sender)
+            self._name_odd_one(leadership, audit, sender)
         else:
             self._decide(leadership, audit)
 
@@ -213,16 +213,18 @@ class Audit:
         audit.agreed = digest
         own = audit.reports.get(self._state.member_id, digest)
         for member in sorted(audit.reports):
-            self._name_odd_one(audit, member)
+            self._name_odd_one(leadership, audit, member)
         self._close(leadership, audit, Verdict(audit.index, digest, agreed=True))
         if own != digest:
             # No need to wait until the others have that entry: they are right already.
             self._own.pop(audit.index, None)
             self._differs(audit.index)
 
-    def _name_odd_one(self, audit: AuditRound, member: int) -> None:
-        if audit.reports[member] != audit.agreed and member != self._state.member_id:
-            audit.odd.add(member)
+    def _name_odd_one(self, leadership: Leadership, audit: AuditRound, member: int) -> None:
+        if audit.reports[member] == audit.agreed:
+            leadership.odd.discard(member)
+        elif member not in leadership.odd and member != self._state.member_id:
+            leadership.odd.add(member)
             self._state.note("member_differs", target=member, index=audit.index)
 
     def _close(self, leadership: Leadership, audit: AuditRound, verdict: Verdict | None) -> None:

@@ -64,7 +64,7 @@ class PendingReads:
 
 class AuditRound:
     """A comparison of the members' states behind the entry `index`. `reports`: what they came to,
-    by member; `agreed`: what a quorum's did, 0 while that is not known; `odd`: whose did not.
+    by member; `agreed`: what a quorum's did, 0 while that is not known.
     `deadline_us`: who has not reported by then is not waited for, 0 until this node's own is there.
     `work_us`: how long that took the processor. `last_index`: the entry that closed the round, when
     nothing had been written since it began.
@@ -77,7 +77,6 @@ class AuditRound:
         "index",
         "is_closed",
         "last_index",
-        "odd",
         "reports",
         "work_us",
     )
@@ -89,7 +88,6 @@ class AuditRound:
         self.work_us = 0
         self.reports: dict[int, int] = {}
         self.agreed = 0
-        self.odd: set[int] = set()
         self.is_closed = False
         self.last_index = 0
 
@@ -119,7 +117,7 @@ class Leadership:
     was not told yet. `announced`: where members say they are, by id; `refused_moves`: what of it
     could not be done yet. `told`: what was noted once and would come up again with every message.
     `audit`: the comparison that is under way, or was the last; `audit_wanted`: another one is to
-    follow.
+    follow; `odd`: whose states did not fit when they were told last.
     """
 
     __slots__ = (
@@ -134,6 +132,7 @@ class Leadership:
         "first_index",
         "heartbeat_due_us",
         "lease",
+        "odd",
         "progress",
         "reads",
         "refused_moves",
@@ -150,6 +149,7 @@ class Leadership:
         self.began_us = now_us
         self.audit: AuditRound | None = None
         self.audit_wanted = False
+        self.odd: set[int] = set()
         self.progress: dict[int, Progress] = {}
         self.heartbeat_due_us = 0
         self.transfer: Transfer | None = None

@@ -190,8 +190,7 @@ class Views:
 
     def _is_odd(self, member_id: int) -> bool:
         leadership = self._node.state.leadership
-        audit = leadership.audit if leadership is not None else None
-        return audit is not None and member_id in audit.odd
+        return leadership is not None and member_id in leadership.odd
 
     def _health_of(self, info: MemberInfo, member_id: int) -> HealthMember:
         node = self._node
