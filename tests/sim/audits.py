@@ -48,6 +48,7 @@ class Audits:
         self._process = process
         self._rng = process.cluster.rng(f"audits/{process.index}")
         self.flips = 0
+        self._disputes_known: set[int] = set()
         self.begin()
 
     @property
@@ -179,6 +180,10 @@ class Audits:
             return
         if effect.judgement is Judgement.DIFFERS:
             process.service.diverged()
+        elif effect.index in self._disputes_known:
+            return  # it was rebuilt for that one, and reads of it in its log again
+        else:
+            self._disputes_known.add(effect.index)
         delay_us = int(self._rng.random() * _OPERATOR_US)
         process.cluster.clock.after(delay_us, self._rebuild, process.boots)
 
