@@ -10,7 +10,8 @@ START_ANEW = (
 
 REBUILD = (
     "If the other members are well, they have all of it: `raftctl rebuild` at this node, or while "
-    "its agent does not start `raftctl rebuild --data-dir DIR`, and then start it"
+    "its agent does not start `raftctl rebuild --data-dir DIR`, and then start it. Should that not "
+    f"help: {START_ANEW}"
 )
 
 OTHER_VERSION = "Start the version that wrote it, or a later one"
