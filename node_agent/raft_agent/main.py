@@ -125,6 +125,7 @@ def _run(config: Config, context: logs.LogContext) -> int:
 
     from raft_agent.runtime import run  # noqa: PLC0415
     from raft_agent.storage.errors import StorageError  # noqa: PLC0415
+    from raft_agent.versions import VersionError  # noqa: PLC0415
 
     log.info("raft-agent %s starts with %s", __version__, config.path)
     for note in config.notes:
@@ -137,7 +138,7 @@ def _run(config: Config, context: logs.LogContext) -> int:
             return status
     except KeyboardInterrupt:
         return 128 + 2  # as a shell reports SIGINT
-    except (StorageError, ConfigError, OSError) as error:
+    except (StorageError, VersionError, ConfigError, OSError) as error:
         log.error("the agent ends: %s", _said(error), exc_info=log.isEnabledFor(logging.DEBUG))
         return EXIT_FAILED
     except Exception:

@@ -66,6 +66,8 @@ class FrameType(enum.IntEnum):
     ANNOUNCE = 19
     REMOVED = 20
     AUDIT_REPORT = 21
+    VERSION_ASK = 27
+    VERSION_PROMISE = 28
     CLIENT_REQUEST = 32
     CLIENT_REPLY = 33
     CLIENT_PUSH = 34
@@ -297,7 +299,9 @@ class FrameReader:
             raise _no_magic(data[offset : offset + HEADER_SIZE])
         if version != VERSION:
             raise FrameError(
-                "version", f"frame of version {version}; this program speaks {VERSION}"
+                "version",
+                f"a frame of version {version}, and this program knows version {VERSION}: install "
+                "programs that go together (raft-agent on all members, and raftctl)",
             )
         if reserved:
             raise FrameError("version", f"reserved header field is {reserved:#x}, not 0")

@@ -57,6 +57,7 @@ class Agent:
         self.log_path = directory / "agent.log"
         self.environment: dict[str, str] = {}
         self.options: tuple[str, ...] = ()
+        self.program: tuple[str, ...] = ("-m", "raft_agent.main")
         self.address = ""
         self._wrapper = tuple(wrapper)
         self._config_path = directory / "raft.toml"
@@ -68,8 +69,7 @@ class Agent:
         command = [
             *self._wrapper,
             sys.executable,
-            "-m",
-            "raft_agent.main",
+            *self.program,
             "--config",
             str(self._config_path),
             *self.options,

@@ -260,7 +260,7 @@ def broken(offset: int, *new: int) -> bytes:
         (b"GET / HTTP/1.1\r\n", "magic", "starts with b'GET '"),
         (b"G", "magic", "starts with b'G'"),
         (broken(0, 0x53), "magic", "starts with b'SAFT'"),
-        (broken(4, 2), "version", "frame of version 2; this program speaks 1"),
+        (broken(4, 2), "version", "a frame of version 2, and this program knows version 1"),
         (broken(44, 1), "version", "reserved"),
         (broken(5, 99), "type", "frame of type 99"),
         (broken(5, FrameType.CLIENT_REQUEST), "type", "is not expected here"),

@@ -59,6 +59,19 @@ _NODE = Group(
             lambda r: r.status.leader is not None,
         ),
         one(Kind.GAUGE, "raft_term", "The current term.", lambda r: r.status.term),
+        one(
+            Kind.GAUGE,
+            "raft_cluster_version",
+            "The cluster version in force as far as this node has applied the log; 0: no cluster.",
+            lambda r: r.status.cluster_version,
+        ),
+        one(
+            Kind.GAUGE,
+            "raft_known_version",
+            "The newest cluster version that this agent knows. The one in force rises to the "
+            "lowest that any member has here.",
+            lambda r: r.status.knows[1],
+        ),
         by(
             Kind.GAUGE,
             "raft_members",

@@ -163,6 +163,12 @@ class StatesDisputed(msgspec.Struct, frozen=True, gc=False):
     index: int
 
 
+class VersionDone(msgspec.Struct, frozen=True, gc=False):
+    """`version` is the cluster version in force."""
+
+    version: int
+
+
 CommandResult: TypeAlias = (
     StateResult
     | StatesDisputed
@@ -178,4 +184,5 @@ CommandResult: TypeAlias = (
     | BadDeadline
     | TooMany
     | SettingDone
+    | VersionDone
 )

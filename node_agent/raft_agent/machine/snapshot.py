@@ -22,12 +22,7 @@ from raft_agent.machine.results import Repeated, StateResult
 from raft_agent.machine.sessions import OneShot, OneShots, Session, Sessions
 from raft_agent.machine.settings import SETTINGS
 from raft_agent.machine.watches import KeyChange, Message
-
-# Version 2 added leases, changes with a lease, and the results of transactions and leases, version
-# 3 what an audit entry begins. A state is written in the lowest version that can hold it.
-FIRST_VERSION = 1
-LEASES_VERSION = 2
-VERSION = 3
+from raft_agent.versions import CLUSTER_VERSIONS, Versions, advise, other_version
 
 # A block holds about this much, or one item that is larger.
 BLOCK_BYTES = 128 << 10
@@ -41,7 +36,11 @@ class SnapshotError(ValueError):
 
 
 class SnapshotVersionError(SnapshotError):
-    """Another version of this program can read them."""
+    """Another version of this program can read them; `advice` says which."""
+
+    def __init__(self, what: str, advice: str) -> None:
+        self.advice = advice
+        super().__init__(what)
 
 
 class Section(enum.IntEnum):
@@ -60,11 +59,12 @@ class Section(enum.IntEnum):
     TRAIL = 10
 
 
-_SECTIONS = {FIRST_VERSION: 8, LEASES_VERSION: 10, VERSION: len(Section)}
-
-
 class Header(msgspec.Struct, frozen=True):
-    """What there is only once. `settings` by name, so that later versions may have others."""
+    """What there is only once. `settings` by name, so that later versions may have others.
+
+    `version`: the cluster version in force. All members know it, so it is what the state is written
+    in: whoever does not know it can't read the rest.
+    """
 
     last_applied: int
     last_applied_term: int
@@ -73,7 +73,7 @@ class Header(msgspec.Struct, frozen=True):
     messages_dropped: int
     compacted_revision: int
     settings: dict[str, int]
-    version: int = FIRST_VERSION
+    version: int
 
 
 class _Change(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -154,6 +154,8 @@ class SnapshotView:
         self._before_index = KeyIndex()
         self._counts = [0] * len(Section)
         self._limit = BLOCK_ITEMS
+        # As many keys as may fit into a block, going by the last one: to look at more costs time.
+        self._fitting = BLOCK_ITEMS
         self._portions = self._walk(messages, history, sessions, one_shots, leases)
 
     def remember(self, key: str, old: Entry | None) -> None:
@@ -204,13 +206,16 @@ class SnapshotView:
         # The keys of each in their order, which no node's past has a part in.
         leased = ((lease.id, key) for lease in leases for key in sorted(lease.keys))
         yield from self._cut(Section.LEASE_KEYS, leased, lambda item: len(item[1]))
-        if self._trail is not None:
+        if self._trail is None:
+            yield Portion(Section.END, self._counts[: Section.TRAIL])
+        else:
             yield self._counted(Section.TRAIL, [self._trail])
-        yield Portion(Section.END, self._counts[: _SECTIONS[self.header.version]])
+            yield Portion(Section.END, self._counts)
 
     def _next_keys(self) -> list[Entry]:
         """The keys of one block; fewer, when many were passed over that did not exist."""
-        cursor, before, limit = self._cursor, self._before, self._limit
+        cursor, before = self._cursor, self._before
+        limit = min(self._limit, self._fitting)
         keys = list(islice(_behind(self._index, cursor), limit))
         if before:
             # The smallest `limit` of both together are among the smallest of each.
@@ -219,6 +224,7 @@ class SnapshotView:
         size = 0
         for key in keys:
             if size >= BLOCK_BYTES:
+                self._fitting = 2 * len(entries)
                 return entries
             self._cursor = key
             entry = self._forget(key) if key in before else self._entries[key]
@@ -227,6 +233,7 @@ class SnapshotView:
                 size += len(key) + len(entry.value)
         if len(keys) < limit:
             self._keys_done = True
+        self._fitting = BLOCK_ITEMS
         return entries
 
     def _forget(self, key: str) -> Entry | None:
@@ -329,23 +336,26 @@ def _decode_block(block: bytes) -> tuple[Section, list[Any]]:
 
 
 class Reader:
-    """Reads `header` at once, and everything else with `fill`. Both raise SnapshotError."""
+    """Reads `header` at once, and everything else with `fill`. Both raise SnapshotError.
 
-    def __init__(self, blocks: Iterable[bytes]) -> None:
+    `known`: the cluster versions whose states can be read.
+    """
+
+    def __init__(self, blocks: Iterable[bytes], known: Versions = CLUSTER_VERSIONS) -> None:
         self._blocks = iter(blocks)
         section, items = _decode_block(next(self._blocks, b""))
         if section is not Section.HEADER or len(items) != 1:
             raise SnapshotError("the snapshot does not begin with its header")
         self.header: Header = items[0]
-        if self.header.version not in _SECTIONS:
-            raise SnapshotVersionError(
-                f"it has the version {self.header.version}, and this program knows "
-                f"{FIRST_VERSION} to {VERSION}"
-            )
+        version = self.header.version
+        if version not in known:
+            what = other_version("the state in it", version, known)
+            raise SnapshotVersionError(what, advise(version, known))
         unknown = sorted(set(self.header.settings) - set(SETTINGS))
         if unknown:
             raise SnapshotVersionError(
-                f"this program does not know its settings {', '.join(unknown)}"
+                f"this program does not know its settings {', '.join(unknown)}",
+                "Install the raft-agent that wrote it, or a later one",
             )
 
     def fill(
@@ -391,13 +401,13 @@ class Reader:
             Section.LEASE_KEYS: add_leased,
             Section.TRAIL: lambda item: put_trail(*item),
         }
-        counts = [0] * _SECTIONS[self.header.version]
+        counts = [0] * len(Section)
         for block in self._blocks:
             section, items = _decode_block(block)
             if section is Section.END:
                 self._check_end(counts, items)
                 return
-            if section not in add or section >= len(counts):
+            if section not in add:
                 raise SnapshotError(f"the snapshot has a block of the section {section} too many")
             counts[section] += len(items)
             add_one = add[section]
@@ -410,7 +420,9 @@ class Reader:
         raise SnapshotError("the snapshot ends before its last block")
 
     def _check_end(self, counts: list[int], written: list[int]) -> None:
-        if counts != written:
+        # One without a trail says nothing of it.
+        known = len(written) if len(written) >= Section.TRAIL else len(counts)
+        if counts[:known] != written or any(counts[known:]):
             raise SnapshotError(f"the snapshot should hold {written} items, but has {counts}")
         if next(self._blocks, None) is not None:
             raise SnapshotError("something follows the last block of the snapshot")

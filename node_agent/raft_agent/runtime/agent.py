@@ -47,11 +47,13 @@ from raft_agent.runtime.proposals import Proposals
 from raft_agent.runtime.readings import Readings
 from raft_agent.runtime.restoring import Restorer, restore
 from raft_agent.runtime.snapshotter import Snapshotter
+from raft_agent.runtime.versions import VersionKeeper
 from raft_agent.runtime.views import Views, members_line
 from raft_agent.runtime.word import Word
 from raft_agent.storage.mending import request_mending
 from raft_agent.storage.store import StorageFailure, Store
-from raft_agent.transport.transport import PeerTarget, Transport, TransportHandlers
+from raft_agent.transport.transport import Hello, PeerTarget, Transport, TransportHandlers
+from raft_agent.versions import VersionError
 
 if TYPE_CHECKING:
     from raft_agent.http.server import HttpServer
@@ -91,7 +93,10 @@ class Agent:
     or because it was told to rebuild what it holds), or with the error that stops the node.
     """
 
-    def __init__(self, config: Config, context: LogContext) -> None:
+    def __init__(
+        self, config: Config, context: LogContext, machine_kind: type[Machine] = Machine
+    ) -> None:
+        """`machine_kind`: in tests another one, of a program of a later version."""
         self._config = config
         self._context = context
         self._loop = loop = asyncio.get_running_loop()
@@ -99,8 +104,8 @@ class Agent:
         self.disk_full = False
         self._asked_for_pre_votes = False
         self.node_name = config.server.node_id
-        self.machine = Machine()
-        self._store = Store.open(Path(config.server.data_dir))
+        self.machine = machine_kind()
+        self._store = Store.open(Path(config.server.data_dir), versions=machine_kind.versions)
         try:
             self._build(config)
         except BaseException:
@@ -112,7 +117,8 @@ class Agent:
         recovered = self._store.recovered
         check_owner(config, recovered)
         if recovered.snapshot is not None:
-            self.machine.adopt(restore(self._store.snapshots, recovered.snapshot))
+            kind = type(self.machine)
+            self.machine.adopt(restore(self._store.snapshots, recovered.snapshot, kind))
         timing = config.timing
         address = own_address(config, recovered)
         peers = tuple(peer.id for peer in config.peers)
@@ -130,7 +136,12 @@ class Agent:
                 on_peer_up=lambda peer, name: self.engine.feed(PeerConnected(peer, name)),
                 on_peer_down=lambda peer: self.engine.feed(PeerLost(peer)),
                 on_forward=lambda _sender, body, reply: self._api.serve_forwarded(body, reply),
+                on_version_ask=self._on_version_ask,
+                on_version_promise=self._on_version_promise,
+                on_outdated=lambda text: self.on_fatal(VersionError(text)),
+                admit=self._admit,
             ),
+            versions=self.machine.versions,
         )
         self._views = Views(
             name=self.node_name,
@@ -159,6 +170,17 @@ class Agent:
         loop, node = self._loop, self.node
         self._proposals = Proposals(loop, self.engine.feed)
         self._lease_keeper = LeaseKeeper(loop, self._propose_ends, now_us)
+        self._versions = VersionKeeper(
+            node=node,
+            machine=self.machine,
+            store=self._store,
+            transport=self._transport,
+            proposals=self._proposals,
+            loop=loop,
+            tell=self._event,
+        )
+        self._proposals.problem = self._versions.problem
+        self._views.versions = self._versions
         self.front = Front(
             config=config,
             loop=loop,
@@ -170,6 +192,7 @@ class Agent:
             kernel=self._kernel,
             proposals=self._proposals,
             lease_keeper=self._lease_keeper,
+            versions=self._versions,
         )
         self._applicant = self._make_applicant(address)
         self._snapshotter = Snapshotter(
@@ -277,6 +300,7 @@ class Agent:
             self._applicant.stop()
         self._word.close()
         self._lease_keeper.close()
+        self._versions.close()
         self.engine.close()
         self._restorer.stop()
         await self._stop_reading()
@@ -368,6 +392,15 @@ class Agent:
         self._kernel.handled(sender, message)
         self.engine.received(sender, message)
 
+    def _on_version_ask(self, sender: int, version: int) -> None:
+        self._versions.asked(sender, version)
+
+    def _on_version_promise(self, sender: int, version: int) -> None:
+        self._versions.answered(sender, version)
+
+    def _admit(self, hello: Hello) -> None:
+        self._versions.admit(hello)
+
     def _set_peers(self, configuration: Configuration | None) -> None:
         if configuration is None:
             self._transport.set_peers(
@@ -390,6 +423,7 @@ class Agent:
             return  # a state that is known to be wrong is left as it is
         self._proposals.applied(batch, self.machine.apply(batch))
         self._lease_keeper.applied()
+        self._versions.applied()
         self._snapshotter.applied(len(batch.record))
         if batch.kind == BatchKind.AUDIT:
             self._auditor.applied(batch)
@@ -409,6 +443,7 @@ class Agent:
 
     def on_snapshot_durable(self, snapshot: SnapshotMeta, restored: Callable[[], None]) -> None:
         def go_on() -> None:
+            self._versions.applied()
             self._proposals.skipped(snapshot.index)
             restored()
             self.front.unfit = self._auditor.unfit()
@@ -433,6 +468,7 @@ class Agent:
         if change.leader:
             self._asked_for_pre_votes = False
         self._lease_keeper.role(change.role is Role.LEADER, self.machine.leases)
+        self._versions.role(change.role is Role.LEADER)
         if change.role is not Role.LEADER:
             self._proposals.stepped_down()
 

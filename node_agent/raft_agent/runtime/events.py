@@ -86,6 +86,9 @@ _TEXTS = {
     "rebuilding": "throws its state away and starts anew from its disk: {reason}",
     "storage_failed": "takes no part any more: {reason}",
     "word_kept": "votes for nobody for {ms} ms: it may have promised so before it was started anew",
+    "version_promised": "has promised to know version {version} of the cluster: no raft-agent that "
+    "does not opens its data directory any more",
+    "version_raised": "the cluster's version is {version} from now on",
     "started": "started version {version}",
     "stopping": "is stopping",
     "warning": "{text}",

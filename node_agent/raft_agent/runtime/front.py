@@ -37,6 +37,7 @@ from raft_agent.runtime.proposals import Proposals
 from raft_agent.runtime.readings import Readings
 from raft_agent.runtime.refusals import failure_of, why_not_leading
 from raft_agent.runtime.states import StateChecks, flip_bit
+from raft_agent.runtime.versions import VersionKeeper
 from raft_agent.runtime.views import Views
 from raft_agent.transport.transport import Transport
 
@@ -69,6 +70,7 @@ class Front:
         kernel: KernelSide,
         proposals: Proposals,
         lease_keeper: LeaseKeeper,
+        versions: VersionKeeper,
     ) -> None:
         self.node_name = config.server.node_id
         self.machine = machine
@@ -97,6 +99,7 @@ class Front:
             feed=engine.feed,
             next_tag=lambda: next(tags),
             list_members=views.member_list,
+            joiner_problem=versions.joiner_problem,
         )
         self._states = StateChecks(engine.node, loop, engine.feed)
         self._doorkeeper = Doorkeeper(config.cluster.token, loop.time)

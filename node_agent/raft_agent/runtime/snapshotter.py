@@ -1,7 +1,7 @@
 """When a snapshot is taken, and how: piece by piece in the loop, written by a thread.
 
-The loop only picks entries, a slice a turn; they are encoded, checked and written elsewhere. While
-that goes on the state machine applies on: what a slice has not reached yet is remembered as it was.
+The loop only picks entries, for a moment each turn; a thread encodes, checks and writes them.
+While that goes on the state machine applies on: what was not picked yet is remembered as it was.
 
 A snapshot is taken behind an audit entry, and counts only once the members have found that the
 state there was a quorum's: a state that has gone wrong in memory never becomes one that this node
@@ -33,7 +33,7 @@ from raft_agent.consensus.types import (
 from raft_agent.histogram import Histogram
 from raft_agent.machine.audit import StateDigest
 from raft_agent.machine.machine import Machine
-from raft_agent.machine.snapshot import Portion, SnapshotView, encode_block
+from raft_agent.machine.snapshot import BLOCK_BYTES, Portion, SnapshotView, encode_block
 from raft_agent.storage.errors import StorageError, in_words
 from raft_agent.storage.snapshots import SnapshotFile
 from raft_agent.storage.store import Store
@@ -43,6 +43,14 @@ log = logging.getLogger("raft.runtime")
 _T = TypeVar("_T")
 
 _RETRY_S = 30.0
+
+# Whenever the thread wants the interpreter back, after a write too, a busy loop has to let go of it
+# and stands still until the thread has had it; on a machine with much else to do, until a processor
+# is free for the thread. So the thread gets much at once, and seldom.
+_BLOCKS_AT_ONCE = 8
+_WRITE_BYTES = _BLOCKS_AT_ONCE * BLOCK_BYTES
+# For so long the loop picks in one turn.
+_PICK_S = 0.0005
 
 
 class Snapshotter:
@@ -213,8 +221,8 @@ class Snapshotter:
         except Exception as error:
             draft.error = error
         try:
-            while (portion := view.next_items()) is not None:
-                await self._in_thread(partial(draft.add, portion))
+            while portions := await _pick(view):
+                await self._in_thread(partial(draft.add, portions))
             draft.is_whole = True
         except (KeyError, ValueError, TypeError, AttributeError):
             log.exception("the state could not be read behind index %d", view.header.last_applied)
@@ -250,16 +258,40 @@ class _Draft:
     def digest_value(self) -> int:
         return self._digest.value if self.is_whole else UNREADABLE
 
-    def add(self, portion: Portion) -> None:
-        """In a thread."""
+    def add(self, portions: list[Portion]) -> None:
+        """In a thread. Few large values are written one by one, so that they are not all in memory
+        twice."""
         began = time.thread_time()
-        block = encode_block(portion)
-        self._digest.add(portion, block)
+        blocks: list[bytes] = []
+        size_bytes = 0
+        for portion in portions:
+            block = encode_block(portion)
+            self._digest.add(portion, block)
+            blocks.append(block)
+            size_bytes += len(block)
+            if size_bytes >= _WRITE_BYTES:
+                self._write(blocks)
+                blocks, size_bytes = [], 0
+        self._write(blocks)
         self.worked_s += time.thread_time() - began
-        if self.file is None:
+
+    def _write(self, blocks: list[bytes]) -> None:
+        if self.file is None or not blocks:
             return
         try:
-            self.file.write_block(block)
+            self.file.write_blocks(*blocks)
         except Exception as error:
             self.file.abort()
             self.file, self.error = None, error
+
+
+async def _pick(view: SnapshotView) -> list[Portion]:
+    """What the thread gets next; nothing at the end."""
+    portions: list[Portion] = []
+    until = time.monotonic() + _PICK_S
+    while len(portions) < _BLOCKS_AT_ONCE and (portion := view.next_items()) is not None:
+        portions.append(portion)
+        if time.monotonic() >= until:
+            await asyncio.sleep(0)
+            until = time.monotonic() + _PICK_S
+    return portions

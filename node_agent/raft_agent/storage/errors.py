@@ -14,7 +14,7 @@ REBUILD = (
     f"help: {START_ANEW}"
 )
 
-OTHER_VERSION = "Start the version that wrote it, or a later one"
+OTHER_VERSION = "Install the raft-agent that wrote it, or a later one"
 
 
 class StorageError(Exception):

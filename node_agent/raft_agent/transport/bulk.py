@@ -13,7 +13,7 @@ import logging
 from raft_agent import wire
 from raft_agent.transport.connection import Connection, Local, PeerStats
 from raft_agent.transport.dialling import FailureLog, PeerTarget, dial
-from raft_agent.transport.handshake import Purpose, Refused, encode_hello, read_reply
+from raft_agent.transport.handshake import Outdated, Purpose, Refused, encode_hello, read_reply
 from raft_agent.wire import FrameError, FrameType
 
 logger = logging.getLogger("raft.transport")
@@ -140,6 +140,10 @@ class BulkConnection(Connection):
             hello = read_reply(frame, self.local.hello(), target.member_id, target.name)
         except (FrameError, Refused) as error:
             self.reject(error.reason, str(error))
+            return
+        except Outdated as error:
+            # The main connection will say it too, and is the one that counts.
+            self.reject("version", str(error))
             return
         self.handshake_done(hello, self._link.stats, _FRAMES)
         self._link.stands(self)

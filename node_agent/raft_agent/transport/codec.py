@@ -33,6 +33,8 @@ SNAPSHOT_REPLY        session u64, index u64, offset u64, done u8               
 ANNOUNCE              MessagePack [address]                                         any
 REMOVED               nothing                                                       0
 AUDIT_REPORT          index u64, digest u64                                         16
+VERSION_ASK           version u32                                                   4
+VERSION_PROMISE       version u32                                                   4
 ====================  ============================================================  ==============
 
 The frame's checksum covers header and body, of APPEND_ENTRIES the header and the first 32 bytes of
@@ -53,6 +55,7 @@ from raft_agent.consensus import batch as batches
 from raft_agent.consensus import types
 from raft_agent.wire import FrameError, FrameType
 
+_U32 = struct.Struct("<I")
 _U64 = struct.Struct("<Q")
 _TWO_U64 = struct.Struct("<QQ")
 _TWO_U64_BOOL = struct.Struct("<QQB")
@@ -246,6 +249,21 @@ _BODIES: dict[type[Any], Callable[[Any], bytes]] = {
     types.Removed: lambda _: b"",
     types.AuditReport: lambda m: _TWO_U64.pack(m.index, m.digest),
 }
+
+
+def encode_version(frame_type: FrameType, sender: int, version: int) -> bytes:
+    """VERSION_ASK or VERSION_PROMISE as one frame: no messages of Raft's, the core sees neither."""
+    return wire.encode(frame_type, _U32.pack(version), sender=sender)
+
+
+def decode_version(frame: wire.Frame) -> int:
+    """The cluster version in such a frame, 1 or more. Raises FrameError("body")."""
+    if len(frame.body) != _U32.size:
+        raise _malformed(frame, f"{len(frame.body)} bytes are not what it needs")
+    version = int(_U32.unpack(frame.body)[0])
+    if not version:
+        raise _malformed(frame, "there is no version 0")
+    return version
 
 
 def decode_message(frame: wire.Frame) -> types.Message:

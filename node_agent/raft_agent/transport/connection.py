@@ -13,13 +13,14 @@ from typing import Any, cast
 
 import msgspec
 
-from raft_agent import wire
+from raft_agent import __version__, wire
 from raft_agent.consensus import types
 from raft_agent.histogram import Histogram
 from raft_agent.transport import codec
 from raft_agent.transport.address import format_address
-from raft_agent.transport.handshake import MAX_HELLO_BYTES, PROTOCOL, Hello, Purpose
+from raft_agent.transport.handshake import MAX_HELLO_BYTES, Hello, Purpose, shown
 from raft_agent.transport.rejects import RejectLog
+from raft_agent.versions import CLUSTER_VERSIONS, Versions
 from raft_agent.wire import FrameError, FrameType
 
 SEND_LIMIT_BYTES = 16 << 20
@@ -52,7 +53,9 @@ class PeerStats(msgspec.Struct):
     `dropped_frames`: not connected, or the queue was full. `last_received`: when the last bytes
     came, in seconds of time.monotonic(), None before the first. `reconnects`: how often our
     connection was made anew. `queued_bytes`: what waits in this process to be sent. `round_trips`:
-    of heartbeats and pre-votes, which are answered at once; one at a time is timed.
+    of heartbeats and pre-votes, which are answered at once; one at a time is timed. `versions`:
+    the cluster versions that the peer knows, as its last handshake said; `program`: which
+    raft-agent it is.
     """
 
     name: str = ""
@@ -69,6 +72,8 @@ class PeerStats(msgspec.Struct):
     reconnects: int = 0
     queued_bytes: int = 0
     round_trips: Histogram = msgspec.field(default_factory=Histogram)
+    versions: Versions | None = None
+    program: str = ""
 
 
 class TransportHandlers(msgspec.Struct, frozen=True):
@@ -79,13 +84,21 @@ class TransportHandlers(msgspec.Struct, frozen=True):
     on_message(sender, message); on_peer_up(member_id, name): our main connection to the peer
     stands, told every time; on_peer_down(member_id): it does not any more; on_forward(sender, body,
     reply): a request that a peer passes on to this node, reply(body) answers it and raises
-    ValueError when that is too large for a frame.
+    ValueError when that is too large for a frame; on_version_ask(sender, version) and
+    on_version_promise(sender, version): see `machine.upgrade`; on_outdated(text): a member of this
+    node's cluster says that this program is too old for it.
+    admit(hello): before a peer's connection to us stands, and before it is answered who is here;
+    raises Refused when it is not welcome.
     """
 
     on_message: Callable[[int, types.Message], None]
     on_peer_up: Callable[[int, str], None]
     on_peer_down: Callable[[int], None]
     on_forward: Callable[[int, bytes, Callable[[bytes], None]], None]
+    on_version_ask: Callable[[int, int], None] = lambda _sender, _version: None
+    on_version_promise: Callable[[int, int], None] = lambda _sender, _version: None
+    on_outdated: Callable[[str], None] = lambda _text: None
+    admit: Callable[[Hello], None] = lambda _hello: None
 
 
 class Local:
@@ -101,6 +114,7 @@ class Local:
         election_timeout_max_ms: int,
         handlers: TransportHandlers,
         rejects: RejectLog,
+        versions: Versions = CLUSTER_VERSIONS,
     ) -> None:
         self.member_id = member_id
         self.name = name
@@ -108,6 +122,9 @@ class Local:
         self.address = address
         self.handlers = handlers
         self.rejects = rejects
+        self.versions = versions
+        self.version_in_force = 0
+        self.version_promised = 1
         self.loop: asyncio.AbstractEventLoop  # set by Transport.start
         self.open: set[Connection] = set()
         self.closing = False
@@ -117,7 +134,17 @@ class Local:
 
     def hello(self, refusal: str = "", purpose: Purpose = Purpose.MAIN) -> Hello:
         return Hello(
-            PROTOCOL, self.cluster_id, self.member_id, self.name, self.address, refusal, purpose
+            oldest=self.versions.oldest,
+            newest=self.versions.newest,
+            cluster_id=self.cluster_id,
+            member_id=self.member_id,
+            name=self.name,
+            address=self.address,
+            refusal=refusal,
+            purpose=purpose,
+            in_force=self.version_in_force if self.cluster_id else 0,
+            promised=self.version_promised,
+            program=__version__,
         )
 
 
@@ -205,6 +232,8 @@ class Connection(asyncio.Protocol):
         self.cluster_id = hello.cluster_id
         stats.name = hello.name
         stats.address = hello.address
+        stats.versions = hello.versions
+        stats.program = shown(hello.program)
         stats.bytes_in += self.stats.bytes_in
         stats.bytes_out += self.stats.bytes_out
         stats.frames_in += self.stats.frames_in
@@ -228,6 +257,14 @@ class Connection(asyncio.Protocol):
             return True
         self.reject("sender", f"frame from {frame.sender:016x} on a connection of another member")
         return False
+
+    def version_in(self, frame: wire.Frame) -> int:
+        """What a frame about cluster versions says; 0 when it says nothing, which closes."""
+        try:
+            return codec.decode_version(frame)
+        except FrameError as error:
+            self.reject(error.reason, str(error))
+            return 0
 
     # --- sending ------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ is answered and has none.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Iterator
 from typing import Protocol
@@ -27,9 +28,10 @@ from raft_agent.wire import FrameError, FrameType
 logger = logging.getLogger("raft.transport")
 
 MAX_STRANGERS = 256
+_VERSION_ASK = int(FrameType.VERSION_ASK)
 
 _FRAMES: dict[str, frozenset[int]] = {
-    Purpose.MAIN: (CALL_FRAMES - BULK_FRAMES) | {FrameType.FORWARD_REQUEST},
+    Purpose.MAIN: (CALL_FRAMES - BULK_FRAMES) | {FrameType.FORWARD_REQUEST, FrameType.VERSION_ASK},
     Purpose.BULK: CALL_FRAMES & BULK_FRAMES,
 }
 
@@ -68,6 +70,9 @@ class InboundConnection(Connection):
             self.local.handlers.on_forward(
                 self.member_id, frame.body, self._forward_reply(frame.request_id)
             )
+        elif frame.type == _VERSION_ASK:
+            if version := self.version_in(frame):
+                self.local.handlers.on_version_ask(self.member_id, version)
         else:
             self.message_received(frame)
 
@@ -92,9 +97,7 @@ class InboundConnection(Connection):
         try:
             hello = decode_hello(frame)
             if hello.purpose == Purpose.PROBE:
-                logger.debug("%r at %s asks who is here", hello.name, self.peer_address)
-                self.send(encode_hello(FrameType.HELLO_REPLY, own), bulk=False)
-                self.close()
+                self._asked_who_is_here(hello)
                 return
             check_hello(own, hello)
             if hello.purpose not in _FRAMES:
@@ -103,6 +106,7 @@ class InboundConnection(Connection):
                     f"{hello.name!r} wants a connection for {hello.purpose!r}, which "
                     f"{own.name!r} does not know",
                 )
+            self.local.handlers.admit(hello)
             self.purpose = hello.purpose
             stats = self._owner.inbound_stands(self, hello)
         except FrameError as error:
@@ -116,6 +120,14 @@ class InboundConnection(Connection):
             self._no_stranger()
             self.handshake_done(hello, stats, _FRAMES[hello.purpose])
             self.send(encode_hello(FrameType.HELLO_REPLY, own), bulk=False)
+
+    def _asked_who_is_here(self, hello: Hello) -> None:
+        """The asker gets an answer whatever it is, and draws its own conclusions."""
+        logger.debug("%r at %s asks who is here", hello.name, self.peer_address)
+        with contextlib.suppress(Refused):
+            self.local.handlers.admit(hello)
+        self.send(encode_hello(FrameType.HELLO_REPLY, self.local.hello()), bulk=False)
+        self.close()
 
     def _forward_reply(self, request_id: int) -> Callable[[bytes], None]:
         def reply(body: bytes) -> None:

@@ -11,10 +11,10 @@ from raft_agent.transport.handshake import (
     Hello,
     Purpose,
     Refused,
-    check_protocol,
+    check_common_version,
     decode_hello,
     encode_hello,
-    said_refusal,
+    shown,
 )
 from raft_agent.wire import FrameError, FrameType
 
@@ -59,9 +59,9 @@ class _Probe(Connection):
         try:
             hello = decode_hello(frame)
             if hello.refusal:
-                self._give(f"{hello.name!r} refuses: {said_refusal(hello)}")
+                self._give(f"{hello.name!r} refuses: {shown(hello.refusal)}")
                 return
-            check_protocol(self.local.hello(), hello)
+            check_common_version(self.local.hello(), hello)
         except FrameError as error:
             self.reject(error.reason, str(error))
         except Refused as error:

@@ -35,6 +35,8 @@ from raft_agent.transport.inbound import InboundConnection
 from raft_agent.transport.outbound import Dialer, OnReply, OutboundConnection
 from raft_agent.transport.probe import ProbeFailed, probe
 from raft_agent.transport.rejects import RejectLog
+from raft_agent.versions import CLUSTER_VERSIONS, Versions
+from raft_agent.wire import FrameType
 
 __all__ = [
     "Flow",
@@ -86,10 +88,12 @@ class Transport:
         handlers: TransportHandlers,
         advertise_addr: str = "",
         seed: int | None = None,
+        versions: Versions = CLUSTER_VERSIONS,
     ) -> None:
         """`cluster_id`: 32 hexadecimal digits, or "" of a fresh node. `listen_addr`: "host:port" or
         "[v6]:port", port 0 takes a free one. `advertise_addr`: where others dial this node, told in
         the handshake; "" stands for the address that is listened on. `seed`: for the jitter.
+        `versions`: the cluster versions that this program knows.
         """
         self._local = Local(
             member_id=member_id,
@@ -99,6 +103,7 @@ class Transport:
             election_timeout_max_ms=election_timeout_max_ms,
             handlers=handlers,
             rejects=RejectLog(time.monotonic),
+            versions=versions,
         )
         self._listen_addr = listen_addr
         self._rng = random.Random(seed)  # noqa: S311  (jitter)
@@ -151,6 +156,11 @@ class Transport:
             if connection.cluster_id not in ("", cluster_id):
                 text = f"it belongs to cluster {connection.cluster_id}, this node to {cluster_id}"
                 connection.reject("cluster", text)
+
+    def set_versions(self, *, in_force: int, promised: int) -> None:
+        """What later handshakes say of the cluster version: see Hello."""
+        self._local.version_in_force = in_force
+        self._local.version_promised = promised
 
     def set_peers(self, peers: Sequence[PeerTarget]) -> None:
         """Dial these members and no others, after `start`. Connections that lead to one of them at
@@ -235,6 +245,37 @@ class Transport:
             self._local.loop.call_soon(on_reply, None, False)
         else:
             connection.forward(body, on_reply)
+
+    def known_versions(self) -> dict[int, Versions]:
+        """The cluster versions that each peer knows to whom our connection stands."""
+        return {
+            member_id: connection.stats.versions
+            for member_id, connection in self._outbound.items()
+            if connection.stats.versions is not None
+        }
+
+    def agent_of(self, member_id: int) -> tuple[str, Versions | None]:
+        """Which raft-agent a peer runs, and the cluster versions that it knows, by its last
+        handshake; ("", None) when there was none."""
+        stats = self._stats.get(member_id)
+        return ("", None) if stats is None else (stats.program, stats.versions)
+
+    def ask_version(self, to: int, version: int) -> None:
+        """Ask the member `to` to promise a cluster version; it answers by on_version_promise.
+        Nothing comes when no connection stands."""
+        connection = self._outbound.get(to)
+        if connection is not None:
+            member_id = self._local.member_id
+            frame = codec.encode_version(FrameType.VERSION_ASK, member_id, version)
+            connection.send(frame, bulk=False)
+
+    def promise_version(self, to: int, version: int) -> None:
+        """Answer the member `to`, which asked."""
+        connection = self._inbound.get(to)
+        if connection is not None:
+            member_id = self._local.member_id
+            frame = codec.encode_version(FrameType.VERSION_PROMISE, member_id, version)
+            connection.send(frame, bulk=False)
 
     async def probe(self, address: str, timeout_s: float) -> Hello:
         """Ask who answers at `address`, in whatever cluster ("" in the answer: in none), without

@@ -14,6 +14,7 @@ from tests.sim.planted import (
     sessions,
     snapshots,
     store,
+    versions,
 )
 
 FAULTS = (
@@ -27,5 +28,6 @@ FAULTS = (
     *snapshots.FAULTS,
     *sessions.FAULTS,
     *store.FAULTS,
+    *versions.FAULTS,
     *hosts.FAULTS,
 )

@@ -12,7 +12,7 @@ import uvloop
 
 from raft_agent import wire
 from raft_agent.consensus import types
-from raft_agent.transport.handshake import PROTOCOL, Hello, Purpose, decode_hello, encode_hello
+from raft_agent.transport.handshake import Hello, Purpose, decode_hello, encode_hello
 from raft_agent.transport.transport import PeerTarget, Transport, TransportHandlers
 from raft_agent.wire import FrameType
 
@@ -62,6 +62,9 @@ class Node:
                 on_peer_up=lambda peer, name: self._tell("up", peer, name),
                 on_peer_down=lambda peer: self._tell("down", peer),
                 on_forward=self._forwarded,
+                on_version_ask=lambda peer, version: self._tell("asked", peer, version),
+                on_version_promise=lambda peer, version: self._tell("promised", peer, version),
+                on_outdated=lambda text: self._tell("outdated", text),
             ),
             seed=member_id,
         )
@@ -95,7 +98,8 @@ class Node:
 
     def hello(self, **changes: Any) -> Hello:
         facts = {
-            "protocol": PROTOCOL,
+            "oldest": 1,
+            "newest": 1,
             "cluster_id": CLUSTER,
             "member_id": self.member_id,
             "name": self.name,

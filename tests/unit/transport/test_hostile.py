@@ -91,7 +91,7 @@ FIRST_WORDS = {
     ),
     "a hello of nobody": (
         wire.encode(
-            FrameType.HELLO, msgspec.msgpack.encode([1, "", 0, "nobody", "nowhere:1"]), sender=0
+            FrameType.HELLO, msgspec.msgpack.encode([1, 1, "", 0, "nobody", "nowhere:1"]), sender=0
         ),
         "body",
         "malformed handshake",
@@ -111,7 +111,7 @@ FIRST_WORDS = {
         "sender",
         "0000000000000002",
     ),
-    "another wire protocol": (hello_frame(STRANGER, protocol=1), "protocol", "protocol 1"),
+    "later versions": (hello_frame(STRANGER, oldest=2, newest=3), "version", "versions 2 to 3"),
     "another purpose": (hello_frame(STRANGER, purpose="tea"), "purpose", "'tea'"),
     "another cluster": (hello_frame(STRANGER, cluster_id=OTHER_CLUSTER), "cluster", OTHER_CLUSTER),
     "our own id": (hello_frame(STRANGER, member_id=1), "self", "but 'node-02' says it"),
@@ -237,7 +237,7 @@ def test_a_listener_that_answers_nothing_is_left_in_time() -> None:
         (b"220 mail.example.org ESMTP\r\n", "magic"),
         (hello_frame(STRANGER), "type"),
         (encode_hello(FrameType.HELLO_REPLY, STRANGER.hello(refusal="go\naway")), "refused"),
-        (encode_hello(FrameType.HELLO_REPLY, STRANGER.hello(protocol=3)), "protocol"),
+        (encode_hello(FrameType.HELLO_REPLY, STRANGER.hello(oldest=3, newest=3)), "version"),
         (encode_hello(FrameType.HELLO_REPLY, STRANGER.hello(member_id=1)), "self"),
         (encode_hello(FrameType.HELLO_REPLY, STRANGER.hello(member_id=3)), "identity"),
         (encode_hello(FrameType.HELLO_REPLY, STRANGER.hello(cluster_id=OTHER_CLUSTER)), "cluster"),
