@@ -23,7 +23,6 @@ from raft_agent.machine.machine import Machine
 from raft_agent.machine.results import StatesDisputed, WriteDone
 from raft_agent.machine.snapshot import Section, encode_block
 from tests.unit.machine.batches import apply
-from tests.unit.machine.test_snapshot_versions import snapshot_of
 
 
 def audit(machine: Machine, verdict: Verdict | None = None) -> None:
@@ -39,6 +38,15 @@ def full_machine() -> Machine:
     apply(machine, PutLeased("c", b"leased", -1, 3), SendMessage("text", "n1"))
     apply(machine, InSession(2, 1, 0, Put("d", b"once")), Once(bytes(16), 3_000, Put("e", b"1")))
     return machine
+
+
+def snapshot_of(machine: Machine) -> list[bytes]:
+    view = machine.begin_snapshot()
+    blocks = []
+    while (portion := view.next_items()) is not None:
+        blocks.append(encode_block(portion))
+    view.close()
+    return blocks
 
 
 def digest(machine: Machine) -> int:
