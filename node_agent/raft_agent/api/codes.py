@@ -36,5 +36,6 @@ class ErrorCode(enum.StrEnum):
     REMOVED = "removed"
     REFUSED = "refused"
     LEASE_NOT_FOUND = "lease_not_found"
+    PERMISSION_DENIED = "permission_denied"
     STATE_DIFFERS = "state_differs"
     STATES_DISPUTED = "states_disputed"

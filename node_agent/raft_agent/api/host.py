@@ -115,6 +115,9 @@ class Host(Protocol):
     ) -> None:
         """Start anew from what the disk holds, as soon as `done` has returned."""
 
+    def audit(self, who: str, what: str, outcome: str) -> None:
+        """Keep for people what somebody has done, or tried to do, about the cluster itself."""
+
     def recent_events(self, limit: int) -> list[protocol.EventItem]: ...
 
     def subscribe_events(

@@ -58,6 +58,12 @@ _NODE = Group(
             "1 while the node knows a leader.",
             lambda r: r.status.leader is not None,
         ),
+        one(
+            Kind.GAUGE,
+            "raft_certificate_expiry_timestamp_seconds",
+            "When the node's own certificate ends, since 1970; absent without [tls].",
+            lambda r: r.certificate_ends,
+        ),
         one(Kind.GAUGE, "raft_term", "The current term.", lambda r: r.status.term),
         one(
             Kind.GAUGE,
@@ -188,7 +194,7 @@ _WORK = Group(
         one(
             Kind.HISTOGRAM,
             "raft_event_loop_lag_seconds",
-            "How late a timer of the event loop fires, looked at ten times a second.",
+            "How late a timer of the event loop fires, looked at twice a second.",
             lambda r: r.loop_lags,
         ),
     ),
@@ -274,7 +280,8 @@ _PEERS = Group(
             Kind.COUNTER,
             "raft_transport_rejects_total",
             "reason",
-            "Connections and frames that were refused; a reason appears when it has happened.",
+            "Connections and frames that were refused; a reason appears when it has happened. "
+            "Those that begin with tls_ are handshakes and records of TLS.",
             lambda r: r.rejects,
         ),
     ),

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from raft_agent import __version__
-from raft_agent.api import protocol
 from raft_agent.api.host import Failure, Outcome
 from raft_agent.api.protocol import ErrorCode
 from raft_agent.api.server import ApiServer
@@ -35,6 +34,7 @@ from raft_agent.logs import LogContext
 from raft_agent.machine.commands import Command
 from raft_agent.machine.machine import Machine
 from raft_agent.runtime.auditor import Auditor
+from raft_agent.runtime.certificates import make_certificates, make_credentials
 from raft_agent.runtime.engine import Answer, Engine, Excuses, now_us
 from raft_agent.runtime.events import EventLog
 from raft_agent.runtime.front import Front
@@ -45,18 +45,19 @@ from raft_agent.runtime.lease_keeper import LeaseKeeper
 from raft_agent.runtime.loop_lag import LoopLag
 from raft_agent.runtime.proposals import Proposals
 from raft_agent.runtime.readings import Readings
+from raft_agent.runtime.rebuilding import Rebuilder
 from raft_agent.runtime.restoring import Restorer, restore
 from raft_agent.runtime.snapshotter import Snapshotter
 from raft_agent.runtime.versions import VersionKeeper
 from raft_agent.runtime.views import Views, members_line
 from raft_agent.runtime.word import Word
-from raft_agent.storage.mending import request_mending
 from raft_agent.storage.store import StorageFailure, Store
 from raft_agent.transport.transport import Hello, PeerTarget, Transport, TransportHandlers
 from raft_agent.versions import VersionError
 
 if TYPE_CHECKING:
     from raft_agent.http.server import HttpServer
+    from raft_agent.tls.credentials import Credentials
 
 log = logging.getLogger("raft.runtime")
 
@@ -82,6 +83,10 @@ _WARNINGS = frozenset(
         "kernel_bypassed",
         "kernel_degraded",
         "kernel_fault_set",
+        "certificates_refused",
+        "certificate_ends",
+        "authority_ends",
+        "crl_is_old",
     }
 )
 
@@ -94,9 +99,15 @@ class Agent:
     """
 
     def __init__(
-        self, config: Config, context: LogContext, machine_kind: type[Machine] = Machine
+        self,
+        config: Config,
+        context: LogContext,
+        machine_kind: type[Machine] = Machine,
+        credentials: Credentials | None = None,
     ) -> None:
-        """`machine_kind`: in tests another one, of a program of a later version."""
+        """`machine_kind`: in tests another one, of a program of a later version. `credentials`:
+        those that config.tls names, when they were read already. Raises TlsError when they can't
+        be used."""
         self._config = config
         self._context = context
         self._loop = loop = asyncio.get_running_loop()
@@ -105,6 +116,9 @@ class Agent:
         self._asked_for_pre_votes = False
         self.node_name = config.server.node_id
         self.machine = machine_kind()
+        self._certificates = make_certificates(
+            config, credentials or make_credentials(config), self._event
+        )
         self._store = Store.open(Path(config.server.data_dir), versions=machine_kind.versions)
         try:
             self._build(config)
@@ -131,11 +145,15 @@ class Agent:
             listen_addr=config.server.listen_addr,
             advertise_addr=address,
             election_timeout_max_ms=timing.election_timeout_max_ms,
+            security=None if self._certificates is None else self._certificates.security,
             handlers=TransportHandlers(
                 on_message=self._on_message,
                 on_peer_up=lambda peer, name: self.engine.feed(PeerConnected(peer, name)),
                 on_peer_down=lambda peer: self.engine.feed(PeerLost(peer)),
-                on_forward=lambda _sender, body, reply: self._api.serve_forwarded(body, reply),
+                on_forward=lambda sender, body, reply: self._api.serve_forwarded(
+                    body, reply, self._views.member_name(sender)
+                ),
+                on_client=lambda certificate: self._api.remote_client(certificate.identity),
                 on_version_ask=self._on_version_ask,
                 on_version_promise=self._on_version_promise,
                 on_outdated=lambda text: self.on_fatal(VersionError(text)),
@@ -219,7 +237,10 @@ class Agent:
             loop=loop,
             feed=self.engine.feed,
         )
-        self.front.rebuild_with(self.rebuild)
+        rebuilder = Rebuilder(
+            node, Path(config.server.data_dir), loop, tell=self._event, end=self._start_anew
+        )
+        self.front.rebuild_with(rebuilder.rebuild)
         self._api = ApiServer(
             self.front, socket_path=Path(config.ipc_socket), group=config.server.ipc_group
         )
@@ -238,6 +259,7 @@ class Agent:
             events=self._events,
             views=self._views,
             kernel=self._kernel,
+            certificates=self._certificates,
             count_clients=lambda: self._api.connection_count,
         )
         self._http = self._make_http()
@@ -273,6 +295,8 @@ class Agent:
         for warning in self._store.recovered.warnings:
             self._event("warning", text=warning)
         self._word.give(self._event)
+        if self._certificates is not None:
+            self._certificates.start()
         await self._transport.start()
         self._set_peers(self.node.configuration)
         self._kernel.start()
@@ -312,29 +336,14 @@ class Agent:
             await self._http.close()
         await self._api.close()
         await self._transport.close()
+        if self._certificates is not None:
+            self._certificates.stop()
         await self._kernel.stop()
         await self._loop.run_in_executor(None, self._store.close)
 
-    def rebuild(
-        self, reason: str, done: Callable[[protocol.RebuildResult | Failure], None]
-    ) -> None:
-        """Have the disk mended at the next start, and that one follow at once."""
-        log_end = (self.node.log.last_term, self.node.log.last_index)
-
-        def end(noted: asyncio.Future[None]) -> None:
-            error = noted.exception()
-            if error is not None:
-                text = f"The data directory can't be written: {error}"
-                done(Failure(ErrorCode.STORAGE_FAILED, text))
-                return
-            self._event("rebuilding", reason=reason)
-            done(protocol.RebuildResult(reason))
-            if not self.ended.done():
-                self.ended.set_result(None)
-
-        directory = Path(self._config.server.data_dir)
-        noting = self._loop.run_in_executor(None, request_mending, directory, *log_end)
-        noting.add_done_callback(end)
+    def _start_anew(self) -> None:
+        if not self.ended.done():
+            self.ended.set_result(None)
 
     def _propose_ends(self, ends: Sequence[Command], done: Callable[[Outcome], None]) -> None:
         """While states are disputed no lease ends; those that are due are proposed again later."""
@@ -344,6 +353,11 @@ class Agent:
     async def _stop_reading(self) -> None:
         self._auditor.stop()
         await self._snapshotter.stop()
+
+    def reload_certificates(self) -> None:
+        """Read them anew, soon; what comes of it is an event."""
+        if self._certificates is not None:
+            self._certificates.reload()
 
     def has_room(self) -> bool:
         """After the disk was full: whether a new start could go on writing. Blocks."""
@@ -498,8 +512,8 @@ class Agent:
     def on_storage_failed(self, failure: StorageFailure) -> None:
         self._give_up(Failure(ErrorCode.STORAGE_FAILED, failure.reason))
         self.disk_full = failure.disk_full
-        if failure.disk_full and not self.ended.done():
-            self.ended.set_result(None)
+        if failure.disk_full:
+            self._start_anew()
 
     def on_fatal(self, error: Exception) -> None:
         if not self.ended.done():

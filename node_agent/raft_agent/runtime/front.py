@@ -23,6 +23,7 @@ from raft_agent.consensus.types import (
 )
 from raft_agent.machine.commands import Command
 from raft_agent.machine.machine import Machine
+from raft_agent.runtime.audit import Audit
 from raft_agent.runtime.barriers import Barriers
 from raft_agent.runtime.changes import Changes
 from raft_agent.runtime.changes import Request as ChangeRequest
@@ -81,6 +82,7 @@ class Front:
         self._transport = transport
         self._views = views
         self._events = events
+        self._audit = Audit(events, lambda: self._node.current_term, loop.time)
         self._kernel = kernel
         self._proposals = proposals
         self._lease_keeper = lease_keeper
@@ -238,6 +240,9 @@ class Front:
             )
             return
         self._rebuild(reason or "it was asked to", done)
+
+    def audit(self, who: str, what: str, outcome: str) -> None:
+        self._audit.add(who, what, outcome)
 
     def recent_events(self, limit: int) -> list[protocol.EventItem]:
         return self._events.recent(limit)

@@ -81,7 +81,8 @@ class BulkLink:
 
     async def _dial(self, first: bytes) -> None:
         try:
-            await dial(self.local.loop, self.target.address, lambda: BulkConnection(self, first))
+            target = self.target
+            await dial(self.local, target.address, target.name, lambda: BulkConnection(self, first))
         except (OSError, ValueError) as error:
             self.stats.dropped_frames += 1
             to = f"no second connection, for a snapshot, to {self.target}"
@@ -138,6 +139,7 @@ class BulkConnection(Connection):
         target = self._link.target
         try:
             hello = read_reply(frame, self.local.hello(), target.member_id, target.name)
+            self.check_certificate(hello)
         except (FrameError, Refused) as error:
             self.reject(error.reason, str(error))
             return

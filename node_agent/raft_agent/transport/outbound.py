@@ -173,6 +173,7 @@ class OutboundConnection(Connection):
         target = self.dialer.target
         try:
             hello = read_reply(frame, self.local.hello(), target.member_id, target.name)
+            self.check_certificate(hello)
             stats = self._owner.outbound_stands(self, hello)
         except (FrameError, Refused) as error:
             self.reject(error.reason, str(error))
@@ -304,8 +305,9 @@ class Dialer:
     async def _connect(self) -> OutboundConnection | None:
         try:
             return await dial(
-                self._local.loop,
+                self._local,
                 self.target.address,
+                self.target.name,
                 lambda: OutboundConnection(self._local, self._owner, self),
             )
         except (OSError, ValueError) as error:

@@ -15,6 +15,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -35,6 +36,7 @@ from raft_agent.transport.inbound import InboundConnection
 from raft_agent.transport.outbound import Dialer, OnReply, OutboundConnection
 from raft_agent.transport.probe import ProbeFailed, probe
 from raft_agent.transport.rejects import RejectLog
+from raft_agent.transport.strangers import Strangers
 from raft_agent.versions import CLUSTER_VERSIONS, Versions
 from raft_agent.wire import FrameType
 
@@ -47,6 +49,9 @@ __all__ = [
     "Transport",
     "TransportHandlers",
 ]
+
+if TYPE_CHECKING:
+    from raft_agent.tls.security import Security
 
 logger = logging.getLogger("raft.transport")
 
@@ -88,12 +93,14 @@ class Transport:
         handlers: TransportHandlers,
         advertise_addr: str = "",
         seed: int | None = None,
+        security: Security | None = None,
         versions: Versions = CLUSTER_VERSIONS,
     ) -> None:
         """`cluster_id`: 32 hexadecimal digits, or "" of a fresh node. `listen_addr`: "host:port" or
         "[v6]:port", port 0 takes a free one. `advertise_addr`: where others dial this node, told in
         the handshake; "" stands for the address that is listened on. `seed`: for the jitter.
-        `versions`: the cluster versions that this program knows.
+        `security`: TLS for all connections; without it there is none. `versions`: the cluster
+        versions that this program knows.
         """
         self._local = Local(
             member_id=member_id,
@@ -103,6 +110,7 @@ class Transport:
             election_timeout_max_ms=election_timeout_max_ms,
             handlers=handlers,
             rejects=RejectLog(time.monotonic),
+            security=security,
             versions=versions,
         )
         self._listen_addr = listen_addr
@@ -114,7 +122,7 @@ class Transport:
         self._outbound: dict[int, OutboundConnection] = {}
         self._stats: dict[int, PeerStats] = {}
         self._names: dict[int, str] = {}
-        self.strangers = 0
+        self.strangers = Strangers()
         self.serials: Iterator[int] = itertools.count(1)
 
     async def start(self) -> None:
@@ -123,7 +131,7 @@ class Transport:
         try:
             host, port = parse_address(self._listen_addr)
             self._server = await self._local.loop.create_server(
-                lambda: InboundConnection(self._local, self), host, port, backlog=_BACKLOG
+                self._accept, host, port, backlog=_BACKLOG
             )
         except ValueError as error:
             raise OSError(errno.EINVAL, f"can't listen: {error}") from error
@@ -131,6 +139,9 @@ class Transport:
             text = _why_not_listening(error, port)
             raise OSError(error.errno, f"can't listen on {self._listen_addr}: {text}") from error
         logger.info("listening on %s, port %d", self._listen_addr, self.listen_port)
+
+    def _accept(self) -> asyncio.Protocol:
+        return self._local.accepted(InboundConnection(self._local, self))
 
     @property
     def listen_port(self) -> int:

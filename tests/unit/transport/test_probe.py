@@ -42,7 +42,7 @@ def test_whoever_is_asked_says_who_it_is_and_where_it_belongs(
         async with started(a, b):
             hello = await a.transport.probe(b.target().address, LONG_S)
             assert (hello.member_id, hello.name, hello.cluster_id) == (2, "node-02", cluster_id)
-            while b.transport.strangers:
+            while b.transport.strangers.count:
                 await asyncio.sleep(0.005)
             for node in (a, b):
                 assert node.transport.stats() == {}
