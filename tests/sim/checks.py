@@ -61,6 +61,7 @@ class Checks:
         self._appended: dict[tuple[str, int, int], tuple[Batch, int]] = {}
         self._results: dict[int, tuple[Batch, Any]] = {}
         self._states: dict[int, str] = {}
+        self._digests: dict[int, int] = {}
         self.is_compacted = False
         self.cluster_id = ""
         self.committed = LogFile()
@@ -140,6 +141,16 @@ class Checks:
         """The state after an entry is the same wherever it was looked at."""
         known = self._states.setdefault(index, digest)
         require(known == digest, "two nodes have other states", process, index=index)
+
+    def has_digest(self, process: Process, index: int, digest: int) -> None:
+        """What members compare is the same for the same state."""
+        known = self._digests.setdefault(index, digest)
+        require(known == digest, "equal states have other digests", process, index=index)
+
+    def agreed(self, process: Process, index: int, digest: int) -> None:
+        """The core takes this process's state for right."""
+        known = self._digests.get(index, digest)
+        require(known == digest, "a wrong state is taken for right", process, index=index)
 
     def ended(self, process: Process) -> None:
         del self._watched[process.index]

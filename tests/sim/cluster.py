@@ -210,6 +210,10 @@ class Cluster:
             node = process.node
             if node is None or node.leader_id != leader.member_id:
                 return False
+            if process.audits.flips or node.state.diverged_index:
+                return False
+            if process.machine.disputed_index:
+                return False
             if (node.log.last_index, node.log.last_term) != last:
                 return False
             if node.applied_index != last[0] or process.disk.durable.last_index != last[0]:

@@ -15,6 +15,7 @@ from raft_agent.api.protocol import Error, ErrorCode
 from raft_agent.api.requests import RequestHandlers
 from raft_agent.api.rights import Principal
 from raft_agent.api.salvage import UnreadableError, read_requests
+from raft_agent.api.streams import EventStream
 
 _log = logging.getLogger("raft.api")
 
@@ -279,6 +280,13 @@ class ClientConnection(asyncio.Protocol):
         """What came in can't be read any further: say why in the log, and close."""
         self._crowd.complain(f"closed the connection of {self.principal.who}: {reason}")
         self.close()
+
+    def end_watches(self, error: Error) -> None:
+        """Streams of what is in the state come to their end; those of events go on."""
+        for channel in self._channels:
+            for stream in list(channel.streams.values()):
+                if not isinstance(stream, EventStream):
+                    stream.end(error)
 
     def shut_down(self) -> None:
         """The node ends: tell the streams, and close once the rest is written."""

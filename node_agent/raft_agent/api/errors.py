@@ -42,6 +42,8 @@ class ErrorCode(enum.StrEnum):
     REFUSED = "refused"
     LEASE_NOT_FOUND = "lease_not_found"
     PERMISSION_DENIED = "permission_denied"
+    STATE_DIFFERS = "state_differs"
+    STATES_DISPUTED = "states_disputed"
 
 
 class Error(msgspec.Struct, frozen=True, omit_defaults=True):

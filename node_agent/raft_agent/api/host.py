@@ -57,6 +57,8 @@ class Host(Protocol):
 
     node_name: str
     machine: Machine
+    # Why nothing may be read from the state, nor written through this node.
+    unfit: Failure | None
 
     def propose(self, commands: Sequence[Command], done: Callable[[Outcome], None]) -> None:
         """Replicate these commands (see MAX_TOGETHER), one behind the other in one batch, so that
@@ -123,6 +125,17 @@ class Host(Protocol):
     def set_fault(self, request: protocol.FaultSet) -> protocol.FaultsResult | Failure: ...
 
     def heal_faults(self, request: protocol.FaultHeal) -> protocol.FaultsResult | Failure: ...
+
+    def flip_state(self, key: str) -> Failure | None:
+        """Turn a bit of the key's value in memory, for a test."""
+
+    def check_states(self, done: Callable[[protocol.StateCheckResult | Failure], None]) -> None:
+        """Have all members compare their states; only a leader does."""
+
+    def rebuild(
+        self, *, force: bool, done: Callable[[protocol.RebuildResult | Failure], None]
+    ) -> None:
+        """Start anew from what the disk holds, as soon as `done` has returned."""
 
     def audit(self, who: str, what: str, outcome: str) -> None:
         """Keep for people what somebody has done, or tried to do, about the cluster itself."""

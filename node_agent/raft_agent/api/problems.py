@@ -12,6 +12,7 @@ from raft_agent.machine.results import (
     LeaseGone,
     LimitReached,
     SessionExpired,
+    StatesDisputed,
     TooLate,
     TooMany,
 )
@@ -89,6 +90,13 @@ def refused(request: protocol.Request, index: int, result: object) -> Error:
             f'The key "{request.key}" is {found}, not {wanted}',
             ErrorCode.CONFLICT,
             "Read the key and decide anew.",
+        )
+    if isinstance(result, StatesDisputed):
+        return Error(
+            "No majority of the members has equal states (found at index "
+            f"{result.index}): nothing is written until one has",
+            ErrorCode.STATES_DISPUTED,
+            "See which differ: raftctl doctor --cluster",
         )
     if isinstance(result, LeaseGone):
         return lease_not_found(result.lease)

@@ -85,6 +85,14 @@ from raft_agent.api.sessions import (
     OpenSession,
     SessionRef,
 )
+from raft_agent.api.states import (
+    FaultFlip,
+    MemberState,
+    Rebuild,
+    RebuildResult,
+    StateCheck,
+    StateCheckResult,
+)
 from raft_agent.api.terms import BaseRequest as _Request
 from raft_agent.api.terms import (
     KeyText,
@@ -149,6 +157,7 @@ __all__ = [
     "Events",
     "EventsResult",
     "FaultDirection",
+    "FaultFlip",
     "FaultHeal",
     "FaultInfo",
     "FaultSet",
@@ -186,6 +195,7 @@ __all__ = [
     "MemberList",
     "MemberListResult",
     "MemberPromote",
+    "MemberState",
     "MemberUpdate",
     "MembershipRequest",
     "MembershipResult",
@@ -200,6 +210,8 @@ __all__ = [
     "ProgressInfo",
     "Put",
     "PutKey",
+    "Rebuild",
+    "RebuildResult",
     "Recover",
     "RecoverResult",
     "Relation",
@@ -214,6 +226,8 @@ __all__ = [
     "SettingsResult",
     "SnapshotPiece",
     "SnapshotSave",
+    "StateCheck",
+    "StateCheckResult",
     "Status",
     "StatusResult",
     "StreamStarted",
@@ -393,6 +407,9 @@ Request = (
     | Kernel
     | FaultSet
     | FaultHeal
+    | FaultFlip
+    | StateCheck
+    | Rebuild
     | Cancel
 )
 
@@ -445,6 +462,9 @@ RESULT_TYPES: dict[type[Request], type | None] = {
     Kernel: KernelResult,
     FaultSet: FaultsResult,
     FaultHeal: FaultsResult,
+    FaultFlip: None,
+    StateCheck: StateCheckResult,
+    Rebuild: RebuildResult,
     Cancel: None,
 }
 ITEM_TYPES: dict[type[Request], type] = {
@@ -472,6 +492,7 @@ WRITES = (
     JoinSelf,
     LeaderTransfer,
     Recover,
+    Rebuild,
 )
 
 ENCODER = msgspec.msgpack.Encoder()

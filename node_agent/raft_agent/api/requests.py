@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from functools import partial
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 from raft_agent.api import audit, problems, protocol, rescuing
 from raft_agent.api.caller import REPLY_BYTES, Caller, error_of
@@ -34,6 +34,38 @@ LIST_BYTES = 8 << 20
 UNREAD_BYTES = 32 << 20
 
 _Read = tuple[Caller, protocol.Get | protocol.List]
+_ByLeader: TypeAlias = (
+    protocol.MemberList
+    | protocol.Health
+    | protocol.LeaseList
+    | protocol.LeaseShow
+    | protocol.StateCheck
+)
+
+# What reads the replicated state or changes it.
+_OF_STATE = frozenset(
+    {
+        protocol.Send,
+        protocol.Messages,
+        protocol.WatchMessages,
+        protocol.Put,
+        protocol.Delete,
+        protocol.Get,
+        protocol.List,
+        protocol.WatchKeys,
+        protocol.Txn,
+        protocol.LeaseGrant,
+        protocol.LeaseKeepalive,
+        protocol.LeaseRevoke,
+        protocol.LeaseList,
+        protocol.LeaseShow,
+        protocol.OpenSession,
+        protocol.KeepSession,
+        protocol.CloseSession,
+        protocol.SettingsList,
+        protocol.SettingSet,
+    }
+)
 
 
 class RequestHandlers:
@@ -68,6 +100,9 @@ class RequestHandlers:
             protocol.Kernel: self._kernel,
             protocol.FaultSet: self._fault,
             protocol.FaultHeal: self._fault,
+            protocol.FaultFlip: self._flip,
+            protocol.StateCheck: self._check_states,
+            protocol.Rebuild: self._rebuild,
             protocol.Cancel: self._cancel,
         }
         for kind, handler in self._handlers.items():
@@ -92,6 +127,10 @@ class RequestHandlers:
             if denied is not None:
                 self._deny(caller, request, denied)
                 return
+        unfit = self._host.unfit
+        if unfit is not None and type(request) in _OF_STATE:
+            caller.fail(request.id, error_of(unfit))
+            return
         try:
             self._handlers[type(request)](caller, request)
         except Exception as error:
@@ -268,7 +307,7 @@ class RequestHandlers:
     def _by_leader(
         self,
         caller: Caller,
-        request: protocol.MemberList | protocol.Health | protocol.LeaseList | protocol.LeaseShow,
+        request: _ByLeader,
         local: Callable[[Error | None], None],
     ) -> None:
         """Have the leader answer, or `local` do it when that is not wanted or does not work."""
@@ -300,6 +339,34 @@ class RequestHandlers:
             caller.fail(request.id, error_of(answer))
         else:
             caller.reply(request.id, answer)
+
+    def _flip(self, caller: Caller, request: protocol.FaultFlip) -> None:
+        failure = self._host.flip_state(request.key)
+        if failure is None:
+            caller.reply(request.id, None)
+        else:
+            caller.fail(request.id, error_of(failure))
+
+    def _check_states(self, caller: Caller, request: protocol.StateCheck) -> None:
+        def local(error: Error | None = None) -> None:
+            if error is not None:
+                caller.fail(request.id, error)
+                return
+            caller.in_flight += 1
+            self._host.check_states(partial(self._told, caller, request.id))
+
+        self._by_leader(caller, request, local)
+
+    def _rebuild(self, caller: Caller, request: protocol.Rebuild) -> None:
+        caller.in_flight += 1
+        self._host.rebuild(force=request.force, done=partial(self._told, caller, request.id))
+
+    def _told(self, caller: Caller, request_id: int, result: object) -> None:
+        caller.in_flight -= 1
+        if isinstance(result, Failure):
+            caller.fail(request_id, error_of(result))
+        else:
+            caller.reply(request_id, result)
 
     # --- streams ----------------------------------------------------------------------------------
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from raft_agent import wire
 from raft_agent.api import problems, protocol
-from raft_agent.api.caller import Caller
+from raft_agent.api.caller import Caller, error_of
 from raft_agent.api.connection import ClientConnection, Turn
-from raft_agent.api.host import Host
+from raft_agent.api.host import Failure, Host
 from raft_agent.api.limits import MAX_REFUSED_CONNECTIONS, Crowd
 from raft_agent.api.listener import BACKLOG, UnixListener
 from raft_agent.api.protocol import Error, ErrorCode
@@ -75,6 +75,11 @@ class ApiServer:
     def connection_count(self) -> int:
         """How many clients are connected."""
         return len(self._connections)
+
+    def end_streams(self, failure: Failure) -> None:
+        """Nothing of the state is pushed any more; whoever watches it is told why."""
+        for connection in self._connections:
+            connection.end_watches(error_of(failure))
 
     def remote_client(self, identity: Identity) -> ClientConnection:
         """What serves a client on another machine, who has shown the certificate of `identity`: the

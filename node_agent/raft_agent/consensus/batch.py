@@ -54,6 +54,7 @@ class BatchKind(enum.IntEnum):
     NOOP = 0
     COMMANDS = 1
     CONFIGURATION = 2
+    AUDIT = 3
 
 
 class BatchHeader(msgspec.Struct, frozen=True, gc=False):

@@ -133,6 +133,9 @@ class Settings(msgspec.Struct, frozen=True):
     `snapshot_chunk_bytes`: how much of a snapshot is sent at once. `disk_stall_us`: when nothing
     has become durable for so long while something was to be, the disk hangs. `clock_drift_ppm`:
     how much faster one member's clock may run than another's (leases count on it).
+    `audit_interval_us`: how often a leader has the members compare their states, ten times as
+    seldom while nothing is written; 0: only when asked. `audit_patience_us`: how long it waits for
+    the answers of others once its own is there.
     """
 
     heartbeat_interval_us: int = 50_000
@@ -147,6 +150,8 @@ class Settings(msgspec.Struct, frozen=True):
     snapshot_chunk_bytes: int = 1 << 20
     disk_stall_us: int = 2_000_000
     clock_drift_ppm: int = 1_000
+    audit_interval_us: int = 0
+    audit_patience_us: int = 10_000_000
 
 
 class Vote(msgspec.Struct, frozen=True, gc=False):

@@ -142,6 +142,7 @@ class RefusalReason(enum.StrEnum):
     OTHER_GENERATION = "other_generation"
     RECOVER_ELSEWHERE = "recover_elsewhere"
     RECOVERY_PENDING = "recovery_pending"
+    STATE_DIFFERS = "state_differs"
 
 
 class Refused(msgspec.Struct, frozen=True, gc=False):
@@ -216,6 +217,21 @@ class Note(msgspec.Struct, frozen=True):
     facts: dict[str, int | str]
 
 
+class Judgement(enum.StrEnum):
+    AGREES = "agrees"
+    DIFFERS = "differs"
+    DISPUTED = "disputed"
+
+
+class StateJudged(msgspec.Struct, frozen=True, gc=False):
+    """What the members' comparison says of this node's state after the entry `index`: AGREES with
+    that of a quorum, DIFFERS from it (nothing may be applied to it or read from it any more), or
+    DISPUTED: no quorum has equal states."""
+
+    index: int
+    judgement: Judgement
+
+
 Effect = (
     FoundCluster
     | AppendLog
@@ -236,5 +252,6 @@ Effect = (
     | InstallSnapshot
     | RoleChanged
     | ConfigurationChanged
+    | StateJudged
     | Note
 )

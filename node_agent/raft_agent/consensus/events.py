@@ -184,6 +184,21 @@ class SnapshotInstalled(msgspec.Struct, frozen=True):
     snapshot: SnapshotMeta | None
 
 
+class AuditWanted(msgspec.Struct, frozen=True, gc=False):
+    """Somebody waits for the members' states to be compared. Only a leader hears it, and only when
+    no comparison is under way."""
+
+
+class StateHashed(msgspec.Struct, frozen=True, gc=False):
+    """The state after the audit entry `index` comes to `digest`, 64 bits that differ when states do
+    (`audit.UNREADABLE`: it could not be read). `work_us`: the processor's time that this took.
+    """
+
+    index: int
+    digest: int
+    work_us: int
+
+
 Event = (
     TimerExpired
     | Received
@@ -204,4 +219,6 @@ Event = (
     | SnapshotRead
     | SnapshotWritten
     | SnapshotInstalled
+    | AuditWanted
+    | StateHashed
 )

@@ -12,6 +12,7 @@ from typing import Any
 
 from raft_agent.consensus.appends import Appends
 from raft_agent.consensus.applying import PURPOSE, Applying
+from raft_agent.consensus.audit import Audit
 from raft_agent.consensus.bootstrap import Bootstrap
 from raft_agent.consensus.election import Election
 from raft_agent.consensus.freshness import Freshness
@@ -32,6 +33,8 @@ from raft_agent.consensus.types import (
     AppendEntries,
     AppendReply,
     Applied,
+    AuditReport,
+    AuditWanted,
     BootstrapAnswer,
     BootstrapAsk,
     BootstrapInstall,
@@ -67,6 +70,7 @@ from raft_agent.consensus.types import (
     SnapshotReply,
     SnapshotTaken,
     SnapshotWritten,
+    StateHashed,
     StorageFailed,
     Superseded,
     TimeoutNow,
@@ -144,7 +148,8 @@ class Node:
         self._appends = Appends(state, self._receiver, freshness)
         self._reads = Reads(state, self._replication, freshness)
         self._handover = Handover(state)
-        self._applying = Applying(state)
+        self._audit = Audit(state, self._replication.append)
+        self._applying = Applying(state, self._audit)
         self._on_event: dict[type, Callable[[Any], None]] = {
             Received: self._received,
             Propose: self._replication.propose,
@@ -164,6 +169,8 @@ class Node:
             SnapshotRead: self._replication.snapshot_read,
             SnapshotWritten: self._receiver.written,
             SnapshotInstalled: self._receiver.installed,
+            AuditWanted: self._audit.wanted,
+            StateHashed: self._audit.hashed,
             StorageFailed: self._storage_failed,
         }
         self._on_message: dict[type, Callable[[int, Any], None]] = {
@@ -180,6 +187,7 @@ class Node:
             ReadIndexReply: self._reads.read_index_reply,
             SnapshotChunk: self._snapshot_chunk,
             SnapshotReply: self._snapshot_reply,
+            AuditReport: self._audit.report,
         }
 
     # --- the way in
@@ -194,6 +202,8 @@ class Node:
         state.begin(now_us)
         if state.failed or state.role is Role.FRESH:
             self._step_aside(event)
+        elif state.diverged_index and isinstance(event, _ASKED):
+            state.refuse(event.tag, RefusalReason.STATE_DIFFERS)
         else:
             self._on_event[type(event)](event)
         if not state.failed:
@@ -272,6 +282,9 @@ class Node:
         state = self.state
         if state.disk_stalls:
             self._handover.leave_stalled_disk(leadership)
+        self._audit.tick(leadership)
+        if state.leadership is not leadership:
+            return
         own_address = self._presence.own_move()
         if own_address:
             leadership.announced[state.member_id] = own_address
@@ -377,6 +390,7 @@ class Node:
     def _heartbeat(self, sender: int, message: Heartbeat) -> None:
         self._appends.heartbeat(sender, message)
         self._reads.heard_leader()
+        self._audit.heard_leader()
         self._presence.heard_leader(sender)
 
     def _snapshot_chunk(self, sender: int, message: SnapshotChunk) -> None:

@@ -333,5 +333,6 @@ class SnapshotReceiver:
         state.membership.reset(snapshot.configuration_index, snapshot.configuration)
         state.log_was_reset(snapshot.index)
         state.commit_index = state.applied_index = snapshot.index
+        state.diverged_index = 0
         state.note("snapshot_installed", index=snapshot.index, term=snapshot.term)
         state.configuration_changed()

@@ -80,6 +80,8 @@ class RaftState:
         self.now_us = now_us
         self.effects: list[Effect] = []
         self.failed = ""
+        # The entry behind which this node's state was found to be another than a quorum's.
+        self.diverged_index = 0
 
         self.log = RaftLog(log)
         self.membership = Membership(log.configurations)
@@ -359,7 +361,8 @@ class RaftState:
 
     @property
     def is_fit_to_lead(self) -> bool:
-        """Whether the disk works, and the log is not about to be forgotten, nor its end damaged."""
+        """Whether the disk works, the log is not about to be forgotten, nor its end damaged, and
+        the state is the others'."""
         return (
             not self.told_removed
             and not self.recovering
@@ -367,6 +370,7 @@ class RaftState:
             and self.vote_floor == (0, 0)
             and not self.installing
             and not self.disk_stalls
+            and not self.diverged_index
         )
 
     def has_lease(self, now_us: int) -> bool:

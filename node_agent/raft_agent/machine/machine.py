@@ -13,6 +13,7 @@ from typing import ClassVar, TypeAlias
 import msgspec
 
 from raft_agent.consensus.batch import Batch, BatchKind
+from raft_agent.machine.audit import Trail
 from raft_agent.machine.commands import (
     TIME,
     VOCABULARY,
@@ -48,6 +49,7 @@ from raft_agent.machine.results import (
     ConditionFailed,
     SettingDone,
     StateResult,
+    StatesDisputed,
     VersionDone,
     WriteDone,
 )
@@ -90,6 +92,7 @@ _STATE = (
     "_history",
     "_sessions",
     "_one_shots",
+    "_trail",
     "_views",
 )
 
@@ -130,6 +133,8 @@ class Machine:
         self._changes: Changes = []
         self._sessions = Sessions()
         self._one_shots = OneShots()
+        # From the first audit entry on.
+        self._trail: Trail | None = None
         # Snapshots being taken, which want to know what a key was before it changes.
         self._views: Views = []
 
@@ -151,6 +156,10 @@ class Machine:
             self.begin_behind(floor_in(batch.payload))
         self.last_applied = batch.last_index
         self.last_applied_term = batch.term
+        if batch.kind == BatchKind.AUDIT:
+            self._follow_audit(batch)
+        if self._trail is not None:
+            self._trail.add(batch, self.revision, self.time_ms)
         self.watches.deliver()
         return results
 
@@ -167,10 +176,23 @@ class Machine:
             self._history = History(self.settings.history_keep, compacted_revision=floor)
             self.watches.tell_jumped(before)
 
+    def _follow_audit(self, batch: Batch) -> None:
+        if self._trail is None:
+            self._trail = Trail()
+        self._trail.judge(batch)
+
+    @property
+    def disputed_index(self) -> int:
+        """The entry behind which no quorum of members had equal states, so that no command changes
+        anything; 0 when that is not so."""
+        return 0 if self._trail is None else self._trail.disputed_index
+
     def _apply_commands(self, batch: Batch) -> list[CommandResult]:
         payload = batch.payload
         if len(payload) < TIME.size:
             return [_BAD] * batch.count
+        if self._trail is not None and self._trail.disputed_index:
+            return [StatesDisputed(self._trail.disputed_index)] * batch.count
         # Clocks of different leaders differ; what people read must not go back.
         time_ms = min(TIME.unpack_from(payload)[0], _LAST_TIME_MS)
         if time_ms > self.time_ms:
@@ -445,6 +467,7 @@ class Machine:
             sessions=self._sessions.frozen(),
             one_shots=self._one_shots.frozen(),
             leases=self.leases.frozen(),
+            trail=None if self._trail is None else msgspec.structs.astuple(self._trail),
             views=self._views,
         )
 
@@ -468,6 +491,10 @@ class Machine:
         # There may be more than is to be kept, for that is dropped little by little; and what those
         # have who did not restore must not go here.
         machine._history = History(None, compacted_revision=header.compacted_revision)
+
+        def put_trail(applied: int, disputed_index: int) -> None:
+            machine._trail = Trail(applied, disputed_index)
+
         reader.fill(
             entries=machine._entries,
             index=machine._index,
@@ -476,6 +503,7 @@ class Machine:
             sessions=machine._sessions,
             one_shots=machine._one_shots,
             leases=machine.leases,
+            put_trail=put_trail,
         )
         machine._history.set_keep(machine.settings.history_keep)
         return machine

@@ -58,6 +58,7 @@ class Section(enum.IntEnum):
     END = 7
     LEASES = 8
     LEASE_KEYS = 9
+    TRAIL = 10
 
 
 class Header(msgspec.Struct, frozen=True):
@@ -139,9 +140,11 @@ class SnapshotView:
         sessions: list[Session],
         one_shots: Iterator[OneShot],
         leases: list[Lease],
+        trail: tuple[int, int] | None,
         views: list[SnapshotView],
     ) -> None:
         self.header = header
+        self._trail = trail
         self._entries = entries
         self._index = index
         self._views = views
@@ -205,7 +208,11 @@ class SnapshotView:
         # The keys of each in their order, which no node's past has a part in.
         leased = ((lease.id, key) for lease in leases for key in sorted(lease.keys))
         yield from self._cut(Section.LEASE_KEYS, leased, lambda item: len(item[1]))
-        yield Portion(Section.END, self._counts)
+        if self._trail is None:
+            yield Portion(Section.END, self._counts[: Section.TRAIL])
+        else:
+            yield self._counted(Section.TRAIL, [self._trail])
+            yield Portion(Section.END, self._counts)
 
     def _next_keys(self) -> list[Entry]:
         """The keys of one block; fewer, when many were passed over that did not exist."""
@@ -301,6 +308,7 @@ _ITEMS: dict[Section, msgspec.msgpack.Decoder[list[Any]]] = {
         Section.END: int,
         Section.LEASES: tuple[int, int, int, int],
         Section.LEASE_KEYS: tuple[int, str],
+        Section.TRAIL: tuple[int, int],
     }.items()
 }
 _BLOCK = msgspec.msgpack.Decoder(tuple[Section, msgspec.Raw])
@@ -311,6 +319,14 @@ def encode_block(portion: Portion) -> bytes:
     to_array = _TO_ARRAYS.get(portion.section)
     items = portion.items if to_array is None else [to_array(item) for item in portion.items]
     return _encode((portion.section, items))
+
+
+def item_bytes(portion: Portion, block: bytes) -> bytes:
+    """What `block`, which is that portion's, says of the items alone: the same bytes, however they
+    are cut into portions."""
+    count = len(portion.items)
+    head = 1 if count < 1 << 4 else 3 if count < 1 << 16 else 5
+    return block[2 + head :]
 
 
 def _decode_block(block: bytes) -> tuple[Section, list[Any]]:
@@ -388,8 +404,9 @@ class Reader:
         sessions: Sessions,
         one_shots: OneShots,
         leases: Leases,
+        put_trail: Callable[[int, int], None],
     ) -> None:
-        """Put everything into these, which are empty."""
+        """Put everything into these, which are empty; `put_trail` gets what an audit began."""
 
         last_key: str | None = None
 
@@ -424,6 +441,7 @@ class Reader:
             Section.ONE_SHOTS: one_shots.put_back,
             Section.LEASES: lambda item: leases.put_back(Lease(*item)),
             Section.LEASE_KEYS: add_leased,
+            Section.TRAIL: lambda item: put_trail(*item),
         }
         counts = [0] * len(Section)
         for block in self._blocks:
@@ -444,7 +462,9 @@ class Reader:
         raise SnapshotError("the snapshot ends before its last block")
 
     def _check_end(self, counts: list[int], written: list[int]) -> None:
-        if counts != written:
+        # One without a trail says nothing of it.
+        known = len(written) if len(written) >= Section.TRAIL else len(counts)
+        if counts[:known] != written or any(counts[known:]):
             raise SnapshotError(f"the snapshot should hold {written} items, but has {counts}")
         if next(self._blocks, None) is not None:
             raise SnapshotError("something follows the last block of the snapshot")

@@ -8,32 +8,36 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from raft_agent import __version__
-from raft_agent.api.host import Failure
+from raft_agent.api.host import Failure, Outcome
 from raft_agent.api.protocol import ErrorCode
 from raft_agent.api.server import ApiServer
 from raft_agent.config import Config
-from raft_agent.consensus.batch import Batch
+from raft_agent.consensus.batch import Batch, BatchKind
 from raft_agent.consensus.generations import generation_of
 from raft_agent.consensus.recovery import standing_of
 from raft_agent.consensus.types import (
     Abandon,
     Configuration,
     ConfigurationChanged,
+    Judgement,
     Note,
     PeerConnected,
     PeerLost,
     Role,
     RoleChanged,
     SnapshotMeta,
+    StateJudged,
     Superseded,
 )
 from raft_agent.logs import LogContext
+from raft_agent.machine.commands import Command
 from raft_agent.machine.machine import Machine
+from raft_agent.runtime.auditor import Auditor
 from raft_agent.runtime.certificates import make_certificates, make_credentials
 from raft_agent.runtime.engine import Answer, Engine, Excuses, now_us
 from raft_agent.runtime.events import EventLog
@@ -45,6 +49,7 @@ from raft_agent.runtime.lease_keeper import LeaseKeeper
 from raft_agent.runtime.loop_lag import LoopLag
 from raft_agent.runtime.proposals import Proposals
 from raft_agent.runtime.readings import Readings
+from raft_agent.runtime.rebuilding import Rebuilder
 from raft_agent.runtime.restoring import Restorer, restore
 from raft_agent.runtime.snapshotter import Snapshotter
 from raft_agent.runtime.versions import VersionKeeper
@@ -79,6 +84,10 @@ _WARNINGS = frozenset(
         "recovered",
         "superseded",
         "superseded_ignored",
+        "snapshot_spoilt",
+        "state_differs",
+        "member_differs",
+        "states_disputed",
         "kernel_bypassed",
         "kernel_degraded",
         "kernel_fault_set",
@@ -93,9 +102,9 @@ _WARNINGS = frozenset(
 class Agent:
     """Implements the engine's `Observer`; what is asked of the node is answered by its `front`.
 
-    `ended` is set with None when the disk is full (start anew once there is room), or when
-    `abandoned` names a generation (put the data aside and start anew), or with the error that stops
-    the node.
+    `ended` is set with None when the node is to start anew (after a full disk, once there is room;
+    because it was told to rebuild what it holds; or when `abandoned` names a generation, with an
+    empty data directory), or with the error that stops the node.
     """
 
     def __init__(
@@ -184,13 +193,14 @@ class Agent:
         )
         self._kernel = KernelSide(config, self._transport, self.engine, self._views, self._event)
         self._views.ebpf = self._kernel.status
+        self._views.disputed_index = lambda: self.machine.disputed_index
         self._build_services(config, address)
 
     def _build_services(self, config: Config, address: str) -> None:
         """What stands between the core and those who ask something of it."""
         loop, node = self._loop, self.node
         self._proposals = Proposals(loop, self.engine.feed)
-        self._lease_keeper = LeaseKeeper(loop, self._proposals.add, now_us)
+        self._lease_keeper = LeaseKeeper(loop, self._propose_ends, now_us)
         self._versions = VersionKeeper(
             node=node,
             machine=self.machine,
@@ -231,9 +241,20 @@ class Agent:
             self.machine,
             self._store.snapshots,
             loop,
-            before=lambda: loop.create_task(self._snapshotter.stop()),
+            before=lambda: loop.create_task(self._stop_reading()),
             fail=self.on_fatal,
         )
+        self._auditor = Auditor(
+            node=node,
+            machine=self.machine,
+            snapshotter=self._snapshotter,
+            loop=loop,
+            feed=self.engine.feed,
+        )
+        rebuilder = Rebuilder(
+            node, Path(config.server.data_dir), loop, tell=self._event, end=self._start_anew
+        )
+        self.front.rebuild_with(rebuilder.rebuild)
         self._api = ApiServer(
             self.front, socket_path=Path(config.ipc_socket), group=config.server.ipc_group
         )
@@ -247,6 +268,7 @@ class Agent:
             proposals=self._proposals,
             barriers=self.front.barriers,
             snapshotter=self._snapshotter,
+            auditor=self._auditor,
             loop_lag=self._loop_lag,
             events=self._events,
             views=self._views,
@@ -298,6 +320,12 @@ class Agent:
             await self._http.start()
         self._loop_lag.start()
         self.engine.start()
+        self._store.scrub(
+            self._config.timing.state_check_interval_ms / 1000,
+            post=self.engine.post,
+            on_log_damaged=self.engine.found_damage,
+            on_snapshot_damaged=self._on_snapshot_spoilt,
+        )
         if self._applicant is not None:
             self._applicant.start()
         self._say_what_is_awaited()
@@ -314,7 +342,7 @@ class Agent:
         self._versions.close()
         self.engine.close()
         self._restorer.stop()
-        await self._snapshotter.stop()
+        await self._stop_reading()
         self._give_up(
             Failure(ErrorCode.SHUTTING_DOWN, "The agent is stopping", "Try another member")
         )
@@ -327,6 +355,19 @@ class Agent:
             self._certificates.stop()
         await self._kernel.stop()
         await self._loop.run_in_executor(None, self._store.close)
+
+    def _start_anew(self) -> None:
+        if not self.ended.done():
+            self.ended.set_result(None)
+
+    def _propose_ends(self, ends: Sequence[Command], done: Callable[[Outcome], None]) -> None:
+        """While states are disputed no lease ends; those that are due are proposed again later."""
+        if self.front.unfit is None:
+            self._proposals.add(ends, done)
+
+    async def _stop_reading(self) -> None:
+        self._auditor.stop()
+        await self._snapshotter.stop()
 
     def reload_certificates(self) -> None:
         """Read them anew, soon; what comes of it is an event."""
@@ -419,10 +460,24 @@ class Agent:
     # --- Observer
 
     def on_apply(self, batch: Batch) -> None:
+        if self.node.state.diverged_index:
+            return  # a state that is known to be wrong is left as it is
         self._proposals.applied(batch, self.machine.apply(batch))
         self._lease_keeper.applied()
         self._versions.applied()
         self._snapshotter.applied(len(batch.record))
+        if batch.kind == BatchKind.AUDIT:
+            self._auditor.applied(batch)
+            self.front.unfit = self._auditor.unfit()
+
+    def on_judged(self, effect: StateJudged) -> None:
+        self._auditor.judged(effect)
+        unfit = self.front.unfit = self._auditor.unfit()
+        if unfit is not None and effect.judgement is Judgement.DIFFERS:
+            self._auditor.stop()
+            self._proposals.give_up(unfit)
+            self.front.give_up_reads(unfit)
+            self._api.end_streams(unfit)
 
     def on_applied(self, index: int) -> None:
         self.front.barriers.applied(index)
@@ -432,6 +487,7 @@ class Agent:
             self._versions.applied()
             self._proposals.skipped(snapshot.index)
             restored()
+            self.front.unfit = self._auditor.unfit()
             self.front.barriers.applied(snapshot.index)
 
         self._restorer.begin(snapshot, go_on)
@@ -440,6 +496,10 @@ class Agent:
         # What the machine holds can be read all the same.
         if self._snapshotter.take():
             self._event("snapshot_unreadable", index=index, reason=reason)
+
+    def _on_snapshot_spoilt(self, index: int, what: str) -> None:
+        self._event("snapshot_spoilt", index=index, reason=what)
+        self._snapshotter.take()
 
     def on_answer(self, answer: Answer) -> None:
         self.front.answered(answer)
@@ -484,13 +544,12 @@ class Agent:
     def on_storage_failed(self, failure: StorageFailure) -> None:
         self._give_up(Failure(ErrorCode.STORAGE_FAILED, failure.reason))
         self.disk_full = failure.disk_full
-        if failure.disk_full and not self.ended.done():
-            self.ended.set_result(None)
+        if failure.disk_full:
+            self._start_anew()
 
     def on_abandon(self, effect: Abandon) -> None:
         self.abandoned = f"before-{effect.generation:016x}"
-        if not self.ended.done():
-            self.ended.set_result(None)
+        self._start_anew()
 
     def on_fatal(self, error: Exception) -> None:
         if not self.ended.done():

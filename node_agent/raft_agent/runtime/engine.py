@@ -46,6 +46,7 @@ from raft_agent.consensus.types import (
     SnapshotMeta,
     SnapshotRead,
     SnapshotWritten,
+    StateJudged,
     StorageFailed,
     TimerExpired,
     TransferDone,
@@ -106,6 +107,8 @@ class Observer(Protocol):
         """What this node has is to be put aside: end, and start anew with an empty data
         directory."""
 
+    def on_judged(self, effect: StateJudged) -> None: ...
+
     def on_note(self, note: Note) -> None: ...
 
     def on_storage_failed(self, failure: StorageFailure) -> None: ...
@@ -165,12 +168,13 @@ class Engine:
             RoleChanged: observer.on_role,
             ConfigurationChanged: observer.on_configuration,
             FoundCluster: self._found_cluster,
+            StateJudged: observer.on_judged,
             Note: observer.on_note,
         }
 
     def start(self) -> None:
         self._store.start(
-            post=self._post,
+            post=self.post,
             on_log_persisted=self._on_log_persisted,
             on_vote_persisted=self._on_vote_persisted,
             on_snapshot_installed=self._on_snapshot_installed,
@@ -322,7 +326,7 @@ class Engine:
 
     # --- the store's answers
 
-    def _post(self, callback: Callable[[], None]) -> None:
+    def post(self, callback: Callable[[], None]) -> None:
         # A store that finishes its queue while the loop ends has nobody left to tell.
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(callback)
@@ -355,6 +359,10 @@ class Engine:
         self._held.clear()
         self.feed(StorageFailed(failure.reason))
         self._observer.on_storage_failed(failure)
+
+    def found_damage(self, error: StorageError) -> None:
+        """What the log holds can't be read as it was written."""
+        self._on_storage_failed(StorageFailure(str(error), disk_full=False))
 
     # --- time
 

@@ -65,6 +65,8 @@ _TEXTS = {
     "snapshot_sent": "{target} has the snapshot of index {index}",
     "snapshot_refused": "{target} found the snapshot of index {index} damaged: takes a new one",
     "snapshot_unreadable": "can't read the snapshot of index {index}, takes a new one: {reason}",
+    "snapshot_spoilt": "its snapshot of index {index} has gone bad on the disk, takes a new one: "
+    "{reason}",
     "snapshot_arrives": "gets a snapshot of index {index} from {sender}",
     "snapshot_damaged": "the snapshot of index {index} from {sender} came damaged; it is sent anew",
     "snapshot_installed": "has the state of index {index} now, from a snapshot",
@@ -83,6 +85,15 @@ _TEXTS = {
     "kernel_lost_sync": "the kernel lost its place in the stream {way} {address}: {reason}",
     "kernel_fault_hit": "the kernel loses {per_mille} ‰ of the packets {way} {address} on purpose",
     "kernel_more": "the kernel reported {count} more events than are shown",
+    "state_differs": "its state differs from the other members' behind index {index}: serves "
+    "nothing until it is rebuilt (raftctl rebuild)",
+    "member_differs": "the state of {target} differs from the others' behind index {index}: "
+    "rebuild it there with raftctl rebuild",
+    "states_disputed": "no majority of the members has equal states behind index {index}: nothing "
+    "is read or written until one has",
+    "audit_unanswered": "too few members told in time what their state comes to behind index "
+    "{index}",
+    "rebuilding": "throws its state away and starts anew from its disk: {reason}",
     "storage_failed": "takes no part any more: {reason}",
     "certificates_read": "has read its certificates anew: its own ends on {ends}",
     "certificates_refused": "goes on with the certificates that it has: {reason}",

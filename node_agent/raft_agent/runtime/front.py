@@ -7,10 +7,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from raft_agent.api import protocol
 from raft_agent.api.host import Backup, Failure, Outcome
+from raft_agent.api.protocol import ErrorCode
 from raft_agent.config import Config
 from raft_agent.consensus.types import (
     MembershipChanged,
@@ -39,12 +40,15 @@ from raft_agent.runtime.proposals import Proposals
 from raft_agent.runtime.readings import Readings
 from raft_agent.runtime.refusals import failure_of, why_not_leading
 from raft_agent.runtime.rescue import Gatherer, Rescue
+from raft_agent.runtime.states import StateChecks, flip_bit
 from raft_agent.runtime.versions import VersionKeeper
 from raft_agent.runtime.views import Views
 from raft_agent.transport.transport import Transport
 
 if TYPE_CHECKING:
     from raft_agent.http.source import Reading
+
+Rebuild: TypeAlias = Callable[[str, Callable[[protocol.RebuildResult | Failure], None]], None]
 
 # Hand-overs and changes of the members; proposals count from 1 on, reads downwards.
 _TAGS = 1 << 62
@@ -75,6 +79,9 @@ class Front:
     ) -> None:
         self.node_name = config.server.node_id
         self.machine = machine
+        self.unfit: Failure | None = None
+        self._may_flip = config.fault_injection
+        self._rebuild: Rebuild | None = None
         self._node = engine.node
         self._transport = transport
         self._views = views
@@ -116,6 +123,7 @@ class Front:
             loop=loop,
             tell=tell,
         )
+        self._states = StateChecks(engine.node, loop, engine.feed)
         self._doorkeeper = Doorkeeper(config.cluster.token, loop.time)
         self._changes = Changes(self, self._memberships, self._doorkeeper, loop)
 
@@ -126,6 +134,14 @@ class Front:
         self.gatherer.stop()
         self._rescue.give_up(failure)
         self._memberships.give_up(failure)
+
+    def give_up_reads(self, failure: Failure) -> None:
+        """Nothing is applied here any more, until something else takes the state's place."""
+        self.barriers.give_up_waiting(failure)
+
+    def rebuild_with(self, rebuild: Rebuild) -> None:
+        """What `rebuild` does; comes before anybody asks."""
+        self._rebuild = rebuild
 
     def answered(self, answer: Answer) -> None:
         """The core has answered what one of them asked."""
@@ -229,6 +245,37 @@ class Front:
 
     def heal_faults(self, request: protocol.FaultHeal) -> protocol.FaultsResult | Failure:
         return self._kernel.heal_faults(request)
+
+    def flip_state(self, key: str) -> Failure | None:
+        if not self._may_flip:
+            return Failure(
+                ErrorCode.REFUSED,
+                "This agent does not spoil its state",
+                "Start it with --enable-fault-injection, on a machine for tests",
+            )
+        if not flip_bit(self.machine, key):
+            return Failure(ErrorCode.KEY_NOT_FOUND, f'There is no key "{key}" with a value')
+        return None
+
+    def check_states(self, done: Callable[[protocol.StateCheckResult | Failure], None]) -> None:
+        self._states.check(done, self.why_not_leading)
+
+    def rebuild(
+        self, *, force: bool, done: Callable[[protocol.RebuildResult | Failure], None]
+    ) -> None:
+        state = self._node.state
+        reason = state.failed or (self.unfit.error if self.unfit is not None else "")
+        if self._rebuild is None or not (reason or force):
+            done(
+                Failure(
+                    ErrorCode.REFUSED,
+                    "Nothing is known to be wrong with what this node holds",
+                    "Compare it with the others: raftctl doctor --cluster; --force rebuilds it all "
+                    "the same",
+                )
+            )
+            return
+        self._rebuild(reason or "it was asked to", done)
 
     def audit(self, who: str, what: str, outcome: str) -> None:
         self._audit.add(who, what, outcome)

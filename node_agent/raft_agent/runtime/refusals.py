@@ -31,6 +31,8 @@ def why_not_leading(node: Node, leader: str = "") -> Failure:
         reason = RefusalReason.FRESH
     elif node.state.was_removed:
         reason = RefusalReason.REMOVED
+    elif node.state.diverged_index:
+        reason = RefusalReason.STATE_DIFFERS
     elif node.leader_id in (0, node.state.member_id):
         reason = RefusalReason.NO_LEADER
     is_elsewhere = reason is RefusalReason.NOT_LEADER
@@ -171,6 +173,11 @@ _WORDS = {
         ErrorCode.BUSY,
         "A recovery, or the state of a leader's snapshot, is just being written to this disk",
         "Try again in a moment",
+    ),
+    RefusalReason.STATE_DIFFERS: (
+        ErrorCode.STATE_DIFFERS,
+        "This node's state differs from the other members'; it serves nothing until it is rebuilt",
+        "Use another member, and here run: raftctl rebuild",
     ),
     RefusalReason.REMOVED: (
         ErrorCode.REMOVED,

@@ -50,8 +50,8 @@ async def run(config: Config, context: LogContext) -> int:
     while agent is not None:
         await _serve(agent, stop)
         abandoned = agent.abandoned
-        # A disk that was full, or data put aside: all keys of the former node, which are frozen,
-        # go before others are read.
+        # A disk that was full, a state that was wrong, or data put aside: all keys of the former
+        # node, which are frozen, go before others are read.
         agent = None
         gc.unfreeze()
         gc.collect()

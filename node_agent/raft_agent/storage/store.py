@@ -36,8 +36,10 @@ from raft_agent.storage.errors import StorageError
 from raft_agent.storage.files import is_disk_full, replace_file, sync_directory
 from raft_agent.storage.format import encode_vote
 from raft_agent.storage.log import Log
+from raft_agent.storage.mending import mend
 from raft_agent.storage.reader import read_batches
 from raft_agent.storage.recovery import open_log
+from raft_agent.storage.scrub import Scrubber
 from raft_agent.storage.snapshots import SnapshotStore, open_snapshots
 from raft_agent.storage.writer import LogWriter, Reporter, StorageFailure, VoteWriter
 from raft_agent.versions import CLUSTER_VERSIONS, Versions
@@ -94,6 +96,7 @@ class Store:
         self._log_writer = LogWriter(log, snapshots, floor, lock.check)
         self._log_thread: threading.Thread | None = None
         self._vote_thread: threading.Thread | None = None
+        self._scrubber: Scrubber | None = None
 
     @classmethod
     def open(
@@ -144,6 +147,7 @@ class Store:
         sync_directory(data_dir)
         aside = finish_putting_aside(data_dir)
         member_id = load_identity(data_dir)
+        mended = mend(data_dir)
         vote, warnings = load_vote(data_dir)
         word_us, word_warnings = load_word(data_dir)
         found = open_snapshots(data_dir / SNAPSHOTS_NAME)
@@ -164,7 +168,7 @@ class Store:
             plan.snapshot,
             plan.log_image(opened.tail),
             word_us,
-            [*_aside_warnings(aside), *warnings, *word_warnings, *plan.warnings],
+            [*mended, *_aside_warnings(aside), *warnings, *word_warnings, *plan.warnings],
             promised,
             is_to_be_joined(data_dir),
         )
@@ -207,6 +211,25 @@ class Store:
         )
         self._log_thread.start()
         self._vote_thread.start()
+
+    def scrub(
+        self,
+        interval_s: float,
+        *,
+        post: Callable[[Callable[[], None]], None],
+        on_log_damaged: Callable[[StorageError], None],
+        on_snapshot_damaged: Callable[[int, str], None],
+    ) -> None:
+        """Read log and snapshots again from time to time, until `close` (see `Scrubber`)."""
+        self._scrubber = Scrubber(
+            self._log.index,
+            self.snapshots,
+            interval_s=interval_s,
+            post=post,
+            on_log_damaged=on_log_damaged,
+            on_snapshot_damaged=on_snapshot_damaged,
+        )
+        self._scrubber.start()
 
     @property
     def fsyncs(self) -> Histogram:
@@ -280,6 +303,9 @@ class Store:
 
     def close(self) -> None:
         """Write what is queued, end the threads, let go of the directory. May be called again."""
+        if self._scrubber is not None:
+            self._scrubber.stop()
+            self._scrubber = None
         if self._log_thread is not None:
             self._log_writer.stop()
             self._log_thread.join()

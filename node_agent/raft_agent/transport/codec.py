@@ -32,6 +32,7 @@ SNAPSHOT_CHUNK        session u64, token u64, index u64, index_term u64,        
 SNAPSHOT_REPLY        session u64, index u64, offset u64, done u8                   25
 ANNOUNCE              MessagePack [address]                                         any
 REMOVED               nothing                                                       0
+AUDIT_REPORT          index u64, digest u64                                         16
 VERSION_ASK           version u32                                                   4
 VERSION_PROMISE       version u32                                                   4
 ====================  ============================================================  ==============
@@ -122,6 +123,7 @@ _FRAME_TYPES: dict[type[Any], FrameType] = {
     types.SnapshotReply: FrameType.SNAPSHOT_REPLY,
     types.Announce: FrameType.ANNOUNCE,
     types.Removed: FrameType.REMOVED,
+    types.AuditReport: FrameType.AUDIT_REPORT,
 }
 
 REPLIES: frozenset[type[Any]] = frozenset(
@@ -249,6 +251,7 @@ _BODIES: dict[type[Any], Callable[[Any], bytes]] = {
     types.SnapshotReply: lambda m: _THREE_U64_BOOL.pack(m.session, m.index, m.offset, m.done),
     types.Announce: lambda m: _MSGPACK.encode(_AnnounceBody(m.address)),
     types.Removed: lambda _: b"",
+    types.AuditReport: lambda m: _TWO_U64.pack(m.index, m.digest),
 }
 
 
@@ -455,6 +458,10 @@ def _removed(frame: wire.Frame) -> types.Removed:
     return types.Removed(frame.term, frame.request_id)
 
 
+def _audit_report(frame: wire.Frame) -> types.AuditReport:
+    return types.AuditReport(frame.term, frame.request_id, *_TWO_U64.unpack(frame.body))
+
+
 _DECODERS: dict[int, Callable[[wire.Frame], types.Message]] = {
     FrameType.PRE_VOTE: _pre_vote,
     FrameType.PRE_VOTE_REPLY: _pre_vote_reply,
@@ -474,4 +481,5 @@ _DECODERS: dict[int, Callable[[wire.Frame], types.Message]] = {
     FrameType.SNAPSHOT_REPLY: _snapshot_reply,
     FrameType.ANNOUNCE: _announce,
     FrameType.REMOVED: _removed,
+    FrameType.AUDIT_REPORT: _audit_report,
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.sim.planted import (
+    audits,
     elections,
     freshness,
     hosts,
@@ -18,6 +19,7 @@ from tests.sim.planted import (
 )
 
 FAULTS = (
+    *audits.FAULTS,
     *elections.FAULTS,
     *replication.FAULTS,
     *reads.FAULTS,

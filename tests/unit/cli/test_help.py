@@ -23,8 +23,7 @@ doctor; debug bundle
 PATHS = [path.strip() for path in CONTRACT.replace("\n", " ").split(";")]
 
 LATER = """
-export add p; export list; debug bundle f;
-doctor --cluster
+export add p; export list; debug bundle f
 """
 
 
