@@ -18,7 +18,6 @@ from raft_agent.api.protocol import ErrorCode
 from raft_agent.api.server import ApiServer
 from raft_agent.config import Config
 from raft_agent.consensus.batch import Batch, BatchKind
-from raft_agent.consensus.generations import generation_of
 from raft_agent.consensus.recovery import standing_of
 from raft_agent.consensus.types import (
     Abandon,
@@ -40,7 +39,8 @@ from raft_agent.machine.machine import Machine
 from raft_agent.runtime.auditor import Auditor
 from raft_agent.runtime.certificates import make_certificates, make_credentials
 from raft_agent.runtime.engine import Answer, Engine, Excuses, now_us
-from raft_agent.runtime.events import EventLog
+from raft_agent.runtime.events import WARNINGS, EventLog
+from raft_agent.runtime.first_words import say_what_is_awaited, say_what_was_restored
 from raft_agent.runtime.front import Front
 from raft_agent.runtime.identity import check_owner, make_node, own_address
 from raft_agent.runtime.joining import Applicant
@@ -67,36 +67,6 @@ log = logging.getLogger("raft.runtime")
 
 # Hand-overs and changes of the members; proposals count from 1 on, reads downwards.
 _TAGS = 1 << 62
-_WARNINGS = frozenset(
-    {
-        "warning",
-        "storage_failed",
-        "disk_stalls",
-        "removed",
-        "log_lost",
-        "address_refused",
-        "join_refused",
-        "snapshot_failed",
-        "snapshot_damaged",
-        "snapshot_refused",
-        "snapshot_unreadable",
-        "recovery_begins",
-        "recovered",
-        "superseded",
-        "superseded_ignored",
-        "snapshot_spoilt",
-        "state_differs",
-        "member_differs",
-        "states_disputed",
-        "kernel_bypassed",
-        "kernel_degraded",
-        "kernel_fault_set",
-        "certificates_refused",
-        "certificate_ends",
-        "authority_ends",
-        "crl_is_old",
-    }
-)
 
 
 class Agent:
@@ -308,7 +278,7 @@ class Agent:
         self._event("started", version=__version__)
         for warning in self._store.recovered.warnings:
             self._event("warning", text=warning)
-        self._say_what_was_restored()
+        say_what_was_restored(self._store.recovered, self._event)
         self._word.give(self._event)
         if self._certificates is not None:
             self._certificates.start()
@@ -328,7 +298,14 @@ class Agent:
         )
         if self._applicant is not None:
             self._applicant.start()
-        self._say_what_is_awaited()
+        say_what_is_awaited(
+            self._config,
+            self._store.recovered,
+            self.node,
+            self._views,
+            self._event,
+            asks=self._applicant is not None,
+        )
 
     async def stop(self) -> None:
         """Hand leadership over, then close everything; outcomes not known by then stay unknown."""
@@ -391,40 +368,11 @@ class Agent:
         self._proposals.give_up(failure)
         self.front.give_up(failure)
 
-    def _say_what_is_awaited(self) -> None:
-        founds = not self._store.recovered.is_to_be_joined
-        if self.node.role is not Role.FRESH or (self._config.cluster.bootstrap and founds):
-            return
-        peers = [peer.id for peer in self._config.peers if founds]
-        if peers:
-            founder = min(*peers, self.node_name)
-            others = ", ".join(peers)
-            self._event("first_start", founder=founder, others=others)
-            return
-        if self._applicant is not None:
-            self._views.note = f"asks {', '.join(self._config.cluster.join)} to be added"
-            return
-        address = self._config.advertise_address()
-        reason = f"at a member run: raftctl --node MEMBER join {self.node_name} {address}"
-        self._views.note = f"waiting to be joined: {reason}"
-        self._event("waits_to_be_joined", reason=reason)
-
-    def _say_what_was_restored(self) -> None:
-        """Once, when the agent starts on what was made from a backup and has no log yet."""
-        recovered = self._store.recovered
-        snapshot = recovered.snapshot
-        if snapshot is None or recovered.log.last_index > snapshot.index:
-            return
-        generation = generation_of(snapshot.configuration)
-        if generation.floor and not generation.id:
-            cluster_id = snapshot.configuration.cluster_id
-            self._event("restored", index=snapshot.index, cluster_id=cluster_id)
-
     def _event(self, kind: str, **facts: int | str) -> None:
         # Effects come after the step: what the core is by now is what the line should say.
         self._context.role, self._context.term = str(self.node.role), self.node.current_term
         event = self._events.add(kind, self.node.current_term, facts)
-        level = logging.WARNING if kind in _WARNINGS else logging.INFO
+        level = logging.WARNING if kind in WARNINGS else logging.INFO
         log.log(level, "%s", event.text)
 
     # --- transport

@@ -11,6 +11,38 @@ from raft_agent.api.protocol import EventItem
 
 KEPT = 1000
 
+# What an operator should look at; all other events are for who wants to know.
+WARNINGS = frozenset(
+    {
+        "warning",
+        "storage_failed",
+        "disk_stalls",
+        "removed",
+        "log_lost",
+        "address_refused",
+        "join_refused",
+        "snapshot_failed",
+        "snapshot_damaged",
+        "snapshot_refused",
+        "snapshot_unreadable",
+        "recovery_begins",
+        "recovered",
+        "superseded",
+        "superseded_ignored",
+        "snapshot_spoilt",
+        "state_differs",
+        "member_differs",
+        "states_disputed",
+        "kernel_bypassed",
+        "kernel_degraded",
+        "kernel_fault_set",
+        "certificates_refused",
+        "certificate_ends",
+        "authority_ends",
+        "crl_is_old",
+    }
+)
+
 # What people read. Member ids stand in the facts under these names and are shown by member name.
 _MEMBERS = ("leader", "target", "sender")
 _TEXTS = {
