@@ -21,6 +21,10 @@ _START_TIMEOUT_S = 30.0
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
+# For what is not about elections: a machine that is busy with other work is to start none.
+PATIENT = "[timing]\nelection_timeout_min_ms = 1000\nelection_timeout_max_ms = 2000\n"
+
+
 @dataclass
 class Usage:
     """One process so far: seconds of processor time, bytes that it made the kernel write to disk
@@ -69,7 +73,9 @@ class RaftctlFailed(Exception):  # noqa: N818
 
 
 class Agents:
-    """Agents node-01 … that run from `folder`. `environment`: for them and for raftctl."""
+    """Agents node-01 … that run from `folder`. `environment`: for them and for raftctl. `extra`:
+    more of raft.toml; NAME in it stands for each node's own.
+    """
 
     def __init__(
         self, folder: Path, nodes: int, environment: dict[str, str], extra: str = ""
@@ -79,9 +85,9 @@ class Agents:
         self._environment = {**os.environ, **environment}
         self._raftctl = [sys.executable, "-m", "raftctl.main"]
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
-        ports = dict(zip(self.names, free_ports(nodes), strict=True))
+        self._ports = dict(zip(self.names, free_ports(nodes), strict=True))
         for name in self.names:
-            self._configure(name, ports, extra)
+            self._configure(name, self._ports, extra)
 
     def _configure(self, name: str, ports: dict[str, int], extra: str) -> None:
         home = self._folder / name
@@ -92,7 +98,7 @@ class Agents:
             f'listen_addr = "127.0.0.1:{ports[name]}"',
             f'data_dir = "{home / "data"}"',
             f'ipc_socket = "{self.socket(name)}"',
-            extra,
+            extra.replace("NAME", name),
         ]
         if len(ports) == 1:
             lines += ["[cluster]", "bootstrap = true"]
@@ -106,6 +112,10 @@ class Agents:
 
     def data(self, name: str) -> Path:
         return self._folder / name / "data"
+
+    def port(self, name: str) -> int:
+        """Where members reach it."""
+        return self._ports[name]
 
     def pid(self, name: str) -> int:
         return self._processes[name].pid

@@ -36,6 +36,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "fault": ("raftctl.faults", "fault", "Lose packets on purpose, for tests."),
     "bench": ("raftctl.bench", "bench", "Measure writes and reads a second, and their latency."),
     "dev": ("raftctl.dev", "dev", "Run a cluster on this machine."),
+    "cert": ("raftctl.cert", "cert", "Make certificates."),
     "completion": (
         "raftctl.completion",
         "completion",
@@ -43,7 +44,6 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     ),
     "snapshot": ("raftctl.later", "snapshot", f"Save and restore backups. {_LATER}"),
     "recover": ("raftctl.later", "recover", f"Go on after the loss of a majority. {_LATER}"),
-    "cert": ("raftctl.later", "cert", f"Make certificates. {_LATER}"),
     "export": ("raftctl.later", "export", f"Export keys to eBPF maps. {_LATER}"),
     "debug": ("raftctl.later", "debug", f"Collect what a bug report needs. {_LATER}"),
 }

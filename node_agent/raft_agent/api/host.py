@@ -102,6 +102,9 @@ class Host(Protocol):
 
     def heal_faults(self, request: protocol.FaultHeal) -> protocol.FaultsResult | Failure: ...
 
+    def audit(self, who: str, what: str, outcome: str) -> None:
+        """Keep for people what somebody has done, or tried to do, about the cluster itself."""
+
     def recent_events(self, limit: int) -> list[protocol.EventItem]: ...
 
     def subscribe_events(
