@@ -10,6 +10,7 @@ _STATE = "raft_agent.consensus.state"
 _NODE = "raft_agent.consensus.node"
 _DIGEST = "raft_agent.machine.audit"
 _MACHINE = "raft_agent.machine.machine"
+_HELD = "raft_agent.machine.state"
 _HOST = "tests.sim.audits"
 _PROCESS = "tests.sim.process"
 
@@ -74,7 +75,7 @@ FAULTS = (
         (
             Edit(
                 _NODE,
-                "        elif state.diverged_index and isinstance(event, _REQUESTS):\n"
+                "        elif state.diverged_index and isinstance(event, _ASKED):\n"
                 "            state.refuse(event.tag, RefusalReason.STATE_DIFFERS)\n",
                 "",
             ),
@@ -103,7 +104,7 @@ FAULTS = (
     Fault(
         "trail_left_out_of_snapshots",
         "what was applied begins anew behind each snapshot",
-        (Edit(_MACHINE, "Trail(applied, disputed_index)", "Trail()"),),
+        (Edit(_HELD, "Trail(applied, disputed_index)", "Trail()"),),
         ("equal states have other digests", "two nodes have other states"),
         focus=audits,
         seed=1,
