@@ -17,9 +17,7 @@ def parts_of(path: Path) -> dict[str, str]:
         }
 
 
-def test_everything_about_the_node_is_in_the_bundle(
-    served: Served, at: tuple[str, str], tmp_path: Path
-) -> None:
+def test_everything_about_the_node_is_in_the_bundle(at: tuple[str, str], tmp_path: Path) -> None:
     raftctl(*at, "propose", "put", "private", "treasure")
     raftctl(*at, "send", "a private word")
     file = tmp_path / "report.tar.gz"
@@ -49,9 +47,7 @@ def test_a_bundle_of_an_agent_that_is_not_there_says_so(tmp_path: Path) -> None:
     assert "fail" in parts["doctor.txt"]
 
 
-def test_secrets_of_the_configuration_stay_at_home(
-    served: Served, at: tuple[str, str], tmp_path: Path
-) -> None:
+def test_secrets_of_the_configuration_stay_at_home(at: tuple[str, str], tmp_path: Path) -> None:
     config = tmp_path / "raft.toml"
     config.write_text('# mine\n[server]\nnode_id = "n"\n[cluster]\ntoken = "abc-a-long-secret"\n')
     file = tmp_path / "report.tar.gz"
@@ -77,9 +73,7 @@ def test_a_configuration_in_which_secrets_can_not_be_told_is_left_out(
         assert "secret" not in "".join(parts.values()).replace("a secret in it", "")
 
 
-def test_nothing_is_written_over_a_file_that_is_there(
-    served: Served, at: tuple[str, str], tmp_path: Path
-) -> None:
+def test_nothing_is_written_over_a_file_that_is_there(at: tuple[str, str], tmp_path: Path) -> None:
     file = tmp_path / "report.tar.gz"
     file.write_text("precious")
     done = raftctl(*at, "debug", "bundle", str(file))
