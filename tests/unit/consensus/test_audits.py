@@ -125,6 +125,25 @@ def test_a_leader_that_differs_steps_down_at_once() -> None:
     assert judgements(cluster, 1) == [Judgement.DIFFERS]
 
 
+@pytest.mark.parametrize("has_pre_votes", [False, True])
+def test_who_hears_that_it_differs_while_it_stands_is_not_elected(has_pre_votes: bool) -> None:
+    """Seed 20000253 of the simulator."""
+    cluster = led_by_1()
+    index = begin(cluster)
+    tell(cluster, index, {1: RIGHT, 2: RIGHT})
+    cluster.down.add(1)
+    node = cluster.node(3)
+    cluster.time_out(3)
+    if has_pre_votes:
+        cluster.deliver()
+        cluster.deliver()
+    assert node.role is (Role.CANDIDATE if has_pre_votes else Role.PRE_CANDIDATE)
+    cluster.step(3, StateHashed(index, WRONG, 0))
+    cluster.settle()
+    assert node.role is Role.FOLLOWER
+    assert judgements(cluster, 3) == [Judgement.DIFFERS]
+
+
 def test_a_leader_that_is_late_hears_from_its_own_log_that_it_differs() -> None:
     cluster = led_by_1()
     index = begin(cluster)
@@ -281,3 +300,16 @@ def test_a_leader_that_still_reads_its_own_state_begins_nothing_new() -> None:
     tell(cluster, index, {1: RIGHT})
     cluster.run_for(100_000)
     assert audits(cluster) == 2
+
+
+def test_a_leader_that_left_an_entry_out_does_not_wait_for_itself() -> None:
+    """It came to lead while it still read its state behind an older one (seed 20000121)."""
+    cluster = led_by_1()
+    older = begin(cluster)
+    cluster.elect(2)
+    begin(cluster, 2)
+    tell(cluster, older, {2: RIGHT})
+    cluster.run_for(PATIENCE_US + 200_000)
+    index = begin(cluster, 2)
+    tell(cluster, index, {1: RIGHT, 2: RIGHT, 3: RIGHT})
+    assert judgements(cluster, 2) == [Judgement.AGREES]
