@@ -19,6 +19,7 @@ from raft_agent.consensus.types import (
     Role,
     StateHashed,
     StateJudged,
+    TransferLeadership,
     read_verdict,
 )
 from tests.unit.consensus.harness import Cluster
@@ -100,6 +101,14 @@ def test_who_differs_takes_no_requests_and_does_not_stand() -> None:
     ]
     assert not cluster.node(2).state.can_stand
     assert cluster.node(2).role is Role.FOLLOWER
+
+
+def test_leadership_is_not_handed_over_to_who_differs() -> None:
+    cluster = led_by_1()
+    tell(cluster, begin(cluster), {1: RIGHT, 2: RIGHT, 3: WRONG})
+    cluster.step(1, TransferLeadership(5, 0))
+    cluster.settle()
+    assert cluster.leaders == [2]
 
 
 def test_who_differs_still_acknowledges_entries_and_votes() -> None:
