@@ -11,6 +11,7 @@ from raft_agent.consensus.types import (
     AuditReport,
     AuditWanted,
     Judgement,
+    MembershipChange,
     Propose,
     Read,
     ReadReady,
@@ -107,6 +108,14 @@ def test_leadership_is_not_handed_over_to_who_differs() -> None:
     cluster = led_by_1()
     tell(cluster, begin(cluster), {1: RIGHT, 2: RIGHT, 3: WRONG})
     cluster.step(1, TransferLeadership(5, 0))
+    cluster.settle()
+    assert cluster.leaders == [2]
+
+
+def test_a_leader_that_leaves_has_nobody_stand_who_differs() -> None:
+    cluster = led_by_1()
+    tell(cluster, begin(cluster), {1: RIGHT, 2: RIGHT, 3: WRONG})
+    cluster.change(1, MembershipChange(remove=(1,)))
     cluster.settle()
     assert cluster.leaders == [2]
 
