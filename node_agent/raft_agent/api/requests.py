@@ -53,6 +53,7 @@ _OF_STATE = frozenset(
         protocol.Get,
         protocol.List,
         protocol.WatchKeys,
+        protocol.SnapshotSave,
         protocol.Txn,
         protocol.LeaseGrant,
         protocol.LeaseKeepalive,
@@ -187,6 +188,8 @@ class RequestHandlers:
         self._host.read_barrier(partial(self._barrier_done, reads), lease=True)
 
     def _barrier_done(self, reads: list[_Read], failure: Failure | None) -> None:
+        # The state may have become unfit while they waited.
+        failure = failure or self._host.unfit
         for caller, request in reads:
             caller.in_flight -= 1
             if failure is None:
@@ -241,6 +244,7 @@ class RequestHandlers:
         failure: Failure | None,
     ) -> None:
         caller.in_flight -= 1
+        failure = failure or self._host.unfit
         if failure is not None:
             caller.fail(request.id, error_of(failure))
             return
