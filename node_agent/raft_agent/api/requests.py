@@ -126,11 +126,11 @@ class RequestHandlers:
         if caller.principal.role is not Role.ADMIN:
             denied = denial(caller.principal, request)
             if denied is not None:
-                self._deny(caller, request, denied)
+                self._refuse(caller, request, denied)
                 return
         unfit = self._host.unfit
         if unfit is not None and type(request) in _OF_STATE:
-            caller.fail(request.id, error_of(unfit))
+            self._refuse(caller, request, error_of(unfit))
             return
         try:
             self._handlers[type(request)](caller, request)
@@ -139,10 +139,10 @@ class RequestHandlers:
             _log.exception("request %s failed", type(request).__name__)
             caller.fail(request.id, Error(f"Internal error: {error!r}", ErrorCode.INTERNAL))
 
-    def _deny(self, caller: Caller, request: protocol.Request, denied: Error) -> None:
+    def _refuse(self, caller: Caller, request: protocol.Request, error: Error) -> None:
         if audit.is_audited(type(request)):
             caller = audit.AuditedCaller(caller, request, self._host.audit)
-        caller.fail(request.id, denied)
+        caller.fail(request.id, error)
 
     def _audited(
         self,
