@@ -352,10 +352,15 @@ def survey(blocks: Iterable[bytes]) -> tuple[Header, dict[Section, int]]:
             written = items
         else:
             counts[section] = counts.get(section, 0) + len(items)
-    found = [counts.get(section, 0) for section in Section]
-    if found != written:
-        raise SnapshotError(f"the snapshot should hold {written} items, but has {found}")
+    _check_counts([counts.get(section, 0) for section in Section], written)
     return header, counts
+
+
+def _check_counts(counts: list[int], written: list[int]) -> None:
+    # One without a trail says nothing of it.
+    known = len(written) if len(written) >= Section.TRAIL else len(counts)
+    if counts[:known] != written or any(counts[known:]):
+        raise SnapshotError(f"the snapshot should hold {written} items, but has {counts}")
 
 
 class Reader:
@@ -462,9 +467,6 @@ class Reader:
         raise SnapshotError("the snapshot ends before its last block")
 
     def _check_end(self, counts: list[int], written: list[int]) -> None:
-        # One without a trail says nothing of it.
-        known = len(written) if len(written) >= Section.TRAIL else len(counts)
-        if counts[:known] != written or any(counts[known:]):
-            raise SnapshotError(f"the snapshot should hold {written} items, but has {counts}")
+        _check_counts(counts, written)
         if next(self._blocks, None) is not None:
             raise SnapshotError("something follows the last block of the snapshot")
