@@ -208,11 +208,9 @@ class SnapshotView:
         # The keys of each in their order, which no node's past has a part in.
         leased = ((lease.id, key) for lease in leases for key in sorted(lease.keys))
         yield from self._cut(Section.LEASE_KEYS, leased, lambda item: len(item[1]))
-        if self._trail is None:
-            yield Portion(Section.END, self._counts[: Section.TRAIL])
-        else:
+        if self._trail is not None:
             yield self._counted(Section.TRAIL, [self._trail])
-            yield Portion(Section.END, self._counts)
+        yield Portion(Section.END, self._counts)
 
     def _next_keys(self) -> list[Entry]:
         """The keys of one block; fewer, when many were passed over that did not exist."""
@@ -352,15 +350,10 @@ def survey(blocks: Iterable[bytes]) -> tuple[Header, dict[Section, int]]:
             written = items
         else:
             counts[section] = counts.get(section, 0) + len(items)
-    _check_counts([counts.get(section, 0) for section in Section], written)
+    found = [counts.get(section, 0) for section in Section]
+    if found != written:
+        raise SnapshotError(f"the snapshot should hold {written} items, but has {found}")
     return header, counts
-
-
-def _check_counts(counts: list[int], written: list[int]) -> None:
-    # One without a trail says nothing of it.
-    known = len(written) if len(written) >= Section.TRAIL else len(counts)
-    if counts[:known] != written or any(counts[known:]):
-        raise SnapshotError(f"the snapshot should hold {written} items, but has {counts}")
 
 
 class Reader:
@@ -467,6 +460,7 @@ class Reader:
         raise SnapshotError("the snapshot ends before its last block")
 
     def _check_end(self, counts: list[int], written: list[int]) -> None:
-        _check_counts(counts, written)
+        if counts != written:
+            raise SnapshotError(f"the snapshot should hold {written} items, but has {counts}")
         if next(self._blocks, None) is not None:
             raise SnapshotError("something follows the last block of the snapshot")
