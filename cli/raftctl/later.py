@@ -46,8 +46,3 @@ export = _group(
         "watch": ("Show changes of the map.", "watch config/"),
     },
 )
-debug = _group(
-    "debug",
-    "Collect what a bug report needs.",
-    {"bundle": ("Everything about this node, without secrets.", "bundle report.tar.gz")},
-)

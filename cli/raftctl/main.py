@@ -46,7 +46,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "Print the script for a shell's completion.",
     ),
     "export": ("raftctl.later", "export", f"Export keys to eBPF maps. {_LATER}"),
-    "debug": ("raftctl.later", "debug", f"Collect what a bug report needs. {_LATER}"),
+    "debug": ("raftctl.debug", "debug", "Collect what a bug report needs."),
 }
 
 EXAMPLES = """

@@ -23,7 +23,7 @@ doctor; debug bundle
 PATHS = [path.strip() for path in CONTRACT.replace("\n", " ").split(";")]
 
 LATER = """
-export add p; export list; debug bundle f
+export add p; export list
 """
 
 
