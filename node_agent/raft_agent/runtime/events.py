@@ -29,6 +29,7 @@ WARNINGS = frozenset(
         "recovered",
         "superseded",
         "superseded_ignored",
+        "survivor_refused",
         "snapshot_spoilt",
         "state_differs",
         "member_differs",
@@ -86,6 +87,7 @@ _TEXTS = {
     "this node follows a leader that has a majority: keep one of the two, and empty the data "
     "directories of the others",
     "survivor_taken_in": "{name}, which survived, comes in again from {address}",
+    "survivor_refused": "{name}, which survived, can't come in again: {reason}",
     "restored": "begins the cluster {cluster_id} with what a backup held, up to index {index}",
     "join_asked": "asks {address} to be added",
     "join_refused": "was not added: {reason}",
