@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from raft_agent.api import protocol
 from raftctl.context import Context
 from raftctl.doctor_checks import Finding
-from raftctl.errors import CommandError
+from raftctl.errors import CommandError, paste_ready
 
 _LONGEST_S = 150.0
 
@@ -18,7 +18,7 @@ def states(context: Context) -> Iterator[Finding]:
     try:
         result = context.ask(protocol.StateCheck(id=1), protocol.StateCheckResult)
     except CommandError as failure:
-        yield Finding("fail", "states", failure.error, failure.hint)
+        yield Finding("fail", "states", failure.error, paste_ready(failure.hint, context.call))
         return
     if not result.agreed:
         text = f"No majority of the members has equal states behind index {result.index}"

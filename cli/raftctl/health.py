@@ -19,10 +19,13 @@ def _number(value: int | None, unit: str = "") -> str:
 
 
 def health_text(
-    result: protocol.HealthResult, out: Output, status: protocol.StatusResult | None = None
+    result: protocol.HealthResult,
+    out: Output,
+    status: protocol.StatusResult | None = None,
+    call: str = "raftctl",
 ) -> str:
     """One line per member, then one about the quorum. `status`: the node's own, which may say why
-    it sees none."""
+    it sees none; `call`: how people call raftctl to reach it."""
     rows = [("NAME", "ROLE", "STATE", "CONTACT", "MATCH", "LAG", "ADDRESS", "AGENT", "DETAIL")]
     for item in result.members:
         role = "leader" if item.name == result.leader else item.role
@@ -50,7 +53,10 @@ def health_text(
     elif status is not None and status.removed:
         verdict = f"{out.mark(False)} {printable(status.node_id)} is no member: ask another node"
     else:
-        verdict = f"{out.mark(False)} No quorum: writes wait until more members are back"
+        verdict = (
+            f"{out.mark(False)} No quorum: writes wait until more members are back\n"
+            f"  If they are lost for good: {call} recover --dry-run"
+        )
     if status is not None and status.note:
         verdict += f"\n  {printable(f'{status.node_id}: {status.note}')}"
     return "\n".join([head, *colored, verdict])
@@ -88,7 +94,7 @@ def health() -> None:
     out = context.out
     if result.members:
         status = None if result.quorum else _own_status(context)
-        out.result(health_text(result, out, status), result)
+        out.result(health_text(result, out, status, context.call), result)
     else:
         _show_why_alone(context, result)
     if not result.quorum:

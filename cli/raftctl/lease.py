@@ -149,9 +149,7 @@ def list_() -> None:
         return
     rows = [("ID", "TIME", "REMAINING", "KEYS")]
     for info in leases:
-        rows.append(
-            (str(info.lease), _seconds(info.ttl_ms), _remaining(info), str(info.key_count))
-        )
+        rows.append((str(info.lease), _seconds(info.ttl_ms), _remaining(info), str(info.key_count)))
     context.out.result(table(rows), None)
 
 
