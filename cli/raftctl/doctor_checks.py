@@ -116,9 +116,9 @@ def remote_agent(context: Context) -> Iterator[Finding]:
     try:
         context.remote()
     except CommandError as failure:
-        yield Finding("fail", "certificates", failure.error, failure.hint)
+        yield Finding("fail", "tls", failure.error, failure.hint)
         return
-    yield Finding("ok", "certificates", f"{context.cert} and its key, {context.cacert}")
+    yield Finding("ok", "tls", f"{context.cert} and its key, {context.cacert}")
     yield from _asked(context, lambda: "on that machine: raftctl doctor, and the agent's log")
 
 
