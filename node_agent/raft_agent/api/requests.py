@@ -53,6 +53,7 @@ _OF_STATE = frozenset(
         protocol.Get,
         protocol.List,
         protocol.WatchKeys,
+        protocol.SnapshotSave,
         protocol.Txn,
         protocol.LeaseGrant,
         protocol.LeaseKeepalive,
@@ -125,11 +126,11 @@ class RequestHandlers:
         if caller.principal.role is not Role.ADMIN:
             denied = denial(caller.principal, request)
             if denied is not None:
-                self._deny(caller, request, denied)
+                self._refuse(caller, request, denied)
                 return
         unfit = self._host.unfit
         if unfit is not None and type(request) in _OF_STATE:
-            caller.fail(request.id, error_of(unfit))
+            self._refuse(caller, request, error_of(unfit))
             return
         try:
             self._handlers[type(request)](caller, request)
@@ -138,10 +139,10 @@ class RequestHandlers:
             _log.exception("request %s failed", type(request).__name__)
             caller.fail(request.id, Error(f"Internal error: {error!r}", ErrorCode.INTERNAL))
 
-    def _deny(self, caller: Caller, request: protocol.Request, denied: Error) -> None:
+    def _refuse(self, caller: Caller, request: protocol.Request, error: Error) -> None:
         if audit.is_audited(type(request)):
             caller = audit.AuditedCaller(caller, request, self._host.audit)
-        caller.fail(request.id, denied)
+        caller.fail(request.id, error)
 
     def _audited(
         self,
@@ -187,6 +188,8 @@ class RequestHandlers:
         self._host.read_barrier(partial(self._barrier_done, reads), lease=True)
 
     def _barrier_done(self, reads: list[_Read], failure: Failure | None) -> None:
+        # The state may have become unfit while they waited.
+        failure = failure or self._host.unfit
         for caller, request in reads:
             caller.in_flight -= 1
             if failure is None:
@@ -241,6 +244,7 @@ class RequestHandlers:
         failure: Failure | None,
     ) -> None:
         caller.in_flight -= 1
+        failure = failure or self._host.unfit
         if failure is not None:
             caller.fail(request.id, error_of(failure))
             return

@@ -21,6 +21,7 @@ from raft_agent.consensus.types import (
     AuditWanted,
     Configuration,
     Judgement,
+    Role,
     StateHashed,
     StateJudged,
 )
@@ -32,6 +33,7 @@ _QUIET_INTERVALS = 10
 _WORK_SHARE = 50
 # So many times the patience with others, this node's own answer may take.
 _OWN_PATIENCES = 60
+_LEADS_OR_STANDS = (Role.LEADER, Role.CANDIDATE, Role.PRE_CANDIDATE)
 # A verdict and a digest meet within a round or two.
 _KEPT = 4
 
@@ -111,13 +113,14 @@ class Audit:
             self._differs(index)
 
     def _differs(self, index: int) -> None:
-        """This node's state is not that of a quorum: it leads no more, and does not stand."""
+        """This node's state is not that of a quorum: it leads no more, and does not stand, also
+        when it has already asked for votes."""
         state = self._state
         if not state.diverged_index:
             state.diverged_index = index
             state.note("state_differs", index=index)
         state.effects.append(StateJudged(index, Judgement.DIFFERS))
-        if state.leadership is not None:
+        if state.role in _LEADS_OR_STANDS:
             state.become_follower(state.current_term, 0)
 
     # --- leader
@@ -157,7 +160,7 @@ class Audit:
 
     def _is_own_overdue(self, audit: AuditRound) -> bool:
         patience_us = _OWN_PATIENCES * self._state.settings.audit_patience_us
-        return self._state.now_us > audit.began_us + patience_us
+        return audit.is_left_out or self._state.now_us > audit.began_us + patience_us
 
     def _is_due(self, leadership: Leadership) -> bool:
         state, audit = self._state, leadership.audit
@@ -172,7 +175,12 @@ class Audit:
 
     def _take_own(self, leadership: Leadership, event: StateHashed) -> None:
         state, audit = self._state, leadership.audit
-        if audit is None or audit.index != event.index:
+        if audit is None:
+            return
+        if event.index < audit.index <= max(state.applied_index, state.applying_to):
+            audit.is_left_out = True
+            audit.deadline_us = state.now_us + state.settings.audit_patience_us
+        if audit.index != event.index:
             return
         took_us = state.now_us - audit.began_us
         audit.deadline_us = state.now_us + state.settings.audit_patience_us + 3 * took_us

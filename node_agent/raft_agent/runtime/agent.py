@@ -131,7 +131,10 @@ class Agent:
                 on_peer_up=lambda peer, name: self.engine.feed(PeerConnected(peer, name)),
                 on_peer_down=lambda peer: self.engine.feed(PeerLost(peer)),
                 on_forward=lambda sender, body, reply: self._api.serve_forwarded(
-                    body, reply, self._views.member_name(sender)
+                    body,
+                    reply,
+                    self._views.member_name(sender),
+                    is_member=self._views.is_member(sender),
                 ),
                 on_client=lambda certificate: self._api.remote_client(certificate.identity),
                 on_superseded=lambda *told: self.engine.feed(Superseded(*told)),

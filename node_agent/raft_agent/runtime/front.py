@@ -132,6 +132,7 @@ class Front:
         self.barriers.give_up(failure)
         self._changes.give_up(failure)
         self.gatherer.stop()
+        self._states.give_up(failure)
         self._rescue.give_up(failure)
         self._memberships.give_up(failure)
 
