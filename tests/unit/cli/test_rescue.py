@@ -139,6 +139,10 @@ def test_a_restore_needs_a_name_and_an_address_or_a_configuration(
     made = raftctl("-o", "json", "snapshot", "restore", str(backup), *arguments)
     assert made.returncode == 0, made.stderr
     assert (json_of(made)["name"], json_of(made)["address"]) == ("from-file", "127.0.0.1:5999")
+    assert made.stderr == b""
+    elsewhere = ("--data-dir", str(tmp_path / "other"), "--config", str(config))
+    told = raftctl("snapshot", "restore", str(backup), *elsewhere).stderr.decode()
+    assert told.endswith(f"does not look there: its server.data_dir is {data_dir}\n")
 
 
 def test_what_is_no_backup_is_refused_with_the_place(tmp_path: Path) -> None:
