@@ -88,7 +88,11 @@ def _show_why_alone(context: Context, result: protocol.HealthResult) -> None:
     """,
 )
 def health() -> None:
-    """Show one line per member, the dead ones too. Exit status 6 when there is no quorum."""
+    """Show one line per member, the dead ones too. Exit status 6 when there is no quorum.
+
+    MATCH is the log index up to which a member has what the leader has, LAG how many entries it
+    lacks; AGENT the raft-agent that it runs and, in brackets, the cluster versions that it knows.
+    """
     context = current()
     result = context.ask(protocol.Health(id=1), protocol.HealthResult)
     out = context.out
