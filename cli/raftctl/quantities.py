@@ -36,7 +36,7 @@ class Whole(click.ParamType):  # type: ignore[type-arg]  # click 8.1 has no type
 
 
 class Seconds(click.ParamType):  # type: ignore[type-arg]
-    """A time in seconds from `low` to `high`; `low` itself only when it is `zero` or more than 0."""
+    """A time in seconds from `low` to `high`; 0 only when `zero` is allowed."""
 
     name = "seconds"
 
