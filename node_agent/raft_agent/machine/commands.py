@@ -15,6 +15,7 @@ from typing import TypeAlias
 
 import msgspec
 
+from raft_agent.machine.exports import Export
 from raft_agent.machine.transactions import Compare, Operation
 
 TIME = struct.Struct("<Q")
@@ -169,6 +170,22 @@ class SetSetting(
     value: int
 
 
+class AddExport(
+    msgspec.Struct, frozen=True, array_like=True, tag=20, forbid_unknown_fields=True, gc=False
+):
+    """Have the keys below a prefix stand in a map of the kernel, on every node."""
+
+    export: Export
+
+
+class RemoveExport(
+    msgspec.Struct, frozen=True, array_like=True, tag=21, forbid_unknown_fields=True, gc=False
+):
+    """No longer export the map `map`; its keys stay."""
+
+    map: str
+
+
 # What is not as frequent as plain writes and those of sessions.
 RareCommand: TypeAlias = (
     Once
@@ -178,6 +195,8 @@ RareCommand: TypeAlias = (
     | SetSetting
     | KeepLease
     | ExpireLease
+    | AddExport
+    | RemoveExport
     | LaterStateCommand
 )
 Command: TypeAlias = StateCommand | InSession | RareCommand

@@ -15,6 +15,7 @@ import msgspec
 from raft_agent.consensus.batch import Batch, BatchKind
 from raft_agent.machine.commands import (
     TIME,
+    AddExport,
     CloseSession,
     Delete,
     ExpireLease,
@@ -28,6 +29,7 @@ from raft_agent.machine.commands import (
     Put,
     PutLeased,
     RareCommand,
+    RemoveExport,
     RevokeLease,
     SendMessage,
     SetSetting,
@@ -35,6 +37,7 @@ from raft_agent.machine.commands import (
     split_commands,
 )
 from raft_agent.machine.entry import Entry
+from raft_agent.machine.exports import Exports
 from raft_agent.machine.index import KeyIndex
 from raft_agent.machine.leases import Leases, expire, grant, keep, put_leased, revoke
 from raft_agent.machine.recent import History, MessageLog
@@ -83,6 +86,7 @@ _STATE = (
     "settings",
     "_entries",
     "_index",
+    "exports",
     "leases",
     "_lease_of",
     "_version",
@@ -111,6 +115,7 @@ class Machine:
         self.watches = WatchRegistry()
         self._entries: dict[str, Entry] = {}
         self._index = KeyIndex()
+        self.exports = Exports()
         self.leases = Leases()
         # At hand, because every write of a key that is there looks into it.
         self._lease_of = self.leases.lease_of
@@ -195,6 +200,11 @@ class Machine:
             return self._sessions.close(command.session, self.time_ms)
         if isinstance(command, SetSetting):
             return self._set(command)
+        if isinstance(command, AddExport | RemoveExport):
+            self._version = VERSION
+            if isinstance(command, AddExport):
+                return self.exports.add(command.export, self, index)
+            return self.exports.remove(command.map, self, index)
         if isinstance(command, KeepLease):
             return keep(self, command.lease, index)
         if isinstance(command, ExpireLease):
@@ -241,6 +251,10 @@ class Machine:
             actual = 0 if old is None else old.revision
             if actual != command.if_revision:
                 return ConditionFailed(actual)
+        if self.exports.prefixes:
+            refusal = self.exports.refusal(key, command.value, is_there=old is not None)
+            if refusal is not None:
+                return refusal
         if self._views:
             self._remember(key, old)
         revision = self.revision + 1
@@ -258,6 +272,8 @@ class Machine:
             )
         change = KeyChange(key, command.value, revision, index)
         self._changes.append(change)
+        if self.exports.prefixes:
+            self.exports.changed(change, was_there=old is not None)
         if self.watches.watches_keys:
             self.watches.key_changed(change)
         return WriteDone(revision)
@@ -279,6 +295,8 @@ class Machine:
             self.leases.detach(key)
         change = KeyChange(old.key, None, self.revision, index)
         self._changes.append(change)
+        if self.exports.prefixes:
+            self.exports.changed(change, was_there=True)
         if self.watches.watches_keys:
             self.watches.key_changed(change)
         return WriteDone(self.revision, 1)
@@ -306,6 +324,8 @@ class Machine:
             self.leases.attach(key, lease)
         change = KeyChange(key, value, revision, index, lease)
         self._changes.append(change)
+        if self.exports.prefixes:
+            self.exports.changed(change, was_there=old is not None)
         if self.watches.watches_keys:
             self.watches.key_changed(change)
 

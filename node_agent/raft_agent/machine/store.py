@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 from raft_agent.machine.entry import Entry
 
 if TYPE_CHECKING:
+    from raft_agent.machine.exports import Exports
     from raft_agent.machine.leases import Leases
 
 
@@ -21,6 +22,9 @@ class Store(Protocol):
 
     @property
     def leases(self) -> Leases: ...
+
+    @property
+    def exports(self) -> Exports: ...
 
     def get(self, key: str) -> Entry | None: ...
 
