@@ -6,6 +6,7 @@ committed, voted and promised, and compare only what an event changed.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from typing import TYPE_CHECKING, Any
 
 from raft_agent.consensus import quorum
@@ -26,12 +27,21 @@ if TYPE_CHECKING:
 class _Watched:
     """What was last seen of one process; gone when it ends."""
 
-    __slots__ = ("applied_index", "commit_index", "configuration", "led_term", "matched", "term")
+    __slots__ = (
+        "applied_index",
+        "commit_index",
+        "configuration",
+        "current_as_of_us",
+        "led_term",
+        "matched",
+        "term",
+    )
 
     def __init__(self, term: int) -> None:
         self.term = term
         self.commit_index = 0
         self.applied_index = 0
+        self.current_as_of_us = 0
         self.led_term = 0
         self.configuration: Configuration | None = None
         self.matched: dict[int, tuple[int, int]] = {}  # peer: session, match_index
@@ -56,6 +66,8 @@ class Checks:
         self.memberships = Memberships(self.committed, self.promises)
         # The term of the leader, or later, in which the entries up to an index were committed.
         self._committed_in: list[tuple[int, int]] = []
+        # When it was first known to anybody that the entries up to an index were committed.
+        self._known_at: list[tuple[int, int]] = []
 
     def violation(self, rule: str) -> Violation:
         return Violation(rule)
@@ -150,7 +162,24 @@ class Checks:
         if state.commit_index != watched.commit_index:
             self._commit_moved(process, node, watched)
             watched.commit_index = state.commit_index
+        if state.current_as_of_us != watched.current_as_of_us:
+            self._is_current(process, node, watched)
+            watched.current_as_of_us = state.current_as_of_us
         watched.configuration = written.configuration
+
+    def _is_current(self, process: Process, node: Node, watched: _Watched) -> None:
+        """Nobody says that it has all up to a moment when somebody had more before that."""
+        as_of_us = node.state.current_as_of_us
+        require(as_of_us > watched.current_as_of_us, "a node becomes less current", process)
+        place = bisect_left(self._known_at, as_of_us, key=lambda at: process.clock.at_us(at[0]))
+        index = self._known_at[place - 1][1] if place else 0
+        require(
+            node.applied_index >= index,
+            "a node takes itself for more current than it is",
+            process,
+            applied=node.applied_index,
+            committed=index,
+        )
 
     def _elected(self, process: Process, node: Node) -> None:
         term = node.current_term
@@ -276,6 +305,7 @@ class Checks:
             )
         self.committed.write(0, new)
         self._committed_in.append((self.committed.last_index, node.current_term))
+        self._known_at.append((self._cluster.clock.now_us, index))
         self._on_disks(process, node, index, new[-1].term)
         for other in self._cluster.processes:
             seen = self._watched.get(other.index)

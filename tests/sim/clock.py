@@ -46,7 +46,10 @@ class LocalClock:
         self._skew_ppm = skew_ppm
 
     def now_us(self) -> int:
-        elapsed_us = self._clock.now_us
+        return self.at_us(self._clock.now_us)
+
+    def at_us(self, elapsed_us: int) -> int:
+        """What it showed so long after the run began."""
         return self._offset_us + elapsed_us + elapsed_us * self._skew_ppm // 1_000_000
 
     def until_us(self, local_us: int) -> int:

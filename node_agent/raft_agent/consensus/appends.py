@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from raft_agent.consensus.batch import Batch, BatchKind
+from raft_agent.consensus.freshness import Freshness
 from raft_agent.consensus.invariants import require
 from raft_agent.consensus.membership import read_configuration
 from raft_agent.consensus.snapshots import SnapshotReceiver
@@ -20,9 +21,10 @@ from raft_agent.consensus.types import (
 class Appends:
     """Takes what the leader sends into the log and says so once it is on disk."""
 
-    def __init__(self, state: RaftState, receiver: SnapshotReceiver) -> None:
+    def __init__(self, state: RaftState, receiver: SnapshotReceiver, freshness: Freshness) -> None:
         self._state = state
         self._receiver = receiver
+        self._freshness = freshness
 
     def append_entries(self, sender: int, message: AppendEntries) -> None:
         state = self._state
@@ -86,10 +88,11 @@ class Appends:
                 message.request_id,
                 message.session,
                 state.settings.election_timeout_min_us,
+                state.now_us,
             )
             state.send(sender, reply)
         self.committed(min(message.commit_index, state.log.last_index))
-        state.mark_commit(message.leader_commit, state.now_us)
+        self._freshness.heard(message)
 
     def snapshot_chunk(self, sender: int, message: SnapshotChunk) -> None:
         self._heard_leader(sender)
@@ -116,7 +119,6 @@ class Appends:
         if state.leader_id != sender:
             require(state.leader_id == 0, "a term has one leader (§5.2)", term=state.current_term)
             state.leader_id = sender
-            state.forget_commit_mark()
             state.note("leader_found", leader=sender)
         state.fruitless_elections = 0
         state.leader_heard_us = max(state.leader_heard_us, state.now_us)

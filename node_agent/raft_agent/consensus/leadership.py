@@ -62,6 +62,22 @@ class PendingReads:
         return [(read.peer, read.number) for read in self.round + self.waiting if read.peer]
 
 
+class Currency:
+    """A round of heartbeats that is to prove how current everybody is: those with the id
+    `request_id` (0: no round is out) and later ones, since `began_us`. `index`: what was committed
+    then; `stamps`: what had come from each peer.
+    """
+
+    __slots__ = ("acks", "began_us", "index", "request_id", "stamps")
+
+    def __init__(self) -> None:
+        self.request_id = 0
+        self.index = 0
+        self.began_us = 0
+        self.stamps: dict[int, int] = {}
+        self.acks: set[int] = set()
+
+
 class Leadership:
     """`first_index`: the no-op that opened the term; before it is committed, this leader does not
     know what is (§5.4.2, §8).
@@ -76,6 +92,7 @@ class Leadership:
         "announced",
         "catching_up",
         "change_tag",
+        "currency",
         "departed",
         "first_index",
         "heartbeat_due_us",
@@ -97,6 +114,7 @@ class Leadership:
         self.heartbeat_due_us = 0
         self.transfer: Transfer | None = None
         self.reads = PendingReads()
+        self.currency = Currency()
         self.lease = Lease()
         self.change_tag: int | None = None
         self.settled_index = 0

@@ -76,25 +76,29 @@ class AppendReply(msgspec.Struct, frozen=True, gc=False):
 class Heartbeat(msgspec.Struct, frozen=True, gc=False):
     """The leader lives, and `commit_index` (never beyond the receiver's match_index) is committed.
 
-    `request_id` 0 announces a commit and wants no reply. Nothing behind `leader_commit` is
-    committed yet: whoever has applied that much is up to date.
+    `request_id` 0 announces a commit and wants no reply. Nothing behind `as_of_index` had been
+    acknowledged to anybody when the receiver's clock showed `as_of_us`, one of its own stamps (0:
+    none has come back yet).
     """
 
     term: int
     request_id: int
     session: int
     commit_index: int
-    leader_commit: int
+    as_of_us: int = 0
+    as_of_index: int = 0
 
 
 class HeartbeatReply(msgspec.Struct, frozen=True, gc=False):
     """`withheld_us`: for how long from its answer on the sender grants nobody a vote, but in an
-    election that the leader itself asked for (leases count on it); 0 promises nothing."""
+    election that the leader itself asked for (leases count on it); 0 promises nothing. `stamp_us`:
+    what the sender's clock shows; 0 when it is none of the leader's followers."""
 
     term: int
     request_id: int
     session: int
     withheld_us: int
+    stamp_us: int = 0
 
 
 class TimeoutNow(msgspec.Struct, frozen=True, gc=False):

@@ -14,6 +14,7 @@ from raft_agent.consensus.appends import Appends
 from raft_agent.consensus.applying import PURPOSE, Applying
 from raft_agent.consensus.bootstrap import Bootstrap
 from raft_agent.consensus.election import Election
+from raft_agent.consensus.freshness import Freshness
 from raft_agent.consensus.leadership import Leadership
 from raft_agent.consensus.log import RaftLog
 from raft_agent.consensus.presence import Presence
@@ -119,7 +120,8 @@ class Node:
             now_us=now_us,
             word_us=word_us,
         )
-        self._replication = Replication(state)
+        freshness = Freshness(state)
+        self._replication = Replication(state, freshness)
         self._bootstrap = Bootstrap(
             state,
             self._replication.bring_in,
@@ -132,8 +134,8 @@ class Node:
         self._presence = Presence(state, address)
         self._election = Election(state, self._replication.lead)
         self._receiver = SnapshotReceiver(state)
-        self._appends = Appends(state, self._receiver)
-        self._reads = Reads(state, self._replication)
+        self._appends = Appends(state, self._receiver, freshness)
+        self._reads = Reads(state, self._replication, freshness)
         self._handover = Handover(state)
         self._applying = Applying(state)
         self._on_event: dict[type, Callable[[Any], None]] = {
@@ -236,8 +238,7 @@ class Node:
         self._receiver.pump()
         self._applying.pump()
         self._presence.pump()
-        if state.leader_commit_us and state.applied_index >= state.leader_commit:
-            state.current_as_of_us = state.leader_commit_us
+        state.see_what_is_applied()
         state.log.trim_resident(
             min(state.applied_index, state.persisted_index), state.settings.resident_bytes
         )
@@ -431,15 +432,17 @@ class Node:
         return self.state.has_lease(now_us)
 
     def stale_age_us(self, now_us: int) -> int | None:
-        """How long ago this node's applied state was known to be all that was committed: when the
-        leader was heard, or as a leader, when a quorum was. None when that was never known.
+        """How long ago this node's applied state was known to be all that had been acknowledged.
+        None when that was never known.
         """
         state = self.state
         leadership = state.leadership
-        if leadership is not None and state.applied_index >= leadership.may_be_committed(
-            state.commit_index
+        if (
+            leadership is not None
+            and state.applied_index >= leadership.may_be_committed(state.commit_index)
+            and state.has_lease(now_us)
         ):
-            return max(now_us - self._replication.quorum_heard_us(leadership, now_us), 0)
+            return 0
         return max(now_us - state.current_as_of_us, 0) if state.current_as_of_us else None
 
     @property

@@ -42,10 +42,12 @@ class Progress:
 
     Invariant: match_index < next_index; everything up to `match_index` is durable at the peer and
     equal to the leader's log, as the peer said in this `session`. `had_entries`: it said so of some
-    entry in this session or in one before.
+    entry in this session or in one before. `stamp_us`: the peer's clock in the last heartbeat reply
+    of this session; `as_of`: what goes back to it (`freshness.py`).
     """
 
     __slots__ = (
+        "as_of",
         "commit_sent",
         "had_entries",
         "inflight",
@@ -58,6 +60,7 @@ class Progress:
         "probe_sent_us",
         "reading_from",
         "session",
+        "stamp_us",
         "state",
         "transmission",
     )
@@ -73,6 +76,8 @@ class Progress:
         self.session = session
         self.match_index = 0
         self.commit_sent = 0
+        self.stamp_us = 0
+        self.as_of = (0, 0)
         self.last_ack_us = now_us
         self.probe(next_index)
 

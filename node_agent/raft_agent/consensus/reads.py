@@ -7,6 +7,7 @@ content with the leader's lease the round is left out while the lease holds (§6
 
 from __future__ import annotations
 
+from raft_agent.consensus.freshness import Freshness
 from raft_agent.consensus.leadership import Leadership, ReadRequest
 from raft_agent.consensus.replication import Replication
 from raft_agent.consensus.state import RaftState
@@ -23,9 +24,10 @@ from raft_agent.consensus.types import (
 class Reads:
     """Read indexes for this node and, while it leads, for its followers."""
 
-    def __init__(self, state: RaftState, replication: Replication) -> None:
+    def __init__(self, state: RaftState, replication: Replication, freshness: Freshness) -> None:
         self._state = state
         self._replication = replication
+        self._freshness = freshness
         # As a follower: one question to the leader at a time; later reads wait for the next one.
         self._asked_request_id = 0
         self._asked_at_us = 0
@@ -66,6 +68,7 @@ class Reads:
         if leadership is None or progress is None or message.session != progress.session:
             return
         progress.last_contact_us = state.now_us
+        self._freshness.reply(leadership, sender, message)
         leadership.lease.promised(
             sender, message.request_id, message.withheld_us, state.settings.clock_drift_ppm
         )

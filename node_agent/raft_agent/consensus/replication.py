@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from raft_agent.consensus import quorum
 from raft_agent.consensus.batch import Batch, BatchKind, encode
+from raft_agent.consensus.freshness import Freshness
 from raft_agent.consensus.invariants import require
 from raft_agent.consensus.leadership import Leadership
 from raft_agent.consensus.membership import replicated_to
@@ -28,8 +29,9 @@ from raft_agent.consensus.types import (
 class Replication:
     """Everything a leader does but reads and hand-overs."""
 
-    def __init__(self, state: RaftState) -> None:
+    def __init__(self, state: RaftState, freshness: Freshness) -> None:
         self._state = state
+        self._freshness = freshness
         self._snapshots = SnapshotSender(state)
         self._session = 0
 
@@ -42,7 +44,6 @@ class Replication:
         state.fruitless_elections = 0
         state.leader_id = state.member_id
         state.leadership = leadership
-        state.forget_commit_mark()
         self.follow_configuration(leadership)
         leadership.heartbeat_due_us = state.now_us + state.settings.heartbeat_interval_us
         state.note("leader_elected", last_index=state.log.last_index)
@@ -175,6 +176,7 @@ class Replication:
         progress = state.leadership.progress.get(peer) if state.leadership else None
         if progress is not None:
             progress.restart(self._next_session(), state.log.last_index + 1, state.now_us)
+            self._freshness.forget_stamp(peer)
             self._replicate(peer, progress)
 
     # --- acknowledgements
@@ -244,14 +246,13 @@ class Replication:
     def announce_commit(self, leadership: Leadership) -> None:
         """Tell a commit at once to those who hold the entries, not with the next heartbeat."""
         state = self._state
-        leader_commit = leadership.may_be_committed(state.commit_index)
         for peer, progress in leadership.progress.items():
             known = min(state.commit_index, progress.match_index)
             if known > progress.commit_sent:
                 progress.commit_sent = known
                 state.send(
                     peer,
-                    Heartbeat(state.current_term, 0, progress.session, known, leader_commit),
+                    Heartbeat(state.current_term, 0, progress.session, known, *progress.as_of),
                 )
 
     # --- time
@@ -266,8 +267,9 @@ class Replication:
             state.note("quorum_lost", term=state.current_term)
             state.become_follower(state.current_term, 0)
             return
-        state.mark_commit(leadership.may_be_committed(state.commit_index), heard_us)
-        self.send_heartbeats(leadership, state.next_request_id())
+        request_id = state.next_request_id()
+        self._freshness.begin_round(leadership, request_id)
+        self.send_heartbeats(leadership, request_id)
         for peer, progress in leadership.progress.items():
             if progress.transmission is not None:
                 self._snapshots.tick(peer, progress)
@@ -285,14 +287,11 @@ class Replication:
     def send_heartbeats(self, leadership: Leadership, request_id: int) -> None:
         state = self._state
         leadership.lease.sent(request_id, state.now_us, 2 * state.settings.election_timeout_max_us)
-        leader_commit = leadership.may_be_committed(state.commit_index)
+        term = state.current_term
         for peer, progress in leadership.progress.items():
             known = min(state.commit_index, progress.match_index)
             progress.commit_sent = max(progress.commit_sent, known)
-            state.send(
-                peer,
-                Heartbeat(state.current_term, request_id, progress.session, known, leader_commit),
-            )
+            state.send(peer, Heartbeat(term, request_id, progress.session, known, *progress.as_of))
 
     def quorum_heard_us(self, leadership: Leadership, now_us: int) -> int:
         """The latest moment since when every member of some quorum has been heard; 0 for none."""

@@ -105,11 +105,12 @@ class RaftState:
         # for a minimum election timeout, and has forgotten; so it begins as if it had just heard.
         self.leader_heard_us = now_us
         self.leader_heard_us += max(word_us - settings.election_timeout_min_us, 0)
-        # Up to where entries may have been committed at some moment (0: no such mark), and the last
-        # such moment of which this node is known to have applied all (0: never).
-        self.leader_commit = 0
-        self.leader_commit_us = 0
+        # All that had been acknowledged at `current_as_of_us` is applied (0: at no moment that is
+        # known); at `_awaited_us` nothing behind `_awaited_index` had been (0: nothing awaited).
+        self.began_us = now_us
         self.current_as_of_us = 0
+        self._awaited_us = 0
+        self._awaited_index = 0
         self.silence_excused = False
         # Elections that this node stood for since it last knew a leader.
         self.fruitless_elections = 0
@@ -256,17 +257,21 @@ class RaftState:
             return 0
         return next(seq for seq, last_index in self._pending_log if last_index >= index)
 
-    def mark_commit(self, index: int, moment_us: int) -> None:
-        """Nothing behind `index` was committed at this moment. A mark that is not reached yet is
-        kept: under steady load the newest one never is.
+    def current_at(self, moment_us: int, index: int) -> None:
+        """Nothing behind `index` had been acknowledged at this moment. What is not applied yet is
+        awaited: under steady load the newest never is there.
         """
-        is_reached = self.applied_index >= self.leader_commit
-        if index == self.leader_commit or (is_reached and index > self.leader_commit):
-            self.leader_commit, self.leader_commit_us = index, moment_us
+        if self.applied_index >= index:
+            self.current_as_of_us = max(self.current_as_of_us, moment_us)
+        elif self._awaited_index in (0, index):
+            self._awaited_index = index
+            self._awaited_us = max(self._awaited_us, moment_us)
 
-    def forget_commit_mark(self) -> None:
-        """What the leader before announced may have been lost with it."""
-        self.leader_commit = self.leader_commit_us = 0
+    def see_what_is_applied(self) -> None:
+        """What was awaited may be there by now."""
+        if self._awaited_index and self.applied_index >= self._awaited_index:
+            self.current_as_of_us = max(self.current_as_of_us, self._awaited_us)
+            self._awaited_index = self._awaited_us = 0
 
     def become_follower(self, term: int, leader_id: int) -> None:
         """Follow `leader_id` (0: nobody yet) in `term`. Drops everything that only a leader has."""

@@ -16,8 +16,9 @@ APPEND_ENTRIES        prev_index u64, prev_term u64, commit_index u64, session u
                       then the batch records back to back (`consensus.batch`)
 APPEND_REPLY          session u64, match_index u64, hint_index u64, hint_term u64,  33
                       success u8
-HEARTBEAT             session u64, commit_index u64, leader_commit u64              24
-HEARTBEAT_REPLY       session u64, withheld_us u64                                  16
+HEARTBEAT             session u64, commit_index u64, as_of_us u64,                  32
+                      as_of_index u64
+HEARTBEAT_REPLY       session u64, withheld_us u64, stamp_us u64                    24
 TIMEOUT_NOW           nothing                                                       0
 READ_INDEX            lease u8                                                      1
 READ_INDEX_REPLY      index u64                                                     8
@@ -57,7 +58,7 @@ _TWO_U64_BOOL = struct.Struct("<QQB")
 _THREE_U64 = struct.Struct("<QQQ")
 _THREE_U64_BOOL = struct.Struct("<QQQB")
 _BOOL = struct.Struct("<B")
-_APPEND = struct.Struct("<QQQQ")
+_FOUR_U64 = struct.Struct("<QQQQ")
 _APPEND_REPLY = struct.Struct("<QQQQB")
 _CHUNK = struct.Struct("<QQQQQQII")
 
@@ -164,7 +165,7 @@ def encode_message(sender: int, message: types.Message) -> bytes:
 
 
 def _append_entries_body(message: types.AppendEntries) -> bytes:
-    return _APPEND.pack(
+    return _FOUR_U64.pack(
         message.prev_index, message.prev_term, message.commit_index, message.session
     )
 
@@ -212,8 +213,8 @@ _BODIES: dict[type[Any], Callable[[Any], bytes]] = {
     types.VoteReply: lambda m: _BOOL.pack(m.granted),
     types.AppendEntries: _append_entries_body,
     types.AppendReply: _append_reply_body,
-    types.Heartbeat: lambda m: _THREE_U64.pack(m.session, m.commit_index, m.leader_commit),
-    types.HeartbeatReply: lambda m: _TWO_U64.pack(m.session, m.withheld_us),
+    types.Heartbeat: lambda m: _FOUR_U64.pack(m.session, m.commit_index, m.as_of_us, m.as_of_index),
+    types.HeartbeatReply: lambda m: _THREE_U64.pack(m.session, m.withheld_us, m.stamp_us),
     types.TimeoutNow: lambda _: b"",
     types.ReadIndex: lambda m: _BOOL.pack(m.lease),
     types.ReadIndexReply: lambda m: _U64.pack(m.index),
@@ -292,9 +293,9 @@ def _vote_reply(frame: wire.Frame) -> types.VoteReply:
 
 def _append_entries(frame: wire.Frame) -> types.AppendEntries:
     body = frame.body
-    prev_index, prev_term, commit_index, session = _APPEND.unpack(body[: _APPEND.size])
+    prev_index, prev_term, commit_index, session = _FOUR_U64.unpack(body[: _FOUR_U64.size])
     found: list[batches.Batch] = []
-    offset = _APPEND.size
+    offset = _FOUR_U64.size
     last_index = prev_index
     while offset < len(body):
         batch = batches.decode(body, offset)
@@ -328,11 +329,11 @@ def _append_reply(frame: wire.Frame) -> types.AppendReply:
 
 
 def _heartbeat(frame: wire.Frame) -> types.Heartbeat:
-    return types.Heartbeat(frame.term, frame.request_id, *_THREE_U64.unpack(frame.body))
+    return types.Heartbeat(frame.term, frame.request_id, *_FOUR_U64.unpack(frame.body))
 
 
 def _heartbeat_reply(frame: wire.Frame) -> types.HeartbeatReply:
-    return types.HeartbeatReply(frame.term, frame.request_id, *_TWO_U64.unpack(frame.body))
+    return types.HeartbeatReply(frame.term, frame.request_id, *_THREE_U64.unpack(frame.body))
 
 
 def _timeout_now(frame: wire.Frame) -> types.TimeoutNow:

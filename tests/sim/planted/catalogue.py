@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.sim.planted import (
     elections,
+    freshness,
     hosts,
     leases,
     memberships,
@@ -18,6 +19,7 @@ FAULTS = (
     *elections.FAULTS,
     *replication.FAULTS,
     *reads.FAULTS,
+    *freshness.FAULTS,
     *leases.FAULTS,
     *memberships.FAULTS,
     *snapshots.FAULTS,

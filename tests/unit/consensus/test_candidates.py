@@ -82,7 +82,7 @@ def test_a_candidate_has_a_whole_timeout_from_when_it_stood() -> None:
 def test_a_candidate_knows_no_leader() -> None:
     """Not even the one that handed over to it: it does not lead in this term."""
     server = Server()
-    server.receive(2, Heartbeat(1, 1, 1, 0, 0))
+    server.receive(2, Heartbeat(1, 1, 1, 0))
     assert server.node.leader_id == 2
     server.receive(2, TimeoutNow(1, 2))
     assert server.node.role is Role.CANDIDATE
@@ -140,7 +140,7 @@ def test_a_deposed_leader_refuses_no_tag_for_a_followers_question() -> None:
     cluster = Cluster()
     node = cluster.elect(1)
     effects = cluster[1].receive(2, ReadIndex(node.current_term, 77, False))
-    effects += cluster[1].receive(3, Heartbeat(9, 1, 1, 0, 0))
+    effects += cluster[1].receive(3, Heartbeat(9, 1, 1, 0))
     assert not of(Refused, effects)
     assert [m.request_id for m in sends(ReadIndexReply, effects, to=2)] == [77]
 
@@ -180,7 +180,7 @@ def test_an_old_write_of_a_vote_or_one_under_a_leader_moves_no_timer(leader_know
     server.saves = False
     server.receive(9, AppendReply(5, 1, 1, True, 0, 0, 0))
     if leader_known:
-        server.receive(2, Heartbeat(5, 1, 1, 0, 0))
+        server.receive(2, Heartbeat(5, 1, 1, 0))
     else:
         server.receive(9, AppendReply(6, 1, 1, True, 0, 0, 0))
     due_us = server.node.next_deadline_us

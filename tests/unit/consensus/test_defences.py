@@ -25,7 +25,7 @@ from tests.unit.consensus.server import MIN_TIMEOUT_US, Server, entry, log_of, o
 
 @pytest.mark.parametrize(
     "message",
-    [AppendEntries(2, 1, 1, 1, 1, 0, ()), Heartbeat(2, 1, 1, 0, 0)],
+    [AppendEntries(2, 1, 1, 1, 1, 0, ()), Heartbeat(2, 1, 1, 0)],
     ids=["append", "beat"],
 )
 def test_a_second_leader_in_its_own_term_stops_a_leader(message: object) -> None:
@@ -38,12 +38,12 @@ def test_a_second_leader_in_its_own_term_stops_a_leader(message: object) -> None
 
 @pytest.mark.parametrize(
     "message",
-    [AppendEntries(1, 1, 1, 1, 1, 0, ()), Heartbeat(1, 1, 1, 0, 0)],
+    [AppendEntries(1, 1, 1, 1, 1, 0, ()), Heartbeat(1, 1, 1, 0)],
     ids=["append", "beat"],
 )
 def test_a_second_leader_in_its_own_term_stops_a_follower(message: object) -> None:
     server = Server()
-    server.receive(2, Heartbeat(1, 1, 1, 0, 0))
+    server.receive(2, Heartbeat(1, 1, 1, 0))
     assert isinstance(message, AppendEntries | Heartbeat)
     with pytest.raises(BrokenInvariantError, match="a term has one leader"):
         server.receive(3, message)
@@ -53,7 +53,7 @@ def reader() -> tuple[Server, ReadLog]:
     """A node that has committed 3 entries and has none of them in memory, with what it asks for."""
     server = Server(log=log_of(1, 1, 1), resident_from=4)
     server.reads = False
-    effects = server.receive(2, Heartbeat(1, 1, 1, 3, 3))
+    effects = server.receive(2, Heartbeat(1, 1, 1, 3))
     (asked,) = of(ReadLog, effects)
     return server, asked
 
@@ -77,9 +77,9 @@ def test_what_was_not_handed_over_can_not_have_been_applied() -> None:
 
 def test_an_announced_commit_wants_no_reply() -> None:
     server = Server(log=log_of(1, 1))
-    assert not sends(HeartbeatReply, server.receive(2, Heartbeat(1, 0, 1, 2, 2)))
+    assert not sends(HeartbeatReply, server.receive(2, Heartbeat(1, 0, 1, 2)))
     assert server.node.commit_index == 2
-    assert sends(HeartbeatReply, server.receive(2, Heartbeat(1, 9, 4, 2, 2))) == [
+    assert sends(HeartbeatReply, server.receive(2, Heartbeat(1, 9, 4, 2))) == [
         HeartbeatReply(1, 9, 4, MIN_TIMEOUT_US)
     ]
 
@@ -111,6 +111,6 @@ def test_a_node_whose_disk_failed_applies_nothing_more() -> None:
     """What its memory holds may not be what the disk says."""
     server = Server(log=log_of(1, 1, 1), settings=Settings(max_apply_bytes=1))
     server.applies = False
-    assert of(Apply, server.receive(2, Heartbeat(1, 1, 1, 3, 3)))
+    assert of(Apply, server.receive(2, Heartbeat(1, 1, 1, 3)))
     server.step(StorageFailed("EIO"))
     assert not of(Apply, server.finish_apply())

@@ -78,10 +78,11 @@ def test_effects_do_not_depend_on_the_interpreters_hash_seed(hash_seed: str) -> 
         "from tests.unit.consensus.test_determinism import *;"
         "print(hashlib.sha256(written_down(eventful_life())).hexdigest())"
     )
+    path = os.pathsep.join([str(ROOT), *sys.path])
     done = subprocess.run(
         [sys.executable, "-c", program],
         cwd=ROOT,
-        env={**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": path},
         capture_output=True,
         text=True,
         check=False,

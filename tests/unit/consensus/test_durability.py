@@ -97,18 +97,18 @@ def test_heartbeat_replies_do_not_wait_for_log_writes() -> None:
     """A slow disk must not look like a dead follower."""
     server = manual()
     server.receive(2, AppendEntries(1, 1, 1, 1, 1, 0, (entry(2, 1),)))
-    effects = server.receive(2, Heartbeat(1, 2, 1, 0, 0))
+    effects = server.receive(2, Heartbeat(1, 2, 1, 0))
     assert gates(effects, HeartbeatReply) == [(0, 0)]
 
 
 def test_a_heartbeat_reply_in_a_new_term_waits_for_the_term() -> None:
     server = manual()
-    effects = server.receive(2, Heartbeat(5, 2, 1, 0, 0))
+    effects = server.receive(2, Heartbeat(5, 2, 1, 0))
     (save,) = of(SaveVote, effects)
     assert (save.term, save.voted_for) == (5, 0)
     assert gates(effects, HeartbeatReply) == [(0, save.seq)]
     server.save_vote()
-    assert gates(server.receive(2, Heartbeat(5, 3, 1, 0, 0)), HeartbeatReply) == [(0, 0)]
+    assert gates(server.receive(2, Heartbeat(5, 3, 1, 0)), HeartbeatReply) == [(0, 0)]
 
 
 def test_requests_for_votes_and_votes_wait_for_the_vote() -> None:
@@ -217,7 +217,7 @@ def test_a_node_whose_disk_failed_never_acknowledges_votes_or_stands() -> None:
     server.now_us = 10 * MAX_TIMEOUT_US
     for message in (
         AppendEntries(1, 2, 1, 2, 1, 2, ()),
-        Heartbeat(1, 3, 1, 2, 2),
+        Heartbeat(1, 3, 1, 2),
         RequestVote(9, 4, 9, 8, False),
     ):
         assert server.receive(2, message) == []

@@ -57,7 +57,7 @@ def test_answering_a_pre_vote_changes_nothing() -> None:
 
 def test_a_pre_vote_is_refused_for_a_term_that_is_not_to_come() -> None:
     server = Server(1)
-    server.receive(2, Heartbeat(5, 1, 1, 0, 0))
+    server.receive(2, Heartbeat(5, 1, 1, 0))
     server.now_us = 10 * MAX_TIMEOUT_US
     effects = server.receive(3, PreVote(5, 7, 1, 1))
     assert sends(PreVoteReply, effects) == [PreVoteReply(5, 7, False)]
@@ -107,7 +107,7 @@ def test_a_lost_pre_vote_makes_a_follower_that_tries_again() -> None:
 def test_votes_are_refused_while_a_live_leader_is_known() -> None:
     server = Server(1)
     server.now_us = 5 * MAX_TIMEOUT_US
-    server.receive(2, Heartbeat(1, 1, 1, 0, 0))
+    server.receive(2, Heartbeat(1, 1, 1, 0))
     server.now_us += MIN_TIMEOUT_US - 1
     assert not vote(server, 9)
     assert not pre_vote(server, 9)
@@ -141,7 +141,7 @@ def test_a_vote_that_the_leader_itself_asked_for_is_not_refused_for_its_sake() -
     """§3.10 of the thesis."""
     server = Server(1)
     server.now_us = MIN_TIMEOUT_US
-    server.receive(2, Heartbeat(1, 1, 1, 0, 0))
+    server.receive(2, Heartbeat(1, 1, 1, 0))
     assert vote(server, 2, transfer=True)
 
 
@@ -203,7 +203,7 @@ def test_replies_of_an_older_session_do_not_keep_a_leader_in_office() -> None:
 
 def followed() -> Server:
     server = Server(1)
-    server.receive(2, Heartbeat(1, 1, 1, 0, 0))
+    server.receive(2, Heartbeat(1, 1, 1, 0))
     return server
 
 
@@ -225,7 +225,7 @@ def test_the_excuse_is_good_again_after_the_leader_was_heard() -> None:
     for _ in range(3):
         server.tick(leader_silence_us=30_000)
         assert server.node.role is Role.FOLLOWER
-        server.receive(2, Heartbeat(1, 1, 1, 0, 0))
+        server.receive(2, Heartbeat(1, 1, 1, 0))
 
 
 @pytest.mark.parametrize("silence_us", [None, MIN_TIMEOUT_US, 5_000_000])

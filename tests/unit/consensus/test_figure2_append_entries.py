@@ -56,7 +56,7 @@ def test_a_stale_leader_does_not_keep_the_receiver_from_standing() -> None:
     due = server.node.next_deadline_us
     server.now_us = 100_000
     server.receive(2, append(4, (1, 1)))
-    server.receive(2, Heartbeat(4, 1, 1, 0, 0))
+    server.receive(2, Heartbeat(4, 1, 1, 0))
     assert server.node.next_deadline_us == due
 
 
@@ -132,7 +132,7 @@ def test_a_conflict_in_the_middle_of_a_request_keeps_what_agrees() -> None:
 def test_a_committed_entry_is_never_deleted() -> None:
     """§5.4: a leader that asks for that is no Raft leader; the node stops."""
     server = Server(1, log=log_of(1, 2, 2))
-    server.receive(2, Heartbeat(2, 1, 1, 3, 3))
+    server.receive(2, Heartbeat(2, 1, 1, 3))
     with pytest.raises(BrokenInvariantError, match="committed entry is never cut"):
         server.receive(3, append(3, (1, 1), entry(2, 3)))
 

@@ -121,7 +121,7 @@ def test_candidates_and_leaders_do_not_vote_for_others_in_their_term() -> None:
 def test_granting_a_vote_resets_the_election_timer_and_refusing_does_not() -> None:
     """Rules for followers, §5.2."""
     server = voter(1, 2)
-    server.receive(3, Heartbeat(3, 1, 1, 0, 0))
+    server.receive(3, Heartbeat(3, 1, 1, 0))
     server.now_us += 200_000
     due = server.node.next_deadline_us
     assert not ask(server, 3, (1, 1)).granted

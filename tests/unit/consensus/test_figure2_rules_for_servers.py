@@ -36,9 +36,9 @@ def test_if_commit_index_exceeds_last_applied_apply_in_log_order() -> None:
     """All servers, §5.3: nothing beyond commitIndex, nothing twice, one portion at a time."""
     server = Server(1, log=log_of(1, 1, 1, 1))
     server.applies = False
-    (apply,) = of(Apply, server.receive(2, Heartbeat(1, 1, 1, 2, 2)))
+    (apply,) = of(Apply, server.receive(2, Heartbeat(1, 1, 1, 2)))
     assert indexes(apply.batches) == [1, 2]
-    assert not of(Apply, server.receive(2, Heartbeat(1, 2, 1, 4, 4)))
+    assert not of(Apply, server.receive(2, Heartbeat(1, 2, 1, 4)))
     assert server.node.applied_index == 0
     (apply,) = of(Apply, server.finish_apply())
     assert server.node.applied_index == 2
@@ -50,7 +50,7 @@ def test_if_commit_index_exceeds_last_applied_apply_in_log_order() -> None:
 LATER: list[Message] = [
     AppendEntries(7, 1, 1, 0, 0, 0, ()),
     AppendReply(7, 1, 1, True, 1, 0, 0),
-    Heartbeat(7, 1, 1, 0, 0),
+    Heartbeat(7, 1, 1, 0),
     HeartbeatReply(7, 1, 1, 0),
     RequestVote(7, 1, 9, 6, False),
     RequestVote(7, 1, 9, 6, True),
@@ -119,7 +119,7 @@ def test_followers_respond_to_rpcs_from_candidates_and_leaders() -> None:
     server = Server(1)
     server.now_us = 1_000_000
     assert sends(VoteReply, server.receive(2, RequestVote(2, 1, 1, 1, False)), to=2)
-    assert sends(HeartbeatReply, server.receive(2, Heartbeat(2, 2, 1, 0, 0)), to=2)
+    assert sends(HeartbeatReply, server.receive(2, Heartbeat(2, 2, 1, 0)), to=2)
     assert sends(AppendReply, server.receive(2, AppendEntries(2, 3, 1, 1, 1, 0, ())), to=2)
 
 
@@ -137,7 +137,7 @@ def test_a_follower_that_hears_from_nobody_converts_to_candidate() -> None:
 
 @pytest.mark.parametrize(
     "message",
-    [Heartbeat(1, 1, 1, 0, 0), AppendEntries(1, 1, 1, 1, 1, 0, ()), RequestVote(2, 1, 1, 1, False)],
+    [Heartbeat(1, 1, 1, 0), AppendEntries(1, 1, 1, 1, 1, 0, ()), RequestVote(2, 1, 1, 1, False)],
     ids=["heartbeat", "entries", "vote granted"],
 )
 def test_the_election_timer_starts_again_with_the_leader_or_a_granted_vote(
@@ -158,7 +158,7 @@ def test_election_timeouts_are_spread_over_the_whole_interval() -> None:
     waits = set()
     for now_us in range(0, 100_000_000, 100_000):
         server.now_us = now_us
-        server.receive(2, Heartbeat(1, 1, 1, 0, 0))
+        server.receive(2, Heartbeat(1, 1, 1, 0))
         assert server.node.next_deadline_us is not None
         waits.add(server.node.next_deadline_us - now_us)
     assert all(150_000 <= wait <= 300_000 for wait in waits)
@@ -265,7 +265,7 @@ def test_append_entries_from_the_new_leader_converts_a_candidate_to_follower(
     """Candidates, §5.2: of the candidate's own term already."""
     server = _server_in(role)
     term = server.node.current_term
-    message: Message = Heartbeat(term, 1, 1, 0, 0)
+    message: Message = Heartbeat(term, 1, 1, 0)
     if with_entries:
         message = AppendEntries(term, 1, 1, 1, 1, 0, (entry(2, term),))
     server.receive(3, message)
@@ -277,7 +277,7 @@ def test_append_entries_from_the_new_leader_converts_a_candidate_to_follower(
 def test_a_candidate_ignores_a_leader_of_an_earlier_term() -> None:
     """§5.2: it goes on being a candidate."""
     server = _server_in(Role.CANDIDATE)
-    server.receive(3, Heartbeat(1, 1, 1, 0, 0))
+    server.receive(3, Heartbeat(1, 1, 1, 0))
     assert server.node.role is Role.CANDIDATE
 
 

@@ -30,7 +30,7 @@ def test_current_term_increases_monotonically() -> None:
     server = Server(1, log=log_of(1, 3))
     seen = [server.node.current_term]
     for term in (5, 2, 7, 1, 6):
-        server.receive(2, Heartbeat(term, 1, 1, 0, 0))
+        server.receive(2, Heartbeat(term, 1, 1, 0))
         seen.append(server.node.current_term)
     assert seen == [3, 5, 5, 7, 7, 7]
 
@@ -38,7 +38,7 @@ def test_current_term_increases_monotonically() -> None:
 def test_current_term_is_persistent() -> None:
     """§5.1: the term that a server has seen survives a crash."""
     server = Server(1)
-    server.receive(2, Heartbeat(9, 1, 1, 0, 0))
+    server.receive(2, Heartbeat(9, 1, 1, 0))
     server.start()
     assert server.node.current_term == 9
 
@@ -67,7 +67,7 @@ def test_voted_for_is_null_if_none_in_the_current_term() -> None:
     """§5.2: a new term begins with a vote that nobody has got."""
     server = Server(1, vote=Vote(1, 3))
     assert server.node.voted_for == 3
-    server.receive(2, Heartbeat(2, 1, 1, 0, 0))
+    server.receive(2, Heartbeat(2, 1, 1, 0))
     assert server.node.voted_for == 0
     assert server.disk_vote == Vote(2, 0)
 
@@ -110,7 +110,7 @@ def test_commit_index_and_last_applied_increase_monotonically() -> None:
     server = Server(1, log=log_of(1, 1, 1, 1))
     seen = []
     for commit in (2, 1, 4, 3, 0):
-        server.receive(2, Heartbeat(1, 1, 1, commit, commit))
+        server.receive(2, Heartbeat(1, 1, 1, commit))
         seen.append((server.node.commit_index, server.node.applied_index))
     assert seen == [(2, 2), (2, 2), (4, 4), (4, 4), (4, 4)]
 

@@ -41,7 +41,7 @@ def fresh(name: str, *, vote: Vote | None = None) -> Server:
 
 def answer_of(server: Server, sender: int) -> BootstrapAnswer:
     """What a fresh node says when a member's message reaches it."""
-    (answer,) = sends(BootstrapAnswer, server.receive(sender, Heartbeat(1, 0, 1, 0, 0)), to=sender)
+    (answer,) = sends(BootstrapAnswer, server.receive(sender, Heartbeat(1, 0, 1, 0)), to=sender)
     return answer
 
 

@@ -14,6 +14,7 @@ from raft_agent.consensus.types import (
 )
 from tests.unit.consensus.harness import Cluster
 from tests.unit.consensus.server import (
+    HEARTBEAT_US,
     MAX_TIMEOUT_US,
     MIN_TIMEOUT_US,
     Server,
@@ -27,7 +28,7 @@ TERM = 5
 
 def follower() -> Server:
     server = Server(1)
-    server.receive(LEADER, Heartbeat(TERM, 1, 1, 0, 0))
+    server.receive(LEADER, Heartbeat(TERM, 1, 1, 0))
     return server
 
 
@@ -110,6 +111,7 @@ def test_a_stamp_prolongs_no_lease_and_makes_no_answer_of_this_node_newer() -> N
     """The lease counts replies that the process gave; what its kernel saw is none."""
     cluster = Cluster()
     cluster.elect(1)
+    cluster.run_for(3 * HEARTBEAT_US)
     server = cluster[2]
     before_us = server.now_us
     age_us = server.node.stale_age_us(before_us)

@@ -45,7 +45,7 @@ PROMISED_US = MIN_TIMEOUT_US - MIN_TIMEOUT_US * SETTINGS.clock_drift_ppm // 1_00
 
 
 def heartbeat(term: int, request_id: int = 1) -> Heartbeat:
-    return Heartbeat(term, request_id, 1, 0, 0)
+    return Heartbeat(term, request_id, 1, 0)
 
 
 def granted(effects: list[Effect]) -> bool:

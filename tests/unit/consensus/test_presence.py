@@ -35,26 +35,26 @@ def learner() -> Server:
 def test_a_voter_where_it_was_says_nothing() -> None:
     server = Server(2)
     assert not sends(Announce, server.step(PeerConnected(1, "n1")))
-    assert not sends(Announce, server.receive(1, Heartbeat(1, 1, 1, 0, 0)))
+    assert not sends(Announce, server.receive(1, Heartbeat(1, 1, 1, 0)))
 
 
 def test_a_member_on_another_address_says_so_to_whom_it_meets_and_to_its_leader() -> None:
     server = Server(2, address="elsewhere:1")
     for effects in (
         server.step(PeerConnected(3, "n3")),
-        server.receive(1, Heartbeat(1, 1, 1, 0, 0)),
+        server.receive(1, Heartbeat(1, 1, 1, 0)),
     ):
         (announce,) = sends(Announce, effects)
         assert announce.address == "elsewhere:1"
         assert announce.term == server.node.current_term
     assert sends(Announce, server.step(PeerConnected(3, "n3")), to=3)
-    assert sends(Announce, server.receive(1, Heartbeat(1, 2, 1, 0, 0)), to=1)
+    assert sends(Announce, server.receive(1, Heartbeat(1, 2, 1, 0)), to=1)
 
 
 def test_a_learner_asks_everybody_whom_it_meets_whether_it_belongs_there() -> None:
     server = learner()
     assert sends(Announce, server.step(PeerConnected(2, "n2")), to=2)
-    assert not sends(Announce, server.receive(1, Heartbeat(1, 1, 1, 0, 0)))
+    assert not sends(Announce, server.receive(1, Heartbeat(1, 1, 1, 0)))
 
 
 def test_a_learner_that_hears_nobody_asks_everybody_else_again_and_again() -> None:
@@ -69,11 +69,11 @@ def test_a_learner_that_hears_nobody_asks_everybody_else_again_and_again() -> No
 
 def test_a_learner_that_hears_its_leader_asks_nobody() -> None:
     server = learner()
-    server.receive(1, Heartbeat(1, 1, 1, 0, 0))
+    server.receive(1, Heartbeat(1, 1, 1, 0))
     due_us = server.node.next_deadline_us
     assert due_us is not None
     server.now_us = due_us - 1
-    server.receive(1, Heartbeat(1, 2, 1, 0, 0))
+    server.receive(1, Heartbeat(1, 2, 1, 0))
     server.now_us = due_us
     server.step(TimerExpired())
     assert not sends(Announce, server.history)
@@ -141,7 +141,7 @@ def test_what_is_no_news_changes_nothing() -> None:
 
 def test_a_follower_does_nothing_about_an_address() -> None:
     server = Server(2)
-    server.receive(1, Heartbeat(1, 1, 1, 0, 0))
+    server.receive(1, Heartbeat(1, 1, 1, 0))
     assert not server.receive(3, announce("a:1"))
 
 

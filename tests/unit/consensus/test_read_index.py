@@ -151,7 +151,7 @@ def test_a_deposed_leader_refuses_what_waits() -> None:
     cluster.step(1, Read(7))
     cluster.drop()
     cluster.step(1, Read(8))
-    effects = cluster.run(1, lambda server: server.receive(2, Heartbeat(9, 1, 1, 0, 0)))
+    effects = cluster.run(1, lambda server: server.receive(2, Heartbeat(9, 1, 1, 0)))
     assert {(r.tag, r.reason) for r in of(Refused, effects)} == {
         (7, RefusalReason.NOT_LEADER),
         (8, RefusalReason.NOT_LEADER),

@@ -51,7 +51,7 @@ def test_what_is_not_applied_or_not_on_disk_stays_in_memory() -> None:
     """Nobody else has it."""
     server = Server(1, log=long_log(), settings=SMALL)
     server.applies = False
-    server.receive(2, Heartbeat(2, 1, 1, 60, 60))
+    server.receive(2, Heartbeat(2, 1, 1, 60))
     assert server.node.log.first_resident_index == 1
     server.applies = True
     server.finish_apply()
@@ -192,7 +192,7 @@ def _lead(server: Server, *, peer_ends_at: int) -> None:
 
 def test_a_restarted_node_applies_from_disk_what_it_does_not_hold_in_memory() -> None:
     server = Server(1, log=long_log(), settings=SMALL, resident_from=50)
-    server.receive(2, Heartbeat(2, 1, 1, 60, 60))
+    server.receive(2, Heartbeat(2, 1, 1, 60))
     assert server.node.applied_index == 60
     assert [batch.first_index for batch in server.applied] == list(range(1, 61))
     assert {read.purpose for read in of(ReadLog, server.history)} == {0}
@@ -201,12 +201,12 @@ def test_a_restarted_node_applies_from_disk_what_it_does_not_hold_in_memory() ->
 def test_one_read_and_one_portion_are_under_way_for_applying() -> None:
     server = Server(1, log=long_log(), settings=SMALL, resident_from=50)
     server.reads = server.applies = False
-    server.receive(2, Heartbeat(2, 1, 1, 30, 30))
-    server.receive(2, Heartbeat(2, 2, 1, 40, 40))
+    server.receive(2, Heartbeat(2, 1, 1, 30))
+    server.receive(2, Heartbeat(2, 2, 1, 40))
     assert [read.from_index for read in server.reading] == [1]
     (apply,) = of(Apply, server.read_log())
     assert sum(len(batch.record) for batch in apply.batches) <= SMALL.max_apply_bytes
-    server.receive(2, Heartbeat(2, 3, 1, 60, 60))
+    server.receive(2, Heartbeat(2, 3, 1, 60))
     assert not server.reading
     server.finish_apply()
     assert len(server.reading) == 1
@@ -215,7 +215,7 @@ def test_one_read_and_one_portion_are_under_way_for_applying() -> None:
 def test_a_read_that_brings_more_than_is_committed_applies_what_is() -> None:
     server = Server(1, log=long_log(), settings=SMALL, resident_from=50)
     server.reads = False
-    server.receive(2, Heartbeat(2, 1, 1, 3, 3))
+    server.receive(2, Heartbeat(2, 1, 1, 3))
     server.read_log()
     assert server.node.applied_index == 3
 

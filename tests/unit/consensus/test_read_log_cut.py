@@ -11,7 +11,7 @@ def test_what_was_read_before_a_cut_is_not_applied_after_it() -> None:
     others committed in their place, before the read's answer comes."""
     server = Server(log=log_of(1, 1, 1), resident_from=4)
     server.reads = False
-    server.receive(2, Heartbeat(1, 1, 1, 2, 2))
+    server.receive(2, Heartbeat(1, 1, 1, 2))
     (asked,) = server.reading
     read_before_the_cut = server.answer_to(asked)
     assert [(b.last_index, b.term) for b in read_before_the_cut.batches] == [(1, 1), (2, 1), (3, 1)]

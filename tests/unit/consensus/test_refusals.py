@@ -28,7 +28,7 @@ def follower(*terms: int) -> Server:
     """Of the leader 2, in the term of the log's last entry."""
     log = log_of(*terms)
     server = Server(log=log)
-    server.receive(2, Heartbeat(log[-1].term, 1, 1, 0, 0))
+    server.receive(2, Heartbeat(log[-1].term, 1, 1, 0))
     return server
 
 
@@ -119,7 +119,7 @@ def test_sessions_are_positive_numbers() -> None:
 
 
 @pytest.mark.parametrize(
-    "word", [Heartbeat(1, 2, 1, 0, 0), AppendEntries(1, 2, 1, 1, 1, 0, ())], ids=["beat", "append"]
+    "word", [Heartbeat(1, 2, 1, 0), AppendEntries(1, 2, 1, 1, 1, 0, ())], ids=["beat", "append"]
 )
 def test_a_lost_question_is_asked_again_whatever_the_leader_says(
     word: Heartbeat | AppendEntries,

@@ -177,7 +177,7 @@ def test_who_is_removed_is_told_only_once_that_is_committed() -> None:
     assert not told(server.receive(3, PreVote(9, 1, 9, 9)))
     cluster = removed_while_away()
     assert told(cluster[1].receive(3, PreVote(9, 1, 9, 9)))
-    assert told(cluster[1].receive(3, Heartbeat(9, 1, 1, 0, 0)))
+    assert told(cluster[1].receive(3, Heartbeat(9, 1, 1, 0)))
     assert cluster.node(1).current_term == 2, "its terms count no more"
 
 

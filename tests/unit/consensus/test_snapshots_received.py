@@ -178,7 +178,7 @@ def test_nothing_is_said_to_a_leader_that_leads_no_more() -> None:
     server = leader.server
     server.installs = False
     leader.piece(0)
-    server.receive(3, Heartbeat(3, 1, 1, 0, 0))
+    server.receive(3, Heartbeat(3, 1, 1, 0))
     assert not replies(server.do_snapshot_work())
 
 
@@ -249,14 +249,14 @@ def test_nobody_stands_while_a_snapshot_is_installed() -> None:
 
 def test_nothing_is_applied_while_a_snapshot_is_installed() -> None:
     leader = installing(1, 2, 2)
-    effects = leader.server.receive(LEADER, Heartbeat(2, 9, 7, 3, 3))
+    effects = leader.server.receive(LEADER, Heartbeat(2, 9, 7, 3))
     assert not of(Apply, effects)
 
 
 def test_a_snapshot_is_not_installed_while_something_is_applied() -> None:
     server = follower(1, 2, 2)
     server.applies = False
-    server.receive(LEADER, Heartbeat(2, 1, 7, 3, 3))
+    server.receive(LEADER, Heartbeat(2, 1, 7, 3))
     assert not of(InstallSnapshot, Sending(server).pieces())
     assert of(InstallSnapshot, server.finish_apply())
 
@@ -264,7 +264,7 @@ def test_a_snapshot_is_not_installed_while_something_is_applied() -> None:
 def test_a_snapshot_is_not_installed_while_something_is_read_to_be_applied() -> None:
     server = Server(2, log=log_of(1, 2, 2), vote=Vote(2), resident_from=4)
     server.reads = False
-    server.receive(LEADER, Heartbeat(2, 1, 7, 3, 3))
+    server.receive(LEADER, Heartbeat(2, 1, 7, 3))
     assert not of(InstallSnapshot, Sending(server).pieces())
     assert of(InstallSnapshot, server.read_log())
 

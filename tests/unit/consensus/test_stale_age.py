@@ -2,55 +2,141 @@
 
 from __future__ import annotations
 
-from raft_agent.consensus.types import AppendReply, Heartbeat, Role
+from raft_agent.consensus.types import AppendReply, Heartbeat, HeartbeatReply, Role
 from tests.unit.consensus.harness import Cluster, Packet
-from tests.unit.consensus.server import HEARTBEAT_US, MAX_TIMEOUT_US, Server, log_of
+from tests.unit.consensus.server import HEARTBEAT_US, MIN_TIMEOUT_US, Server, log_of, sends
 
 
 def is_append_reply(packet: Packet) -> bool:
     return isinstance(packet.message, AppendReply)
 
 
-def heartbeat(term: int, commit: int, leader_commit: int) -> Heartbeat:
-    return Heartbeat(term, 1, 1, commit, leader_commit)
+def heartbeat(
+    term: int, commit: int, as_of_us: int, as_of_index: int, request_id: int = 1
+) -> Heartbeat:
+    return Heartbeat(term, request_id, 1, commit, as_of_us, as_of_index)
 
 
 def age(server: Server) -> int | None:
     return server.node.stale_age_us(server.now_us)
 
 
-def test_nothing_is_said_of_the_age_before_a_leader_was_heard() -> None:
-    assert age(Server(2)) is None
-
-
-def test_a_follower_that_has_applied_all_is_as_old_as_the_last_word_of_its_leader() -> None:
+def follower() -> Server:
+    """Its clock shows 1070, and it began at 1000."""
     server = Server(2, log=log_of(1, 1, 1), now_us=1_000)
-    server.receive(1, heartbeat(1, 3, 3))
-    assert age(server) == 0
     server.now_us += 70
-    assert age(server) == 70
+    return server
+
+
+def test_nothing_is_said_of_the_age_before_a_stamp_has_come_back() -> None:
+    server = follower()
+    assert age(server) is None
+    server.receive(1, heartbeat(1, 3, 0, 0))
+    assert age(server) is None
+
+
+def test_a_follower_tells_its_clock_in_each_reply() -> None:
+    server = follower()
+    for number in range(2, 5):
+        server.now_us += 10
+        (reply,) = sends(HeartbeatReply, server.receive(1, heartbeat(1, 3, 0, 0, number)))
+        assert reply.stamp_us == server.now_us
+
+
+def test_a_follower_that_has_applied_all_is_as_old_as_its_stamp_that_came_back() -> None:
+    server = follower()
+    server.receive(1, heartbeat(1, 3, 1_010, 3))
+    assert age(server) == 60
+    server.now_us += 70
+    assert age(server) == 130
+
+
+def test_words_that_lay_in_a_socket_make_nobody_younger() -> None:
+    """A process that was stopped reads them long after they were said."""
+    server = follower()
+    server.receive(1, heartbeat(1, 3, 1_010, 3))
+    server.now_us += 2_000_000
+    server.receive(1, heartbeat(1, 3, 1_060, 3))
+    assert age(server) == 2_000_010
+
+
+def test_a_late_word_from_before_makes_nobody_older() -> None:
+    server = follower()
+    server.receive(1, heartbeat(1, 3, 1_060, 3))
+    server.receive(1, heartbeat(1, 3, 1_010, 3))
+    assert age(server) == 10
+
+
+def test_stamps_from_before_the_start_and_from_a_time_to_come_count_nothing() -> None:
+    """The machine has restarted in between, and its clock with it."""
+    server = follower()
+    server.receive(1, heartbeat(1, 3, 999, 3))
+    server.receive(1, heartbeat(1, 3, 1_071, 3))
+    assert age(server) is None
 
 
 def test_a_follower_that_has_not_applied_all_grows_older_while_it_hears_its_leader() -> None:
-    server = Server(2, log=log_of(1, 1, 1), now_us=1_000)
-    server.receive(1, heartbeat(1, 3, 3))
-    server.applies = False
-    server.now_us += 70
-    server.receive(1, heartbeat(1, 3, 4))
-    assert age(server) == 70
-    server.now_us += 30
-    server.receive(1, heartbeat(1, 3, 3))  # a late one from before
-    assert age(server) == 100
+    server = follower()
+    server.receive(1, heartbeat(1, 3, 1_010, 3))
+    server.receive(1, heartbeat(1, 3, 1_060, 4))
+    assert age(server) == 60
 
 
-def test_a_follower_is_as_old_as_the_word_that_it_has_caught_up_with() -> None:
-    server = Server(2, log=log_of(1, 1, 1), now_us=1_000)
+def test_a_follower_is_as_old_as_the_stamp_that_it_has_caught_up_with() -> None:
+    server = follower()
     server.applies = False
-    server.receive(1, heartbeat(1, 3, 3))
+    server.receive(1, heartbeat(1, 3, 1_010, 3))
     server.now_us += 70
     assert age(server) is None
     server.finish_apply()
-    assert age(server) == 70
+    assert age(server) == 130
+
+
+def echoes(cluster: Cluster) -> list[tuple[int, int]]:
+    """What is on its way back to the second server: (stamp, index)."""
+    return [
+        (packet.message.as_of_us, packet.message.as_of_index)
+        for packet in cluster.wire
+        if packet.to == 2 and isinstance(packet.message, Heartbeat)
+    ]
+
+
+def beat(cluster: Cluster, *deaf: int) -> None:
+    """A heartbeat later, in which nobody hears these servers."""
+    cluster.now_us += HEARTBEAT_US
+    cluster.run(1, lambda server: server.tick())
+    cluster.settle(lambda packet: packet.sender not in deaf)
+
+
+def test_a_stamp_goes_back_once_a_later_round_has_reached_a_quorum() -> None:
+    cluster = Cluster(3, now_us=1_000)
+    cluster.elect(1)
+    beat(cluster)
+    stamped_us = cluster.now_us
+    beat(cluster, 2, 3)  # the round that began behind the stamp is not answered
+    cluster.drop()
+    cluster.now_us += HEARTBEAT_US
+    cluster.run(1, lambda server: server.tick())
+    assert all(stamp_us < stamped_us for stamp_us, _ in echoes(cluster))
+    cluster.settle()
+    cluster.now_us += HEARTBEAT_US
+    cluster.run(1, lambda server: server.tick())
+    assert echoes(cluster) == [(stamped_us, cluster.node(1).commit_index)]
+
+
+def test_a_stamp_from_before_a_new_connection_does_not_go_back() -> None:
+    cluster = Cluster(3, now_us=1_000)
+    cluster.elect(1)
+    beat(cluster)
+    cluster.now_us += HEARTBEAT_US
+    cluster.run(1, lambda server: server.tick())
+    cluster.drop(lambda packet: packet.to == 2)
+    cluster.connect(1, 2)
+    cluster.settle(lambda packet: packet.sender != 2)
+    cluster.drop()
+    cluster.now_us += HEARTBEAT_US
+    cluster.run(1, lambda server: server.tick())
+    assert echoes(cluster) == [(0, 0)]
 
 
 def test_followers_of_a_new_leader_are_not_current_before_it_knows_what_is_committed() -> None:
@@ -66,26 +152,27 @@ def test_followers_of_a_new_leader_are_not_current_before_it_knows_what_is_commi
     assert cluster.node(1).stale_age_us(cluster.now_us) is None
     cluster.settle()
     assert cluster.node(1).stale_age_us(cluster.now_us) == 0
-    cluster.run_for(HEARTBEAT_US)
-    assert cluster.node(2).stale_age_us(cluster.now_us) in range(HEARTBEAT_US + 1)
+    cluster.run_for(3 * HEARTBEAT_US)
+    assert cluster.node(2).stale_age_us(cluster.now_us) in range(3 * HEARTBEAT_US + 1)
 
 
-def test_what_a_leader_of_an_older_term_announced_is_not_waited_for() -> None:
-    """It may never have been committed."""
-    server = Server(2, log=log_of(1, 1, 1), now_us=1_000)
-    server.receive(1, heartbeat(1, 3, 9))
-    assert age(server) is None
-    server.receive(3, heartbeat(2, 3, 3))
-    assert age(server) == 0
-
-
-def test_a_leader_is_as_old_as_the_last_word_of_a_quorum() -> None:
+def test_a_leader_is_current_while_it_has_its_lease() -> None:
     cluster = Cluster(3, now_us=1_000)
     cluster.elect(1)
-    heard_us = cluster.now_us
+    beat(cluster)
+    cluster.now_us += MIN_TIMEOUT_US // 2
+    assert cluster.node(1).stale_age_us(cluster.now_us) == 0
+
+
+def test_a_leader_without_a_lease_is_as_old_as_the_last_round_that_a_quorum_answered() -> None:
+    cluster = Cluster(3, now_us=1_000)
+    cluster.elect(1)
+    beat(cluster)
+    round_us = cluster.now_us
     cluster.part({1}, {2, 3})
-    cluster.now_us += MAX_TIMEOUT_US // 2
-    assert cluster.node(1).stale_age_us(cluster.now_us) == cluster.now_us - heard_us
+    beat(cluster)
+    cluster.now_us = round_us + MIN_TIMEOUT_US + 1
+    assert cluster.node(1).stale_age_us(cluster.now_us) == MIN_TIMEOUT_US + 1
 
 
 def test_a_leader_alone_is_always_current() -> None:

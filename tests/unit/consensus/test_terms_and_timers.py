@@ -62,7 +62,7 @@ def test_a_vote_in_the_term_that_is_known_already_is_allowed_once() -> None:
 @pytest.mark.parametrize("from_index", [2, 3])
 def test_a_leader_that_would_cut_what_is_committed_stops_the_node(from_index: int) -> None:
     server = Server(log=log_of(1, 1, 1, 1))
-    server.receive(2, Heartbeat(1, 1, 1, 3, 3))
+    server.receive(2, Heartbeat(1, 1, 1, 3))
     request = AppendEntries(2, 1, 1, from_index - 1, 1, 0, (entry(from_index, 2),))
     with pytest.raises(BrokenInvariantError, match="a committed entry is never cut"):
         server.receive(3, request)
@@ -70,7 +70,7 @@ def test_a_leader_that_would_cut_what_is_committed_stops_the_node(from_index: in
 
 def test_what_is_behind_the_commit_may_be_cut() -> None:
     server = Server(log=log_of(1, 1, 1, 1))
-    server.receive(2, Heartbeat(1, 1, 1, 3, 3))
+    server.receive(2, Heartbeat(1, 1, 1, 3))
     server.receive(3, AppendEntries(2, 1, 1, 3, 1, 0, (entry(4, 2),)))
     assert server.node.log.term_at(4) == 2
 
@@ -95,10 +95,10 @@ def test_what_is_on_disk_before_a_cut_stays_there() -> None:
 
 def test_every_change_of_role_term_and_leader_is_told_once() -> None:
     server = Server()
-    assert of(RoleChanged, server.receive(2, Heartbeat(3, 1, 1, 0, 0))) == [
+    assert of(RoleChanged, server.receive(2, Heartbeat(3, 1, 1, 0))) == [
         RoleChanged(Role.FOLLOWER, 3, 2)
     ]
-    assert not of(RoleChanged, server.receive(2, Heartbeat(3, 2, 1, 0, 0)))
+    assert not of(RoleChanged, server.receive(2, Heartbeat(3, 2, 1, 0)))
     server.now_us += 2 * MAX_TIMEOUT_US
     assert of(RoleChanged, server.step(TimerExpired())) == [RoleChanged(Role.PRE_CANDIDATE, 3, 0)]
 
@@ -123,7 +123,7 @@ def test_a_word_given_to_a_leader_holds_when_its_term_is_over() -> None:
     """Its lease counts on it: it does not know yet that it leads no more."""
     server = Server(now_us=0)
     server.now_us = 10 * MAX_TIMEOUT_US
-    server.receive(2, Heartbeat(1, 1, 1, 0, 0))
+    server.receive(2, Heartbeat(1, 1, 1, 0))
     server.receive(3, AppendReply(5, 1, 1, True, 0, 0, 0))
     assert server.node.leader_id == 0
     server.now_us += MIN_TIMEOUT_US - 1

@@ -40,7 +40,7 @@ def told(server: Server, wire: Wire) -> bytes | ErrorCode:
 def follower() -> Server:
     """Of server 2."""
     server = Server(1)
-    server.receive(2, Heartbeat(1, 1, 1, 0, 0))
+    server.receive(2, Heartbeat(1, 1, 1, 0))
     assert server.node.leader_id == 2
     return server
 

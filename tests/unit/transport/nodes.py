@@ -219,4 +219,4 @@ def hello_frame(node: Node, **changes: Any) -> bytes:
     return encode_hello(FrameType.HELLO, node.hello(**changes))
 
 
-HEARTBEAT = types.Heartbeat(term=3, request_id=1, session=2, commit_index=1, leader_commit=1)
+HEARTBEAT = types.Heartbeat(term=3, request_id=1, session=2, commit_index=1)

@@ -56,14 +56,14 @@ def test_any_reply_keeps_the_connection() -> None:
         async with started(a):
             peer = await dialled(a, listener, b)
             for number in range(1, 16):  # longer than the silence that closes
-                a.transport.send(2, types.Heartbeat(1, number, 1, 0, 0))
+                a.transport.send(2, types.Heartbeat(1, number, 1, 0))
                 reply = types.HeartbeatReply(1, number, 1, 0)
                 assert await peer.receive() is not None
                 await peer.send(codec.encode_message(2, reply))
                 assert await a.told.get() == ("message", 2, reply)
                 await asyncio.sleep(0.1)
             # Commits announced and entries sent are no reason to close: no reply is due at once.
-            a.transport.send(2, types.Heartbeat(1, 0, 1, 0, 0))
+            a.transport.send(2, types.Heartbeat(1, 0, 1, 0))
             a.transport.send(2, types.AppendEntries(1, 20, 1, 0, 0, 0, ()))
             a.transport.forward(2, b"takes its time", lambda *_: None)
             await asyncio.sleep(1.3)

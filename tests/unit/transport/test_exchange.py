@@ -61,7 +61,7 @@ def test_messages_of_one_turn_go_out_in_order() -> None:
             for number in range(1, 101):
                 batch = batches.encode(batches.BatchKind.COMMANDS, number, 1, 1, payload)
                 sent.append(types.AppendEntries(1, number, 1, number - 1, 1, 0, (batch,)))
-                sent.append(types.Heartbeat(1, number, 1, 0, 0))
+                sent.append(types.Heartbeat(1, number, 1, 0))
             for message in sent:
                 a.transport.send(2, message)
             assert [(await b.until("message"))[2] for _ in sent] == sent
