@@ -177,6 +177,14 @@ class Ebpf(msgspec.Struct, frozen=True, kw_only=True):
             "maps are not pinned",
         ),
     ] = None
+    fresh_ms: Annotated[
+        int,
+        Key(
+            "How long a copy of exported maps counts as fresh after the moment at which it had all "
+            "that was acknowledged.",
+            values.milliseconds,
+        ),
+    ] = 1000
     firewall: Annotated[
         str,
         Key(

@@ -64,7 +64,8 @@ class Export(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
     @property
     def layout(self) -> str:
         """What programs that read the map depend on."""
-        return f"{self.kind} {self.key} {self.value}{' revision' if self.with_revision else ''}"
+        revision = " revision" if self.with_revision else ""
+        return f"{self.kind} {self.key} {self.value}{revision} {self.max_entries}"
 
 
 class Layout(msgspec.Struct, frozen=True, array_like=True):
