@@ -8,6 +8,11 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# How long an example takes is the machine's affair.
+settings.register_profile("raft", deadline=None)
+settings.load_profile("raft")
 
 ALLOWED_SKIPS = Path(__file__).with_name("allowed-skips.txt")
 

@@ -24,6 +24,11 @@ EXIT_USAGE = 2
 if TYPE_CHECKING:
     import asyncio
 
+# For how long a thread that wants to run Python waits before the one that does is asked to pause.
+# The log's thread wants it three times for each fsync, while the loop may be busy for long, and the
+# loop wants it back while a thread encodes a snapshot. By default it would be 5 ms each time.
+_SWITCH_INTERVAL_S = 0.0005
+
 log = logging.getLogger("raft.agent")
 
 
@@ -125,6 +130,7 @@ def _run(config: Config, context: logs.LogContext) -> int:
     for note in config.notes:
         log.warning("%s", note)
     _raise_file_limit()
+    sys.setswitchinterval(_SWITCH_INTERVAL_S)
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             status: int = runner.run(run(config, context))

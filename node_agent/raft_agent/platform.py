@@ -8,12 +8,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import mmap
 import os
 import socket
 import struct
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 # struct tcp_info of <linux/tcp.h>: eight one-byte fields, then __u32 tcpi_rto, ato, snd_mss,
 # rcv_mss, unacked, sacked, lost, retrans, fackets, last_data_sent, last_ack_sent, last_data_recv
@@ -23,6 +25,8 @@ _U32 = struct.Struct("=I")
 # Behind the __u32 fields: __u64 tcpi_pacing_rate, max_pacing_rate, bytes_acked, bytes_received.
 _TCP_BYTES_RECEIVED_OFFSET = 128
 _U64 = struct.Struct("=Q")
+
+_DIRECT_WRITE_BYTES = 1 << 20
 
 _UCRED = struct.Struct("=iII")  # struct ucred of unix(7): pid, uid, gid
 _XUCRED = struct.Struct("=IIh2xI")  # struct xucred of macOS: version, uid, group count, first group
@@ -62,6 +66,30 @@ def reserve(fd: int, size_bytes: int) -> None:
         except OSError as error:
             if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
                 raise
+
+
+def write_zeros_directly(path: Path, size_bytes: int) -> bool:
+    """Fill the file with zeros that pass the page cache by (O_DIRECT); they are on the medium after
+    a `sync_file`. False when system, file system or size don't allow that, with nothing or a part
+    of them written. Raises OSError.
+    """
+    if sys.platform != "linux":
+        return False
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_DIRECT)
+        try:
+            with mmap.mmap(-1, _DIRECT_WRITE_BYTES) as pages, memoryview(pages) as zeros:
+                offset = 0
+                while offset < size_bytes:
+                    offset += os.pwrite(fd, zeros[: size_bytes - offset], offset)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        # open(2): where O_DIRECT, or a write of this size with it, is not known.
+        if error.errno == errno.EINVAL:
+            return False
+        raise
+    return True
 
 
 def forget_cached(fd: int) -> None:

@@ -137,7 +137,9 @@ def try_all(
     # smallest example of a failure, which may take long to find, or its memory in a file.
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     phases = (Phase.explicit, Phase.generate)
-    settings.register_profile("mutants", database=None, derandomize=True, phases=phases)
+    settings.register_profile(
+        "mutants", deadline=None, database=None, derandomize=True, phases=phases
+    )
     settings.load_profile("mutants")
     pool = _Pool(processes, report)
     at_import = [mutant for mutant in mutants if not mutant.in_function]

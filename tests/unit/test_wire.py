@@ -6,6 +6,7 @@ import shutil
 import struct
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import google_crc32c
@@ -142,7 +143,8 @@ def encode(frame: wire.Frame) -> bytes:
     # The checksum of AppendEntries reaches over the fields only; the rest stands for batches.
     is_append = frame.type == FrameType.APPEND_ENTRIES
     fields = frame.body[: wire.APPEND_FIELDS_SIZE] if is_append else frame.body
-    return wire.encode(
+    batches = frame.body[len(fields) :]
+    head = wire.encode(
         FrameType(frame.type),
         fields,
         flags=frame.flags,
@@ -150,8 +152,9 @@ def encode(frame: wire.Frame) -> bytes:
         term=frame.term,
         request_id=frame.request_id,
         count=frame.count,
-        batches=(frame.body[len(fields) :],),
+        batches_bytes=len(batches),
     )
+    return head + batches
 
 
 def feed_in_pieces(reader: FrameReader, data: bytes, cuts: list[int]) -> list[wire.Frame]:
@@ -195,6 +198,54 @@ def test_a_frame_of_eight_mebibytes_arrives_in_pieces_of_every_size() -> None:
             found += reader.feed(encoded[start : start + piece])
         assert [frame.body == body for frame in found] == [True]
         assert type(found[0].body) is bytes
+
+
+def test_a_frame_that_comes_byte_by_byte_costs_about_its_size_in_memory() -> None:
+    body = bytes(range(256)) * (1 << 9)
+    encoded = wire.encode(FrameType.CLIENT_REQUEST, body)
+    reader = FrameReader(ALL_TYPES)
+    tracemalloc.start()
+    try:
+        for place in range(len(encoded) - 1):
+            assert reader.feed(encoded[place : place + 1]) == []
+        held_bytes = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert held_bytes < 2 * len(encoded)
+    (frame,) = reader.feed(encoded[-1:])
+    assert frame.body == body
+
+
+@given(st.sampled_from([0, 1]), st.binary(max_size=5000), st.integers(0, 300))
+def test_plain_frames_are_those_of_encode(flags: int, body: bytes, count: int) -> None:
+    frames_of = wire.PlainFrames(FrameType.CLIENT_REPLY, flags)
+    whole = wire.encode(FrameType.CLIENT_REPLY, body, flags=flags, count=count)
+    assert frames_of.encode(body, count) == whole
+
+
+def unchecked(body: bytes, frame_type: int = FrameType.CLIENT_REQUEST, flags: int = 0) -> bytes:
+    return wire.HEADER.pack(wire.MAGIC, 1, frame_type, flags, len(body), 0, 0, 0, 0, 1, 0) + body
+
+
+def test_one_whole_frame_without_a_checksum_is_read_at_once() -> None:
+    start = wire.start_of(FrameType.CLIENT_REQUEST)
+    frame = unchecked(b"requests")
+    reader = FrameReader(ALL_TYPES, checksum_optional=True)
+    assert reader.only_body(frame, start) == b"requests"
+    others = (
+        frame[:-1],
+        frame + b"R",
+        frame[:40],
+        b"",
+        frame[:44] + b"\x01" + frame[45:],
+        unchecked(b"requests", flags=1),
+        unchecked(b"requests", FrameType.CLIENT_REPLY),
+        wire.encode(FrameType.CLIENT_REQUEST, b"requests"),
+        b"RAFF" + frame[4:],
+    )
+    assert [reader.only_body(other, start) for other in others] == [None] * len(others)
+    reader.feed(unchecked(bytes(1000))[:100])
+    assert reader.only_body(frame, start) is None
 
 
 def broken(offset: int, *new: int) -> bytes:
@@ -269,9 +320,10 @@ def test_the_checksum_is_as_the_c_header_describes_it() -> None:
 
 def test_the_checksum_of_append_entries_stops_before_the_batches() -> None:
     fields = bytes(range(wire.APPEND_FIELDS_SIZE))
-    plain = wire.encode(FrameType.APPEND_ENTRIES, fields, batches=(b"batch",))
-    other = wire.encode(FrameType.APPEND_ENTRIES, fields, batches=(b"hctab",))
-    assert plain[12:16] == other[12:16]
+    head = wire.encode(FrameType.APPEND_ENTRIES, fields, batches_bytes=len(b"batch"))
+    for batch in (b"batch", b"hctab"):
+        (frame,) = FrameReader(ALL_TYPES).feed(head + batch)
+        assert frame.body == fields + batch
 
 
 def test_a_body_over_the_limit_is_not_encoded() -> None:

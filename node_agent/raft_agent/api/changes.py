@@ -46,6 +46,7 @@ from raft_agent.machine.transactions import written_bytes
 
 _log = logging.getLogger("raft.api")
 
+_WriteResult = protocol.WriteResult  # at hand for what is answered most often
 _REPLY_DECODER = msgspec.msgpack.Decoder(protocol.Reply)
 
 
@@ -90,7 +91,8 @@ class ChangeHandlers:
             command: Put | PutLeased = Put(request.key, request.value, request.if_revision)
             if request.lease:
                 command = PutLeased(request.key, request.value, request.if_revision, request.lease)
-            self._gather(caller, request, _as_asked(command, request.once), len(request.value))
+            asked = command if request.once is None else _as_asked(command, request.once)
+            self._gather(caller, request, asked, len(request.value))
         else:
             self._not_leader(caller, request, forward=request.forward)
 
@@ -301,13 +303,12 @@ def _answer(caller: Caller, requests: list[protocol.Request], outcome: Outcome) 
         error = error_of(outcome)
         caller.answer([(request.id, error, None) for request in requests])
         return
-    term = outcome.term
+    index, term = outcome.first_index - 1, outcome.term
     answers: list[Answer] = []
-    for index, (request, result) in enumerate(
-        zip(requests, outcome.results, strict=True), outcome.first_index
-    ):
+    for request, result in zip(requests, outcome.results, strict=True):
+        index += 1
         if type(result) is WriteDone:
-            done = protocol.WriteResult(index, term, result.revision, result.deleted)
+            done = _WriteResult(index, term, result.revision, result.deleted)
             answers.append((request.id, None, done))
         else:
             answer = _unusual_answer(request, index, term, result)

@@ -15,24 +15,25 @@ if TYPE_CHECKING:
 # Frames are cut at about this size, and made no faster than the client reads them.
 FRAME_BYTES = 1 << 20
 
-_REPLY = int(wire.FrameType.CLIENT_REPLY)
-_PUSH = int(wire.FrameType.CLIENT_PUSH)
-_JSON = int(wire.Flag.JSON)
+# By whether they are JSON.
+_REPLY = [wire.PlainFrames(wire.FrameType.CLIENT_REPLY, flags) for flags in (0, wire.Flag.JSON)]
+_PUSH = [wire.PlainFrames(wire.FrameType.CLIENT_PUSH, flags) for flags in (0, wire.Flag.JSON)]
 
 
 class _Outbox:
-    """Replies or pushed items that wait to be written, and about how many bytes each has."""
+    """Replies or pushed items that wait to be written, and about how many bytes each and all of
+    them have."""
 
-    __slots__ = ("items", "sizes")
+    __slots__ = ("items", "size", "sizes")
 
     def __init__(self) -> None:
         self.items: list[Answer] = []
         self.sizes: list[int] = []
+        self.size = 0
 
     def take(self) -> tuple[list[Answer], int]:
         """(the items of the next frame, their size); at least one item."""
-        items, sizes = self.items, self.sizes
-        size = sum(sizes)
+        items, sizes, size = self.items, self.sizes, self.size
         if size > FRAME_BYTES:
             size = taken = 0
             for item_size in sizes:
@@ -41,20 +42,22 @@ class _Outbox:
                 size += item_size
                 taken += 1
             self.items, self.sizes = items[taken:], sizes[taken:]
+            self.size -= size
             return items[:taken], size
-        self.items, self.sizes = [], []
+        self.items, self.sizes, self.size = [], [], 0
         return items, size
 
     def forget(self, item_id: int) -> int:
         """Remove the items with this id; returns their size."""
-        size = sum(self.sizes)
+        size = self.size
         kept = [place for place, item in enumerate(self.items) if item[0] != item_id]
         self.items = [self.items[place] for place in kept]
         self.sizes = [self.sizes[place] for place in kept]
-        return size - sum(self.sizes)
+        self.size = sum(self.sizes)
+        return size - self.size
 
     def clear(self) -> None:
-        self.items, self.sizes = [], []
+        self.items, self.sizes, self.size = [], [], 0
 
 
 class Channel(Caller):
@@ -67,7 +70,7 @@ class Channel(Caller):
         self._pushes = _Outbox()
         self._connection = connection
         self._encode = protocol.JSON_ENCODER.encode if is_json else protocol.ENCODER.encode
-        self._flags = _JSON if is_json else 0
+        self._reply_frames, self._push_frames = _REPLY[is_json], _PUSH[is_json]
 
     def reply(self, request_id: int, result: object, data_bytes: int = 0) -> None:
         self._queue(self._replies, (request_id, None, result), data_bytes)
@@ -76,9 +79,11 @@ class Channel(Caller):
         self._queue(self._replies, (request_id, error, None), 0)
 
     def answer(self, answers: list[Answer]) -> None:
-        self._replies.items += answers
-        self._replies.sizes += [REPLY_BYTES] * len(answers)
-        self._connection.queued(REPLY_BYTES * len(answers))
+        replies, size = self._replies, REPLY_BYTES * len(answers)
+        replies.items += answers
+        replies.sizes += [REPLY_BYTES] * len(answers)
+        replies.size += size
+        self._connection.queued(size)
 
     def push(self, stream_id: int, item: object, data_bytes: int) -> None:
         self._queue(self._pushes, (stream_id, None, item), data_bytes)
@@ -90,6 +95,7 @@ class Channel(Caller):
         size = data_bytes + REPLY_BYTES
         outbox.items.append(item)
         outbox.sizes.append(size)
+        outbox.size += size
         self._connection.queued(size)
 
     def forget_pushes(self, stream_id: int) -> None:
@@ -109,9 +115,9 @@ class Channel(Caller):
         """Write what is queued as far as the client reads."""
         # Replies first: a stream's first reply comes before what is pushed to it.
         if self._replies.items:
-            self._write_frames(self._replies, _REPLY)
+            self._write_frames(self._replies, self._reply_frames)
         if self._pushes.items:
-            self._write_frames(self._pushes, _PUSH)
+            self._write_frames(self._pushes, self._push_frames)
 
     def pump(self) -> None:
         """The client reads: streams that wait for that may go on."""
@@ -119,20 +125,20 @@ class Channel(Caller):
             if stream.waiting:
                 stream.pump()
 
-    def _write_frames(self, outbox: _Outbox, frame_type: int) -> None:
+    def _write_frames(self, outbox: _Outbox, frames: wire.PlainFrames) -> None:
         connection = self._connection
         while outbox.items and not connection.write_paused:
             items, size = outbox.take()
-            self._write_items(items, frame_type)
+            self._write_items(items, frames)
             connection.unsent_bytes -= size
 
-    def _write_items(self, items: list[Answer], frame_type: int) -> None:
+    def _write_items(self, items: list[Answer], frames: wire.PlainFrames) -> None:
         body = self._encode(items)
         if len(body) > wire.MAX_BODY_BYTES:
             if len(items) > 1:
                 middle = len(items) // 2
-                self._write_items(items[:middle], frame_type)
-                self._write_items(items[middle:], frame_type)
+                self._write_items(items[:middle], frames)
+                self._write_items(items[middle:], frames)
                 return
             error = Error(
                 f"The answer of {len(body)} bytes is over the limit of {wire.MAX_BODY_BYTES}",
@@ -140,5 +146,4 @@ class Channel(Caller):
                 "Ask for fewer at a time (limit).",
             )
             body = self._encode([(items[0][0], error, None)])
-        frame = wire.encode(frame_type, body, flags=self._flags, count=len(items))
-        self._connection.transport.write(frame)
+        self._connection.transport.write(frames.encode(body, len(items)))

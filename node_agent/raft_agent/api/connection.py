@@ -25,6 +25,7 @@ DROP_BYTES = 64 << 20
 
 _CLIENT_TYPES = frozenset({int(wire.FrameType.CLIENT_REQUEST)})
 _JSON = int(wire.Flag.JSON)
+_PLAIN_START = wire.start_of(wire.FrameType.CLIENT_REQUEST)
 
 
 class Turn:
@@ -92,6 +93,10 @@ class ClientConnection(asyncio.Protocol):
         if self._gone:
             return
         try:
+            body = self._reader.only_body(data, _PLAIN_START)
+            if body is not None:
+                self._serve(body, is_json=False)
+                return
             for frame in self._reader.feed(data):
                 if not self._gone:
                     self._serve_frame(frame)
@@ -128,13 +133,15 @@ class ClientConnection(asyncio.Protocol):
         flags = frame.flags
         if flags & ~_JSON:
             raise wire.FrameError("flags", f"frame with unknown flags {flags:#x}")
-        is_json = bool(flags)
+        self._serve(frame.body, is_json=bool(flags))
+
+    def _serve(self, body: bytes, *, is_json: bool) -> None:
         decoder = protocol.REQUESTS_JSON_DECODER if is_json else protocol.REQUESTS_DECODER
         requests: list[protocol.Request] | list[protocol.Request | tuple[int, Error]]
         try:
-            requests = decoder.decode(frame.body)
+            requests = decoder.decode(body)
         except (ValueError, RecursionError):
-            requests = decode_one_by_one(frame.body, is_json)
+            requests = decode_one_by_one(body, is_json)
         if len(requests) > protocol.MAX_REQUESTS_PER_FRAME:
             raise UnreadableError(
                 f"frame of {len(requests)} requests; {protocol.MAX_REQUESTS_PER_FRAME} is the limit"

@@ -28,6 +28,9 @@ class Election:
         self._granted: set[int] = set()
         self._refused: set[int] = set()
         self._own_vote_seq = 0
+        # When a candidate last asked for a pre-vote with a log that is behind this one; 0: not
+        # since the timer last expired.
+        self._sought_us = 0
 
     # --- standing
 
@@ -44,9 +47,11 @@ class Election:
         state.leader_id = 0
         state.silence_excused = False
         state.give_up_transfer(RefusalReason.TIMED_OUT)
-        if state.can_stand:
+        is_sought, self._sought_us = self._sought_us > state.leader_heard_us, 0
+        if state.can_stand or (is_sought and state.can_stand_in):
             self._ask_for_pre_votes()
         else:
+            state.role = state.resting_role()
             state.reset_election_timer()
 
     def _kernel_silence_us(self, event: TimerExpired) -> int | None:
@@ -175,13 +180,16 @@ class Election:
     # --- voting
 
     def pre_vote(self, sender: int, message: PreVote) -> None:
-        """Answering a pre-vote changes nothing here: no term, no vote, no timer."""
+        """Answering a pre-vote changes nothing here: no term, no vote, no timer.
+
+        But a learner notes that somebody wants its vote who can't have it, see `can_stand_in`.
+        """
         state = self._state
-        granted = (
-            message.term > state.current_term
-            and not state.leader_is_alive()
-            and state.is_up_to_date(message.last_term, message.last_index)
-        )
+        is_up_to_date = state.is_up_to_date(message.last_term, message.last_index)
+        may_vote = not state.leader_is_alive()
+        granted = message.term > state.current_term and may_vote and is_up_to_date
+        if may_vote and not is_up_to_date:
+            self._sought_us = state.now_us
         term = message.term if granted else state.current_term
         state.send(sender, PreVoteReply(term, message.request_id, granted))
 

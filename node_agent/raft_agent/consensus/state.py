@@ -324,11 +324,32 @@ class RaftState:
 
     @property
     def can_stand(self) -> bool:
-        """Whether this node may be a candidate: a voter with a disk that works, whose log is not
-        about to be forgotten, and its end not damaged."""
+        """Whether this node may be a candidate: a voter, and fit to lead."""
+        return self.membership.may_lead(self.member_id, self.commit_index) and self.is_fit_to_lead
+
+    @property
+    def can_stand_in(self) -> bool:
+        """Whether this node may be a candidate although it has no vote: a learner whose log is
+        further than that of somebody who needs its vote.
+
+        The other one knows it as a voter, by an entry that never reached this log, and may lack a
+        quorum without it. What a dead leader left here alone is then in nobody's way only if this
+        node brings it in. It is elected by the voters of its own log, of whom it is none, and hands
+        over as soon as it has committed, like a leader that is no voter any more (§4.2.2 of the
+        thesis).
+        """
+        configuration = self.configuration
         return (
-            self.membership.may_lead(self.member_id, self.commit_index)
-            and not self.told_removed
+            configuration is not None
+            and self.member_id in configuration.learners
+            and self.is_fit_to_lead
+        )
+
+    @property
+    def is_fit_to_lead(self) -> bool:
+        """Whether the disk works, and the log is not about to be forgotten, nor its end damaged."""
+        return (
+            not self.told_removed
             and self.vote_floor == (0, 0)
             and not self.installing
             and not self.disk_stalls

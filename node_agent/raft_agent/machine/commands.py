@@ -216,8 +216,10 @@ def decode_command(data: bytes | memoryview) -> Command:
     return _DECODER.decode(data)  # type: ignore[no-any-return]
 
 
-def encode_commands(commands: Sequence[Command]) -> memoryview:
+def encode_commands(commands: Sequence[Command]) -> bytes | memoryview:
     """The commands' encodings back to back, as `join_commands` takes them."""
+    if len(commands) == 1:
+        return encode_command(commands[0])
     encoded = encode_command(commands)
     count = len(commands)
     head = 1 if count < 1 << 4 else 3 if count < 1 << 16 else 5

@@ -357,7 +357,10 @@ class Engine:
                 return
             self._timer.cancel()
         self._timer_due_us = due_us
-        self._timer = self._loop.call_later(max(due_us - now_us(), 0) / 1e6, self._timer_fired)
+        # uvloop counts in milliseconds and rounds: what is rounded down would fire again and again
+        # until it is due.
+        delay_ms = -(-max(due_us - now_us(), 0) // 1000)
+        self._timer = self._loop.call_later(delay_ms / 1000, self._timer_fired)
 
     def _timer_fired(self) -> None:
         self._timer = None

@@ -7,7 +7,8 @@ import time
 
 from raft_agent.histogram import Histogram
 
-_INTERVAL_S = 0.1
+# Each look wakes an idle process up.
+_INTERVAL_S = 0.5
 
 
 class LoopLag:

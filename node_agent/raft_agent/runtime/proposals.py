@@ -20,7 +20,7 @@ Done = Callable[[Outcome], None]
 MAX_BATCH_BYTES = 1 << 20
 MAX_BATCH_COMMANDS = 4096
 
-_NOTHING = memoryview(b"")
+_NOTHING = b""
 
 LOST = Failure(
     ErrorCode.NOT_LEADER,
@@ -39,7 +39,7 @@ class _Group(msgspec.Struct):
     """Commands that were handed over together; `encoded` holds all `count` of them until they are
     proposed."""
 
-    encoded: memoryview
+    encoded: bytes | memoryview
     count: int
     done: Done
 

@@ -108,15 +108,18 @@ def create_zeroed(path: Path, size_bytes: int) -> int:
     Overwriting such a file changes no metadata, which makes each fdatasync two to three times as
     fast as one of a file that grows. Raises OSError, and leaves no file then.
 
-    Synced piece by piece: the log's own fdatasync, in another thread, waits behind what is in the
-    disk's queue (16 MiB at once made one append in a thousand take 10 ms instead of 1).
+    Past the page cache, because a copy there costs a follower a sixth of its processor time. Where
+    that can't be, synced piece by piece: the log's own fdatasync, in another thread, waits behind
+    what is in the disk's queue (16 MiB at once made one append in a thousand take 10 ms instead of
+    1).
     """
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
         platform.reserve(fd, size_bytes)
-        for offset in range(0, size_bytes, len(_ZEROS)):
-            write_all(fd, [_ZEROS[: size_bytes - offset]], offset)
-            platform.sync_data(fd)
+        if not platform.write_zeros_directly(path, size_bytes):
+            for offset in range(0, size_bytes, len(_ZEROS)):
+                write_all(fd, [_ZEROS[: size_bytes - offset]], offset)
+                platform.sync_data(fd)
         platform.sync_file(fd)
     except OSError:
         os.close(fd)

@@ -181,7 +181,7 @@ class Log:
     def _fill(self, batches: Sequence[Batch]) -> None:
         last = self.index.last
         assert last is not None  # noqa: S101 - for the type checker
-        write_all(self._fd, group_buffers(batches, last.end_offset), last.end_offset)
+        self._write(group_buffers(batches, last.end_offset), last.end_offset)
         self._sync()
         self._note(batches)
 
@@ -201,7 +201,7 @@ class Log:
         stop = _fitting(batches, start, room)
         header = encode_segment_header(first.first_index, self._cluster_id)
         group = group_buffers(batches[start:stop], SEGMENT_HEADER_SIZE)
-        write_all(self._fd, [header, *group], 0)
+        self._write([header, *group], 0)
         self._sync()
         path = self._directory / segment_name(first.first_index)
         prepared.path.replace(path)
@@ -211,6 +211,12 @@ class Log:
         self.index.add(Segment(str(path), index, index, end, array("Q"), array("Q")))
         self._note(batches[start:stop])
         return stop
+
+    def _write(self, buffers: list[bytes], offset: int) -> None:
+        """With zeros up to the end of the block: before the system writes a part of a block that it
+        has not cached, it reads it, and a segment's blocks are not cached when it is new."""
+        end = offset + sum(map(len, buffers))
+        write_all(self._fd, [*buffers, bytes(-end % BLOCK_BYTES)], offset)
 
     def _sync(self) -> None:
         began_ns = time.perf_counter_ns()

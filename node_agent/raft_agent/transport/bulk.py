@@ -109,9 +109,9 @@ class BulkConnection(Connection):
         self._used_at = self.local.loop.time()
         super().data_received(data)
 
-    def send(self, frame: bytes, *, bulk: bool) -> bool:
+    def send(self, *frame: bytes, bulk: bool) -> bool:
         self._used_at = self.local.loop.time()
-        return super().send(frame, bulk=bulk)
+        return super().send(*frame, bulk=bulk)
 
     def frame_received(self, frame: wire.Frame) -> None:
         if self._link.connection is not self:

@@ -142,13 +142,11 @@ def encode_message(sender: int, message: types.Message) -> bytes:
 
     Raises ValueError when the frame would be larger than wire.MAX_BODY_BYTES.
     """
+    if type(message) is types.AppendEntries:
+        return b"".join(encode_append(sender, message))
     count = 0
     data = b""
-    records: tuple[bytes, ...] = ()
-    if type(message) is types.AppendEntries:
-        records = tuple([batch.record for batch in message.batches])
-        count = sum([batch.count for batch in message.batches])
-    elif type(message) is types.BootstrapInstall:
+    if type(message) is types.BootstrapInstall:
         count = message.batch.count
     elif type(message) is types.SnapshotChunk:
         data = message.data
@@ -160,8 +158,26 @@ def encode_message(sender: int, message: types.Message) -> bytes:
         request_id=message.request_id,
         count=count,
         data=data,
-        batches=records,
     )
+
+
+def encode_append(sender: int, message: types.AppendEntries) -> list[bytes]:
+    """The frame of `encode_message` in pieces: its batches are not copied, since the same bytes go
+    to every follower.
+
+    Raises ValueError when the frame would be larger than wire.MAX_BODY_BYTES.
+    """
+    records = [batch.record for batch in message.batches]
+    head = wire.encode(
+        FrameType.APPEND_ENTRIES,
+        _append_entries_body(message),
+        sender=sender,
+        term=message.term,
+        request_id=message.request_id,
+        count=sum([batch.count for batch in message.batches]),
+        batches_bytes=sum([len(record) for record in records]),
+    )
+    return [head, *records]
 
 
 def _append_entries_body(message: types.AppendEntries) -> bytes:
@@ -211,7 +227,6 @@ _BODIES: dict[type[Any], Callable[[Any], bytes]] = {
     types.PreVoteReply: lambda m: _BOOL.pack(m.granted),
     types.RequestVote: lambda m: _TWO_U64_BOOL.pack(m.last_index, m.last_term, m.transfer),
     types.VoteReply: lambda m: _BOOL.pack(m.granted),
-    types.AppendEntries: _append_entries_body,
     types.AppendReply: _append_reply_body,
     types.Heartbeat: lambda m: _FOUR_U64.pack(m.session, m.commit_index, m.as_of_us, m.as_of_index),
     types.HeartbeatReply: lambda m: _THREE_U64.pack(m.session, m.withheld_us, m.stamp_us),

@@ -209,8 +209,12 @@ class Transport:
             if stats is not None:
                 stats.dropped_frames += 1
             return
+        if isinstance(message, types.AppendEntries):
+            # The most frequent by far, and the largest.
+            connection.send(*codec.encode_append(self._local.member_id, message), bulk=True)
+            return
         frame = codec.encode_message(self._local.member_id, message)
-        bulk = kind is types.AppendEntries or kind is types.BootstrapInstall
+        bulk = kind is types.BootstrapInstall
         if not isinstance(connection, OutboundConnection):
             connection.send(frame, bulk=bulk)
         elif kind is types.SnapshotChunk:

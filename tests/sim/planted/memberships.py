@@ -10,6 +10,7 @@ _CHANGES = "raft_agent.consensus.changes"
 _MEMBERSHIP = "raft_agent.consensus.membership"
 _RECONFIGURATION = "raft_agent.consensus.reconfiguration"
 _STATE = "raft_agent.consensus.state"
+_ELECTION = "raft_agent.consensus.election"
 
 _UNSAFE = (
     "two leaders in one term",
@@ -182,5 +183,40 @@ FAULTS = (
         ("no progress after healing",),
         focus=memberships,
         seed=7,
+    ),
+    Fault(
+        "learner_never_stands_in",
+        "a learner to which a dead leader left entries stands for nobody who needs its vote",
+        (Edit(_ELECTION, "or (is_sought and state.can_stand_in)", "or (is_sought and False)"),),
+        ("no progress after healing",),
+        unit_test="test_found_by_simulation:"
+        "test_a_learner_that_alone_has_a_lost_leaders_entry_brings_it_in",
+    ),
+    Fault(
+        "stand_in_with_a_damaged_end",
+        "a learner stands in although its last batch is damaged, or it was removed",
+        (
+            Edit(
+                _STATE,
+                "            and self.member_id in configuration.learners\n"
+                "            and self.is_fit_to_lead\n",
+                "            and self.member_id in configuration.learners\n",
+            ),
+        ),
+        _UNSAFE,
+        unit_test="test_stand_ins:test_who_may_not_lead_does_not_stand_in",
+    ),
+    Fault(
+        "stand_in_counts_itself",
+        "a vote counts whoever gives it, that of a learner which stands in for itself too",
+        (
+            Edit(
+                _QUORUM,
+                "return sum(voter in agreeing for voter in voters) > len(voters) // 2",
+                "return len(agreeing) > len(voters) // 2",
+            ),
+        ),
+        ("elected without the votes", *_UNSAFE),
+        unit_test="test_stand_ins:test_its_own_vote_is_none",
     ),
 )

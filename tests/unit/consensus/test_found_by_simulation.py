@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from raft_agent.consensus import changes
+from raft_agent.consensus.batch import BatchKind, encode
+from raft_agent.consensus.membership import encode_configuration, first_entry
 from raft_agent.consensus.types import (
     Announce,
+    Configuration,
     ConfigurationChanged,
     Joining,
     MembershipChange,
@@ -11,10 +15,11 @@ from raft_agent.consensus.types import (
     Received,
     RefusalReason,
     Refused,
+    Role,
     Vote,
 )
 from tests.unit.consensus.harness import Cluster, configuration, member
-from tests.unit.consensus.server import MAX_TIMEOUT_US, notes, of, sends
+from tests.unit.consensus.server import MAX_TIMEOUT_US, entry, notes, of, sends, terms_of
 from tests.unit.consensus.snapshot_files import SnapshotFile
 
 ADD_4 = MembershipChange(add=(member(4),))
@@ -111,3 +116,23 @@ def test_a_damaged_snapshot_in_one_piece_is_replaced_although_nothing_is_written
     cluster.run(1, lambda server: server.take_snapshot())
     cluster.run_for(20 * MAX_TIMEOUT_US)
     assert cluster.node(3).commit_index == cluster.node(1).commit_index
+
+
+def test_a_learner_that_alone_has_a_lost_leaders_entry_brings_it_in() -> None:
+    """1 led term 3 and left an entry on 4 alone, then its own copy was damaged. By an older entry
+    of 3, 4 is a voter, and 3 needs three of four votes; by its own log 4 is a learner."""
+    known = Configuration("c1", tuple(member(i) for i in range(1, 5)), (1, 2, 3), learners=(4,))
+    promoted = changes.change(known, MembershipChange(promote=(4,)))
+    log = [first_entry(known), entry(2, 1)]
+    joint = encode(BatchKind.CONFIGURATION, 3, 2, 1, encode_configuration(promoted))
+    cluster = Cluster(
+        4,
+        logs={1: log, 2: log, 3: [*log, joint], 4: [*log, entry(3, 3)]},
+        votes={1: Vote(3, 1, floor_term=3, floor_index=3)},
+    )
+    cluster.run_for(20 * MAX_TIMEOUT_US)
+    assert len(cluster.leaders) == 1
+    assert cluster.node(4).role is Role.LEARNER
+    for member_id in cluster.servers:
+        assert terms_of(cluster.node(member_id))[:3] == [1, 1, 3]
+        assert configuration(cluster, member_id) == known

@@ -8,7 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from raft_agent.storage.format import SEGMENT_HEADER_SIZE, decode_sync_marker, segment_name
+from raft_agent.storage.format import (
+    BLOCK_BYTES,
+    SEGMENT_HEADER_SIZE,
+    decode_sync_marker,
+    segment_name,
+)
 from raft_agent.storage.store import Store
 from tests.unit.storage.support import (
     CLUSTER,
@@ -170,3 +175,23 @@ def test_only_the_end_of_the_log_is_kept_in_memory(tmp_path: Path) -> None:
         tail = store.recovered.log.tail
         assert tail == tuple(log[len(log) - len(tail) :])
         assert len(tail) == min(resident_bytes // 3_080, len(log))
+
+
+def test_what_is_written_at_once_ends_where_a_block_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends: list[int] = []
+    real = os.pwritev
+
+    def pwritev(fd: int, buffers: list[bytes], offset: int) -> int:
+        ends.append(offset + sum(map(len, buffers)))
+        return real(fd, buffers, offset)
+
+    monkeypatch.setattr(os, "pwritev", pwritev)
+    with opened(tmp_path, segment_bytes=64 << 10) as driver:
+        ends.clear()
+        for batch in make_log([9_000, 0, 5_000, 40_000, 20_000]):
+            driver.append(batch)
+        appends = [end for end in ends if end > SEGMENT_HEADER_SIZE]
+    assert len(appends) >= 5
+    assert [end % BLOCK_BYTES for end in appends] == [0] * len(appends)

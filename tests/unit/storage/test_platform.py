@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from raft_agent import platform
+from raft_agent.storage.files import create_zeroed
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="TCP_INFO is Linux's")
 
@@ -29,6 +30,11 @@ def tcp_pair() -> Iterator[tuple[socket.socket, socket.socket]]:
 def wait_for_silence(sock: socket.socket, silence_us: int) -> None:
     while (platform.tcp_silence_us(sock) or 0) < silence_us:
         select.select([], [], [], 0.01)
+
+
+def zeroed(path: Path, size_bytes: int) -> bytes:
+    os.close(create_zeroed(path, size_bytes))
+    return path.read_bytes()
 
 
 @linux_only
@@ -90,3 +96,20 @@ def test_a_tcp_socket_does_not_know_who_connected(
 ) -> None:
     with pytest.raises(OSError, match="Unix socket"):
         platform.peer_credentials(tcp_pair[0])
+
+
+@linux_only
+def test_zeros_go_past_the_page_cache_where_the_file_system_takes_them(tmp_path: Path) -> None:
+    path = tmp_path / "zeros"
+    path.write_bytes(b"x" * (3 << 20))
+    if platform.write_zeros_directly(path, 2 << 20):
+        assert path.read_bytes() == bytes(2 << 20) + b"x" * (1 << 20)
+    assert zeroed(tmp_path / "other", 2 << 20) == bytes(2 << 20)
+
+
+@linux_only
+def test_a_file_whose_size_is_no_multiple_of_a_block_is_zeros_all_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "zeros"
+    path.touch()
+    assert not platform.write_zeros_directly(path, (1 << 20) + 100)
+    assert zeroed(tmp_path / "other", (1 << 20) + 100) == bytes((1 << 20) + 100)
