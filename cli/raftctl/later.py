@@ -62,17 +62,6 @@ cert = _group(
         "show": ("Show a certificate.", "show node-01.crt"),
     },
 )
-export = _group(
-    "export",
-    "Export keys to eBPF maps.",
-    {
-        "add": ("Export a prefix.", "add config/"),
-        "list": ("Show the exports.", "list"),
-        "remove": ("End an export.", "remove config/"),
-        "dump": ("Show what the map holds.", "dump config/"),
-        "watch": ("Show changes of the map.", "watch config/"),
-    },
-)
 debug = _group(
     "debug",
     "Collect what a bug report needs.",

@@ -33,6 +33,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "top": ("raftctl.top", "top", "Watch the cluster live: members, log, latencies, events."),
     "doctor": ("raftctl.doctor", "doctor", "Find what is wrong here, and the command for it."),
     "kernel": ("raftctl.kernel", "kernel", "Show what the program in the kernel has seen."),
+    "export": ("raftctl.export", "export", "Have keys stand in eBPF maps of the kernel."),
     "fault": ("raftctl.faults", "fault", "Lose packets on purpose, for tests."),
     "bench": ("raftctl.bench", "bench", "Measure writes and reads a second, and their latency."),
     "dev": ("raftctl.dev", "dev", "Run a cluster on this machine."),
@@ -44,7 +45,6 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "snapshot": ("raftctl.later", "snapshot", f"Save and restore backups. {_LATER}"),
     "recover": ("raftctl.later", "recover", f"Go on after the loss of a majority. {_LATER}"),
     "cert": ("raftctl.later", "cert", f"Make certificates. {_LATER}"),
-    "export": ("raftctl.later", "export", f"Export keys to eBPF maps. {_LATER}"),
     "debug": ("raftctl.later", "debug", f"Collect what a bug report needs. {_LATER}"),
 }
 

@@ -15,6 +15,22 @@ from typing import TypeAlias
 
 import msgspec
 
+from raft_agent.api.exports import (
+    EXPORT_KEY_TYPES,
+    EXPORT_KINDS,
+    EXPORT_VALUE_TYPES,
+    MAX_EXPORT_ENTRIES,
+    ExportAdd,
+    ExportDump,
+    ExportDumpResult,
+    ExportEntry,
+    ExportEvent,
+    ExportInfo,
+    ExportList,
+    ExportListResult,
+    ExportRemove,
+    ExportWatch,
+)
 from raft_agent.api.kernel import (
     EBPF_STARTING,
     EbpfStatus,
@@ -103,8 +119,12 @@ from raft_agent.machine.transactions import (
 __all__ = [
     "EBPF_STARTING",
     "ENCODER",
+    "EXPORT_KEY_TYPES",
+    "EXPORT_KINDS",
+    "EXPORT_VALUE_TYPES",
     "ITEM_TYPES",
     "JSON_ENCODER",
+    "MAX_EXPORT_ENTRIES",
     "MAX_IN_FLIGHT",
     "MAX_KEY_BYTES",
     "MAX_REQUESTS_PER_FRAME",
@@ -131,6 +151,16 @@ __all__ = [
     "EventItem",
     "Events",
     "EventsResult",
+    "ExportAdd",
+    "ExportDump",
+    "ExportDumpResult",
+    "ExportEntry",
+    "ExportEvent",
+    "ExportInfo",
+    "ExportList",
+    "ExportListResult",
+    "ExportRemove",
+    "ExportWatch",
     "FaultDirection",
     "FaultHeal",
     "FaultInfo",
@@ -407,6 +437,11 @@ Request = (
     | Kernel
     | FaultSet
     | FaultHeal
+    | ExportAdd
+    | ExportRemove
+    | ExportList
+    | ExportDump
+    | ExportWatch
     | Cancel
 )
 
@@ -471,12 +506,18 @@ RESULT_TYPES: dict[type[Request], type | None] = {
     Kernel: KernelResult,
     FaultSet: FaultsResult,
     FaultHeal: FaultsResult,
+    ExportAdd: WriteResult,
+    ExportRemove: WriteResult,
+    ExportList: ExportListResult,
+    ExportDump: ExportDumpResult,
+    ExportWatch: StreamStarted,
     Cancel: None,
 }
 ITEM_TYPES: dict[type[Request], type] = {
     WatchMessages: MessageItem,
     WatchKeys: KeyEvent,
     Events: EventItem,
+    ExportWatch: ExportEvent,
 }
 
 # What changes something: asking again after a lost answer could do it twice. Sessions are not among
@@ -496,6 +537,8 @@ WRITES = (
     MemberUpdate,
     JoinSelf,
     LeaderTransfer,
+    ExportAdd,
+    ExportRemove,
 )
 
 ENCODER = msgspec.msgpack.Encoder()

@@ -105,6 +105,11 @@ class Shape(msgspec.Struct, frozen=True):
         padded = -(-len(field) // 8) * 8
         return field.ljust(padded, b"\0") + revision.to_bytes(8, "little")
 
+    def decode_value(self, field: bytes) -> tuple[bytes, int]:
+        """(the store's value, its revision or 0 where there is none)."""
+        revision = int.from_bytes(field[-8:], "little") if self.export.with_revision else 0
+        return self.value.decode(field[: self.value.size]), revision
+
     @property
     def value_size(self) -> int:
         """In bytes, with the revision."""

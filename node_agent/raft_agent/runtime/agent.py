@@ -32,6 +32,7 @@ from raft_agent.logs import LogContext
 from raft_agent.machine.machine import Machine
 from raft_agent.runtime.engine import Answer, Engine, Excuses, now_us
 from raft_agent.runtime.events import EventLog
+from raft_agent.runtime.export_side import ExportSide
 from raft_agent.runtime.front import Front
 from raft_agent.runtime.identity import check_owner, make_node, own_address
 from raft_agent.runtime.joining import Applicant
@@ -70,6 +71,8 @@ _WARNINGS = frozenset(
         "kernel_bypassed",
         "kernel_degraded",
         "kernel_fault_set",
+        "export_degraded",
+        "export_repaired",
     }
 )
 
@@ -148,6 +151,7 @@ class Agent:
         loop, node = self._loop, self.node
         self._proposals = Proposals(loop, self.engine.feed)
         self._lease_keeper = LeaseKeeper(loop, self._proposals.add, now_us)
+        self._exports = ExportSide(config, node, self.machine, loop, self._event)
         self.front = Front(
             config=config,
             loop=loop,
@@ -157,6 +161,7 @@ class Agent:
             views=self._views,
             events=self._events,
             kernel=self._kernel,
+            exports=self._exports,
             proposals=self._proposals,
             lease_keeper=self._lease_keeper,
         )
@@ -233,6 +238,7 @@ class Agent:
         await self._transport.start()
         self._set_peers(self.node.configuration)
         self._kernel.start()
+        self._exports.start()
         await self._api.start()
         if self._http is not None:
             await self._http.start()
@@ -263,6 +269,7 @@ class Agent:
         await self._api.close()
         await self._transport.close()
         await self._kernel.stop()
+        await self._exports.stop()
         await self._loop.run_in_executor(None, self._store.close)
 
     def has_room(self) -> bool:
@@ -335,12 +342,14 @@ class Agent:
         self._snapshotter.applied(len(batch.record))
 
     def on_applied(self, index: int) -> None:
+        self._exports.applied(index)
         self.front.barriers.applied(index)
 
     def on_snapshot_durable(self, snapshot: SnapshotMeta, restored: Callable[[], None]) -> None:
         def go_on() -> None:
             self._proposals.skipped(snapshot.index)
             restored()
+            self._exports.adopted()
             self.front.barriers.applied(snapshot.index)
 
         self._restorer.begin(snapshot, go_on)

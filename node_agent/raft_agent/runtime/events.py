@@ -48,6 +48,10 @@ _TEXTS = {
     "join_asked": "asks {address} to be added",
     "join_refused": "was not added: {reason}",
     "cluster_joined": "joined the cluster {cluster_id}",
+    "export_degraded": "the exported map {map} is not as it should be here: {reason}",
+    "export_mended": "the exported map {map} is as it should be again",
+    "export_repaired": "{entries} entries of the exported map {map} had been changed by somebody "
+    "else: they are as they should be again",
     "snapshot_taken": "took a snapshot at index {index}: {size_bytes} bytes in {took_ms} ms",
     "snapshot_failed": "could not take a snapshot, and tries again later: {reason}",
     "snapshot_offered": "{target} needs entries that the log has lost: sends the snapshot of index "

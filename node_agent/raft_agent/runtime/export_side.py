@@ -10,10 +10,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
+
+from raft_agent.api import protocol
+from raft_agent.api.host import Failure
+from raft_agent.api.protocol import ErrorCode
 from raft_agent.config import Config
 from raft_agent.consensus.node import Node
 from raft_agent.consensus.types import Role
 from raft_agent.machine.machine import Machine
+from raft_agent.platform import boot_time_ns
 
 if TYPE_CHECKING:
     from raft_agent.kernel.exporter import Exporter
@@ -155,6 +161,110 @@ class ExportSide:
             )
         )
 
+    # --- what it says
+
+    def listing(self) -> protocol.ExportListResult:
+        exporter = self._exporter
+        exports = self._machine.exports
+        if exporter is None:
+            state, reason = "off", "ebpf.enabled and ebpf.pin_dir are not both set at this node"
+            status, problems = None, {}
+        else:
+            status, problems = exporter.status, exporter.problems
+            state = _STATES.get(status.state, "degraded")
+            reason = "; ".join(problems.values())
+        fresh_ns = 0 if status is None else status.fresh_until_ns - boot_time_ns()
+        return protocol.ExportListResult(
+            state,
+            reason,
+            0 if status is None else status.applied_index,
+            max(fresh_ns, 0) // 1_000_000,
+            [
+                protocol.ExportInfo(
+                    **msgspec.structs.asdict(shape.export),
+                    version=shape.version,
+                    entries=exports.count(shape.export.map),
+                    path=self._path_of(shape),
+                    problem=problems.get(shape.export.map, ""),
+                )
+                for shape in exports
+            ],
+        )
+
+    def _path_of(self, shape: Shape) -> str:
+        if self.directory is None:
+            return ""
+        return str(self.directory / f"{shape.export.map}_v{shape.version}")
+
+    def dump(
+        self,
+        name: str,
+        limit: int,
+        done: Callable[[protocol.ExportDumpResult | Failure], None],
+    ) -> None:
+        """What the kernel has in the map."""
+        shape = self._shape(name)
+        if isinstance(shape, Failure):
+            done(shape)
+            return
+        from raft_agent.kernel.exporter import Ask  # noqa: PLC0415
+
+        def answered(found: list[tuple[bytes, bytes]] | str) -> None:
+            self._loop.call_soon_threadsafe(self._dumped, shape, limit, found, done)
+
+        assert self._exporter is not None  # noqa: S101  # _shape has seen to it
+        self._exporter.put(Ask(name, answered))
+
+    def _dumped(
+        self,
+        shape: Shape,
+        limit: int,
+        found: list[tuple[bytes, bytes]] | str,
+        done: Callable[[protocol.ExportDumpResult | Failure], None],
+    ) -> None:
+        if isinstance(found, str):
+            done(Failure(ErrorCode.REFUSED, f"The map {shape.export.map} can't be read: {found}"))
+            return
+        exporter = self._exporter
+        entries = [
+            protocol.ExportEntry(shape.text_of(key), *shape.decode_value(value))
+            for key, value in found[:limit]
+        ]
+        index = 0 if exporter is None else exporter.status.applied_index
+        done(protocol.ExportDumpResult(shape.export.map, index, entries, len(found) > limit))
+
+    def watch(
+        self, name: str, on_event: Callable[[protocol.ExportEvent], None]
+    ) -> Callable[[], None] | Failure:
+        """Until the returned function is called."""
+        shape = self._shape(name)
+        if isinstance(shape, Failure):
+            return shape
+
+        def watcher(index: int, changes: list[MapChange]) -> None:
+            for change in changes:
+                if change.map == name:
+                    on_event(_event(shape, change, index))
+
+        self._watchers.append(watcher)
+        return lambda: self._watchers.remove(watcher)
+
+    def _shape(self, name: str) -> Shape | Failure:
+        shape = self._machine.exports.get(name)
+        if shape is None:
+            return Failure(
+                ErrorCode.KEY_NOT_FOUND,
+                f"No map {name} is exported",
+                "What is exported: raftctl export list",
+            )
+        if self._exporter is None:
+            return Failure(
+                ErrorCode.REFUSED,
+                "This node keeps no exported maps",
+                "Set ebpf.enabled and ebpf.pin_dir in its raft.toml, and start it again",
+            )
+        return shape
+
     # --- from the thread
 
     def _tell_later(self, kind: str, **facts: int | str) -> None:
@@ -170,6 +280,16 @@ class ExportSide:
             watcher(index, changes)
 
 
+def _event(shape: Shape, change: MapChange, index: int) -> protocol.ExportEvent:
+    key = shape.text_of(change.key)
+    if change.value is None:
+        return protocol.ExportEvent("delete", key, b"", 0, index)
+    value, revision = shape.decode_value(change.value)
+    return protocol.ExportEvent("put", key, value, revision, index)
+
+
+# enum raft_export_state
+_STATES = {0: "filling", 1: "ready", 2: "degraded"}
 # enum raft_node_role
 _ROLES = {
     Role.FOLLOWER: 0,

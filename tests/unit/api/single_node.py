@@ -169,6 +169,22 @@ class SingleNode:
     def kernel(self) -> protocol.KernelResult:
         return protocol.KernelResult(protocol.EbpfStatus(), [], [])
 
+    def export_list(self) -> protocol.ExportListResult:
+        return protocol.ExportListResult("off", "this node has no kernel", 0, 0, [])
+
+    def export_dump(
+        self,
+        name: str,
+        _limit: int,
+        done: Callable[[protocol.ExportDumpResult | Failure], None],
+    ) -> None:
+        done(Failure(protocol.ErrorCode.KEY_NOT_FOUND, f"No map {name} is exported"))
+
+    def watch_export(
+        self, name: str, _on_event: Callable[[protocol.ExportEvent], None]
+    ) -> Callable[[], None] | Failure:
+        return Failure(protocol.ErrorCode.KEY_NOT_FOUND, f"No map {name} is exported")
+
     def set_fault(self, request: protocol.FaultSet) -> protocol.FaultsResult | Failure:
         faults = [
             protocol.FaultInfo(request.peer, way, request.per_mille, request.duration_ms)
