@@ -21,6 +21,10 @@ _START_TIMEOUT_S = 30.0
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
+# For what is not about elections: a machine that is busy with other work is to start none.
+PATIENT = "[timing]\nelection_timeout_min_ms = 1000\nelection_timeout_max_ms = 2000\n"
+
+
 @dataclass
 class Usage:
     """One process so far: seconds of processor time, bytes that it made the kernel write to disk
@@ -64,8 +68,14 @@ def free_ports(count: int) -> list[int]:
             holder.close()
 
 
+class RaftctlFailed(Exception):  # noqa: N818
+    """raftctl ended with an error; the text says which."""
+
+
 class Agents:
-    """Agents node-01 … that run from `folder`. `environment`: for them and for raftctl."""
+    """Agents node-01 … that run from `folder`. `environment`: for them and for raftctl. `extra`:
+    more of raft.toml; NAME in it stands for each node's own.
+    """
 
     def __init__(
         self, folder: Path, nodes: int, environment: dict[str, str], extra: str = ""
@@ -75,9 +85,9 @@ class Agents:
         self._environment = {**os.environ, **environment}
         self._raftctl = [sys.executable, "-m", "raftctl.main"]
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
-        ports = dict(zip(self.names, free_ports(nodes), strict=True))
+        self._ports = dict(zip(self.names, free_ports(nodes), strict=True))
         for name in self.names:
-            self._configure(name, ports, extra)
+            self._configure(name, self._ports, extra)
 
     def _configure(self, name: str, ports: dict[str, int], extra: str) -> None:
         home = self._folder / name
@@ -88,7 +98,7 @@ class Agents:
             f'listen_addr = "127.0.0.1:{ports[name]}"',
             f'data_dir = "{home / "data"}"',
             f'ipc_socket = "{self.socket(name)}"',
-            extra,
+            extra.replace("NAME", name),
         ]
         if len(ports) == 1:
             lines += ["[cluster]", "bootstrap = true"]
@@ -102,6 +112,10 @@ class Agents:
 
     def data(self, name: str) -> Path:
         return self._folder / name / "data"
+
+    def port(self, name: str) -> int:
+        """Where members reach it."""
+        return self._ports[name]
 
     def pid(self, name: str) -> int:
         return self._processes[name].pid
@@ -137,15 +151,17 @@ class Agents:
         self._processes.clear()
 
     def raftctl(self, name: str, *arguments: str) -> Any:
-        """What raftctl says at this node, in JSON. Raises CalledProcessError."""
+        """What raftctl says at this node, in JSON. Raises RaftctlFailed."""
         done = subprocess.run(  # noqa: S603
             [*self._raftctl, "--socket", self.socket(name), "-o", "json", *arguments],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            check=True,
+            check=False,
             env=self._environment,
         )
+        if done.returncode:
+            raise RaftctlFailed(f"raftctl {' '.join(arguments)} at {name}: {done.stderr.strip()}")
         return json.loads(done.stdout)
 
     def status(self, name: str) -> Any:
@@ -157,7 +173,7 @@ class Agents:
         while time.monotonic() < deadline:
             try:
                 statuses = [self.status(name) for name in self._processes]
-            except subprocess.CalledProcessError:
+            except RaftctlFailed:
                 time.sleep(0.05)
                 continue
             leaders = {status["leader"] for status in statuses}
@@ -187,7 +203,8 @@ def agents(
 
 @dataclass
 class Load:
-    """What `raftctl bench` is asked for. `op`: put, get or send; sizes in bytes."""
+    """What `raftctl bench` is asked for. `op`: put, get or send; sizes in bytes. `rate`: requests a
+    second; 0: as many as are answered."""
 
     clients: int
     pipeline: int
@@ -197,6 +214,7 @@ class Load:
     keys: int = 10_000
     consistency: str = "linearizable"
     processes: int = 1
+    rate: int = 0
 
     def arguments(self, seconds: float, warmup_s: float) -> list[str]:
         chosen = ["bench", self.op]
@@ -204,6 +222,8 @@ class Load:
             chosen += ["--consistency", self.consistency]
         for name in ("clients", "pipeline", "key_size", "value_size", "keys", "processes"):
             chosen += [f"--{name.replace('_', '-')}", str(getattr(self, name))]
+        if self.rate:
+            chosen += ["--rate", str(self.rate)]
         return [*chosen, "--duration", str(seconds), "--warmup", str(warmup_s)]
 
 

@@ -11,12 +11,11 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from agents import Load, Run, agents, end_in_order, run_load
+from agents import Load, RaftctlFailed, Run, agents, end_in_order, run_load
 from others import Etcd, PySyncObj
 
 # Two systems answer "how many" with the same sizes: those of `etcdctl check perf`.
@@ -69,8 +68,8 @@ def measure_agents(seconds: float) -> Round:
             at = cluster.follower() if name.startswith("stale") else ""
             try:
                 run = run_load(cluster, load, at=at, seconds=seconds)
-            except subprocess.CalledProcessError as failure:
-                print(f"{name}: {failure.stderr}", file=sys.stderr)
+            except RaftctlFailed as failure:
+                print(f"{name}: {failure}", file=sys.stderr)
                 continue
             problem = complaint(load, run)
             if problem:

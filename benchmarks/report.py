@@ -46,9 +46,22 @@ def plots(curves: dict[str, list[Any]]) -> list[str]:
         points = [(row[x], row["ops_per_s"]) for row in curves[name]]
         (folder / f"{name}.svg").write_text(curve(title, label, points))
         lines.append(f"![{title}](plots/{name}.svg)")
-    points = [(row["keys"], row["resident_after_start_bytes"] / 1e6) for row in curves["keys"]]
-    (folder / "memory.svg").write_text(curve("Resident MB by the number of keys", "keys", points))
-    lines.append("![Resident MB by the number of keys](plots/memory.svg)")
+    for name, title, label, points in (
+        (
+            "memory",
+            "Resident MB by the number of keys",
+            "keys",
+            [(row["keys"], row["resident_after_start_bytes"] / 1e6) for row in curves["keys"]],
+        ),
+        (
+            "start",
+            "Seconds of a start by the length of the log",
+            "entries that no snapshot stands for",
+            [(row["log_entries"], row["start_s"]) for row in curves["log"]],
+        ),
+    ):
+        (folder / f"{name}.svg").write_text(curve(title, label, points))
+        lines.append(f"![{title}](plots/{name}.svg)")
     return lines
 
 

@@ -180,7 +180,7 @@ static __always_inline void notice_changes(const struct raft_packet *packet,
 static __always_inline int is_header(const struct raft_frame_header *header)
 {
 	return header->magic == RAFT_WIRE_MAGIC && header->version == RAFT_WIRE_VERSION &&
-	       !header->reserved && header->body_length <= RAFT_WIRE_MAX_BODY && header->type &&
+	       !header->reserved && header->body_length <= RAFT_WIRE_MAX_SEALED && header->type &&
 	       header->type < RAFT_FRAME_TYPES;
 }
 

@@ -13,6 +13,8 @@
 #define RAFT_WIRE_VERSION	     1
 #define RAFT_WIRE_HEADER_SIZE	     48
 #define RAFT_WIRE_MAX_BODY	     (32U << 20)
+/* With TLS the body is records that carry the whole frame, and are a little longer. */
+#define RAFT_WIRE_MAX_SEALED	     (RAFT_WIRE_MAX_BODY + (64U << 10))
 /* An AppendEntries body starts with these fields; batches follow. */
 #define RAFT_WIRE_APPEND_FIELDS_SIZE 32
 
@@ -37,11 +39,15 @@ enum raft_frame_type {
 	RAFT_SNAPSHOT_REPLY = 18,
 	RAFT_ANNOUNCE = 19,
 	RAFT_REMOVED = 20,
+	RAFT_VERSION_ASK = 27,
+	RAFT_VERSION_PROMISE = 28,
 	RAFT_CLIENT_REQUEST = 32,
 	RAFT_CLIENT_REPLY = 33,
 	RAFT_CLIENT_PUSH = 34,
 	RAFT_FORWARD_REQUEST = 35,
 	RAFT_FORWARD_REPLY = 36,
+	RAFT_TLS_HANDSHAKE = 37,
+	RAFT_TLS_FRAME = 38,
 };
 
 enum raft_frame_flag {

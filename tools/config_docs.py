@@ -22,8 +22,8 @@ agent is started in.
 
 `raft-agent --config raft.toml --check` validates and ends. Unknown keys, wrong types and values
 that can't work are refused, all at once, with file, line and what would be right; the exit status
-is then 2. SIGHUP reads the file again and puts the log levels in force; everything else needs a
-restart.
+is then 2. SIGHUP reads the file again and puts the log levels in force, and it reads the files that
+`[tls]` names, which are also read when they change; everything else needs a restart.
 """
 
 PEERS = """\

@@ -7,7 +7,6 @@ import signal
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -19,6 +18,7 @@ from raftctl.quantities import Seconds, Whole
 from raftctl.sockets import find_socket, nodes_at_hand
 
 if TYPE_CHECKING:
+    from raft_agent.api.endpoint import Endpoint
     from raft_agent.api.protocol import StatusResult
     from raftctl.bench_requests import Plan
     from raftctl.bench_stats import Tally
@@ -39,9 +39,9 @@ def bench() -> None:
     """Measure writes and reads a second, and their latency.
 
     Each client is a connection with a fixed number of requests in flight, on this machine. Latency
-    counts from when a request could have been sent. Errors and unknown outcomes are counted over
-    the whole run, the rest after the warm-up. Ctrl+C ends the run early and shows what was
-    measured so far (exit status 130).
+    counts from when a request could have been sent, or with --rate from when it was due. Errors and
+    unknown outcomes are counted over the whole run, the rest after the warm-up. Ctrl+C ends the run
+    early and shows what was measured so far (exit status 130).
 
     The keys it stores start with bench/. They stay, as do the messages it sends: bench deletes
     nothing.
@@ -83,12 +83,21 @@ def _load_options(command: Callable[..., None]) -> Callable[..., None]:
             },
         ),
         (
+            "--rate",
+            {
+                "type": Whole(high=10_000_000),
+                "help": "Requests a second of all clients together, sent whether the answers come "
+                "in time or not; latency counts from when each was due.  [default: as many as are "
+                "answered]",
+            },
+        ),
+        (
             "--processes",
             {"type": Whole(high=1024), "default": 1, "help": "Processes that share the clients."},
         ),
     ]
     for name, settings in reversed(options):
-        command = click.option(name, show_default=True, **settings)(command)
+        command = click.option(name, show_default="default" in settings, **settings)(command)
     return command
 
 
@@ -115,6 +124,7 @@ def _plan(op: str, consistency: str, options: dict[str, Any]) -> Plan:
         timeout_s=context.timeout_s,
         forward=context.forward,
         consistency=consistency,
+        rate=float(options["rate"] or 0),
     )
 
 
@@ -163,15 +173,16 @@ def send(**options: Any) -> None:
 
 def _bench(plan: Plan, processes: int) -> None:
     context = current()
-    node, path = _choose_agent(context, plan.writes and not plan.forward)
+    node, at = _choose_agent(context, plan.writes and not plan.forward)
     _raise_file_limit(-(-plan.clients // processes) + _SPARE_FILES)
     if plan.op == "get":
-        _preload(context, path, plan)
+        _preload(at, plan)
     context.out.note(
         f"{plan.op} on {node}: {plan.clients} clients, {plan.pipeline} in flight each,"
         f" {plan.warmup_s:g} s warm-up, {plan.duration_s:g} s measured..."
     )
-    tally = _run_alone(plan, path) if processes == 1 else _run_processes(plan, path, processes)
+    target = at.target()
+    tally = _run_alone(plan, target) if processes == 1 else _run_processes(plan, target, processes)
     from raftctl.bench_result import result_data, result_text  # noqa: PLC0415
 
     data = result_data(plan, tally, node, processes)
@@ -187,18 +198,18 @@ def _bench(plan: Plan, processes: int) -> None:
 # --- Which agent ----------------------------------------------------------------------------------
 
 
-def _choose_agent(context: Context, wants_leader: bool) -> tuple[str, Path]:
-    """(name, socket) of the agent to load. Writes without --forward belong to the leader, so its
-    socket is taken when it is on this machine; without --node any agent here shows the way.
+def _choose_agent(context: Context, wants_leader: bool) -> tuple[str, Context]:
+    """(name, how to reach it) of the agent to load. Writes without --forward belong to the leader,
+    so that one is taken when it is on this machine, or the agent given with --endpoint; without
+    --node any agent here shows the way.
     """
     if context.socket is None and not context.node_was_given and not context.endpoint:
         here = nodes_at_hand()
         if context.node not in here:
             _take_any(context, here)
-    path = context.socket_path()
-    status = _status_at(context, path)
+    status = _status_of(context)
     if not wants_leader or status.role == "leader":
-        return status.node_id, path
+        return status.node_id, context
     if not status.leader:
         raise CommandError("No leader at the moment", "no_leader", "raftctl health shows why")
     refusal = CommandError(
@@ -208,34 +219,45 @@ def _choose_agent(context: Context, wants_leader: bool) -> tuple[str, Path]:
         status.leader,
     )
     try:
-        leader_path = find_socket(status.leader)
-        leader_status = _status_at(context, leader_path)
+        at_leader = _at_leader(context, status)
+        leader_status = _status_of(at_leader)
     except CommandError:
         raise refusal from None
     if leader_status.cluster_id != status.cluster_id or leader_status.role != "leader":
         raise refusal
     context.out.note(
-        f"{status.node_id} is no leader: going to {status.leader} at {leader_path}"
+        f"{status.node_id} is no leader: going to {status.leader} at "
+        f"{at_leader.endpoint or at_leader.socket}"
         " (--forward loads the follower)"
     )
-    return status.leader, leader_path
+    return status.leader, at_leader
+
+
+def _at_leader(context: Context, status: StatusResult) -> Context:
+    """The leader's socket, or with --endpoint the address where members dial it. Raises
+    CommandError."""
+    leader = status.leader or ""
+    if not context.endpoint:
+        return replace(context, socket=find_socket(leader))
+    address = next((item.address for item in status.members if item.name == leader), "")
+    return replace(context, endpoint=address or context.endpoint)
 
 
 def _take_any(context: Context, names: list[str]) -> None:
     """The first agent that answers becomes the context's node; none: it stays as it is."""
     for name in names:
         try:
-            _status_at(context, find_socket(name))
+            _status_of(replace(context, socket=find_socket(name)))
         except CommandError:
             continue
         context.node = name
         return
 
 
-def _status_at(context: Context, path: Path) -> StatusResult:
+def _status_of(context: Context) -> StatusResult:
     from raft_agent.api import protocol  # noqa: PLC0415
 
-    return replace(context, socket=path).ask(protocol.Status(id=1), protocol.StatusResult)
+    return context.ask(protocol.Status(id=1), protocol.StatusResult)
 
 
 # --- Running --------------------------------------------------------------------------------------
@@ -256,15 +278,14 @@ def _raise_file_limit(needed: int) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
-def _preload(context: Context, path: Path, plan: Plan) -> None:
+def _preload(at: Context, plan: Plan) -> None:
     """Stores every key that will be read. Raises CommandError when one can't be stored."""
     from raft_agent.api import protocol  # noqa: PLC0415
     from raftctl.bench_requests import key_name  # noqa: PLC0415
     from raftctl.context import agent_errors  # noqa: PLC0415
 
     value = b"v" * plan.value_size
-    context.out.note(f"Storing {plan.keys} keys to be read...")
-    at = replace(context, socket=path)
+    at.out.note(f"Storing {plan.keys} keys to be read...")
     with at.client() as client, agent_errors(at.agent, writes=True):
         batch = max(1, min(_PRELOAD_BATCH, _PRELOAD_BATCH_BYTES // plan.value_size))
         for first in range(0, plan.keys, batch):
@@ -282,13 +303,13 @@ def _preload(context: Context, path: Path, plan: Plan) -> None:
             )
 
 
-def _run_alone(plan: Plan, path: Path) -> Tally:
+def _run_alone(plan: Plan, target: str | Endpoint) -> Tally:
     from raftctl.bench_load import run_load  # noqa: PLC0415
 
-    return run_load(plan, str(path), os.getpid(), lambda: None, None)
+    return run_load(plan, target, os.getpid(), lambda: None, None)
 
 
-def _run_processes(plan: Plan, path: Path, processes: int) -> Tally:
+def _run_processes(plan: Plan, target: str | Endpoint, processes: int) -> Tally:
     """Forks before anything of asyncio is imported; all start when all have connected."""
     from raftctl.bench_stats import Tally  # noqa: PLC0415
 
@@ -301,7 +322,8 @@ def _run_processes(plan: Plan, path: Path, processes: int) -> Tally:
         if pid == 0:
             os.close(go_write)
             os.close(report_read)
-            _child(replace(plan, clients=share), str(path), go_read, report_write)
+            rate = plan.rate * share / plan.clients
+            _child(replace(plan, clients=share, rate=rate), target, go_read, report_write)
         os.close(report_write)
         children.append((pid, report_read))
     os.close(go_read)
@@ -334,14 +356,14 @@ def _interrupt(running: set[int]) -> None:
         os.kill(pid, signal.SIGINT)
 
 
-def _child(plan: Plan, path: str, go_fd: int, report_fd: int) -> None:
+def _child(plan: Plan, target: str | Endpoint, go_fd: int, report_fd: int) -> None:
     """Never returns. Reports "r" when connected, then "t" and the tally or "e" and a reason."""
     from raftctl.bench_stats import Tally  # noqa: PLC0415
 
     try:
         from raftctl.bench_load import run_load  # noqa: PLC0415
 
-        tally = run_load(plan, path, os.getpid(), lambda: _write_all(report_fd, b"r"), go_fd)
+        tally = run_load(plan, target, os.getpid(), lambda: _write_all(report_fd, b"r"), go_fd)
         _write_all(report_fd, b"t" + tally.encode())
     except KeyboardInterrupt:  # while it connected
         _write_all(report_fd, b"t" + Tally(interrupted=True).encode())

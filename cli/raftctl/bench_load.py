@@ -1,8 +1,8 @@
-"""The load generator: a closed loop of clients on the agent's Unix socket.
+"""The load generator: a closed loop of clients on the agent's Unix socket, or at its endpoint.
 
 Each client is a connection with a fixed number of requests in flight. A request's latency counts
 from when its slot was free to send it, so time that a busy generator or a full socket makes it wait
-is part of it.
+is part of it. With a rate it is no closed loop: see `bench_pace`.
 """
 
 from __future__ import annotations
@@ -14,15 +14,19 @@ import signal
 import socket
 import time
 from collections.abc import Callable
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import msgspec
 
 from raft_agent import wire
 from raft_agent.api import protocol
+from raftctl.bench_pace import Pacer
 from raftctl.bench_requests import Plan, Requests
 from raftctl.bench_stats import COARSE_BUCKETS, COARSE_SHIFT, FINE_BUCKETS, Latencies, Tally
 from raftctl.errors import NOT_REACHABLE, CommandError
+
+if TYPE_CHECKING:
+    from raft_agent.api.endpoint import Endpoint
 
 _HEADER_SIZE = wire.HEADER_SIZE
 # One reply to slot 1 without an error: the most frequent body by far when pipeline is 1.
@@ -42,15 +46,16 @@ _decode_replies = msgspec.msgpack.Decoder(list[protocol.Reply]).decode
 class Load:
     """What the connections of one process share."""
 
-    def __init__(self, plan: Plan, path: str, seed: int) -> None:
+    def __init__(self, plan: Plan, target: str | Endpoint, seed: int) -> None:
         self.plan = plan
-        self.path = path
+        self.target = target
         self.requests = Requests(plan, seed)
         self.tally = Tally()
         self.is_running = False
         self.interrupted = asyncio.Event()
         self.clients: list[Client] = []
         self.reconnects: set[asyncio.Task[None]] = set()
+        self.pacer = Pacer(plan.rate) if plan.rate else None
 
     def count_error(self, code: str) -> None:
         if code == protocol.ErrorCode.UNKNOWN_OUTCOME:
@@ -73,12 +78,23 @@ class Load:
 
     async def connect(self) -> None:
         """One more client. Raises CommandError when the agent doesn't take it in time."""
+        if isinstance(self.target, str):
+            await self._connect_here(self.target)
+            return
+        try:
+            async with asyncio.timeout(self.plan.timeout_s):
+                await self.target.connect(lambda: Client(self))
+        except OSError as failure:
+            text = failure.strerror or str(failure) or "no answer in time"
+            raise CommandError(f"{self.target}: {text}", NOT_REACHABLE) from failure
+
+    async def _connect_here(self, path: str) -> None:
         loop = asyncio.get_running_loop()
         deadline = _clock() + self.plan.timeout_s
         while True:
             sock = _new_socket()
             try:
-                sock.connect(self.path)
+                sock.connect(path)
                 break
             except (BlockingIOError, ConnectionRefusedError) as full:
                 # unix(7): a full listen queue answers EAGAIN at once; there is nothing to wait on.
@@ -92,8 +108,11 @@ class Load:
                 await asyncio.sleep(_RETRY_S)
             except OSError as failure:
                 sock.close()
-                raise CommandError(f"{self.path}: {failure.strerror}", NOT_REACHABLE) from failure
-        await loop.create_unix_connection(lambda: Client(self), sock=sock)
+                raise CommandError(f"{path}: {failure.strerror}", NOT_REACHABLE) from failure
+        await loop.create_unix_connection(self._client, sock=sock)
+
+    def _client(self) -> Client:
+        return Client(self) if self.pacer is None else PacedClient(self, self.pacer)
 
     def reconnect(self) -> None:
         async def later() -> None:
@@ -124,6 +143,8 @@ class Load:
         self.is_running = True
         for client in self.clients:
             client.issue_all()
+        if self.pacer is not None:
+            self.pacer.begin()
         sweeper = loop.create_task(self._sweep())
         await self._pass(plan.warmup_s)
         in_warm_up = self.interrupted.is_set()
@@ -134,6 +155,8 @@ class Load:
         end, cpu_end = _clock(), time.process_time()
         self.tally.latencies = Latencies()  # answers that come later are not of the measured time
         self.is_running = False
+        if self.pacer is not None:
+            self.tally.unsent = self.pacer.end()
         await self._drain(end + plan.timeout_s)
         for task in (sweeper, *self.reconnects):
             task.cancel()
@@ -272,6 +295,32 @@ class Client(asyncio.Protocol):
         self.issue(slots, _clock())
 
 
+class PacedClient(Client):
+    """One connection whose free slots wait until a request is due."""
+
+    def __init__(self, load: Load, pacer: Pacer) -> None:
+        super().__init__(load)
+        self._pacer = pacer
+        self.is_gone = False
+
+    def issue(self, slots: list[int], now: float) -> None:  # noqa: ARG002
+        if self.load.is_running and not self.is_gone:
+            self._pacer.are_free(self, slots)
+
+    def send(self, slots: list[tuple[int, float]]) -> None:
+        for slot, due in slots:
+            self.starts[slot] = due
+        for frame in self.load.requests.frames([slot for slot, _ in slots]):
+            self.write(frame)
+
+    def data_received(self, data: bytes) -> None:
+        self._frames_received(data, _clock())
+
+    def give_up(self, code: str) -> None:
+        self.is_gone = True
+        super().give_up(code)
+
+
 def _new_socket() -> socket.socket:
     try:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -285,7 +334,7 @@ def _new_socket() -> socket.socket:
 
 
 def run_load(
-    plan: Plan, path: str, seed: int, ready: Callable[[], None], go_fd: int | None
+    plan: Plan, target: str | Endpoint, seed: int, ready: Callable[[], None], go_fd: int | None
 ) -> Tally:
     """Connects, calls `ready`, waits until `go_fd` (if any) is at its end, then runs the load."""
     try:
@@ -295,7 +344,7 @@ def run_load(
     except ImportError:
         loop = asyncio.new_event_loop()
     try:
-        return loop.run_until_complete(_run(plan, path, seed, ready, go_fd))
+        return loop.run_until_complete(_run(plan, target, seed, ready, go_fd))
     finally:
         loop.close()
 
@@ -306,10 +355,10 @@ def _start(started: asyncio.Future[None]) -> None:
 
 
 async def _run(
-    plan: Plan, path: str, seed: int, ready: Callable[[], None], go_fd: int | None
+    plan: Plan, target: str | Endpoint, seed: int, ready: Callable[[], None], go_fd: int | None
 ) -> Tally:
     loop = asyncio.get_running_loop()
-    load = Load(plan, path, seed)
+    load = Load(plan, target, seed)
     await load.connect_all()
     started: asyncio.Future[None] = loop.create_future()
     loop.add_signal_handler(signal.SIGINT, load.interrupted.set)

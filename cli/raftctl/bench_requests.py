@@ -18,7 +18,8 @@ _FIRST_SLOT = 1
 
 @dataclass(frozen=True)
 class Plan:
-    """What the clients do. `op`: put, get or send; sizes in bytes; times in seconds."""
+    """What the clients do. `op`: put, get or send; sizes in bytes; times in seconds. `rate`: how
+    many requests a second all of them send together; 0: as many as are answered."""
 
     op: str
     clients: int
@@ -31,6 +32,7 @@ class Plan:
     timeout_s: float
     forward: bool
     consistency: str
+    rate: float = 0.0
 
     @property
     def writes(self) -> bool:

@@ -35,6 +35,8 @@ def result_data(plan: Plan, tally: Tally, node: str, processes: int) -> dict[str
         "keys": plan.keys,
         "duration_s": round(tally.window_s, 3),
         "warmup_s": plan.warmup_s,
+        "rate": plan.rate or None,
+        "unsent": tally.unsent,
         "forward": plan.forward,
         "interrupted": tally.interrupted,
         "key_prefix": None if plan.op == "send" else "bench/",
@@ -54,7 +56,11 @@ def result_text(data: dict[str, Any], out: Output) -> str:
     left = "the messages that were sent"
     if data["key_prefix"]:
         left = f"up to {data['keys']:,} keys that start with bench/, which bench does not delete"
-    rows = [
+    rows = []
+    if data["rate"]:
+        behind = f"; {data['unsent']:,} were due and never sent" if data["unsent"] else ""
+        rows = [("Rate", f"{data['rate']:,.0f} per second{behind}")]
+    rows += [
         ("Operations", f"{data['ops_per_s']:,.1f} per second ({data['ops']:,} in all)"),
         ("Latency p50", ms("p50_ms")),
         ("        p99", ms("p99_ms")),

@@ -70,7 +70,8 @@ class Latencies:
 @dataclass
 class Tally:
     """One process's result. `latencies` and `ops` are of the measured time only; `errors` (by code)
-    and `unknown` of the whole run, because an error in the warm-up is one too.
+    and `unknown` of the whole run, because an error in the warm-up is one too. `unsent`: with a
+    rate, the requests that were due and for which there never was a free slot.
     """
 
     latencies: Latencies = field(default_factory=Latencies)
@@ -79,6 +80,7 @@ class Tally:
     window_s: float = 0.0
     cpu_s: float = 0.0
     interrupted: bool = False
+    unsent: int = 0
 
     def merge(self, other: Tally) -> None:
         self.latencies.merge(other.latencies)
@@ -87,6 +89,7 @@ class Tally:
         self.unknown += other.unknown
         self.window_s = max(self.window_s, other.window_s)
         self.cpu_s += other.cpu_s
+        self.unsent += other.unsent
         self.interrupted = self.interrupted or other.interrupted
 
     def encode(self) -> bytes:
@@ -102,6 +105,7 @@ class Tally:
                 self.window_s,
                 self.cpu_s,
                 self.interrupted,
+                self.unsent,
             )
         )
 
@@ -109,10 +113,12 @@ class Tally:
     def decode(cls, data: bytes) -> Tally:
         import msgspec  # noqa: PLC0415
 
-        fine, coarse, errors, unknown, window_s, cpu_s, interrupted = msgspec.msgpack.decode(
-            data, type=tuple[bytes, bytes, dict[str, int], int, float, float, bool]
+        fine, coarse, errors, unknown, window_s, cpu_s, interrupted, unsent = (
+            msgspec.msgpack.decode(
+                data, type=tuple[bytes, bytes, dict[str, int], int, float, float, bool, int]
+            )
         )
         latencies = Latencies()
         latencies.fine = array("Q", fine)
         latencies.coarse = array("Q", coarse)
-        return cls(latencies, errors, unknown, window_s, cpu_s, interrupted)
+        return cls(latencies, errors, unknown, window_s, cpu_s, interrupted, unsent)

@@ -11,16 +11,21 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from raftctl.errors import NOT_REACHABLE, CommandError, not_in_this_version
+from raftctl.errors import NOT_REACHABLE, CommandError
 from raftctl.output import Output
 from raftctl.sockets import find_socket
 
 if TYPE_CHECKING:
     from raft_agent.api import protocol
+    from raft_agent.api.endpoint import Endpoint
     from raft_agent.api.sync_client import SyncClient
 
 DEFAULT_NODE = "node-0"
 DEFAULT_TIMEOUT_S = 5.0
+
+# Of these, the one on the command line goes before those of the environment.
+_PLACES = frozenset({"node", "socket", "endpoint"})
+_FILES = ("cacert", "cert", "key")
 
 T = TypeVar("T")
 
@@ -32,6 +37,10 @@ class Context:
     node: str = DEFAULT_NODE
     socket: Path | None = None
     endpoint: str = ""
+    cacert: str = ""
+    cert: str = ""
+    key: str = ""
+    server_name: str = ""
     timeout_s: float = DEFAULT_TIMEOUT_S
     forward: bool = False
     form: str = "text"
@@ -46,12 +55,16 @@ class Context:
         """
         if by_flag:
             self.by_flag.add(name)
-        if name == "socket" and "node" in self.by_flag and not by_flag:
+        if name in _PLACES and not by_flag and self.by_flag.intersection(_PLACES):
             return
+        if name in _PLACES and by_flag:
+            # What the environment says of the other places holds no more.
+            if "socket" not in self.by_flag:
+                self.socket = None
+            if "endpoint" not in self.by_flag:
+                self.endpoint = ""
         if name == "node":
             self.node_was_given = True
-            if by_flag and "socket" not in self.by_flag:
-                self.socket = None
         setattr(self, name, value)
 
     @property
@@ -61,6 +74,14 @@ class Context:
     @property
     def call(self) -> str:
         """How people call raftctl to reach the same agent."""
+        if self.endpoint:
+            # What the environment says need not be said again.
+            given = [name for name in (*_FILES, "server_name") if name in self.by_flag]
+            options = {"endpoint": self.endpoint} | {name: getattr(self, name) for name in given}
+            return "raftctl " + " ".join(
+                f"--{name.replace('_', '-')} {shlex.quote(value)}"
+                for name, value in options.items()
+            )
         if self.socket is not None:
             return f"raftctl --socket {shlex.quote(str(self.socket))}"
         return f"raftctl --node {shlex.quote(self.node)}"
@@ -68,18 +89,43 @@ class Context:
     @property
     def agent(self) -> str:
         """What errors call the agent. Behind a socket that was given may be any node."""
+        if self.endpoint:
+            return f"the agent at {self.endpoint}"
         return "the agent" if self.socket is not None else f"agent {self.node}"
+
+    def target(self) -> str | Endpoint:
+        """What a client takes for the agent. Raises CommandError when there is none to trust, or
+        when the certificates for it can't be used."""
+        return self.remote() if self.endpoint else str(self.socket_path())
+
+    def remote(self) -> Endpoint:
+        """The agent at `endpoint`. Raises CommandError."""
+        missing = [f"--{name}" for name in _FILES if not getattr(self, name)]
+        if missing:
+            raise CommandError(
+                f"--endpoint takes {' and '.join(missing)}, too",
+                "bad_request",
+                "Agents on other machines are reached over TLS only; raftctl cert client makes a "
+                "certificate",
+            )
+        from raft_agent.api.endpoint import Endpoint  # noqa: PLC0415  # TLS is for those who use it
+        from raft_agent.tls.errors import TlsError  # noqa: PLC0415
+        from raft_agent.tls.files import TlsFiles  # noqa: PLC0415
+
+        files = TlsFiles(self.cacert, self.cert, self.key)
+        try:
+            return Endpoint(self.endpoint, files, server_name=self.server_name)
+        except (TlsError, ValueError) as error:
+            raise CommandError(str(error), "bad_request") from error
 
     def socket_path(self) -> Path:
         """The agent's socket. Raises CommandError when there is none to trust."""
-        if self.endpoint:
-            raise not_in_this_version("--endpoint (agents over TCP)")
         return self.socket if self.socket is not None else find_socket(self.node)
 
     @contextmanager
     def client(self) -> Iterator[SyncClient]:
         """A connection to the agent. Raises CommandError when nobody answers."""
-        path = self.socket_path()
+        target = self.target()
         from raft_agent.api.sync_client import (  # noqa: PLC0415  # not for --help
             AgentNotReachable,
             SyncClient,
@@ -87,9 +133,10 @@ class Context:
 
         with agent_errors(self.agent, writes=False):
             try:
-                client = SyncClient(str(path), self.timeout_s)
+                client = SyncClient(target, self.timeout_s)
             except AgentNotReachable:
-                self._refuse_socket(path)
+                if isinstance(target, str):
+                    self._refuse_socket(Path(target))
                 raise
         with client:
             yield client

@@ -59,6 +59,8 @@ def _examine(context: Context) -> list[Finding]:
     from raftctl import doctor_checks as checks  # noqa: PLC0415
 
     findings = [*checks.machine()]
+    if context.endpoint:
+        return [*findings, *checks.remote_agent(context)]
     try:
         path = context.socket_path()
     except CommandError as missing:

@@ -12,7 +12,7 @@ import shutil
 import statistics
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -94,8 +94,6 @@ def _clock() -> Finding:
 
 def agent(context: Context, path: Path) -> Iterator[Finding]:
     """The agent at the socket `path`, and the cluster as it sees it."""
-    from raft_agent.api import protocol  # noqa: PLC0415
-
     try:
         info = path.lstat()
     except OSError as failure:
@@ -110,10 +108,27 @@ def agent(context: Context, path: Path) -> Iterator[Finding]:
         yield Finding("fail", "socket", text, reach.as_root(f"{context.call} doctor"))
         return
     yield Finding("ok", "socket", f"{path}, mode {info.st_mode & 0o777:04o}, owner {info.st_uid}")
+    yield from _asked(context, lambda: _how_to_reach(context, path))
+
+
+def remote_agent(context: Context) -> Iterator[Finding]:
+    """The agent at an endpoint, and the cluster as it sees it."""
+    try:
+        context.remote()
+    except CommandError as failure:
+        yield Finding("fail", "certificates", failure.error, failure.hint)
+        return
+    yield Finding("ok", "certificates", f"{context.cert} and its key, {context.cacert}")
+    yield from _asked(context, lambda: "on that machine: raftctl doctor, and the agent's log")
+
+
+def _asked(context: Context, how_to_reach: Callable[[], str]) -> Iterator[Finding]:
+    from raft_agent.api import protocol  # noqa: PLC0415
+
     try:
         status = context.ask(protocol.Status(id=1), protocol.StatusResult)
     except CommandError as failure:
-        yield Finding("fail", "agent", failure.error, _how_to_reach(context, path))
+        yield Finding("fail", "agent", failure.error, how_to_reach())
         return
     yield _version(status)
     yield from _membership(context, status)
@@ -225,6 +240,9 @@ def disk(context: Context, path: Path) -> Iterator[Finding]:
         return
     for note in config.notes:
         yield Finding("warn", "config", note)
+    from raftctl.doctor_certificates import certificates  # noqa: PLC0415  # it needs this module
+
+    yield from certificates(config)
     yield from _data_dir(Path(config.server.data_dir))
 
 

@@ -9,7 +9,7 @@ from raft_agent.api import protocol
 from raftctl.context import Context, current
 from raftctl.errors import EXIT_NO_LEADER
 from raftctl.framework import RaftCommand
-from raftctl.output import Output, printable, table
+from raftctl.output import Output, agent_text, printable, table
 
 _COLORS = {"healthy": "green", "lagging": "yellow", "unreachable": "red"}
 
@@ -23,7 +23,7 @@ def health_text(
 ) -> str:
     """One line per member, then one about the quorum. `status`: the node's own, which may say why
     it sees none."""
-    rows = [("NAME", "ROLE", "STATE", "CONTACT", "MATCH", "LAG", "ADDRESS", "DETAIL")]
+    rows = [("NAME", "ROLE", "STATE", "CONTACT", "MATCH", "LAG", "ADDRESS", "AGENT", "DETAIL")]
     for item in result.members:
         role = "leader" if item.name == result.leader else item.role
         rows.append(
@@ -35,6 +35,7 @@ def health_text(
                 _number(item.match_index),
                 _number(item.lag),
                 printable(item.address),
+                agent_text(item.agent, item.knows),
                 printable(item.detail),
             )
         )

@@ -50,18 +50,6 @@ snapshot = _group(
 recover = later_command(
     "recover", "Go on after the loss of a majority.", "recover --accept-data-loss --dry-run"
 )
-cert = _group(
-    "cert",
-    "Make certificates.",
-    {
-        "ca": ("A certificate authority.", "ca"),
-        "node": ("A node's certificate.", "node node-01"),
-        "client": ("A client's certificate.", "client alice"),
-        "csr": ("A request to be signed elsewhere.", "csr node-01"),
-        "sign": ("Sign a request.", "sign node-01.csr"),
-        "show": ("Show a certificate.", "show node-01.crt"),
-    },
-)
 debug = _group(
     "debug",
     "Collect what a bug report needs.",

@@ -88,8 +88,7 @@ async def _lock(
     with context.client():
         pass  # who can't be reached at all is told so in the usual words
     stop = _Stop()
-    path = context.socket_path()
-    async with Client(path, timeout_s=context.timeout_s, forward=True) as client:
+    async with Client(context.target(), timeout_s=context.timeout_s, forward=True) as client:
         held = client.lock(name, ttl_s=ttl_s)
         if not await _acquired(context, held, wait_s, stop):
             return EXIT_INTERRUPTED

@@ -37,6 +37,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "fault": ("raftctl.faults", "fault", "Lose packets on purpose, for tests."),
     "bench": ("raftctl.bench", "bench", "Measure writes and reads a second, and their latency."),
     "dev": ("raftctl.dev", "dev", "Run a cluster on this machine."),
+    "cert": ("raftctl.cert", "cert", "Make certificates."),
     "completion": (
         "raftctl.completion",
         "completion",
@@ -44,7 +45,6 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     ),
     "snapshot": ("raftctl.later", "snapshot", f"Save and restore backups. {_LATER}"),
     "recover": ("raftctl.later", "recover", f"Go on after the loss of a majority. {_LATER}"),
-    "cert": ("raftctl.later", "cert", f"Make certificates. {_LATER}"),
     "debug": ("raftctl.later", "debug", f"Collect what a bug report needs. {_LATER}"),
 }
 

@@ -16,7 +16,7 @@ from raftctl.membership import (
     show_change,
     wait_until_voter,
 )
-from raftctl.output import printable, table
+from raftctl.output import agent_text, printable, table
 
 
 @click.group(
@@ -31,14 +31,15 @@ def member() -> None:
 
 
 def members_text(result: protocol.MemberListResult) -> str:
-    rows = [("NAME", "ID", "ADDRESS", "ROLE")]
+    rows = [("NAME", "ID", "ADDRESS", "ROLE", "AGENT")]
     for item in result.members:
         role = item.role
         if item.name == result.leader:
             role += " (leader)"
         elif item.state:
             role += f" ({item.state})"
-        rows.append((printable(item.name), item.id, printable(item.address), role))
+        agent = agent_text(item.agent, item.knows)
+        rows.append((printable(item.name), item.id, printable(item.address), role, agent))
     return table(rows)
 
 

@@ -75,7 +75,7 @@ def messages(limit: int) -> None:
 
 def _node_label(context: Context) -> str:
     """The node's name; asked for when only a socket was given."""
-    if context.socket is None:
+    if context.socket is None and not context.endpoint:
         return context.node
     return context.ask(protocol.Status(id=1), protocol.StatusResult).node_id
 

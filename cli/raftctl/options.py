@@ -65,7 +65,11 @@ def _socket_path(value: str) -> Path:
 
 def _agent_options() -> list[_Spec]:
     """Which agent is talked to."""
-    files = ("cacert", "cert", "key")
+    files = {
+        "cacert": "the authorities to trust",
+        "cert": "your certificate",
+        "key": "its key",
+    }
     return [
         _Spec(
             ("--node",),
@@ -81,18 +85,19 @@ def _agent_options() -> list[_Spec]:
         ),
         _Spec(
             ("--endpoint",),
-            "An agent over TCP (not in this version).",
+            "An agent on another machine, at the address of its listen_addr, over TLS.",
             _store("endpoint"),
             {"metavar": "HOST:PORT"},
         ),
         *(
-            _Spec(
-                (f"--{name}",),
-                "With --endpoint (not in this version).",
-                _store("endpoint", lambda _file: "tls"),
-                {"metavar": "FILE"},
-            )
-            for name in files
+            _Spec((f"--{name}",), f"With --endpoint: {text}.", _store(name), {"metavar": "FILE"})
+            for name, text in files.items()
+        ),
+        _Spec(
+            ("--server-name",),
+            "With --endpoint: the name in the agent's certificate, when it isn't HOST.",
+            _store("server_name"),
+            {"metavar": "NAME"},
         ),
     ]
 

@@ -54,6 +54,14 @@ def local_time_of_day(rfc3339: str) -> str:
         return rfc3339
 
 
+def agent_text(agent: str, knows: tuple[int, int] | None) -> str:
+    """Which raft-agent a member runs, and the cluster versions that it knows: "0.1.0 (1)"."""
+    if not agent or knows is None:
+        return "-"
+    oldest, newest = knows
+    return printable(f"{agent} ({newest})" if oldest == newest else f"{agent} ({oldest}-{newest})")
+
+
 def table(rows: Sequence[Sequence[str]]) -> str:
     """Columns as wide as their widest cell, two spaces apart; the first row is the head."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]

@@ -26,6 +26,14 @@ def fault_lines(ebpf: protocol.EbpfStatus) -> list[str]:
     return [printable(f"Fault:        {fault_line(fault)}") for fault in ebpf.faults]
 
 
+def in_force_text(result: protocol.StatusResult) -> str:
+    """ "cluster version 1 (this agent knows version 1)"."""
+    in_force = f"cluster version {result.cluster_version}" if result.cluster_version else "none"
+    oldest, newest = result.knows
+    known = f"version {newest}" if oldest == newest else f"versions {oldest} to {newest}"
+    return f"{in_force} (this agent knows {known})"
+
+
 def status_text(result: protocol.StatusResult) -> str:
     """The contract's exact lines; what follows `Peers:` is free."""
     lines = [
@@ -40,6 +48,7 @@ def status_text(result: protocol.StatusResult) -> str:
         f"Peers:        {json.dumps(result.peers, ensure_ascii=False)}",
         f"Cluster ID:   {result.cluster_id or 'none'}",
         f"Version:      {result.version}",
+        f"In Force:     {in_force_text(result)}",
         f"eBPF:         {ebpf_text(result.ebpf)}",
     ]
     if result.learners:

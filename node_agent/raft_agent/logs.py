@@ -30,6 +30,7 @@ LEVELS = {
 PARTS = (
     "agent",
     "api",
+    "audit",
     "config",
     "consensus",
     "http",
@@ -37,6 +38,7 @@ PARTS = (
     "machine",
     "runtime",
     "storage",
+    "tls",
     "transport",
 )
 

@@ -21,6 +21,11 @@ from raft_agent.config import Config, ConfigError, load
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 
+_NO_TLS = (
+    "there is no [tls]: whoever reaches {} can read and change everything as a member does, and "
+    "remote clients are not served; docs/security.md says how to set it up"
+)
+
 if TYPE_CHECKING:
     import asyncio
 
@@ -36,7 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         config = _with_kernel_options(
-            load(Path(arguments.config), overrides=arguments.set), arguments
+            load(Path(arguments.config), overrides=arguments.set, with_certificates=True),
+            arguments,
         )
         if arguments.check:
             return _check(config)
@@ -57,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="raft-agent",
         description="One node of a Raft cluster. Ends on SIGTERM, after handing over leadership; "
-        "reads log levels again on SIGHUP.",
+        "reads log levels and certificates again on SIGHUP.",
         epilog="RAFT_LOG=info,raft.transport=debug sets log levels; docs/configuration.md lists "
         "every key, which the environment can set too, as in RAFT_SERVER_NODE_ID.",
     )
@@ -125,10 +131,14 @@ def _run(config: Config, context: logs.LogContext) -> int:
 
     from raft_agent.runtime import run  # noqa: PLC0415
     from raft_agent.storage.errors import StorageError  # noqa: PLC0415
+    from raft_agent.tls.errors import TlsError  # noqa: PLC0415
+    from raft_agent.versions import VersionError  # noqa: PLC0415
 
     log.info("raft-agent %s starts with %s", __version__, config.path)
     for note in config.notes:
         log.warning("%s", note)
+    if config.tls.files is None:
+        log.warning("%s", _NO_TLS.format(config.server.listen_addr))
     _raise_file_limit()
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     try:
@@ -137,7 +147,7 @@ def _run(config: Config, context: logs.LogContext) -> int:
             return status
     except KeyboardInterrupt:
         return 128 + 2  # as a shell reports SIGINT
-    except (StorageError, ConfigError, OSError) as error:
+    except (StorageError, VersionError, ConfigError, TlsError, OSError) as error:
         log.error("the agent ends: %s", _said(error), exc_info=log.isEnabledFor(logging.DEBUG))
         return EXIT_FAILED
     except Exception:

@@ -10,6 +10,7 @@ import errno
 import fcntl
 import mmap
 import os
+import pwd
 import socket
 import struct
 import sys
@@ -30,6 +31,9 @@ _DIRECT_WRITE_BYTES = 1 << 20
 
 _UCRED = struct.Struct("=iII")  # struct ucred of unix(7): pid, uid, gid
 _XUCRED = struct.Struct("=IIh2xI")  # struct xucred of macOS: version, uid, group count, first group
+_LINUX_SO_PEERGROUPS = 59  # since 4.13; the socket module does not name it
+_GID = struct.Struct("=I")
+_GETSOCKOPT_BYTES = 1024  # the most that Python's getsockopt gives
 _MACOS_SOL_LOCAL = 0
 _MACOS_LOCAL_PEERCRED = 1
 _MACOS_LOCAL_PEERPID = 2
@@ -86,7 +90,7 @@ def write_zeros_directly(path: Path, size_bytes: int) -> bool:
             os.close(fd)
     except OSError as error:
         # open(2): where O_DIRECT, or a write of this size with it, is not known.
-        if error.errno == errno.EINVAL:
+        if error.errno in (errno.EINVAL, errno.EOPNOTSUPP):
             return False
         raise
     return True
@@ -170,3 +174,28 @@ def peer_credentials(sock: socket.socket) -> tuple[int | None, int, int]:
     raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
     pid, uid, gid = _UCRED.unpack(raw)
     return pid or None, uid, gid
+
+
+def peer_groups(sock: socket.socket) -> frozenset[int]:
+    """The supplementary groups of who connected to this Unix socket, as the kernel saw them; empty
+    where the system can't tell.
+    """
+    try:
+        if sys.platform == "darwin":
+            raw = sock.getsockopt(_MACOS_SOL_LOCAL, _MACOS_LOCAL_PEERCRED, 76)
+            _, _, count, _ = _XUCRED.unpack_from(raw)
+            first = _XUCRED.size - _GID.size
+            return frozenset(group for (group,) in _GID.iter_unpack(raw[first:][: 4 * count]))
+        raw = sock.getsockopt(socket.SOL_SOCKET, _LINUX_SO_PEERGROUPS, _GETSOCKOPT_BYTES)
+    except OSError as error:
+        # More of them than that.
+        return _groups_of_user(sock) if error.errno == errno.ERANGE else frozenset()
+    return frozenset(group for (group,) in _GID.iter_unpack(raw))
+
+
+def _groups_of_user(sock: socket.socket) -> frozenset[int]:
+    _, uid, gid = peer_credentials(sock)
+    try:
+        return frozenset(os.getgrouplist(pwd.getpwuid(uid).pw_name, gid))
+    except KeyError:
+        return frozenset()

@@ -22,6 +22,10 @@ _pack_parts = struct.Struct("<8sII32s").pack
 _unpack_parts = struct.Struct("<8sII28sI").unpack_from
 MAX_BODY_BYTES = 32 << 20
 
+# With TLS the body is records that carry the whole frame: each holds 16 KiB and takes 22 bytes
+# beside them (RFC 8446 §5.2), which is 44 KiB for the largest one.
+MAX_SEALED_BYTES = MAX_BODY_BYTES + (64 << 10)
+
 # AppendEntries bodies start with this many bytes of fields; the batches behind them carry their own
 # CRC32C each, so the frame's checksum stops here instead of reading every byte once per follower.
 APPEND_FIELDS_SIZE = 32
@@ -33,6 +37,7 @@ _SMALL_BYTES = 2048
 _PIECE_BYTES = 4096
 _SLACK_BYTES = 256 << 10
 
+_TYPE_OFFSET = 5
 _LENGTH_OFFSET = 8
 _CHECKSUM_OFFSET = 12
 _CHECKSUM_END = 16
@@ -65,11 +70,15 @@ class FrameType(enum.IntEnum):
     SNAPSHOT_REPLY = 18
     ANNOUNCE = 19
     REMOVED = 20
+    VERSION_ASK = 27
+    VERSION_PROMISE = 28
     CLIENT_REQUEST = 32
     CLIENT_REPLY = 33
     CLIENT_PUSH = 34
     FORWARD_REQUEST = 35
     FORWARD_REPLY = 36
+    TLS_HANDSHAKE = 37
+    TLS_FRAME = 38
 
 
 # Of an enumeration's member as such each use costs more than the rest of its line.
@@ -174,6 +183,42 @@ class PlainFrames:
         end = self._ends[count]
         crc = google_crc32c.value(_pack_parts(self._start, size, 0, end) + body)
         return _pack_parts(self._start, size, crc, end) + body
+
+
+def bare_header(frame_type: int, length: int) -> bytes:
+    """The header of a frame of TLS: it tells nothing but its type and the length of its body."""
+    return _pack(MAGIC, VERSION, frame_type, 0, length, 0, 0, 0, 0, 0, 0)
+
+
+def body_length(head: bytes, start: int = 0) -> int:
+    """What the header that begins at `start` says."""
+    return int.from_bytes(head[start + _LENGTH_OFFSET : start + _CHECKSUM_OFFSET], "little")
+
+
+def type_of(head: bytes) -> int:
+    """What the header says, of which the first half must be there."""
+    return head[_TYPE_OFFSET]
+
+
+def check_form(head: bytes) -> None:
+    """Raises FrameError when this header, or the part of one that is there, is not of this
+    protocol, whatever its type, length and checksum are.
+    """
+    if len(head) < HEADER_SIZE:
+        if head[:4] != _MAGIC_BYTES[: len(head)]:
+            raise _no_magic(head)
+        return
+    magic, version, _, _, _, _, _, _, _, _, reserved = HEADER.unpack(head)
+    if magic != MAGIC:
+        raise _no_magic(head)
+    if version != VERSION:
+        raise FrameError(
+            "version",
+            f"a frame of version {version}, and this program knows version {VERSION}: install "
+            "programs that go together (raft-agent on all members, and raftctl)",
+        )
+    if reserved:
+        raise FrameError("version", f"reserved header field is {reserved:#x}, not 0")
 
 
 class FrameReader:
@@ -292,16 +337,10 @@ class FrameReader:
         """Raises FrameError when these fields, which stand in `data` at `offset`, can't be the
         header of a frame that is welcome here."""
         magic, version, frame_type, _, length, _, _, _, _, _, reserved = fields
-        if magic != MAGIC:
-            raise _no_magic(data[offset : offset + HEADER_SIZE])
-        if version != VERSION:
-            raise FrameError(
-                "version", f"frame of version {version}; this program speaks {VERSION}"
-            )
-        if reserved:
-            raise FrameError("version", f"reserved header field is {reserved:#x}, not 0")
+        if magic != MAGIC or version != VERSION or reserved:
+            check_form(data[offset : offset + HEADER_SIZE])
         if frame_type not in self._types:
-            raise FrameError("type", f"frame of type {frame_type} is not expected here")
+            raise _unexpected(frame_type)
         if length > self._max_body_bytes:
             raise FrameError(
                 "length", f"frame body of {length} bytes is over the limit {self._max_body_bytes}"
@@ -313,6 +352,14 @@ class FrameReader:
         crc = google_crc32c.value(head[:_CHECKSUM_OFFSET] + _NO_CHECKSUM + head[_CHECKSUM_END:])
         if google_crc32c.extend(crc, covered) != fields[_CHECKSUM]:
             raise FrameError("checksum", f"checksum of a frame of type {frame_type} is wrong")
+
+
+def _unexpected(frame_type: int) -> FrameError:
+    if frame_type == FrameType.TLS_HANDSHAKE:
+        return FrameError("tls_not_set", "it speaks TLS, and [tls] is not set here: set it at both")
+    if frame_type == FrameType.CLIENT_REQUEST:
+        return FrameError("remote_client", "a client's request where none is served: set [tls]")
+    return FrameError("type", f"frame of type {frame_type} is not expected here")
 
 
 def _frame(fields: tuple[int, ...], body: bytes) -> Frame:

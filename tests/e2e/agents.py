@@ -57,6 +57,7 @@ class Agent:
         self.log_path = directory / "agent.log"
         self.environment: dict[str, str] = {}
         self.options: tuple[str, ...] = ()
+        self.program: tuple[str, ...] = ("-m", "raft_agent.main")
         self.address = ""
         self._wrapper = tuple(wrapper)
         self._config_path = directory / "raft.toml"
@@ -68,8 +69,7 @@ class Agent:
         command = [
             *self._wrapper,
             sys.executable,
-            "-m",
-            "raft_agent.main",
+            *self.program,
             "--config",
             str(self._config_path),
             *self.options,
@@ -139,7 +139,9 @@ class LocalCluster:
         lone: str = "",
         wrapper: Callable[[str], Sequence[str]] = lambda _: (),
     ) -> None:
-        """`lone`: this one founds a cluster of its own, the others wait to be joined."""
+        """`extra`: more of raft.toml; NAME in it stands for each node's own. `lone`: this one
+        founds a cluster of its own, the others wait to be joined.
+        """
         self._lone = lone
         names = [f"node-{number:02}" for number in range(1, nodes + 1)]
         ports = dict(zip(names, free_ports(nodes), strict=True))
@@ -154,7 +156,7 @@ class LocalCluster:
             config = (
                 f'[server]\nnode_id = "{name}"\nlisten_addr = "127.0.0.1:{ports[name]}"\n'
                 f'data_dir = "{home / "data"}"\nipc_socket = "{home / "ipc.sock"}"\n'
-                f"{extra}\n{peers}"
+                f"{extra.replace('NAME', name)}\n{peers}"
             )
             agent = self.agents[name] = Agent(name, home, config, wrapper(name))
             agent.address = f"127.0.0.1:{ports[name]}"

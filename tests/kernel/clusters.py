@@ -37,6 +37,7 @@ class IsolatedCluster(LocalCluster):
         fresh: Sequence[str],
         wrapper: Sequence[str],
         timing: str,
+        tls: str,
     ) -> None:
         self._lone = ""
         self._fresh = fresh
@@ -57,7 +58,7 @@ class IsolatedCluster(LocalCluster):
                 f'[server]\nnode_id = "{name}"\nlisten_addr = "{self.addresses[name]}:{PORT}"\n'
                 f'data_dir = "{home / "data"}"\nipc_socket = "{home / "ipc.sock"}"\n'
                 f'[ebpf]\nenabled = true\ninterface = "{interface}"\n{ebpf}\n'
-                f"[timing]\n{timing}\n{peers}"
+                f"[timing]\n{timing}\n{tls.replace('NAME', name)}\n{peers}"
             )
             agent = Agent(name, home, config, [*netns.enter(namespace), *wrapper])
             agent.options = options
@@ -113,9 +114,12 @@ def isolated_cluster(
     fresh: Sequence[str] = (),
     wrapper: Sequence[str] = (),
     timing: str = PATIENT,
+    tls: str = "",
     start: bool = True,
 ) -> Iterator[IsolatedCluster]:
-    """A running cluster; processes, namespaces and files are gone afterwards."""
+    """A running cluster; processes, namespaces and files are gone afterwards. `tls`: [tls] of
+    raft.toml, in which NAME stands for each node's own.
+    """
     names = [f"node-{number:02}" for number in range(1, nodes + 1)]
     directory = Path(tempfile.mkdtemp(prefix="raft-kernel-"))
     with netns.namespaces("hub", *names, *guests) as (hub, *own):
@@ -132,6 +136,7 @@ def isolated_cluster(
             fresh=fresh,
             wrapper=wrapper,
             timing=timing,
+            tls=tls,
         )
         addresses = {**cluster.addresses, **cluster.guest_addresses}
         for name, namespace in {**cluster.namespaces, **cluster.guests}.items():

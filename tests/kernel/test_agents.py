@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from http.client import HTTPConnection
 from pathlib import Path
 
@@ -12,81 +12,9 @@ import pytest
 from raft_agent.api import protocol
 from raft_agent.kernel import libbpf
 from tests.e2e.agents import Agent, wait_for
-from tests.e2e.load import Load
 from tests.kernel import harness, netns
 from tests.kernel.clusters import IsolatedCluster, ebpf, isolated_cluster, kernel
-
-Gap = tuple[int, int, int, int]
-_SAMPLES = 30
-
-
-def _gap(agent: Agent, peer: str) -> Gap:
-    """What kernel and agent counted differently: frames and bytes in, frames and bytes out.
-
-    A frame that came is counted by the kernel first and by the agent a moment later; one that is
-    sent the other way round. So with nothing on the way the differences are the smallest.
-    """
-    gaps = []
-    for _ in range(_SAMPLES):
-        found = {one.name: one for one in kernel(agent).peers}[peer]
-        come, gone = found.received, found.sent
-        gaps.append(
-            (
-                sum(come.frames.values()) - come.agent_frames,
-                come.stream_bytes - come.agent_bytes,
-                gone.agent_frames - sum(gone.frames.values()),
-                gone.agent_bytes - gone.stream_bytes,
-            )
-        )
-    return tuple(map(min, zip(*gaps, strict=True)))  # type: ignore[return-value]
-
-
-def _wait_seen(cluster: IsolatedCluster, leader: Agent) -> None:
-    """Until the kernel has seen every connection at both ends."""
-
-    def seen() -> bool | None:
-        for agent in cluster:
-            names = {one.name for one in kernel(agent).peers if sum(one.received.frames.values())}
-            wanted = {a.name for a in cluster} - {agent.name} if agent is leader else {leader.name}
-            if not wanted <= names:
-                return None
-        return True
-
-    wait_for("the kernel to see all connections", seen)
-
-
-def _heartbeats(leader: Agent) -> None:
-    before = {one.name: one.sent.frames.get("heartbeat", 0) for one in kernel(leader).peers}
-
-    def more() -> bool | None:
-        now = {one.name: one.sent.frames.get("heartbeat", 0) for one in kernel(leader).peers}
-        return True if all(now[name] >= before[name] + 20 for name in before) else None
-
-    wait_for("20 more heartbeats", more)
-
-
-def _pipelined(leader: Agent) -> None:
-    Load(str(leader.socket_path), 64, "small").run_until(3000, lambda: None)
-
-
-def _values(size: int, number: int) -> Callable[[Agent], None]:
-    def put(leader: Agent) -> None:
-        for n in range(number):
-            leader.ask(protocol.Put(1, f"size-{size}-{n}", b"v" * size, -1), timeout_s=20)
-
-    return put
-
-
-WORK: dict[str, Callable[[Agent], None]] = {
-    "heartbeats": _heartbeats,
-    "pipelined small": _pipelined,
-    "4 KiB": _values(4096, 100),
-    "64 KiB": _values(65_536, 50),
-    "odd sizes": lambda leader: (
-        [_values(size, 5)(leader) for size in (1, 47, 1401, 8191, 70_001)] and None
-    ),
-    "1 MiB": _values(1 << 20, 5),
-}
+from tests.kernel.counting import WORK, gap, pipelined, wait_seen
 
 
 @pytest.mark.parametrize("offloads", ["on", "off"])
@@ -96,12 +24,12 @@ def test_the_kernel_counts_what_the_agents_count(offloads: str) -> None:
             netns.set_offloads(namespace, "eth0", offloads)
         leader = cluster.leader()
         cluster.wait_attached()
-        _wait_seen(cluster, leader)
+        wait_seen(cluster, leader)
         follower = cluster.followers()[0]
-        gaps = (_gap(leader, follower.name), _gap(follower, leader.name))
+        gaps = (gap(leader, follower.name), gap(follower, leader.name))
         for name, work in WORK.items():
             work(leader)
-            found = (_gap(leader, follower.name), _gap(follower, leader.name))
+            found = (gap(leader, follower.name), gap(follower, leader.name))
             assert found == gaps, name
         status = leader.status()
         assert status is not None
@@ -119,18 +47,18 @@ def test_with_loss_the_difference_is_declared() -> None:
     with isolated_cluster(options=("--enable-fault-injection",)) as cluster:
         leader = cluster.leader()
         cluster.wait_attached()
-        _wait_seen(cluster, leader)
+        wait_seen(cluster, leader)
         follower = cluster.followers()[0]
         ends = [(leader, follower.name), (follower, leader.name)]
-        gaps = [_gap(*end) for end in ends]
+        gaps = [gap(*end) for end in ends]
         leader.ask(protocol.FaultSet(1, follower.name, 50, 300_000))
-        _pipelined(leader)
+        pipelined(leader)
         leader.ask(protocol.FaultHeal(1))
         index = _commit_index(leader)
         cluster.wait_applied(index)
         assert "kernel_fault_hit" in [event.kind for event in leader.events()]
         for end, before in zip(ends, gaps, strict=True):
-            frames_in, bytes_in, frames_out, bytes_out = _gap(*end)
+            frames_in, bytes_in, frames_out, bytes_out = gap(*end)
             assert (bytes_in, bytes_out) == (before[1], before[3])
             if not _lost_sync(*end):
                 assert (frames_in, frames_out) == (before[0], before[2])
@@ -148,7 +76,7 @@ def test_the_loops_lag_is_known_of_every_peer_that_says_something() -> None:
     with isolated_cluster() as cluster:
         leader = cluster.leader()
         cluster.wait_attached()
-        _wait_seen(cluster, leader)
+        wait_seen(cluster, leader)
         for agent in cluster.followers():
             assert 0 < _tail_us(agent, leader.name) < 60_000_000
             assert 0 < _tail_us(leader, agent.name) < 60_000_000
@@ -181,7 +109,7 @@ def test_the_metrics_go_on_when_a_peers_connections_come_and_go() -> None:
     with isolated_cluster(environment=address) as cluster:
         leader = cluster.leader()
         cluster.wait_attached()
-        _wait_seen(cluster, leader)
+        wait_seen(cluster, leader)
         follower = cluster.followers()[0]
         name = f'direction="received",peer="{follower.name}"'
         sample = f"raft_kernel_packets_total{{{name}}}"
@@ -254,7 +182,7 @@ def test_an_agent_of_another_user_needs_three_capabilities_and_no_more(
         cluster.start()
         leader = cluster.leader()
         cluster.wait_attached()
-        _wait_seen(cluster, leader)
+        wait_seen(cluster, leader)
         assert Path(f"/proc/{one.pid}").stat().st_uid == _NOBODY
         assert libbpf.open_pinned(pins_of_nobody / "flows").name == "flows"
         for agent in cluster:

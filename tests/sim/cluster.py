@@ -32,6 +32,7 @@ from tests.sim.store_client import KEYS
 from tests.sim.store_model import StoreModel
 from tests.sim.survival import Survival
 from tests.sim.trace import EVENT_NUMBERS, Tracer
+from tests.sim.versions import Installer, VersionAsk, VersionChecks, VersionPromise
 
 # Late messages, then elections: 18 timeouts were the most that 300 seeds needed.
 _HEALING_US = 10_000_000
@@ -58,6 +59,7 @@ class Cluster:
         self.names = tuple(f"node-{index + 1}" for index in range(options.nodes))
         self.checks = Checks(self)
         self.leases = LeaseChecks(self)
+        self.version_checks = VersionChecks(self)
         if tracer is not None:
             tracer.begin(self)
         self.processes = [Process(self, index) for index in range(options.size)]
@@ -75,6 +77,7 @@ class Cluster:
         self.survival = Survival(self)
         self.faults = Faults(self)
         self.operator = Operator(self)
+        self.installer = Installer(self)
         self.oracle = Oracle(self)
 
     def rng(self, name: str) -> random.Random:
@@ -94,6 +97,7 @@ class Cluster:
             self.clock.after(self._rng.randrange(300_000), self.faults.start_first, process)
         self.faults.begin()
         self.operator.begin()
+        self.installer.begin()
         while self.events < self.options.events and self.clock.advance():
             pass
         self._heal()
@@ -101,6 +105,7 @@ class Cluster:
 
     def _heal(self) -> None:
         self.oracle.has_stopped = True
+        self.installer.end()
         self.faults.end()
         self.operator.end()
         timeouts_us = _HEALING_TIMEOUTS * self.options.settings.election_timeout_max_us
@@ -196,6 +201,9 @@ class Cluster:
             return False
         if not self.operator.has_settled(leader.node):
             return False
+        configuration = leader.node.configuration
+        if configuration and not self.installer.has_settled(configuration, self.members()):
+            return False
         last = (leader.node.log.last_index, leader.node.log.last_term)
         for process in self.members():
             node = process.node
@@ -280,7 +288,9 @@ class Cluster:
 
     # --- the network
 
-    def send(self, process: Process, to: int, message: Message) -> None:
+    def send(
+        self, process: Process, to: int, message: Message | VersionAsk | VersionPromise
+    ) -> None:
         if isinstance(message, AppendEntries):
             if message.batches:
                 self.seen["entries_sent"] += 1
@@ -316,7 +326,7 @@ class Cluster:
 
     def _connected(self, index: int, other: int) -> None:
         peer = self.processes[other]
-        self.processes[index].connected(peer.member_id, peer.name)
+        self.processes[index].connected(peer)
 
     def _connection_lost(self, index: int, other: int) -> None:
         self.processes[index].connection_lost(self.processes[other].member_id)

@@ -57,6 +57,7 @@ class Disk:
         self._seen = seen
         self._recovered: recovery.Recovered | None = None
         self.cluster_id = ""
+        self.promised = 1  # the cluster version that the member has promised to know
         self.durable = LogFile()
         self.vote = Vote()
         self.damaged: list[Batch] = []

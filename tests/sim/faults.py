@@ -91,7 +91,9 @@ class Faults:
             self.start(process)
 
     def start(self, process: Process) -> None:
-        if process.node is None:
+        if process.node is None and process.disk.promised not in process.program.versions:
+            self._cluster.installer.refused(process)
+        elif process.node is None:
             self._cluster.seen["started"] += 1
             if self._cluster.tracer is not None:
                 self._cluster.tracer.fault(f"{process.name} starts")

@@ -12,12 +12,12 @@ from raft_agent.machine.commands import (
     KeepLease,
     encode_commands,
     join_commands,
-    split_commands,
 )
 from raft_agent.machine.lease_clock import LeaseClock
 from raft_agent.machine.results import LeaseKept, WriteDone
 from tests.sim.store_client import KEYS
 from tests.sim.store_log import StoreLog
+from tests.version2 import in_words_of_version_1
 
 if TYPE_CHECKING:
     from tests.sim.cluster import Cluster
@@ -102,7 +102,7 @@ class LeaseChecks:
         self._seen_index = batch.last_index
         if batch.kind != BatchKind.COMMANDS or results is None:
             return
-        commands = split_commands(batch.payload, batch.count)
+        commands = in_words_of_version_1(batch.payload, batch.count)
         for offset, (command, result) in enumerate(zip(commands, results, strict=True)):
             self.log.applied(batch.first_index + offset, command, result)
             if isinstance(command, ExpireLease):

@@ -124,7 +124,8 @@ class Options:
     the first leader is there. `skew_ppm`: how much faster each node's clock runs;
     `wall_ahead_ms`: what its clock on the wall shows too much.
     `fault_interval_us`: the mean time between two faults. `operator`: None, nobody changes the
-    membership. `snapshot_every`: so many entries; 0, never.
+    membership. `snapshot_every`: so many entries; 0, never. `install_us`: the mean time between two
+    installations of another program of two; 0: all have the same.
     """
 
     nodes: int
@@ -143,6 +144,7 @@ class Options:
     tells_silence: bool
     operator: OperatorOptions | None = None
     snapshot_every: int = 0
+    install_us: int = 0
 
     @property
     def size(self) -> int:
@@ -169,6 +171,7 @@ def options_for(seed: int, *, nodes: int | None = None, events: int = EVENTS) ->
     once = random.Random(f"options/{seed}/once")
     apart_ms = once.choice((0, 100, 3_000))
     store = random.Random(f"options/{seed}/store")
+    versions = random.Random(f"options/{seed}/versions")
     return Options(
         nodes=count,
         spares=spares,
@@ -209,6 +212,7 @@ def options_for(seed: int, *, nodes: int | None = None, events: int = EVENTS) ->
         tells_silence=rng.random() < 0.5,
         operator=operator,
         snapshot_every=snapshots.choice((0, 0, 3, 10, 30)),
+        install_us=versions.choice((0, 0, 1, 3, 8)) * 100_000,
     )
 
 

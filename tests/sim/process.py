@@ -49,6 +49,7 @@ from tests.sim.disk import Disk, LogWrite
 from tests.sim.leasing import LeaseKeeper
 from tests.sim.service import Service
 from tests.sim.snapshots import Snapshots, restored
+from tests.sim.versions import VersionAsk, VersionKeeper, VersionPromise
 
 if TYPE_CHECKING:
     from tests.sim.cluster import Cluster
@@ -70,8 +71,10 @@ class Process:
         self.crash_after: int | None = None
         self.crash_at_write = False
         self.node: Node | None = None
+        self.program: type[Machine] = Machine
         self.machine = Machine()
         self.service = Service(self)
+        self.versions = VersionKeeper(self)
         self.snapshots = Snapshots(self)
         self.lease_keeper = LeaseKeeper(self)
         self.is_paused = False
@@ -139,6 +142,7 @@ class Process:
         self._heard_us = {}
         self.snapshots.begin()
         self.lease_keeper.begin()
+        self.versions.begin()
         vote, log, snapshot = self.disk.open(
             self._soon(self._log_synced),
             self._soon(self._vote_synced),
@@ -146,7 +150,7 @@ class Process:
             self._soon(self._failed),
         )
         stored = self.disk.shelf.find(snapshot.index) if snapshot is not None else None
-        self.machine = restored(self, stored) if stored is not None else Machine()
+        self.machine = restored(self, stored) if stored is not None else self.program()
         self.service = Service(self)
         self.node = Node(
             member_id=self.member_id,
@@ -162,6 +166,7 @@ class Process:
             bootstrap=cluster.names == (self.name,) and not cluster.checks.cluster_id,
         )
         cluster.checks.started(self, self.node)
+        cluster.version_checks.started(self)
         cluster.network.started(self.index)
         self._arm_timer(self.node)
 
@@ -219,17 +224,24 @@ class Process:
         cluster.stepped(self, node, event, effects)
         self._arm_timer(node)
 
-    def receive(self, sender_id: int, to: int, message: Message) -> None:
+    def receive(
+        self, sender_id: int, to: int, message: Message | VersionAsk | VersionPromise
+    ) -> None:
         """A message has reached this machine; the process may be there, or not, or paused."""
-        if to != self.member_id or self.node is None:
+        if to != self.member_id or self.node is None or not self.versions.is_welcome(sender_id):
+            return
+        if isinstance(message, VersionAsk | VersionPromise):
+            self.run(self.versions.received, sender_id, message)
             return
         self._heard_us[sender_id] = (self.cluster.clock.now_us, message.term)
         self.run(self.step, Received(sender_id, message))
 
-    def connected(self, peer: int, name: str) -> None:
-        self.run(self.step, PeerConnected(peer, name))
+    def connected(self, peer: Process) -> None:
+        self.run(self.versions.connected, peer)
+        self.run(self.step, PeerConnected(peer.member_id, peer.name))
 
     def connection_lost(self, peer: int) -> None:
+        self.run(self.versions.lost, peer)
         self.run(self.step, PeerLost(peer))
 
     def _arm_timer(self, node: Node) -> None:
@@ -278,6 +290,7 @@ class Process:
     def _role_changed(self, effect: RoleChanged) -> None:
         self._nothing(effect)
         self.lease_keeper.role(effect)
+        self.versions.role(effect)
 
     def _found_cluster(self, effect: FoundCluster) -> None:
         self.disk.cluster_id = effect.cluster_id
@@ -354,6 +367,7 @@ class Process:
         for batch in effect.batches:
             results = self.machine.apply(batch)
             self.cluster.checks.applied(self, batch, results)
+            self.cluster.version_checks.applied(self, results)
             self.cluster.leases.applied(batch, results)
             self.service.applied(batch, results)
             self.lease_keeper.applied()

@@ -19,6 +19,7 @@ from raft_agent.consensus.types import (
 )
 from raft_agent.machine.commands import join_commands
 from raft_agent.machine.machine import CommandResult
+from tests.sim.versions import command_for
 
 if TYPE_CHECKING:
     from tests.sim.calls import Attempt
@@ -66,7 +67,7 @@ class Service:
         if boot != process.boots:
             return
         attempts, self._queue = self._queue, []
-        commands = [attempt.call.command for attempt in attempts]
+        commands = [command_for(process.machine, attempt.call.command) for attempt in attempts]
         payload = join_commands(process.wall_ms(), len(commands), commands)
         tag = self._next_tag()
         self._proposals[tag] = attempts
@@ -85,6 +86,9 @@ class Service:
         self._process.step(TransferLeadership(self._next_tag(), target))
 
     def change(self, change: Change) -> None:
+        if not self._process.versions.may_add(change.wanted):
+            self._process.cluster.seen["change_refused_version"] += 1
+            return
         tag = self._next_tag()
         self._changes[tag] = change
         self._process.step(

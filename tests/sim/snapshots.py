@@ -134,6 +134,7 @@ class Snapshots:
         process = self._process
         process.machine.adopt(restored(process, stored))
         process.disk.took_over()
+        process.cluster.version_checks.applied(process, None)
         process.cluster.checks.took_over(process, stored.meta)
         process.service.took_over(stored.meta.index)
         process.step(SnapshotInstalled(stored.meta.index, stored.meta))
@@ -141,6 +142,6 @@ class Snapshots:
 
 def restored(process: Process, stored: Stored) -> Machine:
     """The state machine that a snapshot holds; it must be the one that all others had there."""
-    machine = Machine.restore(stored.blocks())
+    machine = process.program.restore(stored.blocks())
     process.cluster.checks.has_state(process, stored.meta.index, machine.digest())
     return machine

@@ -40,7 +40,7 @@ id = "a"
 address = "0.0.0.0:5555"
 [[peers]]
 id = "b"
-[tls]
+[tsl]
 [servr]
 """
     assert refusal(file, text).splitlines() == [
@@ -55,7 +55,7 @@ id = "b"
         'raft.toml:15: the peer\'s address must be an address that can be dialled; "0.0.0.0" '
         "stands for every interface of a machine and means nothing to others",
         "raft.toml:16: this peer has no address",
-        "raft.toml:18: tls is no section; there are server, timing, storage, ebpf, cluster, peers",
+        "raft.toml:18: tsl is no section; did you mean tls?",
         "raft.toml:19: servr is no section; did you mean server?",
     ]
 
@@ -102,7 +102,7 @@ def test_a_key_in_the_wrong_place_is_told_its_section(file: Path) -> None:
 
 
 def test_a_key_like_no_other_is_told_which_there_are(file: Path) -> None:
-    sections = "the sections are server, timing, storage, ebpf, cluster, peers"
+    sections = "the sections are server, timing, storage, ebpf, cluster, tls, peers"
     said = refusal(file, "foo = 1\n" + SERVER, "server.nope=1", "no.such=1", "foo=1").splitlines()
     assert said == [
         f"raft.toml:1: foo is no key: keys are in sections, as in server.node_id; {sections}",

@@ -84,6 +84,8 @@ def test_the_constants_are_those_of_the_c_header() -> None:
     assert c_constant("RAFT_WIRE_VERSION") == wire.VERSION
     assert c_constant("RAFT_WIRE_HEADER_SIZE") == wire.HEADER_SIZE
     assert c_constant("RAFT_WIRE_MAX_BODY") == wire.MAX_BODY_BYTES
+    assert "RAFT_WIRE_MAX_SEALED (RAFT_WIRE_MAX_BODY + (64U << 10))" in " ".join(c_text().split())
+    assert wire.MAX_SEALED_BYTES == wire.MAX_BODY_BYTES + (64 << 10)
     assert c_constant("RAFT_WIRE_APPEND_FIELDS_SIZE") == wire.APPEND_FIELDS_SIZE
 
 
@@ -260,10 +262,12 @@ def broken(offset: int, *new: int) -> bytes:
         (b"GET / HTTP/1.1\r\n", "magic", "starts with b'GET '"),
         (b"G", "magic", "starts with b'G'"),
         (broken(0, 0x53), "magic", "starts with b'SAFT'"),
-        (broken(4, 2), "version", "frame of version 2; this program speaks 1"),
+        (broken(4, 2), "version", "a frame of version 2, and this program knows version 1"),
         (broken(44, 1), "version", "reserved"),
         (broken(5, 99), "type", "frame of type 99"),
-        (broken(5, FrameType.CLIENT_REQUEST), "type", "is not expected here"),
+        (broken(5, FrameType.CLIENT_REPLY), "type", "is not expected here"),
+        (broken(5, FrameType.CLIENT_REQUEST), "remote_client", "set [tls]"),
+        (broken(5, FrameType.TLS_HANDSHAKE), "tls_not_set", "set it at both"),
         (broken(8, 1, 0, 0, 2), "length", "33554433 bytes is over the limit 33554432"),
         (broken(12, 0, 0, 0, 0), "checksum", "checksum of a frame of type 9"),
         (broken(16, 2), "checksum", "checksum"),

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
@@ -25,6 +25,9 @@ from raft_agent.api.link import Link, NotSent
 from raft_agent.api.protocol import ErrorCode
 from raft_agent.api.write_session import WriteSession
 
+if TYPE_CHECKING:
+    from raft_agent.api.endpoint import Endpoint
+
 # How long to wait before all agents are tried once more.
 _ROUND_PAUSE_S = 0.05
 # A session that nobody closed is forgotten after this time.
@@ -32,15 +35,18 @@ _SESSION_TTL_MS = 60_000
 _KEEP_EVERY_S = _SESSION_TTL_MS / 3000
 _CLOSE_S = 1.0
 
-Sockets = str | Path | Sequence[str | Path] | Mapping[str, str | Path]
+# The path of a Unix socket, or an agent on another machine.
+Agent: TypeAlias = "str | Path | Endpoint"
+Agents: TypeAlias = "Agent | Sequence[Agent] | Mapping[str, Agent]"
 
 
 class Client(Calls):
-    """`sockets`: the path of one agent's socket, several, or paths by node name.
+    """`agents`: one agent, several, or agents by node name; each is the path of a Unix socket or an
+    Endpoint, for one on another machine.
 
     `timeout_s` is for each request with all its attempts. The client goes to the leader, which it
-    finds by name if `sockets` has names, else by asking one after the other; where the leader has
-    no socket, or with `forward` always, an agent passes writes on. `exactly_once`: writes are
+    finds by name if `agents` has names, else by asking one after the other; where the leader is
+    not among them, or with `forward` always, an agent passes writes on. `exactly_once`: writes are
     numbered in a session, so that one whose answer was lost is sent again, to any agent, and
     applied once. Belongs to one event loop. Use it with `async with`, or `await close()` it.
 
@@ -51,19 +57,22 @@ class Client(Calls):
 
     def __init__(
         self,
-        sockets: Sockets,
+        agents: Agents,
         *,
         timeout_s: float = 5.0,
         forward: bool = False,
         exactly_once: bool = True,
     ) -> None:
-        if isinstance(sockets, str | Path):
-            sockets = [sockets]
-        named = sockets if isinstance(sockets, Mapping) else {}
-        self._paths = [str(path) for path in (named.values() if named else sockets)]
-        if not self._paths:
-            raise ValueError("a client needs at least one socket")
-        self._path_of = {name: str(path) for name, path in named.items()}
+        if not isinstance(agents, Mapping | Sequence) or isinstance(agents, str):
+            agents = [agents]
+        self._place_of = (
+            {name: place for place, name in enumerate(agents)}
+            if isinstance(agents, Mapping)
+            else {}
+        )
+        self._agents = [*(agents.values() if isinstance(agents, Mapping) else agents)]
+        if not self._agents:
+            raise ValueError("a client needs at least one agent")
         self._timeout_s = timeout_s
         self._forward = forward
         self._exactly_once = exactly_once
@@ -108,7 +117,7 @@ class Client(Calls):
     async def _ask(self, request: protocol.Request, deadline: float) -> Any:
         self._last_id += 1
         request = msgspec.structs.replace(request, id=self._last_id)
-        attempts = Attempts(request, has_others=len(self._paths) > 1)
+        attempts = Attempts(request, has_others=len(self._agents) > 1)
         tried = 0
         while True:
             try:
@@ -126,11 +135,11 @@ class Client(Calls):
                     self._go_on_from(link)
                 attempts.failed(error, is_last=self._deadline_is_near(deadline))
                 if isinstance(error, RequestFailed):
-                    if error.code is ErrorCode.NOT_LEADER and tried + 1 >= len(self._paths):
+                    if error.code is ErrorCode.NOT_LEADER and tried + 1 >= len(self._agents):
                         request = _forwarded(request)
                     self._follow(link, error.leader)
             tried += 1
-            if tried % len(self._paths) == 0:
+            if tried % len(self._agents) == 0:
                 await asyncio.sleep(_ROUND_PAUSE_S)
 
     async def _answer(
@@ -207,16 +216,14 @@ class Client(Calls):
     def _follow(self, link: Link, leader: str) -> None:
         if link is not self._link:
             return  # another request has moved on already
-        path = self._path_of.get(leader)
         self._go_on_from(link)
-        if path is not None:
-            self._place = self._paths.index(path)
+        self._place = self._place_of.get(leader, self._place)
 
     def _go_on_from(self, link: Link) -> None:
         """Leave `link` for the next agent, once those who wait for its answers have them."""
         if link is self._link:
             self._link = None
-            self._place = (self._place + 1) % len(self._paths)
+            self._place = (self._place + 1) % len(self._agents)
             link.close_when_idle()
 
     async def _connected(self, deadline: float) -> Link:
@@ -228,18 +235,18 @@ class Client(Calls):
 
     async def connect(self, deadline: float) -> Link:
         """A new connection to the first agent that answers, from the one used last on."""
-        loop = asyncio.get_running_loop()
         while True:
             reason = "no answer"
-            for _ in self._paths:
-                path = self._paths[self._place]
+            for _ in self._agents:
+                agent = self._agents[self._place]
                 try:
                     async with asyncio.timeout_at(deadline):
-                        _, link = await loop.create_unix_connection(Link, path)
-                    return link
+                        return await open_link(agent)
                 except OSError as error:
-                    reason = f"{path}: {error.strerror or str(error) or 'no answer in time'}"
-                self._place = (self._place + 1) % len(self._paths)
+                    reason = f"{agent}: {error.strerror or str(error) or 'no answer in time'}"
+                except AgentNotReachable as error:
+                    reason = f"{agent}: {error}"
+                self._place = (self._place + 1) % len(self._agents)
             if self._deadline_is_near(deadline):
                 raise AgentNotReachable(reason)
             await asyncio.sleep(_ROUND_PAUSE_S)
@@ -248,7 +255,7 @@ class Client(Calls):
         """Turn to the next agent after a short pause; False when there is no time for that."""
         if self._deadline_is_near(deadline):
             return False
-        self._place = (self._place + 1) % len(self._paths)
+        self._place = (self._place + 1) % len(self._agents)
         await asyncio.sleep(_ROUND_PAUSE_S)
         return True
 
@@ -259,6 +266,26 @@ class Client(Calls):
     def deadline(self) -> float:
         """When a request that starts now has to be answered, in the loop's time."""
         return asyncio.get_running_loop().time() + self._timeout_s
+
+
+async def open_link(agent: Agent) -> Link:
+    """A connection to `agent`. Raises OSError or AgentNotReachable."""
+    if isinstance(agent, str | Path):
+        loop = asyncio.get_running_loop()
+        _, link = await loop.create_unix_connection(Link, str(agent))
+        return link
+    from raft_agent.api.endpoint import GREETING  # noqa: PLC0415  # TLS is for those who use it
+
+    link = await agent.connect(Link)
+    try:
+        with contextlib.suppress(RequestFailed):
+            await link.ask(GREETING)
+    except NotSent:
+        raise AgentNotReachable(link.lost) from None
+    except BaseException:
+        link.close()
+        raise
+    return link
 
 
 def _forwarded(request: protocol.Request) -> protocol.Request:

@@ -9,6 +9,7 @@ from raft_agent.api import protocol
 from raft_agent.api.host import Failure
 
 if TYPE_CHECKING:
+    from raft_agent.api.rights import Principal
     from raft_agent.api.streams import Stream
 
 # What a reply costs besides the data in it; only for limits, so a guess is enough.
@@ -21,14 +22,18 @@ Answer: TypeAlias = tuple[int, protocol.Error | None, object]
 class Caller(ABC):
     """`in_flight` counts requests that wait for an answer. `streams` stand until cancelled.
     `may_forward`: whether requests may go on to the leader. `is_json`: how results are encoded.
+    `principal`: who it is.
     """
 
     may_forward = True
     is_json = False
+    in_flight: int
+    streams: dict[int, Stream]
 
-    def __init__(self) -> None:
+    def __init__(self, principal: Principal) -> None:
+        self.principal = principal
         self.in_flight = 0
-        self.streams: dict[int, Stream] = {}
+        self.streams = {}
 
     @abstractmethod
     def reply(self, request_id: int, result: object, data_bytes: int = 0) -> None:

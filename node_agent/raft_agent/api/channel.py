@@ -64,7 +64,7 @@ class Channel(Caller):
     """The requests of one connection in one encoding, and what goes back in it."""
 
     def __init__(self, connection: ClientConnection, is_json: bool) -> None:
-        super().__init__()
+        super().__init__(connection.principal)
         self.is_json = is_json
         self._replies = _Outbox()
         self._pushes = _Outbox()

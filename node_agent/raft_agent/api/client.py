@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         RequestFailed,
     )
     from raft_agent.api.async_client import Client
+    from raft_agent.api.endpoint import Endpoint
     from raft_agent.api.lock import Lock, LockLost
     from raft_agent.api.sync_client import SyncClient
     from raft_agent.api.watch import KeyWatch, Watch
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AgentNotReachable",
     "Client",
+    "Endpoint",
     "HistoryCompacted",
     "KeyWatch",
     "Lock",
@@ -36,6 +38,7 @@ __all__ = [
 _MODULES = {
     "AgentNotReachable": "answers",
     "Client": "async_client",
+    "Endpoint": "endpoint",
     "HistoryCompacted": "answers",
     "KeyWatch": "watch",
     "Lock": "lock",

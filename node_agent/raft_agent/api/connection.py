@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 from collections.abc import Callable
 from typing import cast
 
@@ -13,8 +12,8 @@ from raft_agent.api import protocol
 from raft_agent.api.channel import FRAME_BYTES, Channel
 from raft_agent.api.protocol import Error, ErrorCode
 from raft_agent.api.requests import RequestHandlers
+from raft_agent.api.rights import Principal
 from raft_agent.api.salvage import UnreadableError, decode_one_by_one
-from raft_agent.platform import peer_credentials
 
 _log = logging.getLogger("raft.api")
 
@@ -52,14 +51,16 @@ class Turn:
 
 
 class ClientConnection(asyncio.Protocol):
-    """`closed` is called when the connection is gone."""
+    """`admit` says who is at the other end; `closed` is called when the connection is gone."""
 
     transport: asyncio.Transport
+    principal: Principal
 
     def __init__(
         self,
         handlers: RequestHandlers,
         turn: Turn,
+        admit: Callable[[asyncio.Transport], Principal],
         opened: Callable[[ClientConnection], None],
         closed: Callable[[ClientConnection], None],
     ) -> None:
@@ -67,6 +68,7 @@ class ClientConnection(asyncio.Protocol):
         self.write_paused = False
         self._handlers = handlers
         self._turn = turn
+        self._admit = admit
         self._opened = opened
         self._closed = closed
         self._reader = wire.FrameReader(_CLIENT_TYPES, checksum_optional=True)
@@ -76,7 +78,6 @@ class ClientConnection(asyncio.Protocol):
         self._reading_paused = False
         self._gone = False
         self._got_eof = False
-        self._peer = "a client"
 
     # --- asyncio.Protocol -------------------------------------------------------------------------
 
@@ -85,8 +86,8 @@ class ClientConnection(asyncio.Protocol):
         self.transport = cast("asyncio.Transport", transport)
         transport = self.transport
         transport.set_write_buffer_limits(high=FRAME_BYTES)
-        self._peer = _describe_peer(transport.get_extra_info("socket"))
-        _log.debug("%s connected", self._peer)
+        self.principal = self._admit(transport)
+        _log.debug("%s connected", self.principal.who)
         self._opened(self)
 
     def data_received(self, data: bytes) -> None:
@@ -114,7 +115,10 @@ class ClientConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._leave()
-        _log.debug("%s disconnected%s", self._peer, f": {exc}" if exc else "")
+        if isinstance(exc, wire.FrameError):  # of TLS, which has closed it
+            _log.warning("closed the connection of %s: %s", self.principal.who, exc)
+        else:
+            _log.debug("%s disconnected%s", self.principal.who, f": {exc}" if exc else "")
         self._closed(self)
         # Connection and channels refer to each other; nobody collects such rings in an agent that
         # runs without full garbage collections.
@@ -183,7 +187,9 @@ class ClientConnection(asyncio.Protocol):
             self._reading_paused = True
             self.transport.pause_reading()
         if self.unsent_bytes > DROP_BYTES:
-            _log.warning("dropped %s: it left about %d bytes unread", self._peer, self.unsent_bytes)
+            _log.warning(
+                "dropped %s: it left about %d bytes unread", self.principal.who, self.unsent_bytes
+            )
             self._leave()
             self.transport.abort()
 
@@ -218,7 +224,7 @@ class ClientConnection(asyncio.Protocol):
 
     def refuse(self, reason: str) -> None:
         """What came in can't be read any further: say why in the log, and close."""
-        _log.warning("closed the connection of %s: %s", self._peer, reason)
+        _log.warning("closed the connection of %s: %s", self.principal.who, reason)
         self.close()
 
     def shut_down(self) -> None:
@@ -247,13 +253,3 @@ class ClientConnection(asyncio.Protocol):
         self._gone = True
         for channel in self._channels:
             channel.drop()
-
-
-def _describe_peer(connection: socket.socket | None) -> str:
-    if connection is None:
-        return "a client"
-    try:
-        pid, uid, _gid = peer_credentials(connection)
-    except OSError:
-        return "a client"
-    return f"a client of uid {uid}" if pid is None else f"client pid {pid} uid {uid}"

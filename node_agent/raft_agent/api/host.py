@@ -118,6 +118,9 @@ class Host(Protocol):
         """Calls `on_event` for what is written to this node's map until the returned function is
         called."""
 
+    def audit(self, who: str, what: str, outcome: str) -> None:
+        """Keep for people what somebody has done, or tried to do, about the cluster itself."""
+
     def recent_events(self, limit: int) -> list[protocol.EventItem]: ...
 
     def subscribe_events(

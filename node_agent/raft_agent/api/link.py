@@ -23,7 +23,7 @@ class NotSent(Exception):  # noqa: N818
 
 
 class Link(asyncio.Protocol):
-    """`is_open` from the connection's beginning to its end."""
+    """`is_open` from the connection's beginning to its end; `lost`: why it ended, for people."""
 
     def __init__(self) -> None:
         self.is_open = False
@@ -34,7 +34,7 @@ class Link(asyncio.Protocol):
         self._flush_scheduled = False
         self._write_paused = False
         self._closing = False
-        self._lost = "the connection was lost"
+        self.lost = "the connection was lost"
         self._stream: protocol.Request | None = None
         self._items: deque[Any] = deque()
         self._item_came = asyncio.Event()
@@ -72,7 +72,7 @@ class Link(asyncio.Protocol):
         """
         while not self._items:
             if not self.is_open:
-                raise AgentNotReachable(self._lost)
+                raise AgentNotReachable(self.lost)
             self._item_came.clear()
             await self._item_came.wait()
         reply = self._items.popleft()
@@ -108,7 +108,7 @@ class Link(asyncio.Protocol):
                 for frame in self._reader.feed(data)
             ]
         except ValueError as error:  # also wire.FrameError
-            self._lost = f"what answers there is no agent: {error}"
+            self.lost = f"what answers there is no agent: {error}"
             self._transport.abort()
             return
         for frame_type, replies in frames:
@@ -133,13 +133,13 @@ class Link(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_open = False
         if exc is not None:
-            self._lost = f"the connection was lost: {exc}"
+            self.lost = f"the connection was lost: {exc}"
         unsent = {request.id for request in self._unsent}
         waiting, self._waiting = self._waiting, {}
         for request, future in waiting.values():
             if not future.done():
                 future.set_exception(
-                    NotSent() if request.id in unsent else no_answer(request, self._lost)
+                    NotSent() if request.id in unsent else no_answer(request, self.lost)
                 )
         self._item_came.set()
 

@@ -40,6 +40,7 @@ class UnixListener:
             self.socket.close()
             raise
         self._identity = _identity(path)
+        self.group_id = None if group is None else _group_id(group)
 
     def _bind(self, path: Path, group: str | None) -> None:
         # Bound in a directory that only we may enter, given its mode and group there, and moved to

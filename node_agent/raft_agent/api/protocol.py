@@ -284,6 +284,7 @@ class ErrorCode(enum.StrEnum):
     REMOVED = "removed"
     REFUSED = "refused"
     LEASE_NOT_FOUND = "lease_not_found"
+    PERMISSION_DENIED = "permission_denied"
 
 
 class Consistency(enum.StrEnum):

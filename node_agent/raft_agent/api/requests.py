@@ -8,13 +8,14 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, cast
 
-from raft_agent.api import problems, protocol
+from raft_agent.api import audit, problems, protocol
 from raft_agent.api.caller import REPLY_BYTES, Caller, error_of
 from raft_agent.api.changes import ChangeHandlers
 from raft_agent.api.export_handlers import ExportHandlers, ExportStream
 from raft_agent.api.host import Failure, Host
 from raft_agent.api.key_streams import KeyEventEncoder, KeyStream
 from raft_agent.api.protocol import Consistency, Error, ErrorCode
+from raft_agent.api.rights import denial
 from raft_agent.api.streams import (
     EventStream,
     MessageStream,
@@ -23,6 +24,7 @@ from raft_agent.api.streams import (
 )
 from raft_agent.machine.entry import Entry
 from raft_agent.machine.settings import SETTINGS
+from raft_agent.tls.identity import Role
 
 _log = logging.getLogger("raft.api")
 
@@ -67,6 +69,9 @@ class RequestHandlers:
             protocol.FaultHeal: self._fault,
             protocol.Cancel: self._cancel,
         }
+        for kind, handler in self._handlers.items():
+            if audit.is_audited(kind):
+                self._handlers[kind] = partial(self._audited, handler)
 
     def handle(self, caller: Caller, request: protocol.Request) -> None:
         """Serve one request; the caller is answered now or later, exactly once. `finish` has to
@@ -81,12 +86,39 @@ class RequestHandlers:
                 ),
             )
             return
+        if caller.principal.role is not Role.ADMIN:
+            denied = denial(caller.principal, request)
+            if denied is not None:
+                self._deny(caller, request, denied)
+                return
         try:
             self._handlers[type(request)](caller, request)
         except Exception as error:
             # A bug in one handler must not take the other requests of this node with it.
             _log.exception("request %s failed", type(request).__name__)
             caller.fail(request.id, Error(f"Internal error: {error!r}", ErrorCode.INTERNAL))
+
+    def _deny(self, caller: Caller, request: protocol.Request, denied: Error) -> None:
+        if audit.is_audited(type(request)):
+            caller = audit.AuditedCaller(caller, request, self._host.audit)
+        caller.fail(request.id, denied)
+
+    def _audited(
+        self,
+        handler: Callable[[Caller, Any], None],
+        caller: Caller,
+        request: protocol.Request,
+    ) -> None:
+        """Serve a request whose outcome is told to the host."""
+        watched = audit.AuditedCaller(caller, request, self._host.audit)
+        # What is gathered together is answered together, so this one goes by itself.
+        self._changes.propose(caller)
+        try:
+            handler(watched, request)
+            self._changes.propose(watched)
+        except Exception as error:
+            watched.tell(f"{ErrorCode.INTERNAL}: {error!r}")
+            raise
 
     def finish(self, caller: Caller) -> None:
         """No more requests of this caller come in this turn of the loop."""

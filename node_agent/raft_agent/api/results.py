@@ -136,7 +136,9 @@ class KeyEvent(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 
 class MemberInfo(msgspec.Struct, frozen=True):
     """`role`: "voter" or "learner"; `id` is 16 hexadecimal digits. `state`: "joining" for a learner
-    that is to become a voter, "leaving" for a voter that is on its way out, else empty.
+    that is to become a voter, "leaving" for a voter that is on its way out, else empty. `agent`:
+    which raft-agent it runs; `knows`: the oldest and the newest cluster version that this one
+    knows; "" and None while that is not known here.
     """
 
     name: str
@@ -144,6 +146,8 @@ class MemberInfo(msgspec.Struct, frozen=True):
     address: str
     role: str
     state: str = ""
+    agent: str = ""
+    knows: tuple[int, int] | None = None
 
 
 class MemberListResult(msgspec.Struct, frozen=True):
@@ -195,7 +199,9 @@ class ProgressInfo(msgspec.Struct, frozen=True):
 class StatusResult(msgspec.Struct, frozen=True, omit_defaults=False):
     """`role`: leader, follower, candidate, learner; a node without a cluster says follower and an
     empty cluster_id, and `note` says what it waits for. `removed`: it knows that it is no member
-    any more; its log may end before the entry that settled it, and so still have it as one."""
+    any more; its log may end before the entry that settled it, and so still have it as one.
+    `version`: of this raft-agent; `cluster_version`: what is in force, 0 without a cluster;
+    `knows`: the oldest and the newest cluster version that this raft-agent knows."""
 
     node_id: str
     role: str
@@ -213,10 +219,13 @@ class StatusResult(msgspec.Struct, frozen=True, omit_defaults=False):
     progress: dict[str, ProgressInfo] | None = None
     note: str = ""
     removed: bool = False
+    cluster_version: int = 0
+    knows: tuple[int, int] = (1, 1)
 
 
 class HealthMember(msgspec.Struct, frozen=True):
-    """`state`: "healthy", "lagging", "unreachable"; `detail` is a sentence for people."""
+    """`state`: "healthy", "lagging", "unreachable"; `detail` is a sentence for people; `agent` and
+    `knows` as in MemberInfo."""
 
     name: str
     id: str
@@ -227,6 +236,8 @@ class HealthMember(msgspec.Struct, frozen=True):
     match_index: int | None
     lag: int | None
     detail: str = ""
+    agent: str = ""
+    knows: tuple[int, int] | None = None
 
 
 class HealthResult(msgspec.Struct, frozen=True):

@@ -1,10 +1,11 @@
-"""The API over the Unix socket: `raftctl` and other programs on the same machine."""
+"""The API: over the Unix socket for programs of the same machine, over TLS for those of others."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from raft_agent import wire
@@ -15,7 +16,9 @@ from raft_agent.api.host import Host
 from raft_agent.api.listener import BACKLOG, UnixListener
 from raft_agent.api.protocol import Error, ErrorCode
 from raft_agent.api.requests import RequestHandlers
+from raft_agent.api.rights import Principal, of_identity, of_socket
 from raft_agent.api.salvage import UnreadableError, decode_request
+from raft_agent.tls.identity import Identity, Role
 
 _log = logging.getLogger("raft.api")
 
@@ -70,11 +73,23 @@ class ApiServer:
         """How many clients are connected."""
         return len(self._connections)
 
-    def serve_forwarded(self, body: bytes, reply: Callable[[bytes], None]) -> None:
-        """Serve a request that another agent forwarded: `body` is one request array in MessagePack
-        (not an array of them). `reply` gets the encoded Reply, now or later, exactly once.
+    def remote_client(self, identity: Identity) -> ClientConnection:
+        """What serves a client on another machine, who has shown the certificate of `identity`: the
+        protocol of a connection that takes and gives whole frames.
         """
-        caller = _ForwardedCaller(reply)
+        admit = partial(_remote, identity)
+        return ClientConnection(
+            self._handlers, self._turn, admit, self._connected, self._disconnected
+        )
+
+    def serve_forwarded(
+        self, body: bytes, reply: Callable[[bytes], None], sender: str = "another node"
+    ) -> None:
+        """Serve a request that the node `sender` forwarded, which has checked who asks: `body` is
+        one request array in MessagePack (not an array of them). `reply` gets the encoded Reply, now
+        or later, exactly once.
+        """
+        caller = _ForwardedCaller(reply, sender)
         try:
             request = decode_request(body)
         except UnreadableError as error:
@@ -87,7 +102,13 @@ class ApiServer:
             self._handlers.finish(caller)
 
     def _accept(self) -> ClientConnection:
-        return ClientConnection(self._handlers, self._turn, self._connected, self._disconnected)
+        return ClientConnection(
+            self._handlers, self._turn, self._local, self._connected, self._disconnected
+        )
+
+    def _local(self, transport: asyncio.Transport) -> Principal:
+        group_id = None if self._listener is None else self._listener.group_id
+        return of_socket(transport.get_extra_info("socket"), group_id)
 
     def _connected(self, connection: ClientConnection) -> None:
         if self._server is None:  # it was accepted a moment before the server was closed
@@ -101,13 +122,19 @@ class ApiServer:
             self._all_gone.set()
 
 
+def _remote(identity: Identity, transport: asyncio.Transport) -> Principal:
+    host, port = (transport.get_extra_info("peername") or ("an unknown address", 0))[:2]
+    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return of_identity(identity, address)
+
+
 class _ForwardedCaller(Caller):
     """Another agent on behalf of its client: one request, one answer, no streams."""
 
     may_forward = False
 
-    def __init__(self, answer: Callable[[bytes], None]) -> None:
-        super().__init__()
+    def __init__(self, answer: Callable[[bytes], None], sender: str) -> None:
+        super().__init__(Principal(f"a client of {sender}", Role.ADMIN))
         self._answer = answer
 
     def reply(self, request_id: int, result: object, data_bytes: int = 0) -> None:  # noqa: ARG002

@@ -1,13 +1,14 @@
-"""A small blocking client over the Unix socket; what `raftctl` uses, so it must import fast."""
+"""A small blocking client; what `raftctl` uses, so it must import fast."""
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import socket
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
@@ -23,6 +24,9 @@ from raft_agent.api.answers import (
     result_of,
 )
 from raft_agent.api.attempts import WRONG_TIME, Attempts
+
+if TYPE_CHECKING:
+    from raft_agent.api.endpoint import Endpoint, SealedSocket
 
 __all__ = ["AgentNotReachable", "OutcomeUnknown", "RequestFailed", "SyncClient"]
 
@@ -52,17 +56,20 @@ Results: TypeAlias = list[Any]
 
 
 class SyncClient:
-    """One connection to the agent at `path`; a context manager. Not for several threads at once.
+    """One connection to an agent; a context manager. Not for several threads at once.
+
+    `agent` is the path of its Unix socket, or an Endpoint for one on another machine.
 
     `timeout_s` is for connecting, and for each answer. After an exception other than RequestFailed
-    the connection is closed. Raises AgentNotReachable when nobody answers at `path`.
+    the connection is closed. Raises AgentNotReachable when nobody answers there.
 
     Writes are applied once: within `timeout_s` they are sent again over new connections until there
     is an answer. Agents pass them on to the leader.
     """
 
-    def __init__(self, path: str, timeout_s: float = 5.0) -> None:
-        self._path = path
+    def __init__(self, agent: str | Endpoint, timeout_s: float = 5.0) -> None:
+        self._agent = agent
+        self._socket: socket.socket | SealedSocket
         self._timeout_s = timeout_s
         self._reader = wire.FrameReader(_REPLY_TYPES)
         self._received: list[tuple[int, list[protocol.Reply]]] = []  # (frame type, replies)
@@ -71,13 +78,26 @@ class SyncClient:
         self._connect()
 
     def _connect(self) -> None:
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._socket.settimeout(self._timeout_s)
+        if not isinstance(self._agent, str):
+            self._dial(self._agent)
+            return
+        self._socket = connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        connection.settimeout(self._timeout_s)
         try:
-            self._socket.connect(self._path)
+            connection.connect(self._agent)
         except OSError as error:
-            self._socket.close()
-            raise AgentNotReachable(f"{self._path}: {_reason(error)}") from error
+            connection.close()
+            raise AgentNotReachable(f"{self._agent}: {_reason(error)}") from error
+
+    def _dial(self, endpoint: Endpoint) -> None:
+        from raft_agent.api.endpoint import GREETING  # noqa: PLC0415  # TLS is for those who use it
+
+        try:
+            self._socket = endpoint.dial(self._timeout_s)
+        except OSError as error:
+            raise AgentNotReachable(f"{endpoint}: {_reason(error)}") from error
+        with contextlib.suppress(RequestFailed):
+            self.request(GREETING)
 
     def close(self) -> None:
         self._socket.close()
@@ -260,7 +280,7 @@ class SyncClient:
                 self._read_frames()
             except OSError as error:
                 self.close()
-                raise AgentNotReachable(f"{self._path}: {_reason(error)}") from error
+                raise AgentNotReachable(f"{self._agent}: {_reason(error)}") from error
 
     def _send(self, requests: Sequence[protocol.Request], encoded: Sequence[bytes]) -> None:
         body = _array(encoded)
@@ -276,7 +296,7 @@ class SyncClient:
         except OSError as error:
             # An agent does nothing with a frame that is cut short, so nothing has changed.
             self.close()
-            raise AgentNotReachable(f"{self._path}: {_reason(error)}") from error
+            raise AgentNotReachable(f"{self._agent}: {_reason(error)}") from error
 
     def _receive(
         self, requests: Sequence[protocol.Request], *, keep_pushes: bool = False
@@ -303,9 +323,9 @@ class SyncClient:
                 self._read_frames()
             except OSError as error:
                 self.close()
-                reason = f"{self._path}: {_reason(error)}"
+                reason = f"{self._agent}: {_reason(error)}"
                 if isinstance(error, TimeoutError):
-                    reason = f"no answer from {self._path} within {self._timeout_s:g} s"
+                    reason = f"no answer from {self._agent} within {self._timeout_s:g} s"
                 unanswered = list(waiting.values())
                 writes = [item for item in unanswered if isinstance(item, protocol.WRITES)]
                 raise no_answer((writes or unanswered)[0], reason) from error

@@ -10,9 +10,10 @@ from typing import Any
 import msgspec
 
 from raft_agent.config import values
-from raft_agent.config.model import Cluster, Config, Ebpf, Peer, Server, Storage, Timing
+from raft_agent.config.model import Cluster, Config, Ebpf, Peer, Server, Storage, Timing, Tls
 from raft_agent.config.schema import FIELDS, PEER_FIELDS, Field
 from raft_agent.config.sources import Sources, Value
+from raft_agent.config.tls import check_tls
 
 _ONLY_WAITS = (
     "cluster.join is set without cluster.token: this node waits until somebody runs raftctl join"
@@ -20,9 +21,14 @@ _ONLY_WAITS = (
 
 
 def load(
-    path: Path, *, overrides: Sequence[str] = (), environ: Mapping[str, str] = os.environ
+    path: Path,
+    *,
+    overrides: Sequence[str] = (),
+    environ: Mapping[str, str] = os.environ,
+    with_certificates: bool = False,
 ) -> Config:
     """Read the file at `path`, then the environment, then `overrides` ("section.key=value").
+    `with_certificates`: look into the files of [tls], too.
 
     Raises ConfigError with every problem that was found.
     """
@@ -36,6 +42,7 @@ def load(
     peers = _check_peers(sources)
     _check_timing(sources, checked["timing"])
     _check_start(sources, checked["cluster"])
+    check_tls(sources, checked["tls"], checked["server"], with_files=with_certificates)
     peers = _without_own_entry(sources, checked["server"], peers)
     sources.raise_problems()
     config = Config(
@@ -44,6 +51,7 @@ def load(
         storage=Storage(**checked["storage"]),
         ebpf=Ebpf(**checked["ebpf"]),
         cluster=Cluster(**checked["cluster"]),
+        tls=Tls(**checked["tls"]),
         peers=tuple(sorted(peers, key=lambda peer: peer.id)),
         path=str(path),
         overrides=tuple(overrides),

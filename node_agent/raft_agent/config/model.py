@@ -13,6 +13,7 @@ import msgspec
 
 from raft_agent.config import values
 from raft_agent.config.errors import ConfigError, Problem
+from raft_agent.tls.files import TlsFiles
 
 
 class Key(msgspec.Struct, frozen=True):
@@ -204,6 +205,58 @@ class Ebpf(msgspec.Struct, frozen=True, kw_only=True):
     ] = ()
 
 
+class Tls(msgspec.Struct, frozen=True, kw_only=True):
+    ca: Annotated[
+        str | None,
+        Key(
+            "A file with the certificates of the authorities by whom those of members and clients "
+            "were signed, in PEM; several while they are replaced. With `ca`, `cert` and `key` "
+            "members speak TLS 1.3 with each other, and remote clients are served at "
+            "`listen_addr`: all three or none.",
+            values.path,
+            "no TLS",
+        ),
+    ] = None
+    cert: Annotated[
+        str | None,
+        Key(
+            "A file with this node's certificate, in PEM, made for `node_id`: `raftctl cert node`.",
+            values.path,
+            "no TLS",
+        ),
+    ] = None
+    key: Annotated[
+        str | None,
+        Key(
+            "A file with the certificate's private key, in PEM, which nobody else may read.",
+            values.path,
+            "no TLS",
+        ),
+    ] = None
+    crl: Annotated[
+        str | None,
+        Key(
+            "A file with lists of certificates that are refused, in PEM: `raftctl cert revoke`.",
+            values.path,
+            "none is revoked",
+        ),
+    ] = None
+    clear_headers: Annotated[
+        bool,
+        Key(
+            "Leave the headers of frames clear, so that the kernel part sees them; the true ones "
+            "are under TLS all the same, and a difference closes the connection."
+        ),
+    ] = True
+
+    @property
+    def files(self) -> TlsFiles | None:
+        """The files, when TLS is on."""
+        if self.ca is None or self.cert is None or self.key is None:
+            return None
+        return TlsFiles(self.ca, self.cert, self.key, self.crl or "")
+
+
 class Cluster(msgspec.Struct, frozen=True, kw_only=True):
     name: Annotated[str, Key("A name for people.", values.member_name)] = "default"
     bootstrap: Annotated[
@@ -250,6 +303,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     storage: Storage
     ebpf: Ebpf
     cluster: Cluster
+    tls: Tls = Tls()
     peers: tuple[Peer, ...] = ()
     notes: tuple[str, ...] = ()
     path: str = ""

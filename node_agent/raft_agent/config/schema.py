@@ -8,7 +8,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from raft_agent.config.model import Cluster, Ebpf, Key, Peer, Server, Storage, Timing
+from raft_agent.config.model import Cluster, Ebpf, Key, Peer, Server, Storage, Timing, Tls
 
 SECTIONS: dict[str, type[msgspec.Struct]] = {
     "server": Server,
@@ -16,6 +16,7 @@ SECTIONS: dict[str, type[msgspec.Struct]] = {
     "storage": Storage,
     "ebpf": Ebpf,
     "cluster": Cluster,
+    "tls": Tls,
 }
 PEERS = "peers"
 

@@ -16,6 +16,9 @@ The flag ZERO_RUN says that ZERO_RUN_BYTES zeros or more follow each other somew
 Without it a stretch of zeros in a stored batch is no part of it, so the log can tell sectors that
 were never written from a payload that looks like them.
 
+Magic, version and the header's checksum stand where they do in all versions, so that a batch of
+another version is told from a damaged one.
+
 A leader never splits or joins a batch once it has an index, so two logs that hold an entry with the
 same index and term hold the same batch around it (the Log Matching Property, lifted to batches);
 logs are cut at batch boundaries only.
@@ -74,6 +77,10 @@ class BatchError(ValueError):
     """The bytes are no batch, or a damaged one; the text says which field is wrong."""
 
 
+class UnknownBatchError(BatchError):
+    """An intact header of a version, or with a flag, that this program does not know."""
+
+
 class Batch(msgspec.Struct, frozen=True, gc=False):
     """`count` entries from `first_index` on; `record` is the whole encoding, headers included."""
 
@@ -117,7 +124,8 @@ def encode(kind: int, first_index: int, term: int, count: int, payload: bytes) -
 
 
 def decode_header(data: bytes | memoryview, offset: int = 0) -> BatchHeader:
-    """Decode the 40 bytes at `offset`. Raises BatchError when they are no intact header."""
+    """Decode the 40 bytes at `offset`. Raises BatchError when they are no intact header, and
+    UnknownBatchError when they are one of another version."""
     if len(data) - offset < HEADER_SIZE:
         raise BatchError(f"a header needs {HEADER_SIZE} bytes, {len(data) - offset} are there")
     magic, version, kind, flags, first_index, term, count, length, crc = HEADER.unpack_from(
@@ -129,7 +137,10 @@ def decode_header(data: bytes | memoryview, offset: int = 0) -> BatchHeader:
     if _U32.unpack_from(data, offset + HEADER.size)[0] != google_crc32c.value(head):
         raise BatchError("header checksum does not match")
     if version != VERSION or flags & ~ZERO_RUN:
-        raise BatchError(f"batch version {version} flags {flags} is not known to this program")
+        raise UnknownBatchError(
+            f"it is a batch of version {version} with the flags {flags:#x}, and this program knows "
+            f"version {VERSION} with the flags up to {ZERO_RUN:#x}"
+        )
     if count < 1 or first_index < 1 or term < 1 or length > MAX_PAYLOAD_BYTES:
         raise BatchError(f"impossible header: index {first_index}, count {count}, length {length}")
     return BatchHeader(kind, first_index, term, count, length, crc, flags)

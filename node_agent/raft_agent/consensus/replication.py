@@ -244,8 +244,12 @@ class Replication:
             leadership.uncommitted_bytes -= leadership.uncommitted.popleft()[1]
 
     def announce_commit(self, leadership: Leadership) -> None:
-        """Tell a commit at once to those who hold the entries, not with the next heartbeat."""
+        """Tell a commit at once to those who hold the entries, not with the next heartbeat. While
+        more is on its way the next message with entries tells it as well, or the next commit.
+        """
         state = self._state
+        if state.commit_index < state.log.last_index:
+            return
         for peer, progress in leadership.progress.items():
             known = min(state.commit_index, progress.match_index)
             if known > progress.commit_sent:

@@ -56,7 +56,26 @@ _NODE = Group(
             "1 while the node knows a leader.",
             lambda r: r.status.leader is not None,
         ),
+        one(
+            Kind.GAUGE,
+            "raft_certificate_expiry_timestamp_seconds",
+            "When the node's own certificate ends, since 1970; absent without [tls].",
+            lambda r: r.certificate_ends,
+        ),
         one(Kind.GAUGE, "raft_term", "The current term.", lambda r: r.status.term),
+        one(
+            Kind.GAUGE,
+            "raft_cluster_version",
+            "The cluster version in force as far as this node has applied the log; 0: no cluster.",
+            lambda r: r.status.cluster_version,
+        ),
+        one(
+            Kind.GAUGE,
+            "raft_known_version",
+            "The newest cluster version that this agent knows. The one in force rises to the "
+            "lowest that any member has here.",
+            lambda r: r.status.knows[1],
+        ),
         by(
             Kind.GAUGE,
             "raft_members",
@@ -173,7 +192,7 @@ _WORK = Group(
         one(
             Kind.HISTOGRAM,
             "raft_event_loop_lag_seconds",
-            "How late a timer of the event loop fires, looked at ten times a second.",
+            "How late a timer of the event loop fires, looked at twice a second.",
             lambda r: r.loop_lags,
         ),
     ),
@@ -259,7 +278,8 @@ _PEERS = Group(
             Kind.COUNTER,
             "raft_transport_rejects_total",
             "reason",
-            "Connections and frames that were refused; a reason appears when it has happened.",
+            "Connections and frames that were refused; a reason appears when it has happened. "
+            "Those that begin with tls_ are handshakes and records of TLS.",
             lambda r: r.rejects,
         ),
     ),

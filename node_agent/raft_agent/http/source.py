@@ -92,7 +92,7 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
 
     `not_ready`: why it can't serve, "" when it can. `events`: by kind. `rejects`: connections and
     frames that were refused, by reason. `watches`: by what is watched. `kernel`: None when it is
-    off.
+    off. `certificate_ends`: when the node's own does, in seconds since 1970; None without TLS.
     """
 
     status: protocol.StatusResult
@@ -111,6 +111,7 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
     one_shots: int
     revision: int
     kernel: KernelReading | None
+    certificate_ends: float | None
 
 
 class Source(Protocol):

@@ -5,18 +5,21 @@ payload of a COMMANDS batch is the leader's wall clock in milliseconds since 197
 endian) and then one MessagePack array of its commands, with a head of 32 bits: encoding and
 decoding them all in one go costs a quarter of doing it one by one. Every node must read the same
 bytes the same way for ever, so fields are neither skipped nor guessed.
+
+A command that a later version brings goes into LATER with that version.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
-from typing import TypeAlias
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import msgspec
 
 from raft_agent.machine.exports import Export
 from raft_agent.machine.transactions import Compare, Operation
+from raft_agent.versions import CLUSTER_VERSIONS
 
 TIME = struct.Struct("<Q")
 # MessagePack's "array 32".
@@ -89,9 +92,8 @@ class Transact(
     otherwise: list[Operation]
 
 
-# What a snapshot of the first version has no room for.
-LaterStateCommand: TypeAlias = PutLeased | GrantLease | RevokeLease | Transact
-StateCommand: TypeAlias = Put | Delete | SendMessage | LaterStateCommand
+RareStateCommand: TypeAlias = PutLeased | GrantLease | RevokeLease | Transact
+StateCommand: TypeAlias = Put | Delete | SendMessage | RareStateCommand
 
 
 class KeepLease(
@@ -186,6 +188,15 @@ class RemoveExport(
     map: str
 
 
+class RaiseVersion(
+    msgspec.Struct, frozen=True, array_like=True, tag=18, forbid_unknown_fields=True, gc=False
+):
+    """From here on the log may hold what the cluster version `version` brought. All members have
+    promised to know it (see `upgrade`). It never goes down."""
+
+    version: int
+
+
 # What is not as frequent as plain writes and those of sessions.
 RareCommand: TypeAlias = (
     Once
@@ -197,12 +208,12 @@ RareCommand: TypeAlias = (
     | ExpireLease
     | AddExport
     | RemoveExport
-    | LaterStateCommand
+    | RaiseVersion
+    | RareStateCommand
 )
 Command: TypeAlias = StateCommand | InSession | RareCommand
 
 _DECODER = msgspec.msgpack.Decoder(Command)
-_LIST_DECODER = msgspec.msgpack.Decoder(list[Command])
 _RAW_LIST_DECODER = msgspec.msgpack.Decoder(list[msgspec.Raw])
 
 encode_command = msgspec.msgpack.Encoder().encode
@@ -232,28 +243,75 @@ def join_commands(time_ms: int, count: int, parts: Sequence[bytes | memoryview])
     return b"".join((TIME.pack(time_ms), _ARRAY.pack(_ARRAY_32, count), *parts))
 
 
-def split_commands(payload: memoryview | bytes, count: int) -> Sequence[Command | None]:
-    """The `count` commands of a payload, None in place of each that this program does not know.
-    When the payload does not hold exactly so many items, all of them are None.
+class Vocabulary:
+    """The commands that a program knows. `command`: all of them; `later`: those which the first
+    cluster version did not have, each with the version that brought it.
+
+    A version that is not in force yet counts for nothing, whatever this program knows: members that
+    do not know its commands and members that do must find the same in the log.
     """
-    body = memoryview(payload)[TIME.size :]
-    commands: Sequence[Command | None]
-    try:
-        commands = _LIST_DECODER.decode(body)
-    except COMMAND_ERRORS:
-        commands = _split_one_by_one(body)
-    return commands if len(commands) == count else [None] * count
 
+    def __init__(self, command: Any = Command, later: Mapping[type, int] | None = None) -> None:
+        self._decode: Callable[[Any], Command] = msgspec.msgpack.Decoder(command).decode
+        self._decode_list: Callable[[Any], list[Command]] = msgspec.msgpack.Decoder(
+            list[command]
+        ).decode
+        self._later = dict(later or {})
+        self._newest = max(self._later.values(), default=1)
 
-def _split_one_by_one(body: memoryview) -> list[Command | None]:
-    commands: list[Command | None] = []
-    try:
-        items = _RAW_LIST_DECODER.decode(body)
-    except COMMAND_ERRORS:
-        return []
-    for item in items:
+    def needed(self, commands: Iterable[Command]) -> int:
+        """The lowest cluster version that has all these commands."""
+        if not self._later:
+            return 1
+        return max((self._needed(command) for command in commands), default=1)
+
+    def _needed(self, command: Command) -> int:
+        kind = type(command)
+        inner = type(command.command) if isinstance(command, InSession | Once) else kind
+        return max(self._later.get(kind, 1), self._later.get(inner, 1))
+
+    def split(
+        self, payload: memoryview | bytes, count: int, version: int
+    ) -> Sequence[Command | None]:
+        """The `count` commands of a payload, None in place of each that the cluster version
+        `version` does not have. When the payload does not hold exactly so many items, all of them
+        are None.
+        """
+        body = memoryview(payload)[TIME.size :]
+        commands: Sequence[Command | None]
         try:
-            commands.append(decode_command(item))
+            commands = self._decode_list(body)
         except COMMAND_ERRORS:
-            commands.append(None)
-    return commands
+            commands = self._split_one_by_one(body)
+        if version < self._newest:
+            commands = [
+                None if command is None or self._needed(command) > version else command
+                for command in commands
+            ]
+        return commands if len(commands) == count else [None] * count
+
+    def _split_one_by_one(self, body: memoryview) -> list[Command | None]:
+        commands: list[Command | None] = []
+        try:
+            items = _RAW_LIST_DECODER.decode(body)
+        except COMMAND_ERRORS:
+            return []
+        for item in items:
+            try:
+                commands.append(self._decode(item))
+            except COMMAND_ERRORS:
+                commands.append(None)
+        return commands
+
+
+LATER: dict[type, int] = {}
+"""The commands that came after the first cluster version, each with the one that brought it."""
+
+VOCABULARY = Vocabulary(Command, LATER)
+
+
+def split_commands(payload: memoryview | bytes, count: int) -> Sequence[Command | None]:
+    """The `count` commands of a payload, of whatever version, None in place of each that this
+    program does not know.
+    """
+    return VOCABULARY.split(payload, count, CLUSTER_VERSIONS.newest)

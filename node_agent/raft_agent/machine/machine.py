@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 import msgspec
 
 from raft_agent.consensus.batch import Batch, BatchKind
 from raft_agent.machine.commands import (
     TIME,
+    VOCABULARY,
     AddExport,
     CloseSession,
     Delete,
@@ -23,18 +24,19 @@ from raft_agent.machine.commands import (
     InSession,
     KeepLease,
     KeepSession,
-    LaterStateCommand,
     Once,
     OpenSession,
     Put,
     PutLeased,
+    RaiseVersion,
     RareCommand,
+    RareStateCommand,
     RemoveExport,
     RevokeLease,
     SendMessage,
     SetSetting,
     StateCommand,
-    split_commands,
+    Vocabulary,
 )
 from raft_agent.machine.entry import Entry
 from raft_agent.machine.exports import Exports
@@ -48,20 +50,16 @@ from raft_agent.machine.results import (
     ConditionFailed,
     SettingDone,
     StateResult,
+    VersionDone,
     WriteDone,
 )
 from raft_agent.machine.sessions import OneShots, Sessions
 from raft_agent.machine.settings import SharedSettings, problem_with
-from raft_agent.machine.snapshot import (
-    FIRST_VERSION,
-    VERSION,
-    Header,
-    Reader,
-    SnapshotView,
-    encode_block,
-)
+from raft_agent.machine.snapshot import Header, Reader, SnapshotView, encode_block
 from raft_agent.machine.transactions import Transaction
+from raft_agent.machine.upgrade import raised
 from raft_agent.machine.watches import KeyChange, Message, WatchRegistry
+from raft_agent.versions import CLUSTER_VERSIONS, Versions
 
 # Inside the class `list` is the method, so its types need names from outside.
 Entries: TypeAlias = list[Entry]
@@ -84,12 +82,12 @@ _STATE = (
     "revision",
     "time_ms",
     "settings",
+    "version",
     "_entries",
     "_index",
     "exports",
     "leases",
     "_lease_of",
-    "_version",
     "_message_log",
     "_history",
     "_sessions",
@@ -103,7 +101,14 @@ class MachineError(RuntimeError):
 
 
 class Machine:
-    """Apply committed batches with `apply`, in order; read at any time in between."""
+    """Apply committed batches with `apply`, in order; read at any time in between.
+
+    `version` is the cluster version in force, which says what the log may hold. A program of a
+    later version is a subclass with more `versions` and a larger `vocabulary`.
+    """
+
+    versions: ClassVar[Versions] = CLUSTER_VERSIONS
+    vocabulary: ClassVar[Vocabulary] = VOCABULARY
 
     def __init__(self, *, messages_keep: int = 100_000, history_keep: int = 10_000) -> None:
         self.last_applied = 0
@@ -111,6 +116,7 @@ class Machine:
         self.revision = 0
         self.time_ms = 0
         self.settings = SharedSettings(messages_keep, history_keep)
+        self.version = 1
         self._term = 0
         self.watches = WatchRegistry()
         self._entries: dict[str, Entry] = {}
@@ -119,8 +125,6 @@ class Machine:
         self.leases = Leases()
         # At hand, because every write of a key that is there looks into it.
         self._lease_of = self.leases.lease_of
-        # Of snapshots: the lowest that can hold all that was applied.
-        self._version = FIRST_VERSION
         self._message_log = MessageLog(messages_keep)
         self._history = History(history_keep)
         # Of the batch that is being applied, on their way into the history.
@@ -133,7 +137,8 @@ class Machine:
     def apply(self, batch: Batch) -> list[CommandResult] | None:
         """One result per entry, in their order; None for a batch that holds no commands.
 
-        Raises MachineError when the batch does not start right after `last_applied`.
+        Raises MachineError when the batch does not start right after `last_applied`, VersionError
+        when it raises the version to one that this program does not know.
         """
         if batch.first_index != self.last_applied + 1:
             raise MachineError(
@@ -164,7 +169,9 @@ class Machine:
         results: list[CommandResult] = []
         add = results.append
         index = batch.first_index
-        for command in split_commands(payload, batch.count):
+        # A version that begins in this batch holds from the next one on: the leader proposes
+        # nothing that needs it before it has applied this one.
+        for command in self.vocabulary.split(payload, batch.count, self.version):
             kind = type(command)
             if kind is Put:
                 add(put(command, index))  # type: ignore[arg-type]
@@ -201,7 +208,6 @@ class Machine:
         if isinstance(command, SetSetting):
             return self._set(command)
         if isinstance(command, AddExport | RemoveExport):
-            self._version = VERSION
             if isinstance(command, AddExport):
                 return self.exports.add(command.export, self, index)
             return self.exports.remove(command.map, self, index)
@@ -209,6 +215,9 @@ class Machine:
             return keep(self, command.lease, index)
         if isinstance(command, ExpireLease):
             return expire(self, command.lease, command.renewed_index, index)
+        if isinstance(command, RaiseVersion):
+            self.version = raised(self.version, command.version, self.versions)
+            return VersionDone(self.version)
         return self._apply_to_state(command, index)
 
     def _apply_to_state(self, command: StateCommand, index: int) -> StateResult:
@@ -219,11 +228,9 @@ class Machine:
             return self._delete(command, index)  # type: ignore[arg-type]
         if kind is SendMessage:
             return self._send(command, index)  # type: ignore[arg-type]
-        return self._apply_later(command, index)  # type: ignore[arg-type]
+        return self._apply_rare(command, index)  # type: ignore[arg-type]
 
-    def _apply_later(self, command: LaterStateCommand, index: int) -> StateResult:
-        """What a snapshot of the first version has no room for."""
-        self._version = VERSION
+    def _apply_rare(self, command: RareStateCommand, index: int) -> StateResult:
         if isinstance(command, PutLeased):
             return put_leased(self, command, index)
         if isinstance(command, GrantLease):
@@ -425,7 +432,7 @@ class Machine:
             settings={
                 name: getattr(self.settings, name) for name in self.settings.__struct_fields__
             },
-            version=self._version,
+            version=self.version,
         )
         return SnapshotView(
             header,
@@ -445,14 +452,14 @@ class Machine:
 
         Raises SnapshotError when they are not all blocks of one snapshot, in their order.
         """
-        reader = Reader(blocks)
+        reader = Reader(blocks, cls.versions)
         header = reader.header
         machine = cls(**header.settings)
         machine.last_applied = header.last_applied
         machine.last_applied_term = header.last_applied_term
         machine.revision = header.revision
         machine.time_ms = header.time_ms
-        machine._version = header.version
+        machine.version = header.version
         machine._message_log = MessageLog(
             machine.settings.messages_keep, dropped_before=header.messages_dropped
         )

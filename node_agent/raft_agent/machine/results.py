@@ -157,6 +157,12 @@ class SettingDone(msgspec.Struct, frozen=True, gc=False):
     revision: int
 
 
+class VersionDone(msgspec.Struct, frozen=True, gc=False):
+    """`version` is the cluster version in force."""
+
+    version: int
+
+
 CommandResult: TypeAlias = (
     StateResult
     | BadCommand
@@ -171,4 +177,5 @@ CommandResult: TypeAlias = (
     | BadDeadline
     | TooMany
     | SettingDone
+    | VersionDone
 )

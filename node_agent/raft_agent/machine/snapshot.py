@@ -22,11 +22,7 @@ from raft_agent.machine.results import Repeated, StateResult
 from raft_agent.machine.sessions import OneShot, OneShots, Session, Sessions
 from raft_agent.machine.settings import SETTINGS
 from raft_agent.machine.watches import KeyChange, Message
-
-# Version 2 added leases, changes with a lease, and the results of transactions and leases. A state
-# without any of them is written as version 1, which every program reads.
-FIRST_VERSION = 1
-VERSION = 2
+from raft_agent.versions import CLUSTER_VERSIONS, Versions, advise, other_version
 
 # A block holds about this much, or one item that is larger.
 BLOCK_BYTES = 128 << 10
@@ -40,7 +36,11 @@ class SnapshotError(ValueError):
 
 
 class SnapshotVersionError(SnapshotError):
-    """Another version of this program can read them."""
+    """Another version of this program can read them; `advice` says which."""
+
+    def __init__(self, what: str, advice: str) -> None:
+        self.advice = advice
+        super().__init__(what)
 
 
 class Section(enum.IntEnum):
@@ -58,11 +58,12 @@ class Section(enum.IntEnum):
     LEASE_KEYS = 9
 
 
-_SECTIONS = {FIRST_VERSION: 8, VERSION: len(Section)}
-
-
 class Header(msgspec.Struct, frozen=True):
-    """What there is only once. `settings` by name, so that later versions may have others."""
+    """What there is only once. `settings` by name, so that later versions may have others.
+
+    `version`: the cluster version in force. All members know it, so it is what the state is written
+    in: whoever does not know it can't read the rest.
+    """
 
     last_applied: int
     last_applied_term: int
@@ -71,7 +72,7 @@ class Header(msgspec.Struct, frozen=True):
     messages_dropped: int
     compacted_revision: int
     settings: dict[str, int]
-    version: int = FIRST_VERSION
+    version: int
 
 
 class _Change(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -150,6 +151,8 @@ class SnapshotView:
         self._before_index = KeyIndex()
         self._counts = [0] * len(Section)
         self._limit = BLOCK_ITEMS
+        # As many keys as may fit into a block, going by the last one: to look at more costs time.
+        self._fitting = BLOCK_ITEMS
         self._portions = self._walk(messages, history, sessions, one_shots, leases)
 
     def remember(self, key: str, old: Entry | None) -> None:
@@ -200,11 +203,12 @@ class SnapshotView:
         # The keys of each in their order, which no node's past has a part in.
         leased = ((lease.id, key) for lease in leases for key in sorted(lease.keys))
         yield from self._cut(Section.LEASE_KEYS, leased, lambda item: len(item[1]))
-        yield Portion(Section.END, self._counts[: _SECTIONS[self.header.version]])
+        yield Portion(Section.END, self._counts)
 
     def _next_keys(self) -> list[Entry]:
         """The keys of one block; fewer, when many were passed over that did not exist."""
-        cursor, before, limit = self._cursor, self._before, self._limit
+        cursor, before = self._cursor, self._before
+        limit = min(self._limit, self._fitting)
         keys = list(islice(_behind(self._index, cursor), limit))
         if before:
             # The smallest `limit` of both together are among the smallest of each.
@@ -213,6 +217,7 @@ class SnapshotView:
         size = 0
         for key in keys:
             if size >= BLOCK_BYTES:
+                self._fitting = 2 * len(entries)
                 return entries
             self._cursor = key
             entry = self._forget(key) if key in before else self._entries[key]
@@ -221,6 +226,7 @@ class SnapshotView:
                 size += len(key) + len(entry.value)
         if len(keys) < limit:
             self._keys_done = True
+        self._fitting = BLOCK_ITEMS
         return entries
 
     def _forget(self, key: str) -> Entry | None:
@@ -314,23 +320,26 @@ def _decode_block(block: bytes) -> tuple[Section, list[Any]]:
 
 
 class Reader:
-    """Reads `header` at once, and everything else with `fill`. Both raise SnapshotError."""
+    """Reads `header` at once, and everything else with `fill`. Both raise SnapshotError.
 
-    def __init__(self, blocks: Iterable[bytes]) -> None:
+    `known`: the cluster versions whose states can be read.
+    """
+
+    def __init__(self, blocks: Iterable[bytes], known: Versions = CLUSTER_VERSIONS) -> None:
         self._blocks = iter(blocks)
         section, items = _decode_block(next(self._blocks, b""))
         if section is not Section.HEADER or len(items) != 1:
             raise SnapshotError("the snapshot does not begin with its header")
         self.header: Header = items[0]
-        if self.header.version not in _SECTIONS:
-            raise SnapshotVersionError(
-                f"it has the version {self.header.version}, and this program knows "
-                f"{FIRST_VERSION} to {VERSION}"
-            )
+        version = self.header.version
+        if version not in known:
+            what = other_version("the state in it", version, known)
+            raise SnapshotVersionError(what, advise(version, known))
         unknown = sorted(set(self.header.settings) - set(SETTINGS))
         if unknown:
             raise SnapshotVersionError(
-                f"this program does not know its settings {', '.join(unknown)}"
+                f"this program does not know its settings {', '.join(unknown)}",
+                "Install the raft-agent that wrote it, or a later one",
             )
 
     def fill(
@@ -374,13 +383,13 @@ class Reader:
             Section.LEASES: lambda item: leases.put_back(Lease(*item)),
             Section.LEASE_KEYS: add_leased,
         }
-        counts = [0] * _SECTIONS[self.header.version]
+        counts = [0] * len(Section)
         for block in self._blocks:
             section, items = _decode_block(block)
             if section is Section.END:
                 self._check_end(counts, items)
                 return
-            if section not in add or section >= len(counts):
+            if section not in add:
                 raise SnapshotError(f"the snapshot has a block of the section {section} too many")
             counts[section] += len(items)
             add_one = add[section]

@@ -30,6 +30,7 @@ from raft_agent.consensus.types import (
 )
 from raft_agent.logs import LogContext
 from raft_agent.machine.machine import Machine
+from raft_agent.runtime.certificates import make_certificates, make_credentials
 from raft_agent.runtime.engine import Answer, Engine, Excuses, now_us
 from raft_agent.runtime.events import EventLog
 from raft_agent.runtime.export_side import ExportSide
@@ -43,13 +44,16 @@ from raft_agent.runtime.proposals import Proposals
 from raft_agent.runtime.readings import Readings
 from raft_agent.runtime.restoring import Restorer, restore
 from raft_agent.runtime.snapshotter import Snapshotter
+from raft_agent.runtime.versions import VersionKeeper
 from raft_agent.runtime.views import Views, members_line
 from raft_agent.runtime.word import Word
 from raft_agent.storage.store import StorageFailure, Store
-from raft_agent.transport.transport import PeerTarget, Transport, TransportHandlers
+from raft_agent.transport.transport import Hello, PeerTarget, Transport, TransportHandlers
+from raft_agent.versions import VersionError
 
 if TYPE_CHECKING:
     from raft_agent.http.server import HttpServer
+    from raft_agent.tls.credentials import Credentials
 
 log = logging.getLogger("raft.runtime")
 
@@ -73,6 +77,10 @@ _WARNINGS = frozenset(
         "kernel_fault_set",
         "export_degraded",
         "export_repaired",
+        "certificates_refused",
+        "certificate_ends",
+        "authority_ends",
+        "crl_is_old",
     }
 )
 
@@ -84,7 +92,16 @@ class Agent:
     error that stops the node.
     """
 
-    def __init__(self, config: Config, context: LogContext) -> None:
+    def __init__(
+        self,
+        config: Config,
+        context: LogContext,
+        machine_kind: type[Machine] = Machine,
+        credentials: Credentials | None = None,
+    ) -> None:
+        """`machine_kind`: in tests another one, of a program of a later version. `credentials`:
+        those that config.tls names, when they were read already. Raises TlsError when they can't
+        be used."""
         self._config = config
         self._context = context
         self._loop = loop = asyncio.get_running_loop()
@@ -92,8 +109,11 @@ class Agent:
         self.disk_full = False
         self._asked_for_pre_votes = False
         self.node_name = config.server.node_id
-        self.machine = Machine()
-        self._store = Store.open(Path(config.server.data_dir))
+        self.machine = machine_kind()
+        self._certificates = make_certificates(
+            config, credentials or make_credentials(config), self._event
+        )
+        self._store = Store.open(Path(config.server.data_dir), versions=machine_kind.versions)
         try:
             self._build(config)
         except BaseException:
@@ -105,7 +125,8 @@ class Agent:
         recovered = self._store.recovered
         check_owner(config, recovered)
         if recovered.snapshot is not None:
-            self.machine.adopt(restore(self._store.snapshots, recovered.snapshot))
+            kind = type(self.machine)
+            self.machine.adopt(restore(self._store.snapshots, recovered.snapshot, kind))
         timing = config.timing
         address = own_address(config, recovered)
         peers = tuple(peer.id for peer in config.peers)
@@ -118,12 +139,21 @@ class Agent:
             listen_addr=config.server.listen_addr,
             advertise_addr=address,
             election_timeout_max_ms=timing.election_timeout_max_ms,
+            security=None if self._certificates is None else self._certificates.security,
             handlers=TransportHandlers(
                 on_message=self._on_message,
                 on_peer_up=lambda peer, name: self.engine.feed(PeerConnected(peer, name)),
                 on_peer_down=lambda peer: self.engine.feed(PeerLost(peer)),
-                on_forward=lambda _sender, body, reply: self._api.serve_forwarded(body, reply),
+                on_forward=lambda sender, body, reply: self._api.serve_forwarded(
+                    body, reply, self._views.member_name(sender)
+                ),
+                on_client=lambda certificate: self._api.remote_client(certificate.identity),
+                on_version_ask=self._on_version_ask,
+                on_version_promise=self._on_version_promise,
+                on_outdated=lambda text: self.on_fatal(VersionError(text)),
+                admit=self._admit,
             ),
+            versions=self.machine.versions,
         )
         self._views = Views(
             name=self.node_name,
@@ -152,6 +182,17 @@ class Agent:
         self._proposals = Proposals(loop, self.engine.feed)
         self._lease_keeper = LeaseKeeper(loop, self._proposals.add, now_us)
         self._exports = ExportSide(config, node, self.machine, loop, self._event)
+        self._versions = VersionKeeper(
+            node=node,
+            machine=self.machine,
+            store=self._store,
+            transport=self._transport,
+            proposals=self._proposals,
+            loop=loop,
+            tell=self._event,
+        )
+        self._proposals.problem = self._versions.problem
+        self._views.versions = self._versions
         self.front = Front(
             config=config,
             loop=loop,
@@ -164,6 +205,7 @@ class Agent:
             exports=self._exports,
             proposals=self._proposals,
             lease_keeper=self._lease_keeper,
+            versions=self._versions,
         )
         self._applicant = self._make_applicant(address)
         self._snapshotter = Snapshotter(
@@ -200,6 +242,7 @@ class Agent:
             events=self._events,
             views=self._views,
             kernel=self._kernel,
+            certificates=self._certificates,
             count_clients=lambda: self._api.connection_count,
         )
         self._http = self._make_http()
@@ -235,6 +278,8 @@ class Agent:
         for warning in self._store.recovered.warnings:
             self._event("warning", text=warning)
         self._word.give(self._event)
+        if self._certificates is not None:
+            self._certificates.start()
         await self._transport.start()
         self._set_peers(self.node.configuration)
         self._kernel.start()
@@ -257,6 +302,7 @@ class Agent:
             self._applicant.stop()
         self._word.close()
         self._lease_keeper.close()
+        self._versions.close()
         self.engine.close()
         self._restorer.stop()
         await self._snapshotter.stop()
@@ -268,9 +314,16 @@ class Agent:
             await self._http.close()
         await self._api.close()
         await self._transport.close()
+        if self._certificates is not None:
+            self._certificates.stop()
         await self._kernel.stop()
         await self._exports.stop()
         await self._loop.run_in_executor(None, self._store.close)
+
+    def reload_certificates(self) -> None:
+        """Read them anew, soon; what comes of it is an event."""
+        if self._certificates is not None:
+            self._certificates.reload()
 
     def has_room(self) -> bool:
         """After the disk was full: whether a new start could go on writing. Blocks."""
@@ -319,6 +372,15 @@ class Agent:
         self._kernel.handled(sender, message)
         self.engine.received(sender, message)
 
+    def _on_version_ask(self, sender: int, version: int) -> None:
+        self._versions.asked(sender, version)
+
+    def _on_version_promise(self, sender: int, version: int) -> None:
+        self._versions.answered(sender, version)
+
+    def _admit(self, hello: Hello) -> None:
+        self._versions.admit(hello)
+
     def _set_peers(self, configuration: Configuration | None) -> None:
         if configuration is None:
             self._transport.set_peers(
@@ -339,6 +401,7 @@ class Agent:
     def on_apply(self, batch: Batch) -> None:
         self._proposals.applied(batch, self.machine.apply(batch))
         self._lease_keeper.applied()
+        self._versions.applied()
         self._snapshotter.applied(len(batch.record))
 
     def on_applied(self, index: int) -> None:
@@ -347,6 +410,7 @@ class Agent:
 
     def on_snapshot_durable(self, snapshot: SnapshotMeta, restored: Callable[[], None]) -> None:
         def go_on() -> None:
+            self._versions.applied()
             self._proposals.skipped(snapshot.index)
             restored()
             self._exports.adopted()
@@ -367,6 +431,7 @@ class Agent:
         if change.leader:
             self._asked_for_pre_votes = False
         self._lease_keeper.role(change.role is Role.LEADER, self.machine.leases)
+        self._versions.role(change.role is Role.LEADER)
         if change.role is not Role.LEADER:
             self._proposals.stepped_down()
 

@@ -78,7 +78,18 @@ _TEXTS = {
     "kernel_fault_hit": "the kernel loses {per_mille} ‰ of the packets {way} {address} on purpose",
     "kernel_more": "the kernel reported {count} more events than are shown",
     "storage_failed": "takes no part any more: {reason}",
+    "certificates_read": "has read its certificates anew: its own ends on {ends}",
+    "certificates_refused": "goes on with the certificates that it has: {reason}",
+    "certificate_ends": "the certificate in {file} ends on {ends}: have a new one made",
+    "authority_ends": "the last authority in {file} ends on {ends}, and all that it has signed: "
+    "replace it as docs/security.md says",
+    "crl_is_old": "the list of revoked certificates in {file} should have been made anew by {due}; "
+    "it is held on to",
+    "audit": "{who}: {what}: {outcome}",
     "word_kept": "votes for nobody for {ms} ms: it may have promised so before it was started anew",
+    "version_promised": "has promised to know version {version} of the cluster: no raft-agent that "
+    "does not opens its data directory any more",
+    "version_raised": "the cluster's version is {version} from now on",
     "started": "started version {version}",
     "stopping": "is stopping",
     "warning": "{text}",

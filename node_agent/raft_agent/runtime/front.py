@@ -22,6 +22,7 @@ from raft_agent.consensus.types import (
 )
 from raft_agent.machine.commands import Command
 from raft_agent.machine.machine import Machine
+from raft_agent.runtime.audit import Audit
 from raft_agent.runtime.barriers import Barriers
 from raft_agent.runtime.changes import Changes
 from raft_agent.runtime.changes import Request as ChangeRequest
@@ -36,6 +37,7 @@ from raft_agent.runtime.memberships import Memberships
 from raft_agent.runtime.proposals import Proposals
 from raft_agent.runtime.readings import Readings
 from raft_agent.runtime.refusals import failure_of, why_not_leading
+from raft_agent.runtime.versions import VersionKeeper
 from raft_agent.runtime.views import Views
 from raft_agent.transport.transport import Transport
 
@@ -67,6 +69,7 @@ class Front:
         exports: ExportSide,
         proposals: Proposals,
         lease_keeper: LeaseKeeper,
+        versions: VersionKeeper,
     ) -> None:
         self.node_name = config.server.node_id
         self.machine = machine
@@ -74,6 +77,7 @@ class Front:
         self._transport = transport
         self._views = views
         self._events = events
+        self._audit = Audit(events, lambda: self._node.current_term, loop.time)
         self._kernel = kernel
         self._exports = exports
         self._proposals = proposals
@@ -93,6 +97,7 @@ class Front:
             feed=engine.feed,
             next_tag=lambda: next(tags),
             list_members=views.member_list,
+            joiner_problem=versions.joiner_problem,
         )
         self._doorkeeper = Doorkeeper(config.cluster.token, loop.time)
         self._changes = Changes(self, self._memberships, self._doorkeeper, loop)
@@ -207,6 +212,9 @@ class Front:
         self, name: str, on_event: Callable[[protocol.ExportEvent], None]
     ) -> Callable[[], None] | Failure:
         return self._exports.watch(name, on_event)
+
+    def audit(self, who: str, what: str, outcome: str) -> None:
+        self._audit.add(who, what, outcome)
 
     def recent_events(self, limit: int) -> list[protocol.EventItem]:
         return self._events.recent(limit)

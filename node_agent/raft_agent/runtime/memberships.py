@@ -53,7 +53,8 @@ _PASSING = frozenset(
 
 class _Wanted(msgspec.Struct, eq=False):
     """A request that is tried until it is refused for good, or until `give_up_at` in the loop's
-    time. `change`: what it comes to; `note`: what to say when that is done.
+    time. `change`: what it comes to; `note`: what to say when that is done; `joiner`: who becomes a
+    member by it.
     """
 
     request: MembershipRequest
@@ -61,10 +62,13 @@ class _Wanted(msgspec.Struct, eq=False):
     give_up_at: float
     change: MembershipChange = MembershipChange()
     note: str = ""
+    joiner: Hello | None = None
 
 
 class Memberships:
-    """`list_members`: as the API shows them. `next_tag`: shared with others who ask the core."""
+    """`list_members`: as the API shows them. `next_tag`: shared with others who ask the core.
+    `joiner_problem`: why a program of this kind can't be a member's.
+    """
 
     def __init__(
         self,
@@ -75,6 +79,7 @@ class Memberships:
         feed: Callable[[Event], None],
         next_tag: Callable[[], int],
         list_members: Callable[[], protocol.MemberListResult],
+        joiner_problem: Callable[[Hello], Failure | None] = lambda _: None,
     ) -> None:
         self._node = node
         self._transport = transport
@@ -82,6 +87,7 @@ class Memberships:
         self._feed = feed
         self._next_tag = next_tag
         self._list = list_members
+        self._joiner_problem = joiner_problem
         self._wanted: dict[int, _Wanted] = {}
         self._joins: dict[asyncio.Task[None], Done] = {}
         self._pausing: dict[_Wanted, asyncio.TimerHandle] = {}
@@ -139,6 +145,7 @@ class Memberships:
         asked_before = _joining(configuration, member.id)
         becomes_more = not request.learner and member.id in configuration.learners
         if known is None:
+            wanted.joiner = hello
             change = MembershipChange(add=(member,), joining=() if request.learner else (joining,))
             self._want(wanted, change, f"{request.name} was added as a learner")
         elif becomes_more and (asked_before is None or (replaced and asked_before != joining)):
@@ -227,6 +234,11 @@ class Memberships:
 
     def _ask(self, wanted: _Wanted) -> None:
         self._pausing.pop(wanted, None)
+        # Each time: the cluster's version may have been raised while this waited its turn.
+        problem = self._joiner_problem(wanted.joiner) if wanted.joiner is not None else None
+        if problem is not None:
+            wanted.done(problem)
+            return
         tag = self._next_tag()
         self._wanted[tag] = wanted
         request = wanted.request

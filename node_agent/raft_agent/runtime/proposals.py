@@ -73,6 +73,8 @@ class Proposals:
     def __init__(self, loop: asyncio.AbstractEventLoop, feed: Callable[[Event], None]) -> None:
         self._loop = loop
         self._feed = feed
+        self.problem: Callable[[Sequence[Command]], Failure | None] = lambda _: None
+        """Why commands must not come into the log. Set by whoever builds the node."""
         self._gathered: list[_Group] = []
         self._proposed: dict[int, _Wave] = {}
         self._logged: dict[int, list[tuple[int, _Wave]]] = {}
@@ -81,9 +83,18 @@ class Proposals:
         self._led_before = False
 
     def add(self, commands: Sequence[Command], done: Done) -> None:
+        problem = self.problem(commands)
+        if problem is not None:
+            self.counts.refused += len(commands)
+            self._loop.call_soon(done, problem)
+            return
         if not self._gathered:
             self._loop.call_soon(self._flush)
         self._gathered.append(_Group(encode_commands(commands), len(commands), done))
+
+    def add_at_once(self, commands: Sequence[Command], done: Done) -> None:
+        """As a batch of their own, in this moment and not at the end of the turn."""
+        self._propose([_Group(encode_commands(commands), len(commands), done)], len(commands))
 
     def _flush(self) -> None:
         gathered, self._gathered = self._gathered, []

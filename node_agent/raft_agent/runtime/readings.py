@@ -15,6 +15,7 @@ from raft_agent.consensus.types import Role
 from raft_agent.histogram import Histogram, add_up
 from raft_agent.machine.machine import Machine
 from raft_agent.runtime.barriers import Barriers
+from raft_agent.runtime.certificates import Certificates
 from raft_agent.runtime.engine import Engine, now_us
 from raft_agent.runtime.events import EventLog, rfc3339
 from raft_agent.runtime.kernel_side import KernelSide
@@ -52,6 +53,7 @@ class Readings:
         events: EventLog,
         views: Views,
         kernel: KernelSide,
+        certificates: Certificates | None,
         count_clients: Callable[[], int],
     ) -> None:
         """`count_clients`: how many are connected."""
@@ -67,6 +69,7 @@ class Readings:
         self._events = events
         self._views = views
         self._kernel = kernel
+        self._certificates = certificates
         self._count_clients = count_clients
         self._started = rfc3339(time.time())
 
@@ -154,6 +157,7 @@ class Readings:
             one_shots=self._machine.one_shot_count(),
             revision=self._machine.revision,
             kernel=self._kernel.reading(),
+            certificate_ends=None if self._certificates is None else self._certificates.not_after,
         )
 
     def _snapshot(self) -> SnapshotReading:

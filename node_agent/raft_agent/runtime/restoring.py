@@ -8,20 +8,20 @@ from collections.abc import Callable
 from raft_agent.consensus.types import SnapshotMeta
 from raft_agent.machine.machine import Machine
 from raft_agent.machine.snapshot import SnapshotError, SnapshotVersionError
-from raft_agent.storage.errors import OTHER_VERSION, START_ANEW, StorageError
+from raft_agent.storage.errors import START_ANEW, StorageError
 from raft_agent.storage.snapshots import SnapshotStore
 
 
-def restore(snapshots: SnapshotStore, snapshot: SnapshotMeta) -> Machine:
-    """The state machine that `snapshot` holds. Blocks. Raises StorageError."""
+def restore(
+    snapshots: SnapshotStore, snapshot: SnapshotMeta, kind: type[Machine] = Machine
+) -> Machine:
+    """The state machine, of this `kind`, that `snapshot` holds. Blocks. Raises StorageError."""
     try:
-        return Machine.restore(snapshots.blocks(snapshot.index))
+        return kind.restore(snapshots.blocks(snapshot.index))
     except SnapshotError as error:
         what = f"the snapshot of index {snapshot.index} can't be used: {error}"
-        is_other_version = isinstance(error, SnapshotVersionError)
-        raise StorageError(
-            what, advice=OTHER_VERSION if is_other_version else START_ANEW
-        ) from error
+        advice = error.advice if isinstance(error, SnapshotVersionError) else START_ANEW
+        raise StorageError(what, advice=advice) from error
 
 
 class Restorer:
@@ -54,7 +54,9 @@ class Restorer:
     async def _restore(self, snapshot: SnapshotMeta, restored: Callable[[], None]) -> None:
         try:
             await self._before()
-            machine = await self._loop.run_in_executor(None, restore, self._snapshots, snapshot)
+            machine = await self._loop.run_in_executor(
+                None, restore, self._snapshots, snapshot, type(self._machine)
+            )
             self._machine.adopt(machine)
             restored()
         except Exception as error:

@@ -6,12 +6,14 @@ import asyncio
 import gc
 import logging
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 from raft_agent import logs
 from raft_agent.config import Config, ConfigError, load
 from raft_agent.logs import LogContext
 from raft_agent.runtime.agent import Agent
+from raft_agent.runtime.certificates import make_credentials
 from raft_agent.storage.errors import StorageError
 from raft_agent.storage.files import is_disk_full
 
@@ -23,7 +25,8 @@ _ROOM_CHECK_S = 1.0
 async def run(config: Config, context: LogContext) -> int:
     """Run until SIGTERM or SIGINT; the exit status.
 
-    Raises StorageError or OSError when the node can't start, and whatever broke an invariant.
+    Raises StorageError, TlsError or OSError when the node can't start, and whatever broke an
+    invariant.
     """
     loop = asyncio.get_running_loop()
     stop: asyncio.Future[None] = loop.create_future()
@@ -34,8 +37,15 @@ async def run(config: Config, context: LogContext) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, end)
-    loop.add_signal_handler(signal.SIGHUP, _reload, config)
-    agent: Agent | None = Agent(config, context)
+    credentials = make_credentials(config)
+    agent: Agent | None = Agent(config, context, credentials=credentials)
+
+    def reload() -> None:
+        _reload_log_levels(config)
+        if agent is not None:
+            agent.reload_certificates()
+
+    loop.add_signal_handler(signal.SIGHUP, reload)
     while agent is not None:
         await _serve(agent, stop)
         # A disk that was full: all keys of the former node, which are frozen, go before they are
@@ -43,7 +53,7 @@ async def run(config: Config, context: LogContext) -> int:
         agent = None
         gc.unfreeze()
         gc.collect()
-        agent = await _open_again(config, context, stop)
+        agent = await _open_again(lambda: Agent(config, context, credentials=credentials), stop)
     return 0
 
 
@@ -61,14 +71,12 @@ async def _serve(agent: Agent, stop: asyncio.Future[None]) -> None:
         agent.ended.result()
 
 
-async def _open_again(
-    config: Config, context: LogContext, stop: asyncio.Future[None]
-) -> Agent | None:
+async def _open_again(open_agent: Callable[[], Agent], stop: asyncio.Future[None]) -> Agent | None:
     """A new agent on the same data, as soon as the disk has room for its start; None at `stop`."""
     while not stop.done():
         try:
             log.info("there is room on the disk again: starting anew from what it holds")
-            return Agent(config, context)
+            return open_agent()
         except StorageError as error:
             if error.__cause__ is None or not is_disk_full(error.__cause__):
                 raise
@@ -88,12 +96,12 @@ async def _room(agent: Agent, stop: asyncio.Future[None]) -> None:
             return
 
 
-def _reload(config: Config) -> None:
+def _reload_log_levels(config: Config) -> None:
     try:
         fresh = load(Path(config.path), overrides=config.overrides)
         logs.reload(fresh.server.log_level)
     except (ConfigError, ValueError, OSError) as error:
-        log.error("SIGHUP: nothing was changed: %s", error)
+        log.error("SIGHUP: the log levels stay as they are: %s", error)
     else:
         log.info("SIGHUP: log levels are now %s", fresh.server.log_level)
 

@@ -18,6 +18,7 @@ from raft_agent.consensus.node import Node
 from raft_agent.consensus.progress import Progress
 from raft_agent.consensus.types import Configuration, Role
 from raft_agent.runtime.engine import now_us
+from raft_agent.runtime.versions import VersionKeeper
 from raft_agent.transport.transport import Transport
 
 # A follower that is this many entries behind has not merely a few round trips in flight.
@@ -32,8 +33,10 @@ _SHOWN_ROLES = {
 class Views:
     """`configured_peers`: the names in the configuration file, shown until there is a cluster.
     `note` is what the node wants to be known, for example what it waits for; `ebpf` tells how the
-    kernel part is.
+    kernel part is; `versions` is set by whoever builds the node.
     """
+
+    versions: VersionKeeper
 
     def __init__(
         self,
@@ -74,11 +77,16 @@ class Views:
                     member.address,
                     "learner" if member.id in configuration.learners else "voter",
                     _member_state(configuration, member.id),
+                    *self._agent_of(member.id),
                 )
                 for member in configuration.members
             ),
             key=lambda info: info.name,
         )
+
+    def _agent_of(self, member_id: int) -> tuple[str, tuple[int, int] | None]:
+        agent, known = self.versions.agent_of(member_id)
+        return agent, None if known is None else (known.oldest, known.newest)
 
     def member_list(self) -> MemberListResult:
         configuration = self._node.configuration
@@ -114,6 +122,8 @@ class Views:
             progress=self._progress(),
             note=self._note(),
             removed=node.state.was_removed,
+            cluster_version=self.versions.in_force,
+            knows=self._agent_of(node.state.member_id)[1] or (0, 0),
         )
 
     def _shown_role(self) -> str:
@@ -213,6 +223,8 @@ class Views:
             match_index,
             lag,
             detail,
+            info.agent,
+            info.knows,
         )
 
 

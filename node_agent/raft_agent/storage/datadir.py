@@ -19,6 +19,7 @@ from raft_agent.storage.format import (
     decode_vote,
     decode_word,
     encode_identity,
+    encode_promise,
     encode_vote,
     encode_word,
 )
@@ -27,6 +28,7 @@ LOCK_NAME = "lock"
 IDENTITY_NAME = "identity"
 VOTE_NAME = "vote"
 WORD_NAME = "word"
+PROMISE_NAME = "version"
 LAST_SEGMENT_NAME = "last-segment"
 LOG_NAME = "log"
 SNAPSHOTS_NAME = "snapshots"
@@ -130,6 +132,11 @@ def load_word(data_dir: Path) -> tuple[int, list[str]]:
 def save_word(data_dir: Path, word_us: int) -> None:
     """Durably. Blocks; raises OSError."""
     replace_file(data_dir / WORD_NAME, encode_word(word_us))
+
+
+def save_promise(data_dir: Path, version: int) -> None:
+    """Durably. Blocks; raises OSError."""
+    replace_file(data_dir / PROMISE_NAME, encode_promise(version))
 
 
 def load_last_segment(data_dir: Path) -> SegmentHeader | None:

@@ -8,7 +8,8 @@ START_ANEW = (
     "`raftctl leave NAME`, then `raftctl join NAME ADDRESS`."
 )
 
-OTHER_VERSION = "Start the version that wrote it, or a later one"
+
+OTHER_VERSION = "Install the raft-agent that wrote it, or a later one"
 
 
 class StorageError(Exception):

@@ -26,6 +26,11 @@ marker of a log names an index behind the log's end. Its own offset keeps a mark
 (a backup of a log, say) from being taken for one of this log.
 
 The identity is a small text file, one `name = value` a line, the last one a CRC32C of all before.
+So are `word` (for how long this member promises not to vote) and `version`: the cluster version
+that this member has promised to know from now on. While that is the first one there is no file.
+
+In all versions a block starts with its magic and its format version, and a text file has a line
+`format = N`: so a file of another version is told from a damaged one.
 """
 
 from __future__ import annotations
@@ -39,8 +44,10 @@ import msgspec
 from raft_agent.consensus import batch as batches
 from raft_agent.consensus.batch import Batch
 from raft_agent.consensus.types import Vote
+from raft_agent.versions import Versions, advise, other_version
 
 FORMAT_VERSION = 1
+FORMAT_VERSIONS = Versions(1, FORMAT_VERSION)
 BLOCK_BYTES = 4096
 SEGMENT_HEADER_SIZE = 2 * BLOCK_BYTES
 VOTE_FILE_SIZE = 2 * BLOCK_BYTES
@@ -58,10 +65,20 @@ _TO_COME = 1
 _BATCH_MAGIC = batches.MAGIC.to_bytes(4, "little")
 _IDENTITY_TITLE = "raft-ebpf data directory: don't edit, don't copy to another machine"
 _WORD_TITLE = "for how long this member may have promised a leader not to vote"
+_PROMISE_TITLE = "the cluster version that every raft-agent on this directory must know from now on"
 
 
 class FormatError(ValueError):
     """The bytes are not what they should be; the text says which part is wrong."""
+
+
+class UnknownVersionError(FormatError):
+    """The bytes are intact as far as can be told, but of a format that this program can't read.
+    `advice` says what to do."""
+
+    def __init__(self, found: int, known: Versions = FORMAT_VERSIONS) -> None:
+        self.advice = advise(found, known)
+        super().__init__(other_version("its format", found, known))
 
 
 class SegmentHeader(msgspec.Struct, frozen=True):
@@ -196,6 +213,16 @@ def decode_word(data: bytes) -> int:
     return _decode_number(data, "votes_withheld_us", base=10)
 
 
+def encode_promise(version: int) -> bytes:
+    """The bytes of the file `version`."""
+    return _encode_text(_PROMISE_TITLE, f"cluster_version = {version}")
+
+
+def decode_promise(data: bytes) -> int:
+    """The cluster version that such a file holds. Raises FormatError."""
+    return _decode_number(data, "cluster_version", base=10)
+
+
 def _encode_text(title: str, line: str) -> bytes:
     text = f"# {title}\nformat = {FORMAT_VERSION}\n{line}\n"
     return f"{text}crc32c = {google_crc32c.value(text.encode()):08x}\n".encode()
@@ -208,8 +235,9 @@ def _decode_number(data: bytes, key: str, *, base: int) -> int:
     values = dict(
         line.split(" = ", 1) for line in text.decode().splitlines() if not line.startswith("#")
     )
-    if values.get("format") != str(FORMAT_VERSION):
-        raise FormatError(f"format {values.get('format')} is not known to this program")
+    version = values.get("format", "")
+    if version.isdecimal() and int(version) not in FORMAT_VERSIONS:
+        raise UnknownVersionError(int(version))
     try:
         return int(values[key], base)
     except (KeyError, ValueError):
@@ -232,13 +260,26 @@ def _decode_twice(data: bytes, layout: struct.Struct, magic: bytes) -> tuple[byt
         ):
             intact.append(body)
     if not intact:
+        _refuse_other_version(data, magic)
         raise FormatError("both copies of the header are damaged")
     if intact[0] != intact[-1]:
         # Both were written in one go into a file that nobody knew yet: no crash explains this.
         raise FormatError("the two copies of the header are intact but differ")
     if not intact[0].startswith(magic):
         raise FormatError(f"it starts with {intact[0][:8]!r}, not with {magic!r}")
-    version = int.from_bytes(intact[0][8:10], "little")
-    if version != FORMAT_VERSION:
-        raise FormatError(f"format version {version} is not known to this program")
+    version = _version_of(intact[0])
+    if version not in FORMAT_VERSIONS:
+        raise UnknownVersionError(version)
     return intact[0], len(intact)
+
+
+def _refuse_other_version(data: bytes, magic: bytes) -> None:
+    """Another version may have its checksum elsewhere: it is believed when both copies say it."""
+    heads = [data[start : start + len(magic) + 2] for start in (0, BLOCK_BYTES)]
+    version = _version_of(heads[0])
+    if heads[0] == heads[1] and heads[0].startswith(magic) and version not in FORMAT_VERSIONS:
+        raise UnknownVersionError(version)
+
+
+def _version_of(block: bytes) -> int:
+    return int.from_bytes(block[8:10], "little")

@@ -61,12 +61,14 @@ class Verdict(enum.StrEnum):
 
     CLEAN: nothing. TORN: the rest of a group that was never written to its end. DAMAGED: a batch of
     the last group is there with bad checksums, and all behind it has a known term and index.
-    BROKEN: a bad batch that is not in the last group, or bytes that can't be explained.
+    UNKNOWN: an intact batch of a kind or a version that this program does not know. BROKEN: a bad
+    batch that is not in the last group, or bytes that can't be explained.
     """
 
     CLEAN = "clean"
     TORN = "torn"
     DAMAGED = "damaged"
+    UNKNOWN = "unknown"
     BROKEN = "broken"
 
 
@@ -85,7 +87,8 @@ class _Finding(msgspec.Struct):
     """What stands where a batch should. `reason` says what is wrong, "" for a good batch.
 
     With a `header` it is known that the batch reaches from `begin`, behind its marker, to `end`.
-    `is_torn`: a part of it was never written. `is_broken`: nothing explains it.
+    `is_torn`: a part of it was never written. `is_unknown`: another version wrote it. `is_broken`:
+    nothing explains it.
     """
 
     reason: str = ""
@@ -93,6 +96,7 @@ class _Finding(msgspec.Struct):
     begin: int = 0
     end: int = 0
     is_torn: bool = False
+    is_unknown: bool = False
     is_broken: bool = False
 
 
@@ -106,6 +110,8 @@ def judge(data: bytes, pos: int, index: int, last_term: int) -> Judgement:
     found = _look(data, pos, index, last_term)
     if not found.reason:
         raise RuntimeError(f"scan stopped at byte {pos} before a good batch")
+    if found.is_unknown:
+        return Judgement(Verdict.UNKNOWN, found.reason)
     if found.is_broken:
         return Judgement(Verdict.BROKEN, found.reason)
     synced = _synced_behind(data, pos, index)
@@ -171,7 +177,7 @@ def _judge_damage(data: bytes, start: int, found: _Finding) -> Judgement:
         if is_zero(data, pos):
             break
         found = _look(data, pos, index, term)
-        if found.is_broken:
+        if found.is_broken or found.is_unknown:
             return Judgement(
                 Verdict.BROKEN, f"{reason}; and behind it, at byte {pos}: {found.reason}"
             )
@@ -203,7 +209,7 @@ def _look(data: bytes, pos: int, index: int, last_term: int) -> _Finding:
     return _look_at_batch(data, pos, index, last_term)
 
 
-def _header_at(data: bytes, at: int) -> BatchHeader | str | None:
+def _header_at(data: bytes, at: int) -> BatchHeader | batches.BatchError | None:
     """The intact header there, or what is wrong with its fields; None when it is not intact."""
     head = data[at : at + _HEADER_SIZE]
     if len(head) < _HEADER_SIZE or _crc32c(head) != INTACT:
@@ -211,12 +217,14 @@ def _header_at(data: bytes, at: int) -> BatchHeader | str | None:
     try:
         return batches.decode_header(head)
     except batches.BatchError as error:
-        return str(error)
+        return error
 
 
 def _look_at_batch(data: bytes, begin: int, index: int, last_term: int) -> _Finding:
     """What follows the intact front header at `begin`."""
     header = _header_at(data, begin)
+    if isinstance(header, batches.UnknownBatchError):
+        return _Finding(f"at index {index}: {header}", is_unknown=True)
     if not isinstance(header, BatchHeader):
         return _Finding(str(header), is_broken=True)
     if header.first_index != index:
@@ -233,8 +241,12 @@ def _look_at_batch(data: bytes, begin: int, index: int, last_term: int) -> _Find
     payload_intact = _crc32c(payload) == header.payload_crc
     found = _Finding("", header, begin, end)
     if trailer == head and payload_intact:
-        found.reason = _unknown_content(header, payload, name)
-        found.is_broken = bool(found.reason)
+        if header.kind not in KINDS:
+            found.reason = f"{name} is of kind {header.kind}, which this program does not know"
+            found.is_unknown = True
+        elif header.kind == BatchKind.CONFIGURATION and decode_configuration(payload) is None:
+            found.reason = f"{name} holds no configuration that can be read"
+            found.is_broken = True
     elif _misses_sector(data, begin, header, head):
         found.reason, found.is_torn = f"sectors of {name} were not written", True
     elif end > len(data) or (_is_unwritten(trailer, head, payload_intact) and is_zero(data, end)):
@@ -244,15 +256,6 @@ def _look_at_batch(data: bytes, begin: int, index: int, last_term: int) -> _Find
     else:
         found.reason = f"the second header of {name} is damaged"
     return found
-
-
-def _unknown_content(header: BatchHeader, payload: bytes, name: str) -> str:
-    """What this program can't make use of in a batch that is intact."""
-    if header.kind not in KINDS:
-        return f"{name} is of kind {header.kind}, which this program does not know"
-    if header.kind == BatchKind.CONFIGURATION and decode_configuration(payload) is None:
-        return f"{name} holds no configuration that can be read"
-    return ""
 
 
 def _look_for_trailer(data: bytes, begins: tuple[int, ...], index: int, last_term: int) -> _Finding:

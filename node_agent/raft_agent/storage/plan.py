@@ -17,7 +17,7 @@ import msgspec
 
 from raft_agent.consensus.batch import Batch
 from raft_agent.consensus.types import Configuration, LogImage, SnapshotMeta, Vote
-from raft_agent.storage.errors import START_ANEW, StorageError
+from raft_agent.storage.errors import OTHER_VERSION, START_ANEW, StorageError
 from raft_agent.storage.format import (
     SEGMENT_HEADER_SIZE,
     FormatError,
@@ -144,6 +144,9 @@ class _Planner:
         elif header.first_index != self._next_index:
             raise self._gap(name, header.first_index)
         scan = scan_segment(data, header.first_index, plan.last_term)
+        if scan.verdict is Verdict.UNKNOWN:
+            path = f"{self._directory}/{name}"
+            raise StorageError(scan.reason, path, scan.trouble_offset, OTHER_VERSION)
         if scan.verdict is Verdict.BROKEN:
             raise self._refusal(name, f"damaged: {scan.reason}", scan.trouble_offset)
         if plan.segments and scan.verdict is Verdict.CLEAN and not scan.mark_indexes:

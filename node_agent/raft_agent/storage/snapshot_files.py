@@ -12,13 +12,13 @@ import google_crc32c
 
 from raft_agent import platform
 from raft_agent.consensus.types import InstallSnapshot, SnapshotMeta, WriteSnapshot
-from raft_agent.storage.errors import OTHER_VERSION, START_ANEW, StorageError
+from raft_agent.storage.errors import START_ANEW, StorageError
 from raft_agent.storage.files import naming, read_exactly, write_all
+from raft_agent.storage.format import UnknownVersionError
 from raft_agent.storage.snapshot_format import (
     SnapshotDamageError,
     SnapshotHeader,
     SnapshotReader,
-    UnknownVersionError,
 )
 
 _BUFFER_BYTES = 1 << 20
@@ -204,7 +204,7 @@ def _reading(path: Path) -> Iterator[SnapshotReader]:
             f"damaged: {error}", str(path), error.offset, START_ANEW
         ) from None
     except UnknownVersionError as error:
-        raise StorageError(str(error), str(path), advice=OTHER_VERSION) from None
+        raise StorageError(str(error), str(path), advice=error.advice) from None
     except OSError as error:
         what = f"can't be read: {error.strerror}"
         advice = "Check that the agent's user may read it, and the disk"

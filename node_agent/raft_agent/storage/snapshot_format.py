@@ -23,10 +23,12 @@ import google_crc32c
 import msgspec
 
 from raft_agent.consensus.types import Configuration, SnapshotMeta
-from raft_agent.storage.format import FormatError
+from raft_agent.storage.format import FormatError, UnknownVersionError
 from raft_agent.storage.judge import decode_configuration
+from raft_agent.versions import Versions
 
 SNAPSHOT_VERSION = 1
+SNAPSHOT_VERSIONS = Versions(1, SNAPSHOT_VERSION)
 MAX_BLOCK_BYTES = 64 << 20
 SUFFIX = ".snap"
 
@@ -61,10 +63,6 @@ class SnapshotDamageError(FormatError):
     def __init__(self, what: str, offset: int) -> None:
         self.offset = offset
         super().__init__(what)
-
-
-class UnknownVersionError(FormatError):
-    """The file is intact as far as can be told, but of a format that this program can't read."""
 
 
 def snapshot_name(index: int, term: int) -> str:
@@ -151,8 +149,8 @@ class SnapshotReader:
         magic, version, _ = _PREAMBLE.unpack(preamble)
         if magic != _MAGIC:
             raise SnapshotDamageError(f"it starts with {magic!r}, not with {_MAGIC!r}", 0)
-        if version != SNAPSHOT_VERSION:
-            raise UnknownVersionError(f"format version {version} is not known to this program")
+        if version not in SNAPSHOT_VERSIONS:
+            raise UnknownVersionError(version, SNAPSHOT_VERSIONS)
         start = self._offset
         fields = self._take(_HEADER.size)
         length, index, term, configuration_index = _HEADER.unpack(fields)

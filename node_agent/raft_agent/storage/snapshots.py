@@ -22,6 +22,7 @@ from raft_agent.consensus.types import (
 )
 from raft_agent.storage.errors import START_ANEW, StorageError
 from raft_agent.storage.files import make_directory, sync_directory
+from raft_agent.storage.format import UnknownVersionError
 from raft_agent.storage.snapshot_files import (
     DamagedSnapshotError,
     Incoming,
@@ -32,7 +33,6 @@ from raft_agent.storage.snapshot_files import (
 )
 from raft_agent.storage.snapshot_format import (
     SnapshotHeader,
-    UnknownVersionError,
     encode_block_prefix,
     encode_end,
     encode_header,
@@ -127,8 +127,7 @@ class SnapshotStore:
             return self._publish(incoming.file, meta)
         except UnknownVersionError as error:
             what = f"the leader's snapshot can't be read: {error}"
-            advice = "Start the version here that the leader has"
-            raise StorageError(what, str(self._directory), advice=advice) from None
+            raise StorageError(what, str(self._directory), advice=error.advice) from None
         finally:
             incoming.file.remove()
 
@@ -215,10 +214,15 @@ class SnapshotFile:
         self._blocks = 0
         self._file.append(encode_header(header))
 
-    def write_block(self, payload: bytes) -> None:
-        """Append a block of 1 to MAX_BLOCK_BYTES bytes. Raises OSError, ValueError."""
-        self._file.append(encode_block_prefix(self._blocks, payload), payload)
-        self._blocks += 1
+    def write_blocks(self, *payloads: bytes) -> None:
+        """Append blocks of 1 to MAX_BLOCK_BYTES bytes each, with one write. Raises OSError, and
+        ValueError before anything is written.
+        """
+        buffers: list[bytes] = []
+        for number, payload in enumerate(payloads, self._blocks):
+            buffers += (encode_block_prefix(number, payload), payload)
+        self._file.append(*buffers)
+        self._blocks += len(payloads)
 
     def finish(self) -> SnapshotMeta:
         """Make the snapshot durable, in the place of one of the same index if there is one; all but

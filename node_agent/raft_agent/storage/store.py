@@ -19,6 +19,7 @@ from raft_agent.consensus.types import (
     Vote,
 )
 from raft_agent.histogram import Histogram
+from raft_agent.storage.compatibility import promised_version
 from raft_agent.storage.datadir import (
     SNAPSHOTS_NAME,
     VOTE_NAME,
@@ -27,6 +28,7 @@ from raft_agent.storage.datadir import (
     load_vote,
     load_word,
     make_data_dir,
+    save_promise,
     save_word,
 )
 from raft_agent.storage.errors import StorageError
@@ -37,6 +39,7 @@ from raft_agent.storage.reader import read_batches
 from raft_agent.storage.recovery import open_log
 from raft_agent.storage.snapshots import SnapshotStore, open_snapshots
 from raft_agent.storage.writer import LogWriter, Reporter, StorageFailure, VoteWriter
+from raft_agent.versions import CLUSTER_VERSIONS, Versions
 
 __all__ = ["Recovered", "StorageFailure", "Store"]
 
@@ -50,6 +53,7 @@ class Recovered(msgspec.Struct):
     `snapshot`: what the state machine begins with, applied and committed up to its index; its
     blocks come from `Store.snapshots`.
     `word_us`: for how long an earlier start may have promised a leader not to vote.
+    `promised_version`: the cluster version that this member has promised to know.
     `warnings`: one sentence each for the operator, such as a torn tail that was cut.
     """
 
@@ -60,6 +64,7 @@ class Recovered(msgspec.Struct):
     log: LogImage
     word_us: int
     warnings: list[str]
+    promised_version: int = 1
 
 
 class Store:
@@ -94,8 +99,11 @@ class Store:
         *,
         segment_bytes: int = DEFAULT_SEGMENT_BYTES,
         resident_bytes: int = DEFAULT_RESIDENT_BYTES,
+        versions: Versions = CLUSTER_VERSIONS,
     ) -> Store:
-        """Lock the directory, which is made when it is not there, and recover what it holds.
+        """Lock the directory, which is made when it is not there, and recover what it holds. One
+        whose files are of other versions, or that needs a cluster version which is none of
+        `versions`, is refused and left as it is.
 
         `segment_bytes`: how large the log's files are; `resident_bytes`: how much of the log's end
         goes into `recovered.log.tail`. Blocks: up to seconds for a large log. Raises StorageError.
@@ -104,7 +112,8 @@ class Store:
         try:
             make_data_dir(data_dir)
             lock = DirectoryLock(data_dir)
-            return cls._open_locked(lock, data_dir, segment_bytes, resident_bytes)
+            promised = promised_version(data_dir, versions)
+            return cls._open_locked(lock, data_dir, segment_bytes, resident_bytes, promised)
         except BaseException as error:
             if lock is not None:
                 lock.release()
@@ -120,7 +129,12 @@ class Store:
 
     @classmethod
     def _open_locked(
-        cls, lock: DirectoryLock, data_dir: Path, segment_bytes: int, resident_bytes: int
+        cls,
+        lock: DirectoryLock,
+        data_dir: Path,
+        segment_bytes: int,
+        resident_bytes: int,
+        promised: int,
     ) -> Store:
         # A killed agent may have left names that are not on the medium: a vote that is believed now
         # is given again without another write.
@@ -147,6 +161,7 @@ class Store:
             plan.log_image(opened.tail),
             word_us,
             warnings + word_warnings + plan.warnings,
+            promised,
         )
         return cls(lock, recovered, opened.log, found.store, VoteWriter(data_dir, plan.vote))
 
@@ -239,6 +254,11 @@ class Store:
         """From now on this member promises leaders not to vote for so long, and no longer. Blocks
         until that is on disk; raises OSError."""
         save_word(self._lock.data_dir, word_us)
+
+    def save_promise(self, version: int) -> None:
+        """From now on no program that does not know this cluster version opens the directory.
+        Blocks until that is on disk; raises OSError."""
+        save_promise(self._lock.data_dir, version)
 
     def read(self, from_index: int, max_bytes: int) -> tuple[Batch, ...]:
         """Whole consecutive batches from the one that holds `from_index` on: at least one, then as

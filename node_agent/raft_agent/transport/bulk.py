@@ -13,7 +13,7 @@ import logging
 from raft_agent import wire
 from raft_agent.transport.connection import Connection, Local, PeerStats
 from raft_agent.transport.dialling import FailureLog, PeerTarget, dial
-from raft_agent.transport.handshake import Purpose, Refused, encode_hello, read_reply
+from raft_agent.transport.handshake import Outdated, Purpose, Refused, encode_hello, read_reply
 from raft_agent.wire import FrameError, FrameType
 
 logger = logging.getLogger("raft.transport")
@@ -81,7 +81,8 @@ class BulkLink:
 
     async def _dial(self, first: bytes) -> None:
         try:
-            await dial(self.local.loop, self.target.address, lambda: BulkConnection(self, first))
+            target = self.target
+            await dial(self.local, target.address, target.name, lambda: BulkConnection(self, first))
         except (OSError, ValueError) as error:
             self.stats.dropped_frames += 1
             to = f"no second connection, for a snapshot, to {self.target}"
@@ -138,8 +139,13 @@ class BulkConnection(Connection):
         target = self._link.target
         try:
             hello = read_reply(frame, self.local.hello(), target.member_id, target.name)
+            self.check_certificate(hello)
         except (FrameError, Refused) as error:
             self.reject(error.reason, str(error))
+            return
+        except Outdated as error:
+            # The main connection will say it too, and is the one that counts.
+            self.reject("version", str(error))
             return
         self.handshake_done(hello, self._link.stats, _FRAMES)
         self._link.stands(self)

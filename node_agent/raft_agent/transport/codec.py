@@ -32,6 +32,8 @@ SNAPSHOT_CHUNK        session u64, token u64, index u64, index_term u64,        
 SNAPSHOT_REPLY        session u64, index u64, offset u64, done u8                   25
 ANNOUNCE              MessagePack [address]                                         any
 REMOVED               nothing                                                       0
+VERSION_ASK           version u32                                                   4
+VERSION_PROMISE       version u32                                                   4
 ====================  ============================================================  ==============
 
 The frame's checksum covers header and body, of APPEND_ENTRIES the header and the first 32 bytes of
@@ -52,6 +54,7 @@ from raft_agent.consensus import batch as batches
 from raft_agent.consensus import types
 from raft_agent.wire import FrameError, FrameType
 
+_U32 = struct.Struct("<I")
 _U64 = struct.Struct("<Q")
 _TWO_U64 = struct.Struct("<QQ")
 _TWO_U64_BOOL = struct.Struct("<QQB")
@@ -243,6 +246,21 @@ _BODIES: dict[type[Any], Callable[[Any], bytes]] = {
     types.Announce: lambda m: _MSGPACK.encode(_AnnounceBody(m.address)),
     types.Removed: lambda _: b"",
 }
+
+
+def encode_version(frame_type: FrameType, sender: int, version: int) -> bytes:
+    """VERSION_ASK or VERSION_PROMISE as one frame: no messages of Raft's, the core sees neither."""
+    return wire.encode(frame_type, _U32.pack(version), sender=sender)
+
+
+def decode_version(frame: wire.Frame) -> int:
+    """The cluster version in such a frame, 1 or more. Raises FrameError("body")."""
+    if len(frame.body) != _U32.size:
+        raise _malformed(frame, f"{len(frame.body)} bytes are not what it needs")
+    version = int(_U32.unpack(frame.body)[0])
+    if not version:
+        raise _malformed(frame, "there is no version 0")
+    return version
 
 
 def decode_message(frame: wire.Frame) -> types.Message:

@@ -9,18 +9,25 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Callable
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
-from raft_agent import wire
+from raft_agent import __version__, wire
 from raft_agent.consensus import types
 from raft_agent.histogram import Histogram
+from raft_agent.tls.identity import Identity, Kind
 from raft_agent.transport import codec
 from raft_agent.transport.address import format_address
-from raft_agent.transport.handshake import MAX_HELLO_BYTES, PROTOCOL, Hello, Purpose
+from raft_agent.transport.handshake import MAX_HELLO_BYTES, Hello, Purpose, Refused, shown
 from raft_agent.transport.rejects import RejectLog
+from raft_agent.versions import CLUSTER_VERSIONS, Versions
 from raft_agent.wire import FrameError, FrameType
+
+if TYPE_CHECKING:
+    # The library behind them is for those who have [tls].
+    from raft_agent.tls.credentials import PeerCertificate
+    from raft_agent.tls.security import Security
 
 SEND_LIMIT_BYTES = 16 << 20
 SEND_RESERVE_BYTES = 1 << 20  # beyond the limit, for what must not wait behind bulk
@@ -52,7 +59,9 @@ class PeerStats(msgspec.Struct):
     `dropped_frames`: not connected, or the queue was full. `last_received`: when the last bytes
     came, in seconds of time.monotonic(), None before the first. `reconnects`: how often our
     connection was made anew. `queued_bytes`: what waits in this process to be sent. `round_trips`:
-    of heartbeats and pre-votes, which are answered at once; one at a time is timed.
+    of heartbeats and pre-votes, which are answered at once; one at a time is timed. `versions`:
+    the cluster versions that the peer knows, as its last handshake said; `program`: which
+    raft-agent it is.
     """
 
     name: str = ""
@@ -69,6 +78,12 @@ class PeerStats(msgspec.Struct):
     reconnects: int = 0
     queued_bytes: int = 0
     round_trips: Histogram = msgspec.field(default_factory=Histogram)
+    versions: Versions | None = None
+    program: str = ""
+
+
+def _no_clients(certificate: PeerCertificate) -> asyncio.Protocol:
+    raise NotImplementedError(f"nobody serves {certificate.identity}")
 
 
 class TransportHandlers(msgspec.Struct, frozen=True):
@@ -79,13 +94,23 @@ class TransportHandlers(msgspec.Struct, frozen=True):
     on_message(sender, message); on_peer_up(member_id, name): our main connection to the peer
     stands, told every time; on_peer_down(member_id): it does not any more; on_forward(sender, body,
     reply): a request that a peer passes on to this node, reply(body) answers it and raises
-    ValueError when that is too large for a frame.
+    ValueError when that is too large for a frame; on_client(certificate): a remote client's first
+    request is about to come, under TLS: whoever serves it; on_version_ask(sender, version) and
+    on_version_promise(sender, version): see `machine.upgrade`; on_outdated(text): a member of this
+    node's cluster says that this program is too old for it.
+    admit(hello): before a peer's connection to us stands, and before it is answered who is here;
+    raises Refused when it is not welcome.
     """
 
     on_message: Callable[[int, types.Message], None]
     on_peer_up: Callable[[int, str], None]
     on_peer_down: Callable[[int], None]
     on_forward: Callable[[int, bytes, Callable[[bytes], None]], None]
+    on_client: Callable[[PeerCertificate], asyncio.Protocol] = _no_clients
+    on_version_ask: Callable[[int, int], None] = lambda _sender, _version: None
+    on_version_promise: Callable[[int, int], None] = lambda _sender, _version: None
+    on_outdated: Callable[[str], None] = lambda _text: None
+    admit: Callable[[Hello], None] = lambda _hello: None
 
 
 class Local:
@@ -101,24 +126,54 @@ class Local:
         election_timeout_max_ms: int,
         handlers: TransportHandlers,
         rejects: RejectLog,
+        security: Security | None,
+        versions: Versions = CLUSTER_VERSIONS,
     ) -> None:
+        self.security = security
         self.member_id = member_id
         self.name = name
         self.cluster_id = cluster_id
         self.address = address
         self.handlers = handlers
         self.rejects = rejects
+        self.versions = versions
+        self.version_in_force = 0
+        self.version_promised = 1
         self.loop: asyncio.AbstractEventLoop  # set by Transport.start
         self.open: set[Connection] = set()
         self.closing = False
         # Shorter than a second would only punish machines with slow clocks or busy processors.
         self.silence_s = max(3 * election_timeout_max_ms / 1000, 1.0)
-        self.handshake_s = max(2 * election_timeout_max_ms / 1000, 1.0)
+        # TLS takes two more messages, each with a millisecond of computing behind those of others.
+        shortest_s = 1.0 if security is None else 2.0
+        self.handshake_s = max(2 * election_timeout_max_ms / 1000, shortest_s)
 
     def hello(self, refusal: str = "", purpose: Purpose = Purpose.MAIN) -> Hello:
         return Hello(
-            PROTOCOL, self.cluster_id, self.member_id, self.name, self.address, refusal, purpose
+            oldest=self.versions.oldest,
+            newest=self.versions.newest,
+            cluster_id=self.cluster_id,
+            member_id=self.member_id,
+            name=self.name,
+            address=self.address,
+            refusal=refusal,
+            purpose=purpose,
+            in_force=self.version_in_force if self.cluster_id else 0,
+            promised=self.version_promised,
+            program=__version__,
         )
+
+    def dialled(self, connection: Connection, name: str) -> asyncio.Protocol:
+        """The protocol under a connection to the node `name` ("": any)."""
+        if self.security is None:
+            return connection
+        return self.security.dialled(connection, name, connection.count_overhead)
+
+    def accepted(self, connection: Connection) -> asyncio.Protocol:
+        """The protocol under a connection that was accepted."""
+        if self.security is None:
+            return connection
+        return self.security.accepted(connection, connection.count_overhead)
 
 
 class Connection(asyncio.Protocol):
@@ -172,13 +227,22 @@ class Connection(asyncio.Protocol):
             self.last_term = frame.term
             self.frame_received(frame)
 
+    def count_overhead(self, received: int, sent: int) -> None:
+        """So many bytes went over TCP that are no part of frames: those of TLS."""
+        self.stats.bytes_in += received
+        self.stats.bytes_out += sent
+
     def connection_lost(self, exc: Exception | None) -> None:
         self.local.open.discard(self)
         if not self.ended.done():
             self.ended.set_result(None)
         if self._handshake_timer is not None:
             self._handshake_timer.cancel()
-        if self._reader.pending_bytes and not self.is_closing_by_us:
+        if self.is_closing_by_us:
+            pass
+        elif isinstance(exc, FrameError):
+            self.reject(exc.reason, str(exc))
+        elif self._reader.pending_bytes:
             self._record(
                 "truncated", f"the stream ended within a frame ({exc or 'closed by the peer'})"
             )
@@ -186,6 +250,18 @@ class Connection(asyncio.Protocol):
         self._queue_bytes = 0
         self._queue_frames = 0
         self.lost(exc)
+
+    def leave(self) -> asyncio.Transport:
+        """Somebody else speaks over this connection from now on; gives it away."""
+        transport = self._transport
+        if transport is None:
+            raise RuntimeError("there is no connection to give away")
+        self._transport = None
+        self.local.open.discard(self)
+        self.ended.set_result(None)
+        if self._handshake_timer is not None:
+            self._handshake_timer.cancel()
+        return transport
 
     # --- for subclasses -----------------------------------------------------------------------
 
@@ -205,6 +281,8 @@ class Connection(asyncio.Protocol):
         self.cluster_id = hello.cluster_id
         stats.name = hello.name
         stats.address = hello.address
+        stats.versions = hello.versions
+        stats.program = shown(hello.program)
         stats.bytes_in += self.stats.bytes_in
         stats.bytes_out += self.stats.bytes_out
         stats.frames_in += self.stats.frames_in
@@ -212,6 +290,16 @@ class Connection(asyncio.Protocol):
         stats.last_received = self.stats.last_received
         self.stats = stats
         self._reader.expect(frame_types)
+
+    def check_certificate(self, hello: Hello) -> None:
+        """Whether the certificate is that of the node which the handshake names. Raises Refused."""
+        certificate = self.certificate
+        if certificate is None or certificate.identity == Identity(Kind.NODE, hello.name):
+            return
+        reason = "tls_name" if certificate.identity.kind is Kind.NODE else "tls_role"
+        raise Refused(
+            reason, f"{hello.name!r} has the certificate of {certificate.identity} and not its own"
+        )
 
     def message_received(self, frame: wire.Frame) -> None:
         """Decode a Raft message and hand it over."""
@@ -228,6 +316,14 @@ class Connection(asyncio.Protocol):
             return True
         self.reject("sender", f"frame from {frame.sender:016x} on a connection of another member")
         return False
+
+    def version_in(self, frame: wire.Frame) -> int:
+        """What a frame about cluster versions says; 0 when it says nothing, which closes."""
+        try:
+            return codec.decode_version(frame)
+        except FrameError as error:
+            self.reject(error.reason, str(error))
+            return 0
 
     # --- sending ------------------------------------------------------------------------------
 
@@ -284,6 +380,14 @@ class Connection(asyncio.Protocol):
     @property
     def is_closing(self) -> bool:
         return self._transport is None or self._transport.is_closing()
+
+    @property
+    def certificate(self) -> PeerCertificate | None:
+        """The other side's; None without TLS."""
+        if self._transport is None or self.local.security is None:
+            return None
+        found: PeerCertificate | None = self._transport.get_extra_info("peer_certificate")
+        return found
 
     @property
     def socket(self) -> Any:

@@ -12,12 +12,13 @@ from typing import TypeVar
 import msgspec
 
 from raft_agent.transport.address import parse_address
+from raft_agent.transport.connection import Connection, Local
 
 logger = logging.getLogger("raft.transport")
 
 CONNECT_TIMEOUT_S = 1.0
 
-_Protocol = TypeVar("_Protocol", bound=asyncio.Protocol)
+_Connection = TypeVar("_Connection", bound=Connection)
 
 
 class PeerTarget(msgspec.Struct, frozen=True):
@@ -51,22 +52,29 @@ class FailureLog:
 
 
 async def dial(
-    loop: asyncio.AbstractEventLoop,
+    local: Local,
     address: str,
-    make: Callable[[], _Protocol],
+    name: str,
+    make: Callable[[], _Connection],
     timeout_s: float = CONNECT_TIMEOUT_S,
-) -> _Protocol:
-    """Connect to `address`; `make` gives what drives the connection.
+) -> _Connection:
+    """Connect to the node `name` ("": any) at `address`; `make` gives what drives the connection.
 
     Raises OSError when nobody is reached there and ValueError when it is no address.
     """
     host, port = parse_address(address)
+    made: list[_Connection] = []
+
+    def secured() -> asyncio.Protocol:
+        made.append(make())
+        return local.dialled(made[0], name)
+
     try:
         async with asyncio.timeout(timeout_s):
-            _, protocol = await loop.create_connection(make, host, port)
+            await local.loop.create_connection(secured, host, port)
     except TimeoutError:
         raise TimeoutError(f"no answer from {address} within {timeout_s:g} s") from None
-    return protocol
+    return made[0]
 
 
 def in_words(error: OSError | ValueError) -> str:

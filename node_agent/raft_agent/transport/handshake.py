@@ -1,9 +1,14 @@
 """Who is on the other side: the first frame of each direction, and the checks on it.
 
 The dialler sends HELLO, the listener answers HELLO_REPLY; both bodies are the MessagePack array
-[protocol, cluster_id, member_id, name, address, refusal, purpose]. The header's `sender` repeats
-member_id, its other fields are 0. A refusal that is not empty says why the listener closes the
-connection. The purpose is the dialler's. Nothing else is sent before the reply has come.
+[oldest, newest, cluster_id, member_id, name, address, refusal, purpose, in_force, promised,
+program]. The header's `sender` repeats member_id, its other fields are 0. A refusal that is not
+empty says why the listener closes the connection. The purpose is the dialler's. Nothing else is
+sent before the reply has come.
+
+Two members go together when both know the cluster version that is in force, or when there is none
+yet, one that both know. Nothing is agreed on for a connection alone: what may be said is what the
+version in force has, and that is raised only when all members know it.
 """
 
 from __future__ import annotations
@@ -15,10 +20,10 @@ from typing import Annotated
 
 import msgspec
 
-from raft_agent import wire
+from raft_agent import __version__, wire
+from raft_agent.versions import Versions
 from raft_agent.wire import FrameError, FrameType
 
-PROTOCOL = 2
 MAX_HELLO_BYTES = 16 << 10
 
 _CLUSTER_ID = re.compile(r"(?:[0-9a-f]{32})?")
@@ -35,17 +40,28 @@ class Purpose(enum.StrEnum):
 
 
 class Hello(msgspec.Struct, frozen=True, array_like=True):
-    """`cluster_id`: 32 hexadecimal digits, or empty of a fresh node. `address`: where the sender
-    can be dialled. `purpose`: one of Purpose. Fields that a later version adds are ignored.
+    """`oldest`, `newest`: the cluster versions that the sender knows. `cluster_id`: 32 hexadecimal
+    digits, or empty of a fresh node. `address`: where the sender can be dialled. `purpose`: one of
+    Purpose. `in_force`: the cluster version as far as the sender has applied the log, 0 of a fresh
+    node; `promised`: the one that it has promised to know. `program`: which raft-agent it is.
+    Fields that a later version adds are ignored.
     """
 
-    protocol: int
+    oldest: Annotated[int, msgspec.Meta(ge=1)]
+    newest: Annotated[int, msgspec.Meta(ge=1, lt=1 << 32)]
     cluster_id: str
     member_id: Annotated[int, msgspec.Meta(gt=0)]
     name: Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
     address: Annotated[str, msgspec.Meta(max_length=512)]
     refusal: Annotated[str, msgspec.Meta(max_length=2048)] = ""
     purpose: Annotated[str, msgspec.Meta(max_length=32)] = ""
+    in_force: Annotated[int, msgspec.Meta(ge=0, lt=1 << 32)] = 0
+    promised: Annotated[int, msgspec.Meta(ge=1, lt=1 << 32)] = 1
+    program: Annotated[str, msgspec.Meta(max_length=64)] = ""
+
+    @property
+    def versions(self) -> Versions:
+        return Versions(self.oldest, self.newest)
 
 
 _ENCODER = msgspec.msgpack.Encoder()
@@ -53,7 +69,7 @@ _DECODER = msgspec.msgpack.Decoder(Hello)
 
 
 class Refused(Exception):  # noqa: N818  (a decision, not a fault of this program)
-    """The other side is not welcome; `reason` is a short stable word for counters: "protocol",
+    """The other side is not welcome; `reason` is a short stable word for counters: "version",
     "purpose", "cluster", "self", "identity", "name", "duplicate", "superseded", "refused". `short`:
     the same for a reader who knows which peer is meant.
     """
@@ -62,6 +78,10 @@ class Refused(Exception):  # noqa: N818  (a decision, not a fault of this progra
         super().__init__(text)
         self.reason = reason
         self.short = short or text
+
+
+class Outdated(Exception):  # noqa: N818  (a decision, not a fault of this program)
+    """This program is too old for its own cluster; the text says what to install."""
 
 
 def encode_hello(frame_type: FrameType, hello: Hello) -> bytes:
@@ -85,19 +105,21 @@ def decode_hello(frame: wire.Frame) -> Hello:
     return hello
 
 
-def said_refusal(hello: Hello) -> str:
+def shown(text: str) -> str:
     """The other side's words, fit for a line of our log."""
-    return "".join(c if c.isprintable() else "?" for c in hello.refusal)
+    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def read_reply(frame: wire.Frame, own: Hello, member_id: int, name: str) -> Hello:
     """The listener's answer to our hello, checked; `member_id` and `name` as in `check_expected`.
 
-    Raises FrameError and Refused.
+    Raises FrameError and Refused, and Outdated when it is this node that has to go.
     """
     hello = decode_hello(frame)
+    if member_id == hello.member_id and own.cluster_id == hello.cluster_id != "":
+        check_up_to_date(own, hello)
     if hello.refusal:
-        raise Refused("refused", f"it refuses: {said_refusal(hello)}")
+        raise Refused("refused", f"it refuses: {shown(hello.refusal)}")
     check_hello(own, hello)
     check_expected(member_id, name, hello)
     return hello
@@ -105,7 +127,7 @@ def read_reply(frame: wire.Frame, own: Hello, member_id: int, name: str) -> Hell
 
 def check_hello(own: Hello, other: Hello) -> None:
     """What both sides ask of each other. Raises Refused."""
-    check_protocol(own, other)
+    check_common_version(own, other)
     if other.member_id == own.member_id:
         raise Refused("self", _own_id_elsewhere(own, other))
     if own.cluster_id and other.cluster_id and own.cluster_id != other.cluster_id:
@@ -114,16 +136,40 @@ def check_hello(own: Hello, other: Hello) -> None:
             f"{other.name!r} belongs to cluster {other.cluster_id}, "
             f"{own.name!r} to cluster {own.cluster_id}",
         )
+    in_force = max(own.in_force, other.in_force)
+    for hello in (own, other):
+        if in_force and in_force not in hello.versions:
+            raise Refused(
+                "version",
+                f"{_describe(hello)}, and the cluster's version is {in_force}: install a "
+                f"raft-agent for {hello.name!r} that knows it",
+            )
 
 
-def check_protocol(own: Hello, other: Hello) -> None:
+def check_common_version(own: Hello, other: Hello) -> None:
     """Whether the two can talk at all. Raises Refused."""
-    if other.protocol != PROTOCOL:
+    if max(own.oldest, other.oldest) > min(own.newest, other.newest):
         raise Refused(
-            "protocol",
-            f"{other.name!r} speaks protocol {other.protocol}, {own.name!r} speaks {PROTOCOL}: "
-            "run versions of raft-agent that go together",
+            "version",
+            f"{_describe(other)}, and {_describe(own)}, so they can't talk: install the same "
+            "raft-agent on both",
         )
+
+
+def check_up_to_date(own: Hello, other: Hello) -> None:
+    """Whether this program still knows what a member of its cluster says is in force. Raises
+    Outdated."""
+    if other.in_force > own.newest:
+        raise Outdated(
+            f"{other.name!r} says that the cluster's version is {other.in_force}, and this "
+            f"raft-agent {__version__} knows {own.versions}: it can't take part any more. Install "
+            f"one that knows version {other.in_force}: {other.name!r} runs {shown(other.program)}"
+        )
+
+
+def _describe(hello: Hello) -> str:
+    program = f"raft-agent {shown(hello.program)}" if hello.program else "a raft-agent"
+    return f"{hello.name!r} runs {program}, which knows {hello.versions}"
 
 
 def _own_id_elsewhere(own: Hello, other: Hello) -> str:

@@ -7,9 +7,10 @@ is answered and has none.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from raft_agent import wire
 from raft_agent.transport.codec import BULK_FRAMES, CALL_FRAMES
@@ -22,14 +23,18 @@ from raft_agent.transport.handshake import (
     decode_hello,
     encode_hello,
 )
+from raft_agent.transport.strangers import Strangers
 from raft_agent.wire import FrameError, FrameType
+
+if TYPE_CHECKING:
+    from raft_agent.tls.credentials import PeerCertificate
 
 logger = logging.getLogger("raft.transport")
 
-MAX_STRANGERS = 256
+_VERSION_ASK = int(FrameType.VERSION_ASK)
 
 _FRAMES: dict[str, frozenset[int]] = {
-    Purpose.MAIN: (CALL_FRAMES - BULK_FRAMES) | {FrameType.FORWARD_REQUEST},
+    Purpose.MAIN: (CALL_FRAMES - BULK_FRAMES) | {FrameType.FORWARD_REQUEST, FrameType.VERSION_ASK},
     Purpose.BULK: CALL_FRAMES & BULK_FRAMES,
 }
 
@@ -37,8 +42,8 @@ _FRAMES: dict[str, frozenset[int]] = {
 class InboundOwner(Protocol):
     """Who keeps the connections that were accepted."""
 
-    strangers: int
-    """How many inbound connections have not finished their handshake."""
+    strangers: Strangers
+    """The inbound connections that have not finished their handshake."""
 
     serials: Iterator[int]
     """Rising numbers for connections in the order in which they were accepted."""
@@ -68,15 +73,36 @@ class InboundConnection(Connection):
             self.local.handlers.on_forward(
                 self.member_id, frame.body, self._forward_reply(frame.request_id)
             )
+        elif frame.type == _VERSION_ASK:
+            if version := self.version_in(frame):
+                self.local.handlers.on_version_ask(self.member_id, version)
         else:
             self.message_received(frame)
+
+    def data_received(self, data: bytes) -> None:
+        if self._is_stranger and not self._reader.pending_bytes:
+            certificate = self.certificate
+            # The first frame's header comes in one piece then.
+            if certificate is not None and wire.type_of(data) == FrameType.CLIENT_REQUEST:
+                self._hand_over(certificate, data)
+                return
+        super().data_received(data)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self.serial = next(self._owner.serials)
-        self._owner.strangers += 1
-        if self._owner.strangers > MAX_STRANGERS:
-            self.reject("crowded", f"{MAX_STRANGERS} others have not finished their handshake")
+        crowd = self._owner.strangers.come(self.reject_host())
+        if crowd:
+            self.reject("crowded", crowd)
+
+    def _hand_over(self, certificate: PeerCertificate, data: bytes) -> None:
+        """It is no peer but a client: somebody else serves it from here on."""
+        transport = self.leave()
+        self._no_stranger()
+        client = self.local.handlers.on_client(certificate)
+        transport.set_protocol(client)
+        client.connection_made(transport)
+        client.data_received(data)
 
     def lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         self._no_stranger()
@@ -85,16 +111,15 @@ class InboundConnection(Connection):
     def _no_stranger(self) -> None:
         if self._is_stranger:
             self._is_stranger = False
-            self._owner.strangers -= 1
+            self._owner.strangers.leave(self.reject_host())
 
     def _hello_received(self, frame: wire.Frame) -> None:
         own = self.local.hello()
         try:
             hello = decode_hello(frame)
+            self.check_certificate(hello)
             if hello.purpose == Purpose.PROBE:
-                logger.debug("%r at %s asks who is here", hello.name, self.peer_address)
-                self.send(encode_hello(FrameType.HELLO_REPLY, own), bulk=False)
-                self.close()
+                self._asked_who_is_here(hello)
                 return
             check_hello(own, hello)
             if hello.purpose not in _FRAMES:
@@ -103,6 +128,7 @@ class InboundConnection(Connection):
                     f"{hello.name!r} wants a connection for {hello.purpose!r}, which "
                     f"{own.name!r} does not know",
                 )
+            self.local.handlers.admit(hello)
             self.purpose = hello.purpose
             stats = self._owner.inbound_stands(self, hello)
         except FrameError as error:
@@ -116,6 +142,14 @@ class InboundConnection(Connection):
             self._no_stranger()
             self.handshake_done(hello, stats, _FRAMES[hello.purpose])
             self.send(encode_hello(FrameType.HELLO_REPLY, own), bulk=False)
+
+    def _asked_who_is_here(self, hello: Hello) -> None:
+        """The asker gets an answer whatever it is, and draws its own conclusions."""
+        logger.debug("%r at %s asks who is here", hello.name, self.peer_address)
+        with contextlib.suppress(Refused):
+            self.local.handlers.admit(hello)
+        self.send(encode_hello(FrameType.HELLO_REPLY, self.local.hello()), bulk=False)
+        self.close()
 
     def _forward_reply(self, request_id: int) -> Callable[[bytes], None]:
         def reply(body: bytes) -> None:

@@ -16,7 +16,7 @@ from raft_agent.transport.bulk import BulkLink
 from raft_agent.transport.codec import BULK_FRAMES, REPLY_FRAMES
 from raft_agent.transport.connection import Connection, Local, PeerStats
 from raft_agent.transport.dialling import FailureLog, PeerTarget, dial, in_words
-from raft_agent.transport.handshake import Hello, Refused, encode_hello, read_reply
+from raft_agent.transport.handshake import Hello, Outdated, Refused, encode_hello, read_reply
 from raft_agent.wire import FrameError, FrameType
 
 logger = logging.getLogger("raft.transport")
@@ -33,13 +33,15 @@ _NONE = -1
 # A peer that does not know what to say to a heartbeat must not end the timing of round trips.
 _NEVER_ANSWERED_NS = 5_000_000_000
 
-_FRAMES = (REPLY_FRAMES - BULK_FRAMES) | {FrameType.FORWARD_REPLY}
+_FRAMES = (REPLY_FRAMES - BULK_FRAMES) | {FrameType.FORWARD_REPLY, FrameType.VERSION_PROMISE}
 
 # What `Transport.problem` says, where the line of the log has more.
 _SHORT = {
     "handshake_timeout": "it takes connections, but does not answer",
     "silence": "it does not answer",
 }
+
+_VERSION_PROMISE = int(FrameType.VERSION_PROMISE)
 
 OnReply = Callable[[bytes | None, bool], None]
 
@@ -89,6 +91,9 @@ class OutboundConnection(Connection):
                 self.reject("body", f"a reply to the unknown request {frame.request_id}")
             else:
                 on_reply(frame.body, True)
+        elif frame.type == _VERSION_PROMISE:
+            if version := self.version_in(frame):
+                self.local.handlers.on_version_promise(self.member_id, version)
         else:
             if frame.request_id == self._timed_request:
                 self._timed_request = _NONE
@@ -168,11 +173,16 @@ class OutboundConnection(Connection):
         target = self.dialer.target
         try:
             hello = read_reply(frame, self.local.hello(), target.member_id, target.name)
+            self.check_certificate(hello)
             stats = self._owner.outbound_stands(self, hello)
         except (FrameError, Refused) as error:
             self.reject(error.reason, str(error))
             if isinstance(error, Refused):
                 self.dialer.problem = error.short
+            return
+        except Outdated as error:
+            self.reject("version", str(error))
+            self.local.handlers.on_outdated(str(error))
             return
         self.handshake_done(hello, stats, _FRAMES)
         self.stands = True
@@ -295,8 +305,9 @@ class Dialer:
     async def _connect(self) -> OutboundConnection | None:
         try:
             return await dial(
-                self._local.loop,
+                self._local,
                 self.target.address,
+                self.target.name,
                 lambda: OutboundConnection(self._local, self._owner, self),
             )
         except (OSError, ValueError) as error:

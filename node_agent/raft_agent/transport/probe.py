@@ -11,10 +11,10 @@ from raft_agent.transport.handshake import (
     Hello,
     Purpose,
     Refused,
-    check_protocol,
+    check_common_version,
     decode_hello,
     encode_hello,
-    said_refusal,
+    shown,
 )
 from raft_agent.wire import FrameError, FrameType
 
@@ -30,7 +30,7 @@ async def probe(local: Local, address: str, timeout_s: float) -> Hello:
     """
     deadline = local.loop.time() + timeout_s
     try:
-        connection = await dial(local.loop, address, lambda: _Probe(local, deadline), timeout_s)
+        connection = await dial(local, address, "", lambda: _Probe(local, deadline), timeout_s)
     except (OSError, ValueError) as error:
         raise ProbeFailed(f"cannot connect to {address}: {in_words(error)}") from None
     try:
@@ -59,9 +59,10 @@ class _Probe(Connection):
         try:
             hello = decode_hello(frame)
             if hello.refusal:
-                self._give(f"{hello.name!r} refuses: {said_refusal(hello)}")
+                self._give(f"{hello.name!r} refuses: {shown(hello.refusal)}")
                 return
-            check_protocol(self.local.hello(), hello)
+            check_common_version(self.local.hello(), hello)
+            self.check_certificate(hello)
         except FrameError as error:
             self.reject(error.reason, str(error))
         except Refused as error:
@@ -77,6 +78,8 @@ class _Probe(Connection):
         """Whoever asked is told; neither counted nor logged."""
         if reason == "handshake_timeout":
             self._give("it takes connections, but does not answer")
+        elif reason.startswith("tls_"):
+            self._give(text)
         else:
             self._give(f"no raft-agent answers there: {text}")
 

@@ -15,6 +15,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -35,6 +36,9 @@ from raft_agent.transport.inbound import InboundConnection
 from raft_agent.transport.outbound import Dialer, OnReply, OutboundConnection
 from raft_agent.transport.probe import ProbeFailed, probe
 from raft_agent.transport.rejects import RejectLog
+from raft_agent.transport.strangers import Strangers
+from raft_agent.versions import CLUSTER_VERSIONS, Versions
+from raft_agent.wire import FrameType
 
 __all__ = [
     "Flow",
@@ -45,6 +49,9 @@ __all__ = [
     "Transport",
     "TransportHandlers",
 ]
+
+if TYPE_CHECKING:
+    from raft_agent.tls.security import Security
 
 logger = logging.getLogger("raft.transport")
 
@@ -86,10 +93,14 @@ class Transport:
         handlers: TransportHandlers,
         advertise_addr: str = "",
         seed: int | None = None,
+        security: Security | None = None,
+        versions: Versions = CLUSTER_VERSIONS,
     ) -> None:
         """`cluster_id`: 32 hexadecimal digits, or "" of a fresh node. `listen_addr`: "host:port" or
         "[v6]:port", port 0 takes a free one. `advertise_addr`: where others dial this node, told in
         the handshake; "" stands for the address that is listened on. `seed`: for the jitter.
+        `security`: TLS for all connections; without it there is none. `versions`: the cluster
+        versions that this program knows.
         """
         self._local = Local(
             member_id=member_id,
@@ -99,6 +110,8 @@ class Transport:
             election_timeout_max_ms=election_timeout_max_ms,
             handlers=handlers,
             rejects=RejectLog(time.monotonic),
+            security=security,
+            versions=versions,
         )
         self._listen_addr = listen_addr
         self._rng = random.Random(seed)  # noqa: S311  (jitter)
@@ -109,7 +122,7 @@ class Transport:
         self._outbound: dict[int, OutboundConnection] = {}
         self._stats: dict[int, PeerStats] = {}
         self._names: dict[int, str] = {}
-        self.strangers = 0
+        self.strangers = Strangers()
         self.serials: Iterator[int] = itertools.count(1)
 
     async def start(self) -> None:
@@ -118,7 +131,7 @@ class Transport:
         try:
             host, port = parse_address(self._listen_addr)
             self._server = await self._local.loop.create_server(
-                lambda: InboundConnection(self._local, self), host, port, backlog=_BACKLOG
+                self._accept, host, port, backlog=_BACKLOG
             )
         except ValueError as error:
             raise OSError(errno.EINVAL, f"can't listen: {error}") from error
@@ -126,6 +139,9 @@ class Transport:
             text = _why_not_listening(error, port)
             raise OSError(error.errno, f"can't listen on {self._listen_addr}: {text}") from error
         logger.info("listening on %s, port %d", self._listen_addr, self.listen_port)
+
+    def _accept(self) -> asyncio.Protocol:
+        return self._local.accepted(InboundConnection(self._local, self))
 
     @property
     def listen_port(self) -> int:
@@ -151,6 +167,11 @@ class Transport:
             if connection.cluster_id not in ("", cluster_id):
                 text = f"it belongs to cluster {connection.cluster_id}, this node to {cluster_id}"
                 connection.reject("cluster", text)
+
+    def set_versions(self, *, in_force: int, promised: int) -> None:
+        """What later handshakes say of the cluster version: see Hello."""
+        self._local.version_in_force = in_force
+        self._local.version_promised = promised
 
     def set_peers(self, peers: Sequence[PeerTarget]) -> None:
         """Dial these members and no others, after `start`. Connections that lead to one of them at
@@ -235,6 +256,37 @@ class Transport:
             self._local.loop.call_soon(on_reply, None, False)
         else:
             connection.forward(body, on_reply)
+
+    def known_versions(self) -> dict[int, Versions]:
+        """The cluster versions that each peer knows to whom our connection stands."""
+        return {
+            member_id: connection.stats.versions
+            for member_id, connection in self._outbound.items()
+            if connection.stats.versions is not None
+        }
+
+    def agent_of(self, member_id: int) -> tuple[str, Versions | None]:
+        """Which raft-agent a peer runs, and the cluster versions that it knows, by its last
+        handshake; ("", None) when there was none."""
+        stats = self._stats.get(member_id)
+        return ("", None) if stats is None else (stats.program, stats.versions)
+
+    def ask_version(self, to: int, version: int) -> None:
+        """Ask the member `to` to promise a cluster version; it answers by on_version_promise.
+        Nothing comes when no connection stands."""
+        connection = self._outbound.get(to)
+        if connection is not None:
+            member_id = self._local.member_id
+            frame = codec.encode_version(FrameType.VERSION_ASK, member_id, version)
+            connection.send(frame, bulk=False)
+
+    def promise_version(self, to: int, version: int) -> None:
+        """Answer the member `to`, which asked."""
+        connection = self._inbound.get(to)
+        if connection is not None:
+            member_id = self._local.member_id
+            frame = codec.encode_version(FrameType.VERSION_PROMISE, member_id, version)
+            connection.send(frame, bulk=False)
 
     async def probe(self, address: str, timeout_s: float) -> Hello:
         """Ask who answers at `address`, in whatever cluster ("" in the answer: in none), without

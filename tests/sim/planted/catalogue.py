@@ -13,6 +13,7 @@ from tests.sim.planted import (
     sessions,
     snapshots,
     store,
+    versions,
 )
 
 FAULTS = (
@@ -25,5 +26,6 @@ FAULTS = (
     *snapshots.FAULTS,
     *sessions.FAULTS,
     *store.FAULTS,
+    *versions.FAULTS,
     *hosts.FAULTS,
 )

@@ -18,8 +18,9 @@ Focus = Callable[[Options], Options]
 
 
 def swarm(options: Options) -> Options:
-    """Not narrowed, but for clients that leave transactions and leases alone."""
-    return replace(options, clients=replace(options.clients, store=0.0))
+    """Not narrowed, but for clients that leave transactions and leases alone, and for programs that
+    are all the same."""
+    return replace(options, install_us=0, clients=replace(options.clients, store=0.0))
 
 
 def _fixed(nodes: int) -> dict[str, Any]:
@@ -31,6 +32,7 @@ def _fixed(nodes: int) -> dict[str, Any]:
         "skew_ppm": (0,) * nodes,
         "wall_ahead_ms": (0,) * nodes,
         "snapshot_every": 0,
+        "install_us": 0,
     }
 
 
@@ -266,4 +268,40 @@ def late_renewals(options: Options) -> Options:
         network=replace(busy.network, latency_us=10_000, jitter_us=10_000),
         disk=replace(busy.disk, fsync_us=3_000, jitter_us=60_000),
         clients=replace(busy.clients, clients=8, once="", think_us=100_000, timeout_us=500_000),
+    )
+
+
+def upgrades(options: Options) -> Options:
+    """Programs of two versions are installed all the time, while leaders change."""
+    taken = snapshots(options)
+    return replace(
+        taken,
+        snapshot_every=10,
+        install_us=150_000,
+        events=6_000,
+        faults=("isolate_leader", "crash", "transfer"),
+        fault_interval_us=300_000,
+        clients=replace(taken.clients, think_us=20_000),
+    )
+
+
+def upgrades_and_joins(options: Options) -> Options:
+    """As `upgrades`, and members come and go."""
+    return replace(
+        memberships(options),
+        install_us=150_000,
+        faults=("isolate_leader", "crash", "wipe"),
+        fault_interval_us=400_000,
+    )
+
+
+def slow_promises(options: Options) -> Options:
+    """As `upgrades`; and members stand still again and again."""
+    upgrading = upgrades(options)
+    return replace(
+        upgrading,
+        faults=("pause", "slow_disk"),
+        fault_interval_us=60_000,
+        install_us=400_000,
+        disk=replace(options.disk, fsync_us=3_000, jitter_us=20_000),
     )

@@ -40,6 +40,7 @@ class SingleNode:
         self.lease_barriers = 0
         self.age_ms: int | None = None
         self.membership_requests: list[tuple[protocol.MembershipRequest, bool]] = []
+        self.audits: list[tuple[str, str, str]] = []
         self.batches = 0
         self.hold_back = False
         self._waiting: list[tuple[Sequence[Command], Callable[[Outcome], None]]] = []
@@ -199,6 +200,9 @@ class SingleNode:
     def member_list(self) -> protocol.MemberListResult:
         member = protocol.MemberInfo(self.node_name, f"{MEMBER_ID:016x}", "", "voter")
         return protocol.MemberListResult("c0ffee", self.leader, [member])
+
+    def audit(self, who: str, what: str, outcome: str) -> None:
+        self.audits.append((who, what, outcome))
 
     def happen(self, kind: str) -> None:
         event = protocol.EventItem("2026-01-01T00:00:00.000Z", kind, self.term, kind, {})

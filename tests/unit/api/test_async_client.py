@@ -287,8 +287,8 @@ def test_a_client_waits_for_an_agent_that_is_starting(tmp_path: Path) -> None:
     run(main())
 
 
-def test_a_client_needs_a_socket() -> None:
-    with pytest.raises(ValueError, match="at least one socket"):
+def test_a_client_needs_an_agent() -> None:
+    with pytest.raises(ValueError, match="at least one agent"):
         Plain([])
 
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from raft_agent.api import protocol
 from raft_agent.api.caller import Caller
 from raft_agent.api.key_streams import KeyEventEncoder, KeyStream
+from raft_agent.api.rights import Principal
 from raft_agent.consensus import batch
 from raft_agent.consensus.batch import Batch, BatchKind
 from raft_agent.machine.commands import (
@@ -34,6 +35,7 @@ from raft_agent.machine.machine import Machine
 from raft_agent.machine.snapshot import encode_block
 from raft_agent.machine.transactions import DeleteKey, DeletePrefix, PutKey
 from raft_agent.machine.watches import KeyChange
+from raft_agent.tls.identity import Role
 
 MEMBERS = 3
 HISTORY_KEEP = 8
@@ -58,7 +60,7 @@ class FakeCaller(Caller):
     """A connection whose other side reads when it wants to."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(Principal("a test", Role.ADMIN))
         self.replies: list[tuple[object, protocol.Error | None]] = []
         self.unread: list[tuple[Any, int]] = []
         self.most_unread = 0

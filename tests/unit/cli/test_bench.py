@@ -55,6 +55,14 @@ def test_a_run_without_faults_counts_none(
     assert data["ops_per_s"] == pytest.approx(data["ops"] / data["duration_s"], rel=0.01)
 
 
+@pytest.mark.parametrize(("op", "processes"), [("put", "1"), ("put", "2"), ("get", "1")])
+def test_with_a_rate_so_many_are_sent_and_no_more(served: Served, op: str, processes: str) -> None:
+    shape = ("--clients", "4", "--pipeline", "4", "--processes", processes, "--rate", "200")
+    data = json_of(raftctl("--socket", str(served.path), "-o", "json", "bench", op, *shape, *SHORT))
+    assert (data["rate"], data["errors"], data["unknown"]) == (200, 0, 0)
+    assert 0 < data["ops"] + data["unsent"] <= 200 * (data["duration_s"] + data["warmup_s"]) + 1
+
+
 def test_what_was_counted_was_applied(served: Served) -> None:
     """Every operation of the measured time, and those of warm-up and end on top."""
     path = str(served.path)

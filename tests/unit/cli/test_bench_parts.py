@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import itertools
 from dataclasses import replace
 
@@ -7,6 +8,7 @@ import pytest
 
 from raft_agent import wire
 from raft_agent.api import protocol
+from raftctl.bench_pace import Pacer
 from raftctl.bench_requests import Plan, Requests, key_name, smallest_key_size
 from raftctl.bench_stats import Latencies, Tally
 
@@ -54,6 +56,47 @@ def test_the_operations_carry_what_was_asked_for() -> None:
     (get,) = decoded(Requests(replace(PLAN, op="get", consistency="stale"), 1).next_single())
     assert isinstance(get, protocol.Get)
     assert get.consistency is protocol.Consistency.STALE
+
+
+class Slots:
+    """A client that notes in which slot it was to send, and when that was due."""
+
+    def __init__(self) -> None:
+        self.is_gone = False
+        self.sent: list[tuple[int, float]] = []
+
+    def send(self, slots: list[tuple[int, float]]) -> None:
+        self.sent += slots
+
+
+def test_what_is_due_while_no_slot_is_free_is_sent_later_and_counts_from_when_it_was_due() -> None:
+    async def check() -> None:
+        now_s = 0.0
+        pacer, client = Pacer(4, lambda: now_s), Slots()
+        pacer.are_free(client, [1, 2])
+        pacer.begin()
+        assert client.sent == [(1, 0.0)]
+        now_s = 1.0
+        pacer.are_free(client, [1])
+        assert client.sent == [(1, 0.0), (2, 0.25), (1, 0.5)]
+        now_s = 1.5
+        assert pacer.end() == 3  # due at 0.75, 1.0 and 1.25
+
+    asyncio.run(check())
+
+
+def test_a_client_whose_connection_has_ended_is_sent_nothing() -> None:
+    async def check() -> None:
+        now_s = 0.0
+        pacer, gone, other = Pacer(4, lambda: now_s), Slots(), Slots()
+        gone.is_gone = True
+        pacer.are_free(gone, [1])
+        pacer.are_free(other, [1])
+        pacer.begin()
+        assert (gone.sent, other.sent) == ([], [(1, 0.0)])
+        pacer.end()
+
+    asyncio.run(check())
 
 
 def test_all_keys_are_used_in_equal_parts() -> None:

@@ -24,9 +24,8 @@ PATHS = [path.strip() for path in CONTRACT.replace("\n", " ").split(";")]
 
 LATER = """
 snapshot save f; snapshot status f; snapshot restore f --data-dir d;
-recover --accept-data-loss --dry-run; cert ca; export add p; export list; debug bundle f;
-doctor --cluster;
---endpoint h:1 status; --cacert f status
+recover --accept-data-loss --dry-run; export add p; export list; debug bundle f;
+doctor --cluster
 """
 
 
@@ -209,12 +208,28 @@ def test_nothing_heavy_is_imported_before_it_is_needed(arguments: list[str]) -> 
         (["--node", "a", "status"], {"RAFTCTL_SOCKET": "/no/env"}, "raft-a.sock"),
         (["status", "--node", "a"], {"RAFTCTL_SOCKET": "/no/env"}, "raft-a.sock"),
         (["--node", "a", "--socket", "/no/flag", "status"], {}, "/no/flag"),
+        (["--node", "a", "status"], {"RAFTCTL_ENDPOINT": "192.0.2.1:1"}, "raft-a.sock"),
+        (["--socket", "/no/flag", "status"], {"RAFTCTL_ENDPOINT": "192.0.2.1:1"}, "/no/flag"),
     ],
 )
 def test_what_is_nearer_to_the_command_wins(
     arguments: list[str], environment: dict[str, str], looked_for: str
 ) -> None:
-    clean: dict[str, str | None] = {"RAFTCTL_NODE": None, "RAFTCTL_SOCKET": None}
+    clean: dict[str, str | None] = dict.fromkeys(
+        ("RAFTCTL_NODE", "RAFTCTL_SOCKET", "RAFTCTL_ENDPOINT")
+    )
     done = CliRunner().invoke(cli, arguments, env={**clean, **environment})
     assert done.exit_code == 5
     assert looked_for in done.stderr
+
+
+@pytest.mark.parametrize("environment", [{}, {"RAFTCTL_NODE": "a"}, {"RAFTCTL_SOCKET": "/no/env"}])
+def test_an_endpoint_takes_certificates_wherever_it_was_given(environment: dict[str, str]) -> None:
+    for arguments, more in (
+        (["--endpoint", "192.0.2.1:1", "status"], {}),
+        (["status", "--endpoint", "192.0.2.1:1"], {}),
+        (["status"], {"RAFTCTL_ENDPOINT": "192.0.2.1:1"}),
+    ):
+        done = CliRunner().invoke(cli, arguments, env={**environment, **more})
+        assert done.exit_code == 1
+        assert "--endpoint takes --cacert and --cert and --key, too" in done.stderr

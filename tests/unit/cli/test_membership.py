@@ -60,7 +60,7 @@ def test_a_learner_for_good_is_not_waited_for(served: Served, at: tuple[str, str
     request, _ = served.host.membership_requests[0]
     assert request == protocol.Join(1, "node-02", ADDRESS, learner=True)
     listed = raftctl(*at, "member", "list").stdout.decode()
-    assert listed.splitlines()[-1].split() == ["node-02", "0" * 15 + "2", ADDRESS, "learner"]
+    assert listed.splitlines()[-1].split() == ["node-02", "0" * 15 + "2", ADDRESS, "learner", "-"]
 
 
 def test_whom_a_new_member_replaces_is_asked_for_in_the_same_step(

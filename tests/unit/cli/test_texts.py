@@ -70,6 +70,7 @@ def test_what_else_there_is_to_know_follows_the_peers() -> None:
     after = status_text(noted).partition("Peers:")[2]
     assert "Cluster ID:   c0ffee\n" in after
     assert "Version:      0.1.0\n" in after
+    assert "In Force:     none (this agent knows version 1)\n" in after
     assert "eBPF:         off\n" in after
     assert 'Learners:     ["node-04"]\n' in after
     assert "Follower:     node-01 at 4, lag 0, heard 12 ms ago\n" in after
@@ -110,6 +111,8 @@ def test_status_has_the_contracts_fields() -> None:
         "ebpf",
         "progress",
         "removed",
+        "cluster_version",
+        "knows",
     }
     assert data["progress"] == {"node-01": {"match_index": 4, "lag": 0, "last_contact_ms": 12}}
     assert data["ebpf"] == {
@@ -172,18 +175,22 @@ def test_a_change_of_a_key_is_one_line() -> None:
 
 def test_health_has_a_line_for_each_member_the_dead_too() -> None:
     members = [
-        protocol.HealthMember("node-01", "a1", "127.0.0.1:1", "voter", "healthy", 0, 9, 0),
-        protocol.HealthMember("node-02", "a2", "127.0.0.1:2", "voter", "lagging", 20, 4, 5),
+        protocol.HealthMember(
+            "node-01", "a1", "127.0.0.1:1", "voter", "healthy", 0, 9, 0, "", "0.1.0", (1, 1)
+        ),
+        protocol.HealthMember(
+            "node-02", "a2", "127.0.0.1:2", "voter", "lagging", 20, 4, 5, "", "0.2.0", (1, 2)
+        ),
         protocol.HealthMember(
             "node-03", "a3", "127.0.0.1:3", "voter", "unreachable", None, None, None, "no answer"
         ),
     ]
     text = health_text(protocol.HealthResult(True, "node-01", 3, members), Output(color=False))
     assert text == (
-        "NAME     ROLE    STATE        CONTACT  MATCH  LAG  ADDRESS      DETAIL\n"
-        "node-01  leader  healthy      0 ms     9      0    127.0.0.1:1\n"
-        "node-02  voter   lagging      20 ms    4      5    127.0.0.1:2\n"
-        "node-03  voter   unreachable  -        -      -    127.0.0.1:3  no answer\n"
+        "NAME     ROLE    STATE        CONTACT  MATCH  LAG  ADDRESS      AGENT        DETAIL\n"
+        "node-01  leader  healthy      0 ms     9      0    127.0.0.1:1  0.1.0 (1)\n"
+        "node-02  voter   lagging      20 ms    4      5    127.0.0.1:2  0.2.0 (1-2)\n"
+        "node-03  voter   unreachable  -        -      -    127.0.0.1:3  -            no answer\n"
         "✓ Quorum: leader node-01, term 3"
     )
 
@@ -193,12 +200,14 @@ def test_members_are_a_table_that_marks_the_leader() -> None:
         "c0ffee",
         "node-02",
         [
-            protocol.MemberInfo("node-01", "00000000000000a1", "127.0.0.1:1", "voter"),
+            protocol.MemberInfo(
+                "node-01", "00000000000000a1", "127.0.0.1:1", "voter", "", "0.1.0", (1, 2)
+            ),
             protocol.MemberInfo("node-02", "00000000000000a2", "127.0.0.1:2", "voter"),
         ],
     )
     assert members_text(result) == (
-        "NAME     ID                ADDRESS      ROLE\n"
-        "node-01  00000000000000a1  127.0.0.1:1  voter\n"
-        "node-02  00000000000000a2  127.0.0.1:2  voter (leader)"
+        "NAME     ID                ADDRESS      ROLE            AGENT\n"
+        "node-01  00000000000000a1  127.0.0.1:1  voter           0.1.0 (1-2)\n"
+        "node-02  00000000000000a2  127.0.0.1:2  voter (leader)  -"
     )

@@ -128,6 +128,19 @@ def test_a_commit_that_goes_out_with_the_next_entries_is_not_announced_as_well()
     assert not sends(Heartbeat, effects, to=2)
 
 
+def test_a_commit_is_not_announced_while_more_is_on_its_way_but_when_that_is_committed() -> None:
+    server, _, _ = leader()
+    server.propose(b"a")
+    server.propose(b"b")
+    session = server.node.progress[2].session
+    of_a, of_b = sends(AppendEntries, server.history, to=2)[-2:]
+    effects = server.receive(2, AppendReply(2, of_a.request_id, session, True, 3, 0, 0))
+    assert server.node.commit_index == 3
+    assert not sends(Heartbeat, effects)
+    effects = server.receive(2, AppendReply(2, of_b.request_id, session, True, 4, 0, 0))
+    assert [beat.commit_index for beat in sends(Heartbeat, effects, to=2)] == [4]
+
+
 def test_a_commit_that_a_heartbeat_carried_is_not_announced_as_well() -> None:
     server, _, leadership = leader()
     for progress in leadership.progress.values():

@@ -145,6 +145,7 @@ class FakeSource:
             events={"leader_elected": 1, "leader_found": 2},
             peers=self.peers,
             rejects={"identity": 2},
+            certificate_ends=1_800_000_000.0,
             snapshot=SnapshotReading(index=0, size_bytes=0, taken_at=None, durations=histogram()),
             watches={"keys": 1, "prefixes": 1, "messages": 0},
             one_shots=0,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import count
 
 from raft_agent.api import protocol
@@ -24,7 +24,7 @@ from raft_agent.consensus.types import (
 )
 from raft_agent.runtime.memberships import Memberships
 from raft_agent.runtime.refusals import failure_of
-from raft_agent.transport.handshake import PROTOCOL, Hello
+from raft_agent.transport.handshake import Hello
 from raft_agent.transport.transport import ProbeFailed
 from tests.unit.consensus.server import Server, sends
 
@@ -43,7 +43,7 @@ def configuration(voters: tuple[int, ...], learners: tuple[int, ...] = ()) -> Co
 
 def hello(number: int, *, name: str = "", cluster_id: str = "") -> Hello:
     known = member(number)
-    return Hello(PROTOCOL, cluster_id, known.id, name or known.name, known.address)
+    return Hello(1, 1, cluster_id, known.id, name or known.name, known.address)
 
 
 class Network:
@@ -67,6 +67,7 @@ class Leader:
     """node-01 leads; the other voters acknowledge what it sends when `are_awake`."""
 
     are_awake = True
+    joiner_problem: Callable[[Hello], Failure | None] = staticmethod(lambda _: None)
 
     def __init__(self, known: Configuration) -> None:
         loop = asyncio.get_running_loop()
@@ -81,6 +82,7 @@ class Leader:
             feed=self.feed,
             next_tag=lambda: next(tags),
             list_members=self.list_members,
+            joiner_problem=lambda hello: self.joiner_problem(hello),  # noqa: PLW0108
         )
         self._be_elected()
 

@@ -45,6 +45,19 @@ def test_who_answers_becomes_a_learner_that_is_to_be_a_voter() -> None:
     run(test)
 
 
+def test_who_runs_a_program_that_can_not_be_a_members_is_not_added() -> None:
+    async def test() -> None:
+        leader = alone()
+        too_old = Failure(ErrorCode.REFUSED, "it knows version 1, and this cluster needs 2")
+        leader.joiner_problem = lambda _: too_old
+        leader.network.answers[WHERE] = hello(4)
+        before = leader.configuration
+        assert await leader.ask(join()) == too_old
+        assert leader.configuration == before
+
+    run(test)
+
+
 def test_a_learner_for_good_joins_nothing_more() -> None:
     async def test() -> None:
         leader = alone()

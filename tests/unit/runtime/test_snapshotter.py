@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 from raft_agent.consensus.types import Event, SnapshotMeta, SnapshotTaken
 from raft_agent.machine.commands import Put, encode_command, join_commands
 from raft_agent.machine.machine import Machine
+from raft_agent.runtime import snapshotter
 from raft_agent.runtime.restoring import Restorer, restore
 from raft_agent.runtime.snapshotter import Snapshotter
 from raft_agent.storage.errors import StorageError
@@ -292,6 +295,79 @@ def test_a_snapshot_that_is_given_up_leaves_no_file(
         await host.snapshotter.stop()
         assert host.taken == []
         assert set(tmp_path.iterdir()) == before
+
+    run(test)
+
+
+MIB = 1 << 20
+
+
+async def written_sizes(
+    snapshots: SnapshotStore, monkeypatch: pytest.MonkeyPatch, values: int, value_bytes: int
+) -> list[int]:
+    """Take a snapshot of so many values; how many bytes each write to the file had."""
+    host = Host(snapshots)
+    for number in range(values):
+        host.put(f"k{number:05}", bytes(value_bytes))
+    sizes: list[int] = []
+    real = os.pwritev
+
+    def noted(fd: int, buffers: Sequence[bytes], offset: int) -> int:
+        sizes.append(sum(map(len, buffers)))
+        return real(fd, buffers, offset)
+
+    monkeypatch.setattr(os, "pwritev", noted)
+    await taken(host)
+    assert sum(sizes) == host.taken[0].size_bytes
+    return sizes
+
+
+def test_the_thread_writes_many_blocks_at_once(
+    snapshots: SnapshotStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each time that it wants the interpreter back the loop may have to wait."""
+
+    async def test() -> None:
+        # 8 MiB with the history of the keys.
+        sizes = await written_sizes(snapshots, monkeypatch, 4 * 1024, 1024)
+        assert len(sizes) <= 12
+        assert max(sizes) <= 2 * MIB
+
+    run(test)
+
+
+def test_large_values_are_not_gathered(
+    snapshots: SnapshotStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test() -> None:
+        sizes = await written_sizes(snapshots, monkeypatch, 4, 3 * MIB // 2)
+        assert max(sizes) < 2 * MIB
+
+    run(test)
+
+
+def test_when_picking_takes_long_others_have_a_turn_in_between(
+    snapshots: SnapshotStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test() -> None:
+        monkeypatch.setattr(snapshotter, "_PICK_S", 0.0)
+        host = Host(snapshots)
+        for number in range(1024):
+            host.put(f"k{number:05}", bytes(1024))
+        view = host.machine.begin_snapshot()
+        turns = 0
+
+        async def others() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        task = asyncio.create_task(others())
+        portions = await snapshotter._pick(view)
+        task.cancel()
+        view.close()
+        assert turns >= len(portions) > 4
 
     run(test)
 

@@ -172,7 +172,7 @@ def take_snapshot(
 ) -> SnapshotMeta:
     file = snapshots.create(index, term, 1, configuration(cluster_id))
     for block in snapshot_blocks(index):
-        file.write_block(block)
+        file.write_blocks(block)
     return file.finish()
 
 

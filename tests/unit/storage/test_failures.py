@@ -347,7 +347,7 @@ def test_a_snapshot_that_does_not_fit_is_given_up_and_the_log_goes_on(small_disk
         file = driver.store.snapshots.create(2, 1, 1, configuration())
         with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)) as caught:  # noqa: PT012
             while True:
-                file.write_block(bytes(100_000))
+                file.write_blocks(bytes(100_000))
         assert files.is_disk_full(caught.value)
         assert driver.store.snapshots.newest == first
         assert len(list((data_dir / "snapshots").iterdir())) == 1

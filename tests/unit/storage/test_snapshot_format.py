@@ -100,7 +100,7 @@ def test_a_block_that_is_missing_at_the_end_is_noticed() -> None:
 def test_a_version_that_is_not_known_is_told_from_damage() -> None:
     head = b"RAFTSNAP" + struct.pack("<HH", 2, 0)
     data = head + struct.pack("<I", google_crc32c.value(head)) + b"whatever version 2 has there"
-    with pytest.raises(UnknownVersionError, match="version 2 is not known"):
+    with pytest.raises(UnknownVersionError, match="its format is of version 2"):
         SnapshotReader(io.BytesIO(data).read)
 
 

@@ -100,10 +100,10 @@ def test_a_format_from_the_future_is_refused_in_words(
     del snapshots
     put(directory, 10)
     (directory / snapshot_name(20, 1)).write_bytes(of_version_2())
-    with pytest.raises(StorageError, match="version 2 is not known") as caught:
+    with pytest.raises(StorageError, match="its format is of version 2") as caught:
         open_snapshots(directory)
     assert caught.value.path.endswith(snapshot_name(20, 1))
-    assert "Start the version that wrote it" in caught.value.advice
+    assert "Install a raft-agent that knows version 2" in caught.value.advice
 
 
 def test_foreign_files_are_left_alone(directory: Path, snapshots: SnapshotStore) -> None:

@@ -133,9 +133,9 @@ def test_an_older_snapshot_is_not_installed_over_a_newer_one(snapshots: Snapshot
 def test_a_leaders_newer_format_is_refused_in_words(
     directory: Path, snapshots: SnapshotStore
 ) -> None:
-    with pytest.raises(StorageError, match="version 2 is not known") as caught:
+    with pytest.raises(StorageError, match="its format is of version 2") as caught:
         snapshots.install(receive(snapshots, of_version_2(), 50))
-    assert "version here that the leader has" in str(caught.value)
+    assert "Install a raft-agent that knows version 2" in str(caught.value)
     assert names(directory) == []
 
 

@@ -47,7 +47,7 @@ def test_a_finished_snapshot_is_the_newest_and_can_be_read_back(
 
 def test_nothing_is_there_before_it_is_finished(directory: Path, snapshots: SnapshotStore) -> None:
     file = snapshots.create(7, 3, 1, configuration())
-    file.write_block(b"a block")
+    file.write_blocks(b"a block")
     assert snapshots.newest is None
     assert snapshots.read_chunk(7, 0, 100) == b""
     assert open_snapshots(directory).intact == ()
@@ -56,7 +56,7 @@ def test_nothing_is_there_before_it_is_finished(directory: Path, snapshots: Snap
 
 def test_an_abandoned_snapshot_leaves_nothing(directory: Path, snapshots: SnapshotStore) -> None:
     file = snapshots.create(7, 3, 1, configuration())
-    file.write_block(b"a block")
+    file.write_blocks(b"a block")
     file.abort()
     file.abort()
     assert names(directory) == []
@@ -87,7 +87,7 @@ def test_a_second_one_of_the_same_entry_replaces_the_first(
     first = take_snapshot(snapshots, 7)
     assert snapshots.read_chunk(7, 0, 10)
     file = snapshots.create(7, 1, 1, configuration())
-    file.write_block(b"in other blocks")
+    file.write_blocks(b"in other blocks")
     second = file.finish()
     assert second.checksum != first.checksum
     assert snapshots.newest == second
@@ -102,8 +102,8 @@ def test_a_block_that_can_not_be_is_refused_and_the_file_goes_on(
 ) -> None:
     file = snapshots.create(7, 3, 1, configuration())
     with pytest.raises(ValueError, match="block of"):
-        file.write_block(payload)
-    file.write_block(b"good")
+        file.write_blocks(payload)
+    file.write_blocks(b"good")
     file.finish()
     assert list(snapshots.blocks(7)) == [b"good"]
 
@@ -142,7 +142,7 @@ def test_a_large_snapshot_is_synced_piece_by_piece(
     monkeypatch.setattr(os, "fdatasync", noted)
     file = snapshots.create(7, 3, 1, configuration())
     for _ in range(40):
-        file.write_block(bytes(MIB // 8))
+        file.write_blocks(bytes(MIB // 8))
     file.finish()
     steps = [after - before for before, after in zip([0, *sizes], sizes, strict=False)]
     assert len(steps) >= 4
@@ -157,7 +157,7 @@ def test_a_full_disk_gives_the_snapshot_up_and_the_next_one_may_do(
     file = snapshots.create(20, 1, 1, configuration())
     mend = failing(monkeypatch, call, errno.ENOSPC)
     with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)) as caught:  # noqa: PT012 - either may fail
-        file.write_block(b"a block")
+        file.write_blocks(b"a block")
         file.finish()
     assert Path(caught.value.filename).parent == directory
     assert names(directory) == [snapshot_name(10, 1)]
@@ -203,7 +203,7 @@ def test_to_abandon_a_snapshot_waits_for_the_write_that_is_under_way(
         aborted.set()
 
     monkeypatch.setattr(os, "pwritev", held_back)
-    writing = threading.Thread(target=file.write_block, args=(b"a block",))
+    writing = threading.Thread(target=file.write_blocks, args=(b"a block",))
     writing.start()
     entered.wait(60)
     aborting = threading.Thread(target=abort)

@@ -12,7 +12,10 @@ import uvloop
 
 from raft_agent import wire
 from raft_agent.consensus import types
-from raft_agent.transport.handshake import PROTOCOL, Hello, Purpose, decode_hello, encode_hello
+from raft_agent.tls.credentials import Credentials, PeerCertificate
+from raft_agent.tls.identity import Identity
+from raft_agent.tls.security import Security
+from raft_agent.transport.handshake import Hello, Purpose, decode_hello, encode_hello
 from raft_agent.transport.transport import PeerTarget, Transport, TransportHandlers
 from raft_agent.wire import FrameType
 
@@ -46,6 +49,8 @@ class Node:
         name: str = "",
         port: int = 0,
         election_timeout_max_ms: int = 300,
+        credentials: Credentials | None = None,
+        clear_headers: bool = True,
     ) -> None:
         self.member_id = member_id
         self.name = name or f"node-{member_id:02}"
@@ -62,7 +67,12 @@ class Node:
                 on_peer_up=lambda peer, name: self._tell("up", peer, name),
                 on_peer_down=lambda peer: self._tell("down", peer),
                 on_forward=self._forwarded,
+                on_client=self._client,
+                on_version_ask=lambda peer, version: self._tell("asked", peer, version),
+                on_version_promise=lambda peer, version: self._tell("promised", peer, version),
+                on_outdated=lambda text: self._tell("outdated", text),
             ),
+            security=credentials and Security(credentials, clear_headers=clear_headers),
             seed=member_id,
         )
 
@@ -73,6 +83,9 @@ class Node:
         self._tell("forward", sender, body)
         if self.answer_forward is not None:
             self.answer_forward(body, reply)
+
+    def _client(self, certificate: PeerCertificate) -> asyncio.Protocol:
+        return ToldClient(self, certificate.identity)
 
     async def until(self, *what: Any) -> tuple[Any, ...]:
         """The next thing told that starts with `what`; what comes before it is dropped."""
@@ -95,13 +108,36 @@ class Node:
 
     def hello(self, **changes: Any) -> Hello:
         facts = {
-            "protocol": PROTOCOL,
+            "oldest": 1,
+            "newest": 1,
             "cluster_id": CLUSTER,
             "member_id": self.member_id,
             "name": self.name,
             "address": "127.0.0.1:1",
         }
         return Hello(**(facts | changes))
+
+
+class ToldClient(asyncio.Protocol):
+    """A remote client's connection: its node writes down what comes, and a frame that comes in one
+    piece goes back.
+    """
+
+    def __init__(self, node: Node, identity: Identity) -> None:
+        self._node = node
+        self._identity = identity
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
+        self._node.told.put_nowait(("client", self._identity))
+
+    def data_received(self, data: bytes) -> None:
+        self._node.told.put_nowait(("request", data))
+        if len(data) == wire.HEADER_SIZE + wire.body_length(data):
+            self._transport.write(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._node.told.put_nowait(("client lost", exc and str(exc)))
 
 
 @contextlib.asynccontextmanager

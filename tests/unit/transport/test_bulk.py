@@ -327,7 +327,7 @@ def test_a_hello_without_a_purpose_is_for_the_main_connection() -> None:
         a, b = Node(1), Node(2)
         async with started(a):
             peer = await RawPeer.dial(a)
-            body = msgspec.msgpack.encode(list(msgspec.structs.astuple(b.hello()))[:5])
+            body = msgspec.msgpack.encode(list(msgspec.structs.astuple(b.hello()))[:6])
             await peer.send(wire.encode(FrameType.HELLO, body, sender=2))
             assert await peer.receive() is not None
             assert a.transport.stats()[2].connected_inbound

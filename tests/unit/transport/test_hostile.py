@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from raft_agent import wire
 from raft_agent.consensus import batch as batches
 from raft_agent.consensus import types
-from raft_agent.transport import codec, inbound
+from raft_agent.transport import codec
+from raft_agent.transport import strangers as limits
 from raft_agent.transport.handshake import encode_hello
 from raft_agent.transport.transport import PeerTarget
 from raft_agent.wire import FrameType
@@ -91,7 +92,7 @@ FIRST_WORDS = {
     ),
     "a hello of nobody": (
         wire.encode(
-            FrameType.HELLO, msgspec.msgpack.encode([1, "", 0, "nobody", "nowhere:1"]), sender=0
+            FrameType.HELLO, msgspec.msgpack.encode([1, 1, "", 0, "nobody", "nowhere:1"]), sender=0
         ),
         "body",
         "malformed handshake",
@@ -111,7 +112,7 @@ FIRST_WORDS = {
         "sender",
         "0000000000000002",
     ),
-    "another wire protocol": (hello_frame(STRANGER, protocol=1), "protocol", "protocol 1"),
+    "later versions": (hello_frame(STRANGER, oldest=2, newest=3), "version", "versions 2 to 3"),
     "another purpose": (hello_frame(STRANGER, purpose="tea"), "purpose", "'tea'"),
     "another cluster": (hello_frame(STRANGER, cluster_id=OTHER_CLUSTER), "cluster", OTHER_CLUSTER),
     "our own id": (hello_frame(STRANGER, member_id=1), "self", "but 'node-02' says it"),
@@ -140,7 +141,11 @@ LATER_WORDS = {
     "a second hello": (HELLO, "type", "type 1 is not expected"),
     "a reply": (codec.encode_message(2, types.VoteReply(1, 1, True)), "type", "type 6"),
     "a snapshot's piece": (codec.encode_message(2, CHUNK), "type", "type 17"),
-    "a client's request": (wire.encode(FrameType.CLIENT_REQUEST, b""), "type", "type 32"),
+    "a client's request": (
+        wire.encode(FrameType.CLIENT_REQUEST, b""),
+        "remote_client",
+        "a client's request where none is served",
+    ),
     "an oversized frame": (changed(HEARTBEAT_FRAME, 8, 1, 0, 0, 2), "length", "over the limit"),
     "a damaged frame": (changed(HEARTBEAT_FRAME, 60, 0xFF), "checksum", "type 9"),
     "somebody else's frame": (
@@ -237,7 +242,7 @@ def test_a_listener_that_answers_nothing_is_left_in_time() -> None:
         (b"220 mail.example.org ESMTP\r\n", "magic"),
         (hello_frame(STRANGER), "type"),
         (encode_hello(FrameType.HELLO_REPLY, STRANGER.hello(refusal="go\naway")), "refused"),
-        (encode_hello(FrameType.HELLO_REPLY, STRANGER.hello(protocol=3)), "protocol"),
+        (encode_hello(FrameType.HELLO_REPLY, STRANGER.hello(oldest=3, newest=3)), "version"),
         (encode_hello(FrameType.HELLO_REPLY, STRANGER.hello(member_id=1)), "self"),
         (encode_hello(FrameType.HELLO_REPLY, STRANGER.hello(member_id=3)), "identity"),
         (encode_hello(FrameType.HELLO_REPLY, STRANGER.hello(cluster_id=OTHER_CLUSTER)), "cluster"),
@@ -276,8 +281,11 @@ def test_a_reply_to_a_request_that_was_never_forwarded_closes() -> None:
     run(test)
 
 
-def test_strangers_are_limited_and_members_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inbound, "MAX_STRANGERS", 3)
+@pytest.mark.parametrize("limit", ["MAX_STRANGERS", "MAX_OF_A_HOST"])
+def test_strangers_are_limited_and_members_are_not(
+    limit: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, limit, 3)
 
     async def test() -> None:
         node = Node(1)
@@ -288,7 +296,7 @@ def test_strangers_are_limited_and_members_are_not(monkeypatch: pytest.MonkeyPat
             await strangers[3].closed()
             assert node.transport.reject_counts == {"crowded": 1}
             strangers[0].close()
-            while node.transport.strangers > 2:
+            while node.transport.strangers.count > 2:
                 await asyncio.sleep(0.005)
             await assert_it_still_serves(node)
             for peer in members + strangers:

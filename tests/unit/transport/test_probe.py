@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from raft_agent.transport.handshake import PROTOCOL, encode_hello
+from raft_agent.transport.handshake import encode_hello
 from raft_agent.transport.transport import ProbeFailed
 from raft_agent.wire import FrameType
 from tests.unit.transport.nodes import (
@@ -42,7 +42,7 @@ def test_whoever_is_asked_says_who_it_is_and_where_it_belongs(
         async with started(a, b):
             hello = await a.transport.probe(b.target().address, LONG_S)
             assert (hello.member_id, hello.name, hello.cluster_id) == (2, "node-02", cluster_id)
-            while b.transport.strangers:
+            while b.transport.strangers.count:
                 await asyncio.sleep(0.005)
             for node in (a, b):
                 assert node.transport.stats() == {}
@@ -79,13 +79,13 @@ def test_an_address_that_leads_back_says_so_by_its_id() -> None:
     run(test)
 
 
-def test_an_answer_to_another_protocol_is_given() -> None:
+def test_an_answer_to_other_versions_is_given() -> None:
     """The asker is the one who can say what does not go together."""
 
     async def test() -> None:
         a = Node(1)
         async with started(a):
-            hello = Node(2).hello(protocol=PROTOCOL + 1, purpose="probe")
+            hello = Node(2).hello(oldest=2, newest=3, purpose="probe")
             peer = await RawPeer.dial_as(a, hello)
             assert await peer.receive() is None
             assert a.transport.reject_counts == {}
@@ -142,8 +142,8 @@ def reply_of(**changes: object) -> bytes:
         (answering(reply_of()[:60]), "{address}: no raft-agent answers there: the stream ended"),
         (answering(reply_of(refusal="go\naway")), "{address}: 'node-02' refuses: go?away"),
         (
-            answering(reply_of(protocol=9)),
-            "{address}: 'node-02' speaks protocol 9, 'node-01' speaks",
+            answering(reply_of(oldest=9, newest=9)),
+            "{address}: 'node-02' runs a raft-agent, which knows version 9, and 'node-01' runs",
         ),
         (answering(encode_hello(FrameType.HELLO, Node(2).hello())), "type 1 is not expected"),
     ],
@@ -155,7 +155,7 @@ def reply_of(**changes: object) -> bytes:
         "another program",
         "half an answer",
         "refusal",
-        "another protocol",
+        "other versions",
         "no answer",
     ],
 )

@@ -1,0 +1,55 @@
+"""Where an agent on another machine is, as people write it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from raft_agent.api.client import AgentNotReachable, Client, Endpoint, SyncClient
+from raft_agent.tls.errors import TlsError
+from raft_agent.tls.files import TlsFiles
+from raft_agent.tls.identity import Role
+from tests.e2e.agents import free_ports
+from tests.unit.tls.papers import Office, client, node
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> TlsFiles:
+    return Office(tmp_path).issue(client("alice", Role.READER))
+
+
+@pytest.mark.parametrize(
+    ("address", "host", "port"),
+    [
+        ("192.0.2.7:5555", "192.0.2.7", 5555),
+        ("[2001:db8::1]:5555", "2001:db8::1", 5555),
+        ("raft.example:1", "raft.example", 1),
+    ],
+)
+def test_an_address_is_a_host_and_a_port(
+    files: TlsFiles, address: str, host: str, port: int
+) -> None:
+    endpoint = Endpoint(address, files)
+    assert (endpoint.host, endpoint.port, str(endpoint)) == (host, port, address)
+
+
+@pytest.mark.parametrize("address", ["", "host", ":5555", "host:", "host:raft", "host:70000"])
+def test_anything_else_is_refused(files: TlsFiles, address: str) -> None:
+    with pytest.raises(ValueError, match="HOST:PORT"):
+        Endpoint(address, files)
+
+
+def test_a_nodes_certificate_is_refused_before_anybody_is_asked(tmp_path: Path) -> None:
+    with pytest.raises(TlsError, match="a client's is needed"):
+        Endpoint("192.0.2.7:5555", Office(tmp_path).issue(node("node-01")))
+
+
+def test_nobody_there_is_said_with_the_address(files: TlsFiles) -> None:
+    address = f"127.0.0.1:{free_ports(1)[0]}"
+    with pytest.raises(AgentNotReachable, match=f"{address}: Connection refused"):
+        SyncClient(Endpoint(address, files))
+
+
+def test_an_endpoint_can_be_the_only_agent_of_a_client(files: TlsFiles) -> None:
+    Client(Endpoint("192.0.2.7:5555", files))
