@@ -443,6 +443,7 @@ class Machine:
             sessions=self._sessions.frozen(),
             one_shots=self._one_shots.frozen(),
             leases=self.leases.frozen(),
+            exports=self.exports.frozen(),
             views=self._views,
         )
 
@@ -474,6 +475,8 @@ class Machine:
             sessions=machine._sessions,
             one_shots=machine._one_shots,
             leases=machine.leases,
+            exports=machine.exports,
+            store=machine,
         )
         machine._history.set_keep(machine.settings.history_keep)
         return machine

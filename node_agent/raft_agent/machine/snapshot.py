@@ -15,12 +15,15 @@ from typing import Any
 import msgspec
 
 from raft_agent.machine.entry import Entry
+from raft_agent.machine.export_types import FieldError
+from raft_agent.machine.exports import Export, Exports, Layout
 from raft_agent.machine.index import KeyIndex
 from raft_agent.machine.leases import Lease, Leases
 from raft_agent.machine.recent import History, MessageLog
 from raft_agent.machine.results import Repeated, StateResult
 from raft_agent.machine.sessions import OneShot, OneShots, Session, Sessions
 from raft_agent.machine.settings import SETTINGS
+from raft_agent.machine.store import Store
 from raft_agent.machine.watches import KeyChange, Message
 from raft_agent.versions import CLUSTER_VERSIONS, Versions, advise, other_version
 
@@ -56,6 +59,12 @@ class Section(enum.IntEnum):
     END = 7
     LEASES = 8
     LEASE_KEYS = 9
+    EXPORTS = 11
+    LAYOUTS = 12
+
+
+# What came later is left out of the last block where there is nothing of it.
+_ALWAYS_COUNTED = Section.LEASE_KEYS + 1
 
 
 class Header(msgspec.Struct, frozen=True):
@@ -137,9 +146,11 @@ class SnapshotView:
         sessions: list[Session],
         one_shots: Iterator[OneShot],
         leases: list[Lease],
+        exports: tuple[list[Export], list[Layout]],
         views: list[SnapshotView],
     ) -> None:
         self.header = header
+        self._exports = exports
         self._entries = entries
         self._index = index
         self._views = views
@@ -149,7 +160,7 @@ class SnapshotView:
         # What keys that are still to be read were; None: they did not exist.
         self._before = _Remembered()
         self._before_index = KeyIndex()
-        self._counts = [0] * len(Section)
+        self._counts = [0] * (max(Section) + 1)
         self._limit = BLOCK_ITEMS
         # As many keys as may fit into a block, going by the last one: to look at more costs time.
         self._fitting = BLOCK_ITEMS
@@ -203,7 +214,10 @@ class SnapshotView:
         # The keys of each in their order, which no node's past has a part in.
         leased = ((lease.id, key) for lease in leases for key in sorted(lease.keys))
         yield from self._cut(Section.LEASE_KEYS, leased, lambda item: len(item[1]))
-        yield Portion(Section.END, self._counts)
+        exports, layouts = self._exports
+        yield from self._cut(Section.EXPORTS, exports, lambda export: len(export.prefix))
+        yield from self._cut(Section.LAYOUTS, layouts, lambda _: 0)
+        yield Portion(Section.END, _counted(self._counts))
 
     def _next_keys(self) -> list[Entry]:
         """The keys of one block; fewer, when many were passed over that did not exist."""
@@ -255,6 +269,13 @@ class SnapshotView:
         return Portion(section, items)
 
 
+def _counted(counts: list[int]) -> list[int]:
+    end = len(counts)
+    while end > _ALWAYS_COUNTED and not counts[end - 1]:
+        end -= 1
+    return counts[:end]
+
+
 def _behind(index: KeyIndex, cursor: str | None) -> Iterator[str]:
     return index.at_or_after("") if cursor is None else index.after(cursor)
 
@@ -299,6 +320,8 @@ _ITEMS: dict[Section, msgspec.msgpack.Decoder[list[Any]]] = {
         Section.END: int,
         Section.LEASES: tuple[int, int, int, int],
         Section.LEASE_KEYS: tuple[int, str],
+        Section.EXPORTS: Export,
+        Section.LAYOUTS: Layout,
     }.items()
 }
 _BLOCK = msgspec.msgpack.Decoder(tuple[Section, msgspec.Raw])
@@ -352,8 +375,12 @@ class Reader:
         sessions: Sessions,
         one_shots: OneShots,
         leases: Leases,
+        exports: Exports,
+        store: Store,
     ) -> None:
-        """Put everything into these, which are empty."""
+        """Put everything into these, which are empty; `store` reads what is in `entries`."""
+        exported: list[Export] = []
+        layouts: list[Layout] = []
 
         def add_key(item: tuple[str, bytes, int, int, int]) -> None:
             entry = Entry(*item)
@@ -382,12 +409,18 @@ class Reader:
             Section.ONE_SHOTS: one_shots.put_back,
             Section.LEASES: lambda item: leases.put_back(Lease(*item)),
             Section.LEASE_KEYS: add_leased,
+            Section.EXPORTS: exported.append,
+            Section.LAYOUTS: layouts.append,
         }
-        counts = [0] * len(Section)
+        counts = [0] * (max(Section) + 1)
         for block in self._blocks:
             section, items = _decode_block(block)
             if section is Section.END:
                 self._check_end(counts, items)
+                try:
+                    exports.put_back(exported, layouts, store)
+                except FieldError as error:
+                    raise SnapshotError(f"the snapshot exports what can't be: {error}") from error
                 return
             if section not in add:
                 raise SnapshotError(f"the snapshot has a block of the section {section} too many")
@@ -402,7 +435,7 @@ class Reader:
         raise SnapshotError("the snapshot ends before its last block")
 
     def _check_end(self, counts: list[int], written: list[int]) -> None:
-        if counts != written:
+        if _counted(counts) != written:
             raise SnapshotError(f"the snapshot should hold {written} items, but has {counts}")
         if next(self._blocks, None) is not None:
             raise SnapshotError("something follows the last block of the snapshot")
