@@ -44,6 +44,7 @@ from raft_agent.api.kernel import (
     KernelResult,
     KernelTraffic,
 )
+from raft_agent.api.keys import Consistency, Delete, Get, List, Put, WatchKeys
 from raft_agent.api.membership import (
     Join,
     JoinChallenge,
@@ -54,6 +55,7 @@ from raft_agent.api.membership import (
     MemberPromote,
     MemberUpdate,
 )
+from raft_agent.api.messages import Messages, Send, WatchMessages
 from raft_agent.api.results import (
     ChallengeResult,
     EventItem,
@@ -287,60 +289,11 @@ class ErrorCode(enum.StrEnum):
     PERMISSION_DENIED = "permission_denied"
 
 
-class Consistency(enum.StrEnum):
-    LINEARIZABLE = "linearizable"
-    LEASE = "lease"
-    STALE = "stale"
-
-
 # On the wire a request is an array: [op, id, field, field, …]; trailing defaults may be left out.
 
 
 class Status(_Request, frozen=True, tag="status"):
     pass
-
-
-class Send(_Request, frozen=True, tag="send"):
-    """Append a text to the message log. `forward`: a follower passes it on to the leader.
-    `node` is set by agents when they forward and empty from clients.
-    """
-
-    text: str
-    forward: bool = False
-    node: str = ""
-    once: Once = None
-
-
-class Messages(_Request, frozen=True, tag="messages"):
-    """The newest `limit` messages, newest first, from this node's applied state."""
-
-    limit: Limit = 10
-
-
-class WatchMessages(_Request, frozen=True, tag="watch_messages"):
-    """Messages as they are applied here; first those after log index `after_index` (-1: none of the
-    past)."""
-
-    after_index: LogIndex = -1
-
-
-class Put(_Request, frozen=True, tag="put"):
-    """`if_revision`: only when the key's mod revision is this one (-1: no condition; 0: absent).
-    `lease`: the one that the key ends with (0: none, also when it had one before)."""
-
-    key: str
-    value: bytes
-    if_revision: Revision = -1
-    forward: bool = False
-    once: Once = None
-    lease: Number = 0
-
-
-class Delete(_Request, frozen=True, tag="delete"):
-    key: str
-    if_revision: Revision = -1
-    forward: bool = False
-    once: Once = None
 
 
 class SettingsList(_Request, frozen=True, tag="settings_list"):
@@ -351,31 +304,6 @@ class SettingSet(_Request, frozen=True, tag="setting_set"):
     name: str
     value: Signed
     forward: bool = False
-
-
-class Get(_Request, frozen=True, tag="get"):
-    key: str
-    consistency: Consistency = Consistency.LINEARIZABLE
-
-
-class List(_Request, frozen=True, tag="list"):
-    """Keys that start with `prefix`, in byte order, those after the key `after` only."""
-
-    prefix: str = ""
-    limit: Limit = 1000
-    after: str = ""
-    consistency: Consistency = Consistency.LINEARIZABLE
-
-
-class WatchKeys(_Request, frozen=True, tag="watch_keys"):
-    """Changes of one key, or with `prefix` of all keys below it, as they are applied here: from now
-    on, or those of the store's revision `from_revision` and later, if they are kept. `bookmark_ms`:
-    how often to say up to which revision all was told, when that has moved (0: never)."""
-
-    key: str
-    prefix: bool = False
-    from_revision: Number = 0
-    bookmark_ms: Number = 0
 
 
 class Health(_Request, frozen=True, tag="health"):
