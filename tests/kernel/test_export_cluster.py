@@ -211,3 +211,53 @@ def test_the_agent_tells_what_its_kernel_has(exported: ExportCluster) -> None:
     dumped = follower.ask(protocol.ExportDump(2, "deny_v4"))
     assert isinstance(dumped, protocol.ExportDumpResult)
     assert dumped.entries == [protocol.ExportEntry("fw/deny/203.0.113.0/24", b"7")]
+
+
+def test_an_agent_that_starts_alone_leaves_the_maps_as_they_were(exported: ExportCluster) -> None:
+    """Its log tells it nothing until it has heard a leader, and the maps are ahead of it."""
+    done = exported.write(put("203.0.113.0/24", 7))
+    agents = list(exported.cluster)
+    for agent in agents:
+        exported.wait_for_index(agent, done.index)
+    before = [exported.kernel(agent) for agent in agents]
+    for agent in agents:
+        agent.kill()
+    alone = agents[0]
+    alone.start()
+
+    def has_begun() -> bool | None:
+        return True if exported.status(alone).role == NodeRole.NONE else None
+
+    wait_for("the agent to look at its maps", has_begun)
+    listed = alone.ask(protocol.ExportList(1))
+    assert isinstance(listed, protocol.ExportListResult)
+    assert listed.state == "filling"
+    assert exported.kernel(alone) == before[0]
+    assert exported.status(alone).applied_index >= done.index
+    for agent in agents[1:]:
+        agent.start()
+    again = exported.write(protocol.Put(9, "fw/deny/10.0.0.0/8", b"1"))
+    for agent in agents:
+        exported.wait_for_index(agent, again.index)
+        with deny_of(exported, agent) as deny:
+            assert deny.get("203.0.113.9/32") == 7
+            assert deny.get("10.1.1.1/32") == 1
+
+
+def test_a_map_that_is_added_while_others_are_read_keeps_them_fresh(
+    exported: ExportCluster,
+) -> None:
+    follower = next(agent for agent in exported.cluster if agent is not exported.leader())
+    opened = exported.pins[follower.name] / "deny_v4_v1"
+    before = TypedMap.open(opened)
+    exported.write(protocol.Put(1, "ports/80", b"7"))
+    exported.write(protocol.ExportAdd(2, "ports/", "ports", "hash", "u32", "u32", 10))
+    exported.write(put("203.0.113.0/24", 1, 3))
+    gone = exported.write(protocol.ExportRemove(4, "ports"))
+    exported.wait_for_index(follower, gone.index)
+    after = TypedMap.open(opened)
+    assert before.map_id == after.map_id
+    assert len(dict(before.items())) == 1
+    before.close()
+    after.close()
+    assert not opened.with_name("ports_v1").exists()

@@ -23,7 +23,7 @@ from raft_agent.machine.exports import Export
 from raft_agent.machine.machine import Machine
 from raft_agent.platform import boot_time_ns
 from tests.kernel import harness, packets
-from tests.kernel.test_exported_maps import expected, pins
+from tests.kernel.test_exported_maps import expected, mended, pins
 from tests.kernel.testrun import run_program
 from tests.unit.machine.batches import apply
 
@@ -53,9 +53,8 @@ class Copy:
         if commands:
             apply(self.machine, *commands)
         for name, found in self.maps.items():
-            found.ensure()
             found.wanted = expected(self.machine, name)
-            found.mend()
+            mended(found)
         self.say(fresh_for_ns=SECOND_NS * 60)
 
     def say(self, *, fresh_for_ns: int) -> None:

@@ -12,8 +12,16 @@ import pytest
 from raft_agent.kernel.btf import Btf
 from raft_agent.kernel.export_layout import STATUS_NAME, ExportState, Status, form_of, pin_name
 from raft_agent.kernel.exported import ExportedMap, ExportError, forget_others
-from raft_agent.kernel.exporter import Ask, Beat, Change, Declare, Exporter, Fill
-from raft_agent.kernel.typed_map import HASH, Form, TypedMap
+from raft_agent.kernel.exporter import (
+    UNKNOWN_INDEX,
+    Ask,
+    Beat,
+    Change,
+    Declare,
+    Exporter,
+    Fill,
+)
+from raft_agent.kernel.typed_map import HASH, RDONLY, Form, TypedMap
 from raft_agent.machine.commands import AddExport, Command, Delete, Put, RemoveExport
 from raft_agent.machine.exports import Export, MapChange, Shape
 from raft_agent.machine.machine import Machine
@@ -57,50 +65,92 @@ def expected(machine: Machine, name: str) -> dict[bytes, bytes]:
     }
 
 
+def mended(found: ExportedMap) -> int:
+    """Mend it in one go; how many entries differed."""
+    steps = found.mend()
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return int(end.value)
+
+
 class Running:
     """An exporter, and the machine that it follows."""
 
     def __init__(self, pins: Path, machine: Machine) -> None:
         self.machine = machine
         self.told: list[tuple[str, dict[str, object]]] = []
+        self.writes: list[tuple[int, list[tuple[str, bytes]]]] = []
         self.pins = pins
+        self.found_index = -1
         self._moved = threading.Condition()
-        self._index = 0
-        self._times = 0
-        self.exporter = Exporter(pins, self._tell, self._written)
+        self.exporter = Exporter(pins, self)
         self.exporter.start()
-        self.declare()
+        self.wait(lambda: self.found_index >= 0)
+        self.declare(anew=True)
 
-    def _tell(self, kind: str, **facts: object) -> None:
+    def found(self, index: int) -> None:
+        with self._moved:
+            self.found_index = index
+            self._moved.notify_all()
+
+    def happened(self, kind: str, **facts: int | str) -> None:
         with self._moved:
             self.told.append((kind, facts))
             self._moved.notify_all()
 
-    def _written(self, index: int, _changes: list[MapChange]) -> None:
+    def written(self, index: int, changes: list[tuple[Shape, MapChange]]) -> None:
         with self._moved:
-            self._index = index
-            self._times += 1
+            named = [(shape.export.map, change.key) for shape, change in changes]
+            self.writes.append((index, named))
             self._moved.notify_all()
 
-    def declare(self) -> None:
-        times = self._times
-        self.exporter.put(Declare(tuple(self.machine.exports)))
-        for shape in self.machine.exports:
-            name = shape.export.map
-            self.exporter.put(Fill(name, list(expected(self.machine, name).items())))
+    def declare(self, *, anew: bool = False, fill: bool = True) -> None:
+        self.exporter.put(Declare(tuple(self.machine.exports), anew))
         self.machine.exports.changes = []
-        self.exporter.put(Change([], self.machine.last_applied, is_filled=True))
-        self.wait(lambda: self._times > times)
+        if fill:
+            self.fill(*[shape.export.map for shape in self.machine.exports])
+            self.complete()
 
-    def apply(self, *commands: Command) -> None:
+    def fill(self, *names: str) -> None:
+        for name in names:
+            prefix = shape_of(self.machine, name).export.prefix
+            self.exporter.put(Fill(name, self.machine.list(prefix, 1 << 62)[0]))
+
+    def complete(self) -> None:
+        self.exporter.put(Change([], self.machine.last_applied, completes=True))
+        self.settle()
+
+    def settle(self) -> None:
+        """Wait until nothing is to be done."""
+        while self.ask("no such map") and self.exporter._mending is not None:
+            pass
+
+    def ask(self, name: str, limit: int = 1 << 20) -> list[tuple[bytes, bytes]] | str:
+        asked: list[list[tuple[bytes, bytes]] | str] = []
+
+        def answer(found: list[tuple[bytes, bytes]] | str, _index: int) -> None:
+            with self._moved:
+                asked.append(found)
+                self._moved.notify_all()
+
+        self.exporter.put(Ask(name, limit, answer))
+        self.wait(lambda: bool(asked))
+        return asked[0]
+
+    def beat(self, fresh_until_ns: int = 0) -> None:
+        self.exporter.put(Beat(self.machine.last_applied, 3, 7, 1, fresh_until_ns))
+        self.settle()
+
+    def hand_over(self, *commands: Command) -> None:
         apply(self.machine, *commands)
         changes, self.machine.exports.changes = self.machine.exports.changes, []
         self.exporter.put(Change(changes, self.machine.last_applied))
-        if changes:
-            self.wait_for_index()
 
-    def wait_for_index(self) -> None:
-        self.wait(lambda: self._index == self.machine.last_applied)
+    def apply(self, *commands: Command) -> None:
+        self.hand_over(*commands)
+        self.settle()
 
     def wait(self, holds: Callable[[], bool]) -> None:
         with self._moved:
@@ -182,7 +232,7 @@ def test_what_somebody_else_writes_is_undone_and_told(running: Running, pins: Pa
     finally:
         found.close()
     running.exporter._mend_at = 0.001  # due since long ago
-    running.exporter.put(Beat(running.machine.last_applied, 1, 1, 0, 0))
+    running.beat()
     running.wait(lambda: bool(running.told))
     assert running.told == [("export_repaired", {"map": "ports", "entries": 3})]
     assert running.kernel("ports") == expected(running.machine, "ports")
@@ -202,11 +252,7 @@ def test_a_map_of_another_layout_with_the_name_is_left_alone(pins: Path) -> None
         running.apply(Put("fw/deny/10.0.0.0/8", b"1"), Put("ports/80", b"web"))
         assert running.kernel("deny_v4") == expected(running.machine, "deny_v4")
         assert foreign.lookup(bytes(4)) == b"mine"
-        running.exporter.put(Beat(running.machine.last_applied, 1, 1, 0, 1 << 60))
-        asked: list[object] = []
-        answered = threading.Event()
-        running.exporter.put(Ask("deny_v4", lambda found: (asked.append(found), answered.set())))  # type: ignore[func-returns-value]
-        assert answered.wait(TIMEOUT_S)
+        running.beat(1 << 60)
         assert running.status().state == ExportState.DEGRADED
         assert running.status().fresh_until_ns == 0
     finally:
@@ -215,16 +261,147 @@ def test_a_map_of_another_layout_with_the_name_is_left_alone(pins: Path) -> None
 
 
 def test_freshness_is_told_once_the_maps_are_filled(running: Running) -> None:
-    running.exporter.put(Beat(running.machine.last_applied, 3, 7, 1, 12345))
-    running.apply(Put("ports/80", b"web"))
+    running.beat(12345)
     status = running.status()
     assert (status.term, status.leader_id, status.role) == (3, 7, 1)
     assert status.fresh_until_ns == 12345
-    running.exporter.put(Declare(tuple(running.machine.exports)))
-    running.exporter.put(Beat(running.machine.last_applied, 3, 7, 1, 23456))
-    running.exporter.put(Change([], running.machine.last_applied, is_filled=True))
-    running.apply(Put("ports/81", b"web"))
+    running.declare(anew=True, fill=False)
+    running.beat(23456)
+    # What was true of the old entries stays so.
+    assert running.status().fresh_until_ns == 12345
+    assert running.status().state == ExportState.FILLING
+    running.complete()
     assert running.status().fresh_until_ns == 23456
+
+
+def test_others_stay_fresh_while_a_map_is_added_which_nobody_finds_half_filled(
+    running: Running, pins: Path
+) -> None:
+    more = Export("more/", "more", "hash", "u32", "u32", 1000)
+    apply(running.machine, *[Put(f"more/{number}", b"1") for number in range(600)])
+    apply(running.machine, AddExport(more))
+    running.declare(fill=False)
+    running.fill("more")
+    running.hand_over(Put("ports/80", b"web"), Delete("more/7"))
+    running.beat(12345)
+    assert not (pins / "more_v1").exists()
+    assert running.status().fresh_until_ns == 12345
+    assert running.status().applied_index == running.machine.last_applied
+    assert running.kernel("ports") == expected(running.machine, "ports")
+    running.complete()
+    assert running.kernel("more") == expected(running.machine, "more")
+    assert len(running.kernel("more")) == 599
+
+
+def test_a_restart_tells_how_far_the_maps_are_and_leaves_them_until_all_has_come(
+    pins: Path,
+) -> None:
+    machine = machine_with(DENY)
+    first = Running(pins, machine)
+    first.apply(Put("fw/deny/10.0.0.0/8", b"1"))
+    first.beat(12345)
+    first.exporter.stop()
+    found: list[int] = []
+    seen = threading.Event()
+
+    class Silent:
+        def found(self, index: int) -> None:
+            found.append(index)
+            seen.set()
+
+        def happened(self, kind: str, **facts: int | str) -> None:
+            raise AssertionError(kind, facts)
+
+        def written(self, index: int, changes: list[tuple[Shape, MapChange]]) -> None:
+            raise AssertionError(index, changes)
+
+    exporter = Exporter(pins, Silent())
+    exporter.start()
+    assert seen.wait(TIMEOUT_S)
+    exporter.stop()
+    assert found == [machine.last_applied]
+    assert first.kernel("deny_v4") == expected(machine, "deny_v4")
+    assert first.status().applied_index == machine.last_applied
+    assert first.status().fresh_until_ns == 12345
+    (pins / STATUS_NAME).unlink()
+    second = Running(pins, machine)
+    second.exporter.stop()
+    assert second.found_index == UNKNOWN_INDEX
+
+
+def test_a_map_that_can_not_be_written_keeps_the_index_back(pins: Path) -> None:
+    running = Running(pins, machine_with(DENY, PORTS))
+    try:
+        before = running.machine.last_applied
+        closed = running.exporter._maps["ports"]
+        assert closed._map is not None
+        good, closed._map = closed._map, TypedMap.open(pins / "ports_v1", flags=RDONLY)
+        running.apply(Put("ports/80", b"web"))
+        running.beat(1 << 60)
+        assert list(running.exporter.problems) == ["ports"]
+        status = running.status()
+        assert (status.applied_index, status.writing_index) == (
+            before,
+            running.machine.last_applied,
+        )
+        assert (status.state, status.fresh_until_ns) == (ExportState.DEGRADED, 0)
+        closed._map.close()
+        closed._map = good
+        running.exporter._mend_at = 0.001
+        running.beat(1 << 60)
+        running.settle()
+        assert running.exporter.problems == {}
+        assert running.status().applied_index == running.machine.last_applied
+        assert running.status().fresh_until_ns == 1 << 60
+        assert [kind for kind, _ in running.told] == ["export_degraded", "export_mended"]
+    finally:
+        running.exporter.stop()
+
+
+def test_a_full_trie_takes_another_value_for_a_key_that_it_has(pins: Path) -> None:
+    running = Running(pins, machine_with(msgspec.structs.replace(DENY, max_entries=2)))
+    try:
+        running.apply(Put("fw/deny/10.0.0.0/8", b"1"), Put("fw/deny/11.0.0.0/8", b"1"))
+        running.apply(Put("fw/deny/10.0.0.0/8", b"2"))
+        running.apply(Put("fw/deny/10.0.0.0/8", b"3"), Put("fw/deny/11.0.0.0/8", b"3"))
+        assert running.kernel("deny_v4") == expected(running.machine, "deny_v4")
+        assert running.exporter.problems == {}
+    finally:
+        running.exporter.stop()
+
+
+def test_writes_that_never_end_do_not_keep_somebody_elses_from_being_found(
+    running: Running, pins: Path
+) -> None:
+    running.apply(*[Put(f"ports/{number}", b"x") for number in range(900)])
+    found = TypedMap.open(pins / "ports_v1")
+    found.update(b"\x50\0\0\0", bytes(16))
+    found.close()
+    running.exporter._mend_at = 0.001
+    for number in range(100_000):
+        running.hand_over(Put(f"ports/{number % 50}", b"%d" % (number % 7)))
+        if running.told:
+            break
+    running.settle()
+    assert running.told == [("export_repaired", {"map": "ports", "entries": 1})]
+    assert running.kernel("ports") == expected(running.machine, "ports")
+
+
+def test_a_status_that_somebody_else_wrote_is_put_right(running: Running, pins: Path) -> None:
+    running.beat(12345)
+    before = running.status()
+    found = TypedMap.open(pins / STATUS_NAME)
+    found.update(bytes(4), Status(1 << 40, 1 << 40, 9, 9, 1 << 62).encode())
+    found.close()
+    running.exporter._mend_at = 0.001
+    running.beat(12345)
+    running.settle()
+    assert running.status() == before
+
+
+def test_what_was_written_is_told(running: Running) -> None:
+    running.apply(Put("ports/80", b"web"), Put("elsewhere", b""))
+    assert running.writes == [(running.machine.last_applied, [("ports", b"\x50\0\0\0")])]
 
 
 def test_an_export_that_is_removed_takes_its_pin_away(running: Running, pins: Path) -> None:
@@ -254,8 +431,14 @@ def test_another_layout_has_another_pin(running: Running, pins: Path) -> None:
 
 def test_a_pin_that_somebody_removed_comes_back(running: Running, pins: Path) -> None:
     running.apply(Put("ports/80", b"web"))
+    before = TypedMap.open(pins / "ports_v1")
     (pins / "ports_v1").unlink()
-    running.declare()
+    running.exporter._mend_at = 0.001
+    running.beat()
+    after = TypedMap.open(pins / "ports_v1")
+    assert before.map_id == after.map_id
+    before.close()
+    after.close()
     assert running.kernel("ports") == expected(running.machine, "ports")
 
 
@@ -291,11 +474,11 @@ def test_all_entries_come_out_of_a_scan(pins: Path) -> None:
         count = 700 if name == "ports" else 200
         apply(machine, *[Put(put.format(number), b"1") for number in range(count)])
         found = ExportedMap(pins, shape_of(machine, name))
-        found.ensure()
         found.wanted = expected(machine, name)
-        assert found.mend() == count
-        assert dict(found.entries()) == expected(machine, name)
-        assert found.mend() == 0
+        assert mended(found) == count
+        assert dict(found.entries(1 << 20)) == expected(machine, name)
+        assert len(found.entries(7)) == 7
+        assert mended(found) == 0
         found.close()
     assert forget_others(pins, {"ports_v1"}) == ["deny_v4_v1"]
 
@@ -305,7 +488,7 @@ def test_the_kernel_knows_the_types(pins: Path) -> None:
     pins.mkdir()
     for shape in machine.exports:
         found = ExportedMap(pins, shape)
-        found.ensure()
+        mended(found)
         opened = TypedMap.open(pins / pin_name(shape))
         assert opened.form == form_of(shape)
         assert opened.has_btf
@@ -321,4 +504,4 @@ def test_an_error_names_what_is_in_the_way(pins: Path) -> None:
     foreign.pin(pins / "ports_v1")
     foreign.close()
     with pytest.raises(ExportError, match=r"rm .*ports_v1"):
-        ExportedMap(pins, shape_of(machine_with(PORTS), "ports")).ensure()
+        mended(ExportedMap(pins, shape_of(machine_with(PORTS), "ports")))

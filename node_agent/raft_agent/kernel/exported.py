@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import grp
 import os
+from collections.abc import Generator, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
 from raft_agent.kernel.export_layout import (
@@ -20,7 +22,8 @@ from raft_agent.kernel.export_layout import (
     pin_name,
     status_btf,
 )
-from raft_agent.kernel.typed_map import TypedMap
+from raft_agent.kernel.typed_map import BATCH, TypedMap
+from raft_agent.machine.entry import Entry
 from raft_agent.machine.exports import MapChange, Shape
 
 
@@ -67,61 +70,89 @@ def _give_to(path: Path, group: str) -> None:
 
 
 class ExportedMap:
-    """One map in `directory`. `wanted` is what it should hold."""
+    """One map in `directory`. `wanted` is what it should hold; `is_known`: all of that is in there,
+    and not only what has come so far; `is_mended`: the kernel's map has held it since."""
 
     def __init__(self, directory: Path, shape: Shape) -> None:
         self.shape = shape
         self.wanted: dict[bytes, bytes] = {}
-        self._directory = directory
+        self.is_known = False
+        self.is_mended = False
         self._path = directory / pin_name(shape)
         self._map: TypedMap | None = None
+        # Keys that were written since a comparison began, which has seen some of them before.
+        self._touched: set[bytes] | None = None
 
-    def ensure(self) -> bool:
-        """Have the map, pinned where it should be; whether something had to be done for that.
-        Raises ExportError and OSError."""
-        form, group = form_of(self.shape), self.shape.export.group
-        pinned = _pinned(self._path, form)
-        mine = self._map
-        if mine is not None and pinned is not None and pinned.map_id == mine.map_id:
-            pinned.close()
-            return False
-        if mine is None:
-            if pinned is not None:
-                self._map = pinned
-                _give_to(self._path, group)
-                return False
-            mine = self._map = TypedMap.create(self.shape.export.map, form, *btf_of(self.shape))
-        elif pinned is not None:
-            pinned.close()
-        _pin(mine, self._path, group)
-        return True
+    def forget(self) -> None:
+        """What it should hold is about to come anew."""
+        self.wanted = {}
+        self.is_known = self.is_mended = False
 
-    def write(self, changes: list[MapChange]) -> None:
-        """Do these, whose last word on each key counts. Raises OSError; `wanted` has them all the
-        same."""
-        puts: dict[bytes, bytes] = {}
-        gone: dict[bytes, None] = {}
+    def fill(self, entries: Sequence[Entry]) -> None:
+        """These are some of what it should hold."""
+        shape = self.shape
+        self.wanted.update(
+            (shape.encode_key(entry.key), shape.encode_value(entry.value, entry.revision))
+            for entry in entries
+        )
+
+    def note(self, changes: Sequence[MapChange]) -> None:
+        """It should be changed like this; the kernel's map is not."""
         for change in changes:
-            puts.pop(change.key, None)
-            gone.pop(change.key, None)
             if change.value is None:
                 self.wanted.pop(change.key, None)
-                gone[change.key] = None
             else:
-                self.wanted[change.key] = puts[change.key] = change.value
-        if self._map is None:
-            raise OSError(f"the map {self.shape.export.map} could not be made")
-        # What goes makes room for what comes.
-        self._map.delete_many(list(gone))
-        self._map.update_many(list(puts.items()))
+                self.wanted[change.key] = change.value
 
-    def mend(self) -> int:
-        """Write what differs from `wanted`; how many entries did. Raises ExportError, OSError."""
-        self.ensure()
-        found = self._map
-        if found is None:
-            return 0
-        missing = self.wanted.copy()
+    def write(self, changes: Sequence[MapChange]) -> None:
+        """Do these, whose last word on each key counts; without a map they wait for `mend`. Raises
+        OSError; `wanted` has them all the same."""
+        self.note(changes)
+        keys = dict.fromkeys(change.key for change in changes)
+        if self._touched is not None:
+            self._touched.update(keys)
+        if self._map is None:
+            return
+        wanted = self.wanted
+        # What goes makes room for what comes.
+        self._map.delete_many([key for key in keys if key not in wanted])
+        self._map.update_many([(key, wanted[key]) for key in keys if key in wanted])
+
+    def mend(self) -> Generator[None, None, int]:
+        """Have the map, let it hold what is `wanted`, and pin it; in steps between which `write`
+        may be called. Gives how many entries differed. Raises ExportError, OSError."""
+        is_pinned = self._open()
+        assert self._map is not None  # noqa: S101  # just opened
+        try:
+            differed = yield from self._compare(self._map)
+        finally:
+            self._touched = None
+        # Only now, so that nobody finds a map at its name that is still to be filled.
+        if is_pinned:
+            _give_to(self._path, self.shape.export.group)
+        else:
+            _pin(self._map, self._path, self.shape.export.group)
+        self.is_mended = True
+        return differed
+
+    def _open(self) -> bool:
+        """Have the kernel's map; whether it is what is pinned."""
+        form = form_of(self.shape)
+        pinned = _pinned(self._path, form)
+        if self._map is None:
+            self._map = pinned
+            if pinned is None:
+                self._map = TypedMap.create(self.shape.export.map, form, *btf_of(self.shape))
+            return pinned is not None
+        if pinned is None:
+            return False
+        pinned.close()
+        return pinned.map_id == self._map.map_id
+
+    def _compare(self, found: TypedMap) -> Generator[None, None, int]:
+        touched: set[bytes] = set()
+        self._touched = touched
+        missing = set(self.wanted)
         foreign = []
         for piece in found.scan():
             for key, value in piece:
@@ -130,14 +161,28 @@ class ExportedMap:
                 if wanted is None:
                     foreign.append(key)
                 elif wanted == value:
-                    missing.pop(key, None)
-        found.delete_many(foreign)
-        found.update_many(list(missing.items()))
-        return len(foreign) + len(missing)
+                    missing.discard(key)
+            yield
+        differed = 0
+        for some in _pieces(foreign):
+            gone = [key for key in some if key not in self.wanted and key not in touched]
+            found.delete_many(gone)
+            differed += len(gone)
+            yield
+        for some in _pieces(list(missing)):
+            puts = [
+                (key, self.wanted[key]) for key in some if key in self.wanted and key not in touched
+            ]
+            found.update_many(puts)
+            differed += len(puts)
+            yield
+        return differed
 
-    def entries(self) -> list[tuple[bytes, bytes]]:
-        """What the kernel has. Raises OSError."""
-        return [] if self._map is None else [item for piece in self._map.scan() for item in piece]
+    def entries(self, limit: int) -> list[tuple[bytes, bytes]]:
+        """What the kernel has, `limit` entries at most. Raises OSError."""
+        if self._map is None:
+            return []
+        return list(islice((item for piece in self._map.scan() for item in piece), limit))
 
     def close(self) -> None:
         """Leave it to those who read it."""
@@ -149,6 +194,11 @@ class ExportedMap:
         """Nobody finds it any more. Raises OSError."""
         self.close()
         self._path.unlink(missing_ok=True)
+
+
+def _pieces(keys: list[bytes]) -> Iterator[list[bytes]]:
+    for start in range(0, len(keys), BATCH):
+        yield keys[start : start + BATCH]
 
 
 class StatusMap:
@@ -175,10 +225,17 @@ class StatusMap:
         # No secret, and whoever reads a map of any group needs it.
         self._path.chmod(0o644)
 
-    def write(self, status: Status) -> None:
-        """Raises OSError."""
-        if self._map is not None:
-            self._map.update(STATUS_KEY, status.encode())
+    def read(self) -> Status | None:
+        """What it says; None when it says nothing yet. Raises OSError."""
+        value = None if self._map is None else self._map.lookup(STATUS_KEY)
+        return None if value is None else Status.decode(value)
+
+    def write(self, status: Status) -> bool:
+        """Whether there is a map to write it to. Raises OSError."""
+        if self._map is None:
+            return False
+        self._map.update(STATUS_KEY, status.encode())
+        return True
 
     def close(self) -> None:
         if self._map is not None:

@@ -182,13 +182,25 @@ class TypedMap(Map):
             part = entries[start : start + BATCH]
             if not (self._batches and len(part) > 1 and self._update_batch(part)):
                 for key, value in part:
-                    self.update(key, value)
+                    self._set(key, value)
+
+    def _set(self, key: bytes, value: bytes) -> None:
+        try:
+            self.update(key, value)
+        except OSError as error:
+            if error.errno != errno.ENOSPC or self.form.kind != LPM_TRIE:
+                raise
+            # Before Linux 6.13 a full trie takes not even another value for a key that it has.
+            self.delete(key)
+            self.update(key, value)
 
     def _update_batch(self, part: Sequence[tuple[bytes, bytes]]) -> bool:
         keys = b"".join([key for key, _ in part])
         values = b"".join([value for _, value in part])
         count = ctypes.c_uint32(len(part))
         result = _library().bpf_map_update_batch(self.fd, keys, values, ctypes.byref(count), None)
+        if result == -errno.ENOSPC:
+            return False
         return self._was_done(result, "write")
 
     def delete_many(self, keys: Sequence[bytes]) -> None:

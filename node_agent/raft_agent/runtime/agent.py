@@ -77,6 +77,7 @@ _WARNINGS = frozenset(
         "kernel_fault_set",
         "export_degraded",
         "export_repaired",
+        "export_behind",
         "certificates_refused",
         "certificate_ends",
         "authority_ends",

@@ -6,6 +6,7 @@ Nothing at all without `ebpf.enabled` and `ebpf.pin_dir`.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,14 +26,23 @@ if TYPE_CHECKING:
     from raft_agent.kernel.exporter import Exporter
     from raft_agent.machine.exports import MapChange, Shape
 
+log = logging.getLogger("raft.runtime")
+
 # Keys that are read from the machine in one turn of the loop.
 _PIECE = 500
+# When the thread has this many changes to do, they are left out, and all is handed over anew later.
+MAX_WAITING = 200_000
+_FEW_WAITING = 20_000
+_LOOK_AGAIN_S = 0.01
 
-Watcher = Callable[[int, "list[MapChange]"], None]
+
+class _Watcher(msgspec.Struct, frozen=True):
+    map: str
+    on_event: Callable[[protocol.ExportEvent], None]
 
 
 class ExportSide:
-    """`tell` as the agent's events. `status` and `entries` are for the API."""
+    """`tell` as the agent's events. `listing`, `dump` and `watch` are for the API."""
 
     def __init__(
         self,
@@ -50,11 +60,19 @@ class ExportSide:
         self._beat_s = config.timing.heartbeat_interval_ms / 1000
         pin_dir = config.ebpf.pin_dir if config.ebpf.enabled else None
         self.directory = Path(pin_dir) / config.cluster.name if pin_dir else None
-        self._declared_index = 0
         self._exporter: Exporter | None = None
+        # What the maps held before this start; None: not seen yet.
+        self._found_index: int | None = None
+        # From the first Declare on, but for the time in which too much waits.
+        self._follows = False
+        self._declared_index = 0
+        # Those of which all was handed over. A name that was removed and exported anew meanwhile
+        # has another Shape, though it may be an equal one.
+        self._handed: dict[str, Shape] = {}
+        self._put_count = 0
         self._walk: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._watchers: list[Watcher] = []
+        self._watchers: list[_Watcher] = []
 
     # --- life
 
@@ -64,9 +82,8 @@ class ExportSide:
         # An agent without exported maps stays small.
         from raft_agent.kernel.exporter import Exporter  # noqa: PLC0415
 
-        self._exporter = Exporter(self.directory, self._tell_later, self._written)
+        self._exporter = Exporter(self.directory, self)
         self._exporter.start()
-        self._declare()
         self._beat()
 
     async def stop(self) -> None:
@@ -75,6 +92,7 @@ class ExportSide:
             self._timer.cancel()
         if self._walk is not None:
             self._walk.cancel()
+        self._follows = False
         if self._exporter is not None:
             await self._loop.run_in_executor(None, self._exporter.stop)
 
@@ -85,69 +103,116 @@ class ExportSide:
         exporter = self._exporter
         if exporter is None:
             return
+        if not self._follows:
+            self._begin_if_due()
+            return
         from raft_agent.kernel.exporter import Change  # noqa: PLC0415
 
         exports = self._machine.exports
         if exports.declared_index != self._declared_index:
-            self._declare()
+            self._declare(anew=False)
         elif exports.changes:
+            if self._waiting() > MAX_WAITING:
+                self._fall_behind()
+                return
             changes, exports.changes = exports.changes, []
+            self._put_count += len(changes)
             exporter.put(Change(changes, index))
 
     def adopted(self) -> None:
         """The machine has another state, from a snapshot."""
-        if self._exporter is not None:
-            self._declare()
+        if self._follows:
+            self._declare(anew=True)
 
     # --- handing over
 
-    def _declare(self) -> None:
+    def _waiting(self) -> int:
+        return 0 if self._exporter is None else self._put_count - self._exporter.done
+
+    def _begin_if_due(self) -> None:
+        """Maps outlive the agent, and its log may be behind them when it starts: what they hold
+        must not go back. All of them are of this log only if it comes to their index; once the node
+        is current without that, they are of another one."""
+        found = self._found_index
+        if found is None or self._waiting() > _FEW_WAITING:
+            return
+        if self._machine.last_applied >= found or self._node.state.current_as_of_us:
+            self._follows = True
+            self._declare(anew=True)
+
+    def _fall_behind(self) -> None:
+        """The kernel takes more time than the log: no memory is spent on what waits."""
+        self._follows = False
+        self._machine.exports.track(wanted=False)
+        self._tell("export_behind", waiting=self._waiting())
+
+    def _declare(self, *, anew: bool) -> None:
         from raft_agent.kernel.exporter import Declare  # noqa: PLC0415
 
+        if self._exporter is None:
+            return
         exports = self._machine.exports
-        exports.track(wanted=True)
+        if anew:
+            exports.track(wanted=True)
+            self._handed = {}
         self._declared_index = exports.declared_index
         shapes = tuple(exports)
-        if self._exporter is not None:
-            self._exporter.put(Declare(shapes))
+        self._handed = {
+            name: shape for name, shape in self._handed.items() if exports.get(name) is shape
+        }
+        exports.changes = [change for change in exports.changes if change.map in self._handed]
+        self._put_changes()
+        self._exporter.put(Declare(shapes, anew))
         if self._walk is not None:
             self._walk.cancel()
-        self._walk = self._loop.create_task(self._hand_over_all(shapes))
+        self._walk = self._loop.create_task(self._hand_over(shapes))
+        self._walk.add_done_callback(self._has_handed_over)
 
-    async def _hand_over_all(self, shapes: tuple[Shape, ...]) -> None:
-        """What the maps hold, in pieces; what changes meanwhile follows its key's piece, or is in
-        it."""
-        from raft_agent.kernel.exporter import Change, Fill  # noqa: PLC0415
+    def _put_changes(self, *, completes: bool = False) -> None:
+        from raft_agent.kernel.exporter import Change  # noqa: PLC0415
+
+        exports = self._machine.exports
+        changes, exports.changes = exports.changes, []
+        self._put_count += len(changes)
+        if self._exporter is not None:
+            self._exporter.put(Change(changes, self._machine.last_applied, completes))
+
+    async def _hand_over(self, shapes: tuple[Shape, ...]) -> None:
+        """What maps hold that are not known, in pieces; what changes meanwhile follows its key's
+        piece, or is in it."""
+        from raft_agent.kernel.exporter import Fill  # noqa: PLC0415
 
         exporter, machine = self._exporter, self._machine
         if exporter is None:
             return
-        for shape in shapes:
+        unknown = [shape for shape in shapes if shape.export.map not in self._handed]
+        for shape in unknown:
             after, more = "", True
             while more:
                 entries, more = machine.list(shape.export.prefix, _PIECE, after)
-                exporter.put(
-                    Fill(
-                        shape.export.map,
-                        [
-                            (
-                                shape.encode_key(entry.key),
-                                shape.encode_value(entry.value, entry.revision),
-                            )
-                            for entry in entries
-                        ],
-                    )
-                )
+                self._put_count += len(entries)
+                exporter.put(Fill(shape.export.map, entries))
                 after = entries[-1].key if entries else after
                 await asyncio.sleep(0)
-        changes, machine.exports.changes = machine.exports.changes, []
-        exporter.put(Change(changes, machine.last_applied, is_filled=True))
+                while self._waiting() > _FEW_WAITING:
+                    await asyncio.sleep(_LOOK_AGAIN_S)
+        self._handed.update((shape.export.map, shape) for shape in unknown)
+        self._put_changes(completes=True)
+
+    def _has_handed_over(self, walk: asyncio.Task[None]) -> None:
+        if not walk.cancelled() and walk.exception() is not None:
+            # Nothing is fresh then, and no map is at an index.
+            log.error("the exported maps can't be filled", exc_info=walk.exception())
+            self._tell("export_degraded", map="all", reason=f"a fault: {walk.exception()}")
 
     def _beat(self) -> None:
         from raft_agent.kernel.exporter import Beat  # noqa: PLC0415
 
         self._timer = self._loop.call_later(self._beat_s, self._beat)
         if self._exporter is None:
+            return
+        if not self._follows:
+            self._begin_if_due()
             return
         node = self._node
         as_of_us = node.state.current_as_of_us
@@ -209,29 +274,13 @@ class ExportSide:
             return
         from raft_agent.kernel.exporter import Ask  # noqa: PLC0415
 
-        def answered(found: list[tuple[bytes, bytes]] | str) -> None:
-            self._loop.call_soon_threadsafe(self._dumped, shape, limit, found, done)
+        def answered(found: list[tuple[bytes, bytes]] | str, index: int) -> None:
+            result = _dumped(shape, limit, found, index)
+            if not self._loop.is_closed():
+                self._loop.call_soon_threadsafe(done, result)
 
         assert self._exporter is not None  # noqa: S101  # _shape has seen to it
-        self._exporter.put(Ask(name, answered))
-
-    def _dumped(
-        self,
-        shape: Shape,
-        limit: int,
-        found: list[tuple[bytes, bytes]] | str,
-        done: Callable[[protocol.ExportDumpResult | Failure], None],
-    ) -> None:
-        if isinstance(found, str):
-            done(Failure(ErrorCode.REFUSED, f"The map {shape.export.map} can't be read: {found}"))
-            return
-        exporter = self._exporter
-        entries = [
-            protocol.ExportEntry(shape.text_of(key), *shape.decode_value(value))
-            for key, value in found[:limit]
-        ]
-        index = 0 if exporter is None else exporter.status.applied_index
-        done(protocol.ExportDumpResult(shape.export.map, index, entries, len(found) > limit))
+        self._exporter.put(Ask(name, limit + 1, answered))
 
     def watch(
         self, name: str, on_event: Callable[[protocol.ExportEvent], None]
@@ -240,12 +289,7 @@ class ExportSide:
         shape = self._shape(name)
         if isinstance(shape, Failure):
             return shape
-
-        def watcher(index: int, changes: list[MapChange]) -> None:
-            for change in changes:
-                if change.map == name:
-                    on_event(_event(shape, change, index))
-
+        watcher = _Watcher(name, on_event)
         self._watchers.append(watcher)
         return lambda: self._watchers.remove(watcher)
 
@@ -265,19 +309,44 @@ class ExportSide:
             )
         return shape
 
-    # --- from the thread
+    # --- what the thread tells
 
-    def _tell_later(self, kind: str, **facts: int | str) -> None:
+    def found(self, index: int) -> None:
+        self._call(self._was_found, index)
+
+    def happened(self, kind: str, **facts: int | str) -> None:
+        self._call(lambda: self._tell(kind, **facts))
+
+    def written(self, index: int, changes: list[tuple[Shape, MapChange]]) -> None:
+        if self._watchers:
+            self._call(self._pass_on, index, changes)
+
+    def _call(self, function: Callable[..., None], *arguments: object) -> None:
         if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(lambda: self._tell(kind, **facts))
+            self._loop.call_soon_threadsafe(function, *arguments)
 
-    def _written(self, index: int, changes: list[MapChange]) -> None:
-        if self._watchers and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._pass_on, index, changes)
+    def _was_found(self, index: int) -> None:
+        self._found_index = index
+        self._begin_if_due()
 
-    def _pass_on(self, index: int, changes: list[MapChange]) -> None:
+    def _pass_on(self, index: int, changes: list[tuple[Shape, MapChange]]) -> None:
         for watcher in tuple(self._watchers):
-            watcher(index, changes)
+            for shape, change in changes:
+                if shape.export.map == watcher.map:
+                    watcher.on_event(_event(shape, change, index))
+
+
+def _dumped(
+    shape: Shape, limit: int, found: list[tuple[bytes, bytes]] | str, index: int
+) -> protocol.ExportDumpResult | Failure:
+    name = shape.export.map
+    if isinstance(found, str):
+        return Failure(ErrorCode.REFUSED, f"The map {name} can't be read: {found}")
+    entries = [
+        protocol.ExportEntry(shape.text_of(key), *shape.decode_value(value))
+        for key, value in found[:limit]
+    ]
+    return protocol.ExportDumpResult(name, index, entries, len(found) > limit)
 
 
 def _event(shape: Shape, change: MapChange, index: int) -> protocol.ExportEvent:
@@ -289,7 +358,7 @@ def _event(shape: Shape, change: MapChange, index: int) -> protocol.ExportEvent:
 
 
 # enum raft_export_state
-_STATES = {0: "filling", 1: "ready", 2: "degraded"}
+_STATES = {0: "filling", 1: "ready", 2: "degraded", 3: "filling"}
 # enum raft_node_role
 _ROLES = {
     Role.FOLLOWER: 0,
