@@ -261,3 +261,52 @@ def test_a_map_that_is_added_while_others_are_read_keeps_them_fresh(
     before.close()
     after.close()
     assert not opened.with_name("ports_v1").exists()
+
+
+def test_maps_of_the_file_are_exported_once_and_stay_as_somebody_changed_them(
+    tmp_path: Path,
+) -> None:
+    seed = '[[ebpf.export]]\nprefix = "{}"\nmap = "{}"\nkey = "u32"\nvalue = "u32"\n'
+    seeds = seed.format("ports/", "ports") + seed.format("limits/", "limits")
+    with export_cluster(tmp_path, seeds) as exported:
+
+        def listed() -> list[str] | None:
+            answer = exported.leader().ask(protocol.ExportList(1))
+            assert isinstance(answer, protocol.ExportListResult)
+            return [info.map for info in answer.exports] or None
+
+        def has_both() -> bool | None:
+            return True if listed() == ["ports", "limits"] else None
+
+        wait_for("both maps of the file", has_both)
+        done = exported.write(protocol.ExportRemove(1, "ports"))
+        leader = exported.leader()
+        leader.kill()
+        leader.start()
+        again = exported.write(protocol.Put(2, "limits/7", b"9"))
+        assert again.index > done.index
+        for agent in exported.cluster:
+            exported.wait_for_index(agent, again.index)
+            assert (exported.pins[agent.name] / "limits_v1").exists()
+            assert not (exported.pins[agent.name] / "ports_v1").exists()
+        assert listed() == ["limits"]
+
+
+def test_a_map_of_the_file_that_keys_do_not_fit_is_told(tmp_path: Path) -> None:
+    with export_cluster(tmp_path) as exported:
+        exported.write(protocol.Put(1, "ports/http", b"80"))
+        seed = '[[ebpf.export]]\nprefix = "ports/"\nmap = "ports"\nkey = "u32"\nvalue = "u32"\n'
+        for agent in exported.cluster:
+            agent.stop()
+            with (agent.directory / "raft.toml").open("a") as file:
+                file.write(seed)
+        for agent in exported.cluster:
+            agent.start()
+
+        def refused() -> str | None:
+            events = exported.leader().events()
+            found = [item.text for item in events if item.kind == "export_refused"]
+            return found[0] if found else None
+
+        text = wait_for("the refusal to be told", refused)
+        assert '"ports/http" does not fit' in text

@@ -225,13 +225,15 @@ class Exports:
         known = self._shapes.get(export.map)
         if known is not None and known.export == export:
             return WriteDone(store.revision)
-        try:
-            key, value = key_type(export.key), value_type(export.value)
-        except FieldError as error:
-            return BadValue(str(error))
-        problem = self._problem(export, key)
+        if known is not None:
+            again = f"remove it first: export remove {export.map}"
+            return BadValue(f'The map "{export.map}" is exported otherwise; {again}')
+        problem = problem_of(export) or problem_together(
+            export, [shape.export for shape in self._shapes.values()]
+        )
         if problem:
             return BadValue(problem)
+        key, value = key_type(export.key), value_type(export.value)
         if len(self._shapes) >= MAX_EXPORTS:
             return LimitReached("exported maps", MAX_EXPORTS)
         if export.map not in self._layouts and len(self._layouts) >= MAX_NAMES:
@@ -273,32 +275,43 @@ class Exports:
     def _see_prefixes(self) -> None:
         self.prefixes = tuple(shape.export.prefix for shape in self._shapes.values())
 
-    def _problem(self, export: Export, key: FieldType) -> str:
-        name, prefix = export.map, export.prefix
-        if name in self._shapes:
-            return f'The map "{name}" is exported otherwise; remove it first: export remove {name}'
-        if _MAP.fullmatch(name) is None:
+
+def problem_of(export: Export) -> str:
+    """Why there can't be such a map; "" when there can."""
+    name, prefix = export.map, export.prefix
+    try:
+        key = key_type(export.key)
+        value_type(export.value)
+    except FieldError as error:
+        return str(error)
+    if _MAP.fullmatch(name) is None:
+        return f'"{name[:40]}" is no map\'s name: a lower-case letter, then up to 31 of a-z 0-9 _'
+    if not prefix or len(prefix.encode()) > MAX_PREFIX_BYTES:
+        return f"A prefix has 1 to {MAX_PREFIX_BYTES} bytes"
+    if export.kind not in KINDS:
+        return f'A map\'s kind is one of {", ".join(KINDS)}, not "{export.kind[:40]}"'
+    if key.is_prefix != (export.kind == "lpm_trie"):
+        wanted = "ipv4_prefix or ipv6_prefix" if export.kind == "lpm_trie" else "no prefix type"
+        return f"The keys of a map of the kind {export.kind} are {wanted}, not {export.key}"
+    if not 1 <= export.max_entries <= MAX_ENTRIES:
+        return f"max_entries is from 1 to {MAX_ENTRIES}, not {export.max_entries}"
+    if _GROUP.fullmatch(export.group) is None:
+        return f'"{export.group[:40]}" is no group\'s name'
+    return ""
+
+
+def problem_together(export: Export, others: Sequence[Export]) -> str:
+    """Why it can't be exported beside these; "" when it can."""
+    prefix = export.prefix
+    for other in others:
+        if other.map == export.map:
+            return f'Two maps can\'t have the name "{export.map}"'
+        if prefix.startswith(other.prefix) or other.prefix.startswith(prefix):
             return (
-                f'"{name[:40]}" is no map\'s name: a lower-case letter, then up to 31 of a-z 0-9 _'
+                f'The prefix "{prefix}" and "{other.prefix}" of the map "{other.map}" have keys in '
+                "common"
             )
-        if not prefix or len(prefix.encode()) > MAX_PREFIX_BYTES:
-            return f"A prefix has 1 to {MAX_PREFIX_BYTES} bytes"
-        if export.kind not in KINDS:
-            return f'A map\'s kind is one of {", ".join(KINDS)}, not "{export.kind[:40]}"'
-        if key.is_prefix != (export.kind == "lpm_trie"):
-            wanted = "ipv4_prefix or ipv6_prefix" if export.kind == "lpm_trie" else "no prefix type"
-            return f"The keys of a map of the kind {export.kind} are {wanted}, not {export.key}"
-        if not 1 <= export.max_entries <= MAX_ENTRIES:
-            return f"max_entries is from 1 to {MAX_ENTRIES}, not {export.max_entries}"
-        if _GROUP.fullmatch(export.group) is None:
-            return f'"{export.group[:40]}" is no group\'s name'
-        for other in self._shapes.values():
-            if prefix.startswith(other.export.prefix) or other.export.prefix.startswith(prefix):
-                return (
-                    f'The prefix "{prefix}" and "{other.export.prefix}" of the map '
-                    f'"{other.export.map}" have keys in common'
-                )
-        return ""
+    return ""
 
 
 def _all(store: Store, prefix: str) -> list[Entry]:

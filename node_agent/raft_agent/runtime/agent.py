@@ -33,6 +33,7 @@ from raft_agent.machine.machine import Machine
 from raft_agent.runtime.certificates import make_certificates, make_credentials
 from raft_agent.runtime.engine import Answer, Engine, Excuses, now_us
 from raft_agent.runtime.events import EventLog
+from raft_agent.runtime.export_seeds import ExportSeeds
 from raft_agent.runtime.export_side import ExportSide
 from raft_agent.runtime.front import Front
 from raft_agent.runtime.identity import check_owner, make_node, own_address
@@ -77,6 +78,7 @@ _WARNINGS = frozenset(
         "kernel_fault_set",
         "export_degraded",
         "export_repaired",
+        "export_refused",
         "export_behind",
         "certificates_refused",
         "certificate_ends",
@@ -183,6 +185,14 @@ class Agent:
         self._proposals = Proposals(loop, self.engine.feed)
         self._lease_keeper = LeaseKeeper(loop, self._proposals.add, now_us)
         self._exports = ExportSide(config, node, self.machine, loop, self._event)
+        self._seeds = ExportSeeds(
+            config.exports,
+            node=node,
+            machine=self.machine,
+            propose=self._proposals.add,
+            loop=loop,
+            tell=self._event,
+        )
         self._versions = VersionKeeper(
             node=node,
             machine=self.machine,
@@ -303,6 +313,7 @@ class Agent:
             self._applicant.stop()
         self._word.close()
         self._lease_keeper.close()
+        self._seeds.close()
         self._versions.close()
         self.engine.close()
         self._restorer.stop()
@@ -407,6 +418,7 @@ class Agent:
 
     def on_applied(self, index: int) -> None:
         self._exports.applied(index)
+        self._seeds.applied()
         self.front.barriers.applied(index)
 
     def on_snapshot_durable(self, snapshot: SnapshotMeta, restored: Callable[[], None]) -> None:
@@ -433,6 +445,7 @@ class Agent:
             self._asked_for_pre_votes = False
         self._lease_keeper.role(change.role is Role.LEADER, self.machine.leases)
         self._versions.role(change.role is Role.LEADER)
+        self._seeds.role(change.role is Role.LEADER)
         if change.role is not Role.LEADER:
             self._proposals.stepped_down()
 

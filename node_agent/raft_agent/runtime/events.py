@@ -51,6 +51,8 @@ _TEXTS = {
     "export_degraded": "the exported map {map} is not as it should be here: {reason}",
     "export_behind": "writing exported maps takes longer than the log: {waiting} changes waited, "
     "so all is compared later instead",
+    "export_declared": "the map {map} of raft.toml is exported",
+    "export_refused": "the map {map} of raft.toml can't be exported: {reason}",
     "export_mended": "the exported map {map} is as it should be again",
     "export_repaired": "{entries} entries of the exported map {map} had been changed by somebody "
     "else: they are as they should be again",
