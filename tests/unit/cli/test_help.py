@@ -24,7 +24,7 @@ PATHS = [path.strip() for path in CONTRACT.replace("\n", " ").split(";")]
 
 LATER = """
 snapshot save f; snapshot status f; snapshot restore f --data-dir d;
-recover --accept-data-loss --dry-run; export add p; export list; debug bundle f;
+recover --accept-data-loss --dry-run; debug bundle f;
 doctor --cluster
 """
 
