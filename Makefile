@@ -2,9 +2,10 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 SEEDS ?= 100
+MINUTES ?= 10
 PROCESSES ?= $(shell getconf _NPROCESSORS_ONLN)
 
-.PHONY: help demo demo-down setup test test-e2e test-kernels bpf lint format sim bench lock docs clean
+.PHONY: help demo demo-down setup test test-e2e test-kernels bpf lint format sim bench fuzz audit lock docs clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | \
@@ -51,6 +52,13 @@ bench: setup ## Measure, compare with etcd and PySyncObj, and write docs/perform
 	@.venv/bin/python benchmarks/compare.py --json build/compare.json
 	@.venv/bin/python benchmarks/scale.py --json build/scale.json
 	@.venv/bin/python benchmarks/report.py build/compare.json build/scale.json
+
+fuzz: setup ## Fuzz the parsers of foreign bytes: make fuzz MINUTES=120, TARGET=frames for one
+	@.venv/bin/python -m pip install --quiet --require-hashes -r requirements/fuzz.txt
+	@.venv/bin/python -m tests.fuzz --minutes $(MINUTES) $(addprefix --target ,$(TARGET))
+
+audit: ## Ask for known vulnerabilities of all that requirements/*.txt lock (needs the network)
+	@tools/audit.sh
 
 lock: ## Write requirements/*.txt anew: the newest versions that pyproject.toml allows
 	@tools/lock.sh

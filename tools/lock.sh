@@ -21,7 +21,7 @@ compile() {
         --output-file "$scratch/$name.txt" "$@" pyproject.toml
     {
         echo "# Written by \`make lock\` from pyproject.toml; install with pip's --require-hashes."
-        sed "s|$scratch/|requirements/|g" "$scratch/$name.txt"
+        sed "s|$scratch/|requirements/|g; /^$/d; /^# The following/d" "$scratch/$name.txt"
     } > "requirements/$name.txt"
 }
 
@@ -31,3 +31,5 @@ compile demo --extra tui --constraint "$scratch/runtime.txt"
 compile build --only-build-deps --build-deps-for editable
 compile dev --extra dev --constraint "$scratch/demo.txt" --constraint "$scratch/build.txt"
 compile bench --extra bench --constraint "$scratch/runtime.txt"
+compile fuzz --extra fuzz --constraint "$scratch/dev.txt"
+compile audit --extra audit --constraint "$scratch/dev.txt"

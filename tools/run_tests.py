@@ -1,7 +1,8 @@
 """`make test`: lint and all tests, what could not run here, and one line that sums it up.
 
-The simulator needs a core for minutes and no clock, so it runs beside the lint and the unit tests;
-the integration tests have the machine to themselves. Arguments go to every pytest.
+The simulator needs a core for minutes and no clock, so it runs beside the lint, the unit tests and
+the short fuzzing; the integration tests have the machine to themselves. Arguments go to every
+pytest.
 """
 
 from __future__ import annotations
@@ -87,15 +88,16 @@ def run(arguments: list[str], scratch: Path, totals: Totals) -> bool:
     """Everything, in its order; whether all is well. A part without tests yet is left out."""
     parts = {
         name
-        for name in ("unit", "sim", "kernel", "e2e")
+        for name in ("unit", "fuzz", "sim", "kernel", "e2e")
         if any((ROOT / "tests" / name).glob("test_*"))
     }
     behind = Part("sim", scratch, arguments, behind=True) if "sim" in parts else None
     try:
         lint = [sys.executable, "tools/lint.py"]
         fine = subprocess.run(lint, cwd=ROOT, check=False).returncode == 0  # noqa: S603
-        if "unit" in parts:
-            fine &= Part("unit", scratch, arguments, behind=False).finish(totals)
+        for name in ("unit", "fuzz"):
+            if name in parts:
+                fine &= Part(name, scratch, arguments, behind=False).finish(totals)
         if behind is not None:
             fine &= behind.finish(totals)
         for name in ("kernel", "e2e"):

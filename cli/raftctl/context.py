@@ -185,12 +185,16 @@ def agent_errors(agent: str, *, writes: bool) -> Iterator[None]:
     """Turns the client's exceptions into CommandError. `writes`: losing the answer leaves the
     outcome open; a lost answer to a question only means that the agent can't be reached.
     """
-    import msgspec  # noqa: PLC0415
-
     from raft_agent.api import sync_client  # noqa: PLC0415
 
     try:
         yield
+    except sync_client.AnswerUnreadable as other_version:
+        raise CommandError(
+            f"{_capital(agent)} answered, but {other_version}",
+            "internal",
+            "Is the agent of another version? raftctl --version, raft-agent --version",
+        ) from other_version
     except sync_client.AgentNotReachable as gone:
         raise CommandError(
             f"{_capital(agent)} is not reachable: {gone}",
@@ -209,12 +213,6 @@ def agent_errors(agent: str, *, writes: bool) -> Iterator[None]:
         ) from unknown
     except sync_client.RequestFailed as refused:
         raise _refusal(refused) from refused
-    except msgspec.MsgspecError as other_version:
-        raise CommandError(
-            f"The answer of {agent} can't be read: {other_version}",
-            "internal",
-            "Is the agent of another version? raftctl --version, raft-agent --version",
-        ) from other_version
     except KeyboardInterrupt as stop:
         if writes:
             raise CommandError(

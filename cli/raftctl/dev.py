@@ -67,7 +67,8 @@ def up(
 ) -> None:
     """Start a cluster and wait until it has a leader.
 
-    A cluster that was in DIR before starts again with its data; nodes that run are left alone.
+    A cluster that was in DIR before starts again with its data; nodes that run are left alone. If
+    one of its nodes can't start and the others have a leader, these run on; the exit status is 1.
     """
     from raftctl.dev_cluster import DEFAULT_NODES, Form  # noqa: PLC0415
 
@@ -86,9 +87,10 @@ def up(
         # Before anything is made, so that a refusal leaves nothing behind.
         cluster.refuse_foreign_sockets(cluster.nodes(nodes or DEFAULT_NODES))
     with cluster.locked():
+        is_known = cluster.form() is not None
         members, form = _members(cluster, Form(nodes or DEFAULT_NODES, isolated, ebpf, http), nodes)
         options = ("--enable-fault-injection",) if faults else ()
-        statuses = _start(cluster, members, form, options)
+        statuses = _start(cluster, members, form, options, is_known=is_known)
     leader = next(status.leader for status in statuses if status.leader)
     rows = _rows(members, statuses)
     data = {"dir": str(cluster.folder), "isolated": form.isolated, "nodes": rows, "leader": leader}
@@ -139,8 +141,18 @@ def _members(cluster: DevCluster, wanted: Form, nodes: int | None) -> tuple[list
 
 
 def _start(
-    cluster: DevCluster, members: list[Node], form: Form, options: tuple[str, ...]
+    cluster: DevCluster,
+    members: list[Node],
+    form: Form,
+    options: tuple[str, ...],
+    *,
+    is_known: bool,
 ) -> list[StatusResult]:
+    """`is_known`: the cluster was here before. It is not given up for some of its nodes, whose data
+    may be damaged: those who are to take their place need the others.
+    """
+    from raftctl.dev_cluster import IncompleteError  # noqa: PLC0415
+
     if form.isolated:
         from raftctl import dev_isolated  # noqa: PLC0415
 
@@ -159,7 +171,9 @@ def _start(
         out.note("All nodes run already")
     try:
         cluster.start(members, form.isolated, options)
-        return cluster.wait_ready(members)
+        return cluster.wait_ready(members, is_known=is_known)
+    except IncompleteError:
+        raise
     except (CommandError, KeyboardInterrupt):
         cluster.stop(started)  # as it was before
         if form.isolated and not before:

@@ -10,7 +10,7 @@ import os
 import socket
 import time
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -37,6 +37,10 @@ _FIRST_PORT = 10_000
 _PORTS = 20_000
 _ISOLATED_PORT = 5555
 _ISOLATED_NETWORK = "10.201.0"
+
+
+class IncompleteError(CommandError):
+    """Some nodes of a cluster did not start, and the others serve without them."""
 
 
 @dataclass(frozen=True)
@@ -242,31 +246,33 @@ class DevCluster:
             node.pid_file.write_text(f"{pid}\n")
         return started
 
-    def wait_ready(self, nodes: list[Node]) -> list[StatusResult]:
+    def wait_ready(self, nodes: list[Node], *, is_known: bool = False) -> list[StatusResult]:
         """Waits until all answer, and those who are members agree on a leader that knows it. Raises
         CommandError when an agent ends or time runs out.
+
+        `is_known`: this cluster was here before, so the others may do without the one that ended;
+        if they do, it is an IncompleteError.
         """
         deadline = time.monotonic() + _START_TIMEOUT_S
         no_more_joins = deadline
         while True:
-            statuses = [_status(node) for node in nodes]
+            ended = [node for node in nodes if node.pid() is None]
+            alive = [node for node in nodes if node not in ended]
+            if ended and not (is_known and alive):
+                raise self._has_ended(ended)
+            statuses = [_status(node) for node in alive]
             known = [status for status in statuses if status is not None]
             starting = any(_kernel_part_starts(status) for status in known)
-            if len(known) == len(nodes) and agree(known) and not starting:
+            if len(known) == len(alive) and agree(known) and not starting:
+                if ended:
+                    raise self._has_ended(ended, alive)
                 if all(status.cluster_id for status in known) or time.monotonic() > no_more_joins:
                     return known
                 no_more_joins = min(no_more_joins, time.monotonic() + _JOIN_PATIENCE_S)
-            for node in nodes:
-                if node.pid() is None:
-                    raise CommandError(
-                        f"{node.name} has ended",
-                        hint=f"Its log: {node.log}",
-                        details=dev_process.last_lines(
-                            node.log, self._log_begins.get(node.name, 0)
-                        ),
-                    )
             if time.monotonic() > deadline:
-                silent = [n.name for n, s in zip(nodes, statuses, strict=True) if s is None]
+                if ended:
+                    raise self._has_ended(ended)
+                silent = [n.name for n, s in zip(alive, statuses, strict=True) if s is None]
                 missing = f"no answer from {', '.join(silent)}" if silent else "no leader"
                 raise CommandError(
                     f"Not ready after {_START_TIMEOUT_S:g} s: {missing}",
@@ -274,6 +280,24 @@ class DevCluster:
                     f"The agents' logs: {self.folder}/node-*/agent.log",
                 )
             time.sleep(_POLL_S)
+
+    def _has_ended(self, ended: list[Node], others: Sequence[Node] = ()) -> CommandError:
+        """`others`: those who run without them."""
+        names = ", ".join(node.name for node in ended)
+        details: list[str] = []
+        for node in ended:
+            details += dev_process.last_lines(node.log, self._log_begins.get(node.name, 0))
+        logs = ", ".join(str(node.log) for node in ended)
+        hint = f"Its log: {logs}" if len(ended) == 1 else f"Their logs: {logs}"
+        verb = "has" if len(ended) == 1 else "have"
+        if not others:
+            return CommandError(f"{names} {verb} ended", hint=hint, details=details)
+        run_on = f"{', '.join(node.name for node in others)} run and have a leader"
+        return IncompleteError(
+            f"{names} {verb} ended; {run_on}",
+            hint=f"{hint}. To end the others: raftctl dev down --dir {self.folder}",
+            details=details,
+        )
 
     # --- End ------------------------------------------------------------------------------------
 

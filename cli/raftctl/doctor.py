@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from raftctl.context import Context, current
-from raftctl.errors import EXIT_FAILED, CommandError, not_in_this_version
+from raftctl.errors import EXIT_FAILED, CommandError
 from raftctl.framework import RaftCommand
 from raftctl.output import Output, printable
 
@@ -32,19 +32,19 @@ def finding_line(finding: Finding, out: Output) -> str:
     raftctl --node node-01 -o json doctor
     """,
 )
-@click.option("--cluster", is_flag=True, help="Examine all members (not in this version).")
+@click.option("--cluster", is_flag=True, help="Have all members compare their states, too.")
 def doctor(cluster: bool) -> None:
     """Find what is wrong here, and the command that mends it.
 
     One line per finding: ok, warn or fail, and behind a dash the command. Exit status 1 when
     something fails. As root or as the agent's user it can also look at the agent's disk.
     """
-    if cluster:
-        raise not_in_this_version("doctor --cluster")
     context = current()
-    if context.endpoint:
-        raise not_in_this_version("--endpoint (agents over TCP)")
-    findings = list(_examine(context))
+    findings = examine(context)
+    if cluster:
+        from raftctl.doctor_states import states  # noqa: PLC0415
+
+        findings += states(context)
     out = context.out
     failed = any(finding.level == "fail" for finding in findings)
     out.result(
@@ -55,7 +55,8 @@ def doctor(cluster: bool) -> None:
         click.get_current_context().exit(EXIT_FAILED)
 
 
-def _examine(context: Context) -> list[Finding]:
+def examine(context: Context) -> list[Finding]:
+    """Everything that can be looked at from here."""
     from raftctl import doctor_checks as checks  # noqa: PLC0415
 
     findings = [*checks.machine()]

@@ -23,7 +23,7 @@ NOT_IN_THIS_VERSION = "not_in_this_version"
 # Commands that talk to an agent and, in a hint, mean the agent that was just asked.
 _ASKING = (
     "status|health|send|messages|watch|propose|lease|lock|join|leave|member|leader|settings|events"
-    "|doctor|bench|top"
+    "|doctor|bench|top|recover|rebuild"
 )
 _BARE_CALL = re.compile(
     rf"\braftctl (?=(?:--timeout \S+ |--forward |(?:-o|--output) \S+ )*(?:{_ASKING})\b)"
@@ -73,12 +73,3 @@ def paste_ready(hint: str, call: str) -> str:
     pasted as it was, it would ask another one.
     """
     return _BARE_CALL.sub(lambda _match: f"{call} ", hint)
-
-
-def not_in_this_version(what: str) -> CommandError:
-    """The answer of everything that a later version brings."""
-    return CommandError(
-        f"{what} is not in this version",
-        NOT_IN_THIS_VERSION,
-        "raftctl --help lists what this version can do",
-    )

@@ -1,4 +1,4 @@
-"""`raftctl fault`: lose packets on purpose, for tests of what happens then."""
+"""`raftctl fault`: lose packets or turn bits on purpose, for tests of what happens then."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def fault_line(fault: protocol.FaultInfo) -> str:
     """,
 )
 def fault() -> None:
-    """Lose packets between the asked node and a peer, for tests.
+    """Lose packets between the asked node and a peer, or spoil its memory, for tests.
 
-    Only an agent that was started with --enable-fault-injection and is attached does it. Every
-    fault ends by itself.
+    Only an agent that was started with --enable-fault-injection does it, and packets are lost only
+    where the kernel part is attached. Every loss of packets ends by itself.
     """
 
 
@@ -105,6 +105,23 @@ def heal(peer: str) -> None:
     context = current()
     result = context.ask(protocol.FaultHeal(1, peer), protocol.FaultsResult)
     _show(result)
+
+
+@fault.command(
+    cls=RaftCommand,
+    action="turn a bit",
+    examples="raftctl --node node-03 fault flip mykey",
+)
+@click.argument("key", type=Utf8(), metavar="KEY")
+def flip(key: str) -> None:
+    """Turn one bit of the value of KEY in the asked node's memory, and nowhere else.
+
+    The node serves the wrong value until the members compare their states.
+    """
+    context = current()
+    context.ask(protocol.FaultFlip(1, key), type(None))
+    out = context.out
+    out.result(f"{out.mark(True)} One bit of {printable(key)} has turned", {"key": key})
 
 
 def _set(peer: str, per_mille: int, seconds: int, direction: str) -> None:

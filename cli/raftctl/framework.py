@@ -97,13 +97,14 @@ class RaftGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
+        word = args[0]  # click takes it away when it looks like an option
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as unknown:
-            if not (meant := self._meant(ctx, args[0])):
+            if not (meant := self._meant(ctx, word)):
                 raise
             calls = ", ".join(f"{ctx.command_path} {path}" for path in meant)
-            text = f"No such command '{args[0]}'; did you mean: {calls}"
+            text = f"No such command '{word}'; did you mean: {calls}"
             raise click.UsageError(text, ctx) from unknown
 
     def _meant(self, ctx: click.Context, word: str) -> list[str]:

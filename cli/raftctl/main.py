@@ -12,7 +12,6 @@ from raftctl.framework import LazyGroup
 from raftctl.options import global_options
 from raftctl.output import Output, give_up_stdout
 
-_LATER = "(not in this version)"
 _OUTPUT_FAILS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG, errno.EBADF})
 
 COMMANDS: dict[str, tuple[str, str, str]] = {
@@ -29,12 +28,15 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "member": ("raftctl.members", "member", "List, promote and move the members."),
     "leader": ("raftctl.members", "leader", "Hand leadership over."),
     "settings": ("raftctl.settings", "settings", "Show and change replicated settings."),
+    "snapshot": ("raftctl.snapshot", "snapshot", "Save and restore backups."),
+    "recover": ("raftctl.recover", "recover", "Go on after the loss of a majority."),
     "events": ("raftctl.events", "events", "Show what happened at a node."),
     "top": ("raftctl.top", "top", "Watch the cluster live: members, log, latencies, events."),
     "doctor": ("raftctl.doctor", "doctor", "Find what is wrong here, and the command for it."),
+    "rebuild": ("raftctl.rebuild", "rebuild", "Make a node's wrong state or damaged disk right."),
     "kernel": ("raftctl.kernel", "kernel", "Show what the program in the kernel has seen."),
     "export": ("raftctl.export", "export", "Have keys stand in eBPF maps of the kernel."),
-    "fault": ("raftctl.faults", "fault", "Lose packets on purpose, for tests."),
+    "fault": ("raftctl.faults", "fault", "Lose packets or turn bits on purpose, for tests."),
     "bench": ("raftctl.bench", "bench", "Measure writes and reads a second, and their latency."),
     "dev": ("raftctl.dev", "dev", "Run a cluster on this machine."),
     "cert": ("raftctl.cert", "cert", "Make certificates."),
@@ -43,9 +45,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "completion",
         "Print the script for a shell's completion.",
     ),
-    "snapshot": ("raftctl.later", "snapshot", f"Save and restore backups. {_LATER}"),
-    "recover": ("raftctl.later", "recover", f"Go on after the loss of a majority. {_LATER}"),
-    "debug": ("raftctl.later", "debug", f"Collect what a bug report needs. {_LATER}"),
+    "debug": ("raftctl.debug", "debug", "Collect what a bug report needs."),
 }
 
 EXAMPLES = """

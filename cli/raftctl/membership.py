@@ -16,6 +16,8 @@ from raftctl.output import printable
 from raftctl.quantities import MAX_REVISION, Whole
 
 _LOOK_EVERY_S = 0.1
+# Of --timeout: how long the agent may look for a leader before it says that there is none.
+_AGENTS_SHARE = 0.6
 _TELL_EVERY_S = 1.0
 
 
@@ -51,8 +53,14 @@ def if_configuration_option(command: Any) -> Any:
     )(command)
 
 
-def change(context: Context, request: protocol.Request) -> protocol.MembershipResult:
-    """Have the members changed; any node passes it on to the leader."""
+def change(
+    context: Context,
+    request: protocol.Join | protocol.Leave | protocol.MemberPromote | protocol.MemberUpdate,
+) -> protocol.MembershipResult:
+    """Have the members changed; any node passes it on to the leader, as long as there is time left
+    to hear how that went."""
+    patience_ms = int(context.timeout_s * 1000 * _AGENTS_SHARE)
+    request = msgspec.structs.replace(request, patience_ms=max(patience_ms, 1))
     return context.write(request, protocol.MembershipResult)
 
 

@@ -85,7 +85,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--enable-fault-injection",
         action="store_true",
-        help="for tests: let raftctl fault lose packets in the kernel part",
+        help="for tests: let raftctl fault lose packets in the kernel part, and turn bits in "
+        "memory",
     )
     return parser
 
@@ -93,7 +94,6 @@ def _parser() -> argparse.ArgumentParser:
 def _with_kernel_options(config: Config, arguments: argparse.Namespace) -> Config:
     given = {
         "--bpf-object": arguments.bpf_object is not None,
-        "--enable-fault-injection": arguments.enable_fault_injection,
     }
     notes = [f"{option} has no effect: ebpf.enabled is false" for option in given if given[option]]
     return msgspec.structs.replace(

@@ -11,6 +11,7 @@ import fcntl
 import mmap
 import os
 import pwd
+import resource
 import socket
 import struct
 import sys
@@ -37,6 +38,12 @@ _GETSOCKOPT_BYTES = 1024  # the most that Python's getsockopt gives
 _MACOS_SOL_LOCAL = 0
 _MACOS_LOCAL_PEERCRED = 1
 _MACOS_LOCAL_PEERPID = 2
+
+
+def open_files_limit() -> int:
+    """How many files, sockets among them, this process may have open (RLIMIT_NOFILE)."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 1 << 20 if soft == resource.RLIM_INFINITY else soft
 
 
 def sync_data(fd: int) -> None:

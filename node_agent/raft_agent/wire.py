@@ -70,6 +70,7 @@ class FrameType(enum.IntEnum):
     SNAPSHOT_REPLY = 18
     ANNOUNCE = 19
     REMOVED = 20
+    AUDIT_REPORT = 21
     VERSION_ASK = 27
     VERSION_PROMISE = 28
     CLIENT_REQUEST = 32

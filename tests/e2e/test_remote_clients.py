@@ -91,6 +91,13 @@ def audits(agent: Agent) -> list[str]:
     return [event.text for event in agent.events() if event.kind == "audit"]
 
 
+def test_a_doctor_examines_an_agent_on_another_machine(leader: Agent, office: Office) -> None:
+    files = office.issue(client("doctor", Role.READER))
+    done = raftctl("doctor", **options(leader, files))
+    assert "quorum" in done.stdout
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 # --- roles ----------------------------------------------------------------------------------------
 
 

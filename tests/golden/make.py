@@ -102,6 +102,9 @@ def frames() -> dict[str, bytes]:
             FrameType.FORWARD_REPLY, reply, sender=MEMBER_ID, request_id=7, count=1
         ),
     }
+    # What follows these headers are records of TLS, which are others each time.
+    for sealed in (FrameType.TLS_HANDSHAKE, FrameType.TLS_FRAME):
+        made[sealed] = wire.bare_header(sealed, 0)
     for message in ONE_OF_EACH:
         frame = encode_message(MEMBER_ID, message)
         made[FrameType(frame[5])] = frame

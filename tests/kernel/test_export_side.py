@@ -33,6 +33,10 @@ PORTS = Export("ports/", "ports", "hash", "u32", "bytes[4]", 100_000, with_revis
 TIMEOUT_S = 20.0
 
 
+def nothing(*_arguments: object, **_facts: object) -> None:
+    """What no test here needs."""
+
+
 class Side:
     """An ExportSide, and what the rest of a node would be to it."""
 
@@ -42,6 +46,7 @@ class Side:
             '[server]\nnode_id = "n"\ndata_dir = "/nowhere"\n[cluster]\nbootstrap = true\n'
             f'[ebpf]\nenabled = true\npin_dir = "{directory.parent}"\n'
         )
+        self.is_fit = True
         self.directory = directory
         self.machine = machine
         self.told: list[tuple[str, dict[str, int | str]]] = []
@@ -53,10 +58,12 @@ class Side:
         )
         self.side = ExportSide(
             load(file, environ={}),
-            cast("Node", self.node),
-            machine,
-            asyncio.get_running_loop(),
-            lambda kind, **facts: self.told.append((kind, facts)),
+            node=cast("Node", self.node),
+            machine=machine,
+            propose=nothing,
+            is_fit=lambda: self.is_fit,
+            loop=asyncio.get_running_loop(),
+            tell=lambda kind, **facts: self.told.append((kind, facts)),
         )
         self.side.start()
 
@@ -184,6 +191,19 @@ def test_a_log_that_is_behind_the_maps_waits_until_it_has_caught_up(pins: Path) 
     run(check())
 
 
+def test_a_state_that_differs_from_the_others_is_not_fresh(pins: Path) -> None:
+    async def check() -> None:
+        side = Side(pins, Machine())
+        side.node.state.current_as_of_us = 1 << 40
+        side.apply(AddExport(PORTS))
+        await side.until(lambda: side.status().fresh_until_ns > 0)
+        side.is_fit = False
+        await side.until(lambda: side.status().fresh_until_ns == 0)
+        await side.side.stop()
+
+    run(check())
+
+
 def test_what_waits_is_bounded_and_the_maps_are_right_afterwards(
     pins: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -218,7 +238,15 @@ def test_a_node_without_maps_says_so(tmp_path: Path) -> None:
         machine = Machine()
         loop = asyncio.get_running_loop()
         node = cast("Node", SimpleNamespace())
-        side = ExportSide(load(file, environ={}), node, machine, loop, lambda *_, **__: None)
+        side = ExportSide(
+            load(file, environ={}),
+            node=node,
+            machine=machine,
+            propose=nothing,
+            is_fit=lambda: True,
+            loop=loop,
+            tell=nothing,
+        )
         side.start()
         apply(machine, AddExport(PORTS))
         side.applied(machine.last_applied)

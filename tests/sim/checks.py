@@ -7,6 +7,7 @@ committed, voted and promised, and compare only what an event changed.
 from __future__ import annotations
 
 from bisect import bisect_left
+from copy import copy
 from typing import TYPE_CHECKING, Any
 
 from raft_agent.consensus import quorum
@@ -60,7 +61,7 @@ class Checks:
         self._appended: dict[tuple[str, int, int], tuple[Batch, int]] = {}
         self._results: dict[int, tuple[Batch, Any]] = {}
         self._states: dict[int, str] = {}
-        self.is_compacted = False
+        self._digests: dict[int, int] = {}
         self.cluster_id = ""
         self.committed = LogFile()
         self.memberships = Memberships(self.committed, self.promises)
@@ -68,6 +69,18 @@ class Checks:
         self._committed_in: list[tuple[int, int]] = []
         # When it was first known to anybody that the entries up to an index were committed.
         self._known_at: list[tuple[int, int]] = []
+
+    def begin_anew(self, committed: LogFile, process: Process) -> Checks:
+        """Those of a later generation, which begins with what `process` has: with the promises that
+        were given, and nothing else of what was known before."""
+        later = Checks(self._cluster)
+        later.promises = self.promises
+        later.cluster_id = self.cluster_id
+        later.committed = committed
+        later.memberships = Memberships(committed, self.promises)
+        later._watched[process.index] = copy(self._watched[process.index])
+        later._disks[process.member_id] = process.disk
+        return later
 
     def violation(self, rule: str) -> Violation:
         return Violation(rule)
@@ -112,7 +125,6 @@ class Checks:
 
     def compacting(self, process: Process, upto_index: int) -> None:
         """What the log loses is in both snapshots."""
-        self.is_compacted = True
         older = process.disk.shelf.older_index
         require(
             upto_index <= older,
@@ -126,6 +138,16 @@ class Checks:
         """The state after an entry is the same wherever it was looked at."""
         known = self._states.setdefault(index, digest)
         require(known == digest, "two nodes have other states", process, index=index)
+
+    def has_digest(self, process: Process, index: int, digest: int) -> None:
+        """What members compare is the same for the same state."""
+        known = self._digests.setdefault(index, digest)
+        require(known == digest, "equal states have other digests", process, index=index)
+
+    def agreed(self, process: Process, index: int, digest: int) -> None:
+        """The core takes this process's state for right."""
+        known = self._digests.get(index, digest)
+        require(known == digest, "a wrong state is taken for right", process, index=index)
 
     def ended(self, process: Process) -> None:
         del self._watched[process.index]

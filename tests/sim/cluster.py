@@ -14,6 +14,7 @@ from raft_agent.consensus.types import (
     Message,
     PreVoteReply,
     Received,
+    RefusalReason,
     Role,
     VoteReply,
 )
@@ -209,6 +210,10 @@ class Cluster:
             node = process.node
             if node is None or node.leader_id != leader.member_id:
                 return False
+            if process.audits.flips or node.state.diverged_index:
+                return False
+            if process.machine.disputed_index:
+                return False
             if (node.log.last_index, node.log.last_term) != last:
                 return False
             if node.applied_index != last[0] or process.disk.durable.last_index != last[0]:
@@ -285,6 +290,20 @@ class Cluster:
 
     def disk_failed(self, process: Process) -> None:
         self.faults.disk_failed(process)
+
+    def crashed(self, process: Process) -> None:
+        """Its process is gone, and the disk is what a crash leaves."""
+
+    def recovered(self, process: Process, index: int) -> None:
+        """A new generation has begun there."""
+        raise self.checks.violation(f"{process.name} recovers unasked, with index {index}")
+
+    def abandoned(self, process: Process) -> None:
+        """What it has is to be put aside."""
+        raise self.checks.violation(f"{process.name} abandons its data unasked")
+
+    def refused_recovery(self, reason: RefusalReason) -> None:
+        """Nobody may recover there."""
 
     # --- the network
 

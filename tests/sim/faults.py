@@ -40,6 +40,7 @@ class Faults:
             "wipe": self._wipe,
             "transfer": self._transfer,
             "burst": self._burst,
+            "flip_state": self._flip_state,
         }
 
     # --- begin and end
@@ -318,6 +319,11 @@ class Faults:
             shelf.damage_newest()
             if self._rng.random() < 0.5:
                 self.crash(process)
+
+    def _flip_state(self) -> None:
+        process = self._victim()
+        if process is not None and process.audits.flip():
+            self._tell("flip_state", process.name)
 
     def _wipe(self) -> None:
         process = self._victim()

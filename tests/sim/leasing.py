@@ -14,7 +14,7 @@ from raft_agent.machine.commands import (
     join_commands,
 )
 from raft_agent.machine.lease_clock import LeaseClock
-from raft_agent.machine.results import LeaseKept, WriteDone
+from raft_agent.machine.results import LeaseKept, StatesDisputed, WriteDone
 from tests.sim.store_client import KEYS
 from tests.sim.store_log import StoreLog
 from tests.version2 import in_words_of_version_1
@@ -101,6 +101,8 @@ class LeaseChecks:
             return
         self._seen_index = batch.last_index
         if batch.kind != BatchKind.COMMANDS or results is None:
+            return
+        if isinstance(results[0], StatesDisputed):
             return
         commands = in_words_of_version_1(batch.payload, batch.count)
         for offset, (command, result) in enumerate(zip(commands, results, strict=True)):

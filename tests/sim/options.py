@@ -171,6 +171,9 @@ def options_for(seed: int, *, nodes: int | None = None, events: int = EVENTS) ->
     once = random.Random(f"options/{seed}/once")
     apart_ms = once.choice((0, 100, 3_000))
     store = random.Random(f"options/{seed}/store")
+    audits = random.Random(f"options/{seed}/audits")
+    audit_us = audits.choice((0, 0, 300_000, 1_000_000))
+    flips = audit_us and count >= 3 and operator is None and audits.random() < 0.7
     versions = random.Random(f"options/{seed}/versions")
     return Options(
         nodes=count,
@@ -181,6 +184,8 @@ def options_for(seed: int, *, nodes: int | None = None, events: int = EVENTS) ->
             settings,
             clock_drift_ppm=drift_ppm(skew_ppm),
             snapshot_chunk_bytes=snapshots.choice((500, 4_000, 1 << 20)),
+            audit_interval_us=audit_us,
+            audit_patience_us=2 * election_us,
         ),
         network=NetworkOptions(
             latency_us=rng.choice((100, 500, 2_000, 10_000)),
@@ -204,7 +209,8 @@ def options_for(seed: int, *, nodes: int | None = None, events: int = EVENTS) ->
             store=store.choice((0.0, 0.0, 0.3, 0.7)),
             lease_ttl_ms=store.choice((1_000, 1_000, 2_000, 5_000)),
         ),
-        faults=tuple(fault for fault in FAULTS if rng.random() < 0.5),
+        faults=tuple(fault for fault in FAULTS if rng.random() < 0.5)
+        + (("flip_state",) if flips else ()),
         fault_interval_us=election_us * rng.choice((1, 2, 4, 8)),
         skew_ppm=skew_ppm,
         wall_ahead_ms=tuple(once.randint(-apart_ms, apart_ms) for _ in skew_ppm),

@@ -24,6 +24,7 @@ class Oracle:
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
         self.has_stopped = False
+        self.has_lost_writes = False
         self.calls: list[Call] = []
         self._moment = 0
         self._last: Call | None = None
@@ -59,6 +60,11 @@ class Oracle:
             raise self.cluster.checks.violation(
                 f"revision {revision} is {known!r} to one client and {(key, value)!r} to another"
             )
+
+    def forget_revisions(self, first: int, last: int) -> None:
+        """These were given out for entries that are lost, and may be given out again."""
+        for revision in range(first, last + 1):
+            self._revisions.pop(revision, None)
 
     def history(self) -> list[Operation]:
         """What happened to the keys, for the checker.

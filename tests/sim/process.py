@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from raft_agent.consensus import invariants
 from raft_agent.consensus.node import Node
 from raft_agent.consensus.types import (
+    Abandon,
     AppendLog,
     Applied,
     Apply,
@@ -33,10 +34,12 @@ from raft_agent.consensus.types import (
     ReadReady,
     ReadSnapshot,
     Received,
+    Recovered,
     Refused,
     RoleChanged,
     SaveVote,
     Send,
+    StateJudged,
     StorageFailed,
     TimerExpired,
     TransferDone,
@@ -44,6 +47,7 @@ from raft_agent.consensus.types import (
     WriteSnapshot,
 )
 from raft_agent.machine.machine import Machine
+from tests.sim.audits import Audits
 from tests.sim.clock import LocalClock
 from tests.sim.disk import Disk, LogWrite
 from tests.sim.leasing import LeaseKeeper
@@ -76,6 +80,7 @@ class Process:
         self.service = Service(self)
         self.versions = VersionKeeper(self)
         self.snapshots = Snapshots(self)
+        self.audits = Audits(self)
         self.lease_keeper = LeaseKeeper(self)
         self.is_paused = False
         self._inbox: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
@@ -93,6 +98,8 @@ class Process:
             ReadReady: self._read_ready,
             TransferDone: self._refused,
             MembershipChanged: self._membership_changed,
+            Recovered: lambda effect: self.cluster.recovered(self, effect.index),
+            Abandon: self._abandon,
             CompactLog: self.snapshots.compact,
             ReadSnapshot: self.snapshots.read,
             WriteSnapshot: self.snapshots.write,
@@ -100,6 +107,7 @@ class Process:
             FoundCluster: self._found_cluster,
             RoleChanged: self._role_changed,
             ConfigurationChanged: self._nothing,
+            StateJudged: self.audits.judged,
             Note: self._note,
         }
         if self.is_spare:
@@ -124,6 +132,10 @@ class Process:
             self.cluster.seen,
         )
 
+    def wait_to_be_joined(self) -> None:
+        """It founds no cluster when it starts with an empty disk."""
+        self._peer_names = ()
+
     def wall_ms(self) -> int:
         """What this machine's clock on the wall shows."""
         return self.cluster.wall_ms() + self.cluster.options.wall_ahead_ms[self.index]
@@ -141,6 +153,7 @@ class Process:
         self._timer_at_us = None
         self._heard_us = {}
         self.snapshots.begin()
+        self.audits.begin()
         self.lease_keeper.begin()
         self.versions.begin()
         vote, log, snapshot = self.disk.open(
@@ -178,6 +191,7 @@ class Process:
         self.service.lost()
         self.cluster.checks.ended(self)
         self.disk.crash(kill=kill, damage=damage)
+        self.cluster.crashed(self)
         self.cluster.network.ended(self.index)
 
     def pause(self) -> None:
@@ -220,7 +234,10 @@ class Process:
             if cluster.tracer is not None:
                 cluster.tracer.effect(self, effect)
             carry[type(effect)](effect)
+            if self.node is not node:
+                return  # it was put aside
         invariants.check(node)
+        self.audits.stepped()
         cluster.stepped(self, node, event, effects)
         self._arm_timer(node)
 
@@ -295,9 +312,12 @@ class Process:
     def _found_cluster(self, effect: FoundCluster) -> None:
         self.disk.cluster_id = effect.cluster_id
 
+    def _abandon(self, _effect: Abandon) -> None:
+        self.cluster.abandoned(self)
+
     def _note(self, note: Note) -> None:
         self.cluster.seen[note.kind] += 1
-        if note.kind == "snapshot_refused":
+        if note.kind in ("snapshot_refused", "snapshot_wanted"):
             self.snapshots.take()
 
     def _send(self, send: Send) -> None:
@@ -364,16 +384,22 @@ class Process:
             self.step(answer)
 
     def _apply(self, effect: Apply) -> None:
-        for batch in effect.batches:
+        for batch in effect.batches if not self._state_is_wrong() else ():
             results = self.machine.apply(batch)
-            self.cluster.checks.applied(self, batch, results)
+            if self.audits.flips == 0:
+                self.cluster.checks.applied(self, batch, results)
             self.cluster.version_checks.applied(self, results)
             self.cluster.leases.applied(batch, results)
             self.service.applied(batch, results)
             self.lease_keeper.applied()
+            self.audits.applied(batch)
         delay_us = int(self._rng.random() * 300)
         index = effect.batches[-1].last_index
         self.cluster.clock.after(delay_us, self.run, self._applied, self.boots, index)
+
+    def _state_is_wrong(self) -> bool:
+        """Whether it is known to be: then nothing is applied to it any more."""
+        return self.node is not None and self.node.state.diverged_index > 0
 
     def _applied(self, boot: int, index: int) -> None:
         if boot == self.boots:

@@ -19,12 +19,17 @@ from raft_agent.consensus.types import (
 )
 from raft_agent.machine.commands import join_commands
 from raft_agent.machine.machine import CommandResult
+from raft_agent.machine.results import StatesDisputed
 from tests.sim.versions import command_for
 
 if TYPE_CHECKING:
     from tests.sim.calls import Attempt
     from tests.sim.operators import Change
     from tests.sim.process import Process
+
+
+# Of the only recovery that may be under way.
+RECOVERY_TAG = 1 << 40
 
 
 class Service:
@@ -128,6 +133,8 @@ class Service:
         read = self._reads.pop(effect.tag, None)
         if read is not None:
             read.refused()
+        if effect.tag == RECOVERY_TAG:
+            self._process.cluster.refused_recovery(effect.reason)
         change = self._changes.pop(effect.tag, None)
         if change is not None:
             change.refused(effect.reason)
@@ -146,8 +153,19 @@ class Service:
 
     def _answer_read(self, attempt: Attempt) -> None:
         machine = self._process.machine
-        attempt.index = machine.last_applied
-        attempt.answered(machine.get(attempt.call.key))
+        if machine.disputed_index:
+            attempt.refused()
+        elif self._may_answer():
+            attempt.index = machine.last_applied
+            attempt.answered(machine.get(attempt.call.key))
+        else:
+            attempt.lost()
+
+    def _may_answer(self) -> bool:
+        """Nobody has noticed yet that a bit has turned in this state: what it answers may be wrong,
+        so clients leave it alone, and know as little as without an answer."""
+        self._process.audits.serves()
+        return self._process.audits.flips == 0
 
     def applied(self, batch: Batch, results: list[CommandResult] | None) -> None:
         awaited = self._awaiting.pop(batch.first_index, None)
@@ -155,7 +173,13 @@ class Service:
             term, attempts = awaited
             if term == batch.term and results is not None:
                 for attempt, result in zip(attempts, results, strict=True):
-                    attempt.answered(result)
+                    if isinstance(result, StatesDisputed):
+                        attempt.reached_core = False
+                        attempt.refused()
+                    elif self._may_answer():
+                        attempt.answered(result)
+                    else:
+                        attempt.lost()
             else:
                 # Another term's batch stands where this one would have: it never will.
                 self._process.cluster.seen["proposal_overwritten"] += 1
@@ -173,6 +197,15 @@ class Service:
             for attempt in self._awaiting.pop(first_index)[1]:
                 attempt.lost()
         self._answer_ready(index)
+
+    def diverged(self) -> None:
+        """Nothing is applied here any more."""
+        for _, attempts in self._awaiting.values():
+            for attempt in attempts:
+                attempt.lost()
+        for _, attempt in self._ready:
+            attempt.refused()
+        self._awaiting, self._ready = {}, []
 
     def _answer_ready(self, index: int) -> None:
         still = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from raft_agent.consensus.generations import generation_of
 from raft_agent.consensus.types import (
     CompactLog,
     Configuration,
@@ -50,10 +51,12 @@ class Snapshots:
     # --- own ones
 
     def applied(self, index: int) -> None:
-        """Take one when enough was applied since the last."""
-        every = self._process.cluster.options.snapshot_every
-        newest = self._process.disk.shelf.newest_index
-        if every and index - newest >= every:
+        """Take one when enough was applied since the last. Audits alone make none due, or they
+        would go on for ever where two or three entries do."""
+        process = self._process
+        every = process.cluster.options.snapshot_every
+        newest = process.disk.shelf.newest_index
+        if every and index - newest - process.audits.entries_behind(newest) >= every:
             self.take()
 
     def take(self) -> None:
@@ -61,6 +64,9 @@ class Snapshots:
         process = self._process
         node, machine = process.node, process.machine
         index = machine.last_applied
+        if process.audits.are_on:
+            process.audits.want_snapshot()
+            return
         in_force = node.configuration_at(index) if node is not None else None
         if self._is_taking or in_force is None or index < process.disk.shelf.newest_index:
             return
@@ -83,9 +89,15 @@ class Snapshots:
             self._later(self._go_on, view, at, in_force, blocks)
             return
         view.close()
+        self.keep(stored_of(*at, in_force, blocks))
+
+    def keep(self, stored: Stored) -> None:
+        """Put one that is complete, and right, on the disk."""
         process = self._process
+        if stored.meta.index < process.disk.shelf.newest_index:
+            return
         process.cluster.faults.writes(process, cuts=False)
-        process.disk.keep(stored_of(*at, in_force, blocks), self._kept)
+        process.disk.keep(stored, self._kept)
 
     def _kept(self, stored: Stored | None) -> None:
         if stored is None:
@@ -133,6 +145,7 @@ class Snapshots:
     def _take_over(self, stored: Stored) -> None:
         process = self._process
         process.machine.adopt(restored(process, stored))
+        process.audits.took_over()
         process.disk.took_over()
         process.cluster.version_checks.applied(process, None)
         process.cluster.checks.took_over(process, stored.meta)
@@ -143,5 +156,6 @@ class Snapshots:
 def restored(process: Process, stored: Stored) -> Machine:
     """The state machine that a snapshot holds; it must be the one that all others had there."""
     machine = process.program.restore(stored.blocks())
+    machine.begin_behind(generation_of(stored.meta.configuration).floor)
     process.cluster.checks.has_state(process, stored.meta.index, machine.digest())
     return machine

@@ -76,6 +76,12 @@ HAPPENS = (
     "crash_before_log_was_forgotten",
     "damaged_snapshot_found",
     "unsynced_snapshot_survived",
+    # states
+    "fault_flip_state",
+    "state_agrees",
+    "state_differs",
+    "state_disputed",
+    "rebuilt",
     # reads and writes
     "read_by_lease",
     "write_sent_again",

@@ -67,6 +67,7 @@ def test_every_key_can_be_set_by_environment_and_by_override(file: Path) -> None
         "timing.election_timeout_max_ms": "320",
         "timing.disk_stall_ms": "4000",
         "timing.clock_drift_ppm": "200",
+        "timing.state_check_interval_ms": "5000",
         "storage.snapshot_entries": "5000",
         "storage.snapshot_log_mib": "8",
         "ebpf.enabled": "true",

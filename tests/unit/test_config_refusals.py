@@ -388,3 +388,21 @@ def test_a_section_must_be_a_table(file: Path) -> None:
     assert refusal(file, f"timing = 5\n{SERVER}") == (
         "raft.toml:1: timing must be a table: write [timing]"
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (f"a = {'[' * 3000}", "recursion"),
+        (f"a = {'{a = ' * 1000}", "recursion"),
+        (f"[timing]\nheartbeat_interval_ms = {'1' * 5000}\n", "4300 digits"),
+        ("#" * (64 << 10) + "\n", "is larger than 65536 bytes"),
+    ],
+    ids=["arrays", "tables", "digits", "size"],
+)
+def test_toml_that_asks_too_much_of_the_parser_is_refused(file: Path, text: str, said: str) -> None:
+    assert said in refusal(file, text)
+
+
+def test_a_very_long_file_is_refused_without_a_search_for_the_lines(file: Path) -> None:
+    assert refusal(file, "\n" * 5_000 + "[servr]\n").startswith("raft.toml: servr is no section")

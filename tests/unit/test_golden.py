@@ -47,6 +47,9 @@ def test_frames_are_read_and_lead_to_the_same_bytes() -> None:
     reader = wire.FrameReader(frozenset(FrameType))
     messages = []
     for name, data in golden_frames().items():
+        if name.startswith("tls_"):
+            assert data == wire.bare_header(FrameType[name.upper()], 0)
+            continue
         (frame,) = reader.feed(data)
         kind = FrameType(frame.type)
         assert kind.name.lower() == name

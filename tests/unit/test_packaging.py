@@ -64,7 +64,10 @@ def test_a_lock_names_versions_and_hashes_and_no_machine(lock: Path) -> None:
             PROJECT["dependencies"] + PROJECT["optional-dependencies"]["tui"],
         ),
         ("dev", PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dev"]),
-        ("bench", PROJECT["dependencies"] + PROJECT["optional-dependencies"]["bench"]),
+        *(
+            (name, PROJECT["dependencies"] + PROJECT["optional-dependencies"][name])
+            for name in ("bench", "fuzz", "audit")
+        ),
     ],
 )
 def test_a_lock_satisfies_the_ranges_of_the_project(lock: str, requirements: list[str]) -> None:
@@ -84,7 +87,7 @@ def test_the_locks_agree_with_each_other() -> None:
     for lock in LOCKS:
         locked = pins(lock)
         assert {name: locked[name] for name in locked.keys() & dev.keys()}.items() <= dev.items()
-        assert lock.stem == "bench" or locked.keys() <= dev.keys()
+        assert lock.stem in ("bench", "fuzz", "audit") or locked.keys() <= dev.keys()
 
 
 def test_what_a_small_board_installs_is_small() -> None:

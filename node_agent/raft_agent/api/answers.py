@@ -8,6 +8,7 @@ import msgspec
 
 from raft_agent.api import protocol
 from raft_agent.api.protocol import ErrorCode
+from raft_agent.api.terms import UNREADABLE
 
 
 class RaftClientError(Exception):
@@ -20,6 +21,10 @@ class RaftClientError(Exception):
 
 class AgentNotReachable(RaftClientError):  # noqa: N818
     """There is no agent, or it does not answer; what was asked has changed nothing."""
+
+
+class AnswerUnreadable(AgentNotReachable):
+    """What answered is no agent of a version that goes with this client."""
 
 
 class OutcomeUnknown(RaftClientError):  # noqa: N818
@@ -68,23 +73,27 @@ def is_stream(request: protocol.Request) -> bool:
     """Whether items follow the reply."""
     if isinstance(request, protocol.Events):
         return request.follow
-    return isinstance(request, protocol.WatchMessages | protocol.WatchKeys | protocol.ExportWatch)
+    return isinstance(
+        request,
+        protocol.WatchMessages | protocol.WatchKeys | protocol.SnapshotSave | protocol.ExportWatch,
+    )
 
 
 def result_of(request: protocol.Request, reply: protocol.Reply) -> Any:
     """The result of `request`, as protocol.RESULT_TYPES says. Raises RequestFailed or
-    OutcomeUnknown for an error."""
+    OutcomeUnknown for an error, and for a result that can't be read
+    OutcomeUnknown of a write, else AnswerUnreadable."""
     kind = protocol.StreamStarted if is_stream(request) else protocol.RESULT_TYPES[type(request)]
-    return _decode(reply, kind)
+    return _decode(request, reply, kind)
 
 
 def item_of(request: protocol.Request, reply: protocol.Reply) -> Any:
     """The next item of the stream of `request`, as protocol.ITEM_TYPES says. Raises RequestFailed
     when the agent ended the stream."""
-    return _decode(reply, protocol.ITEM_TYPES[type(request)])
+    return _decode(request, reply, protocol.ITEM_TYPES[type(request)])
 
 
-def _decode(reply: protocol.Reply, kind: type | None) -> Any:
+def _decode(request: protocol.Request, reply: protocol.Reply, kind: type | None) -> Any:
     error = reply.error
     if error is not None:
         if error.code is ErrorCode.UNKNOWN_OUTCOME:
@@ -95,7 +104,23 @@ def _decode(reply: protocol.Reply, kind: type | None) -> Any:
     decoder = _decoders.get(kind)
     if decoder is None:
         decoder = _decoders[kind] = msgspec.msgpack.Decoder(kind)
-    return decoder.decode(reply.result)
+    try:
+        return decoder.decode(reply.result)
+    except UNREADABLE as error:
+        reason = f"the agent's answer can't be read: {error}"
+        if isinstance(request, protocol.WRITES):
+            raise OutcomeUnknown(reason) from error
+        raise AnswerUnreadable(reason) from error
+
+
+def read_replies(body: bytes) -> list[protocol.Reply]:
+    """The replies, or items of streams, that a frame's body holds. Raises ValueError when it holds
+    none that can be read."""
+    try:
+        replies: list[protocol.Reply] = protocol.REPLIES_DECODER.decode(body)
+        return replies
+    except (RecursionError, OverflowError) as error:
+        raise ValueError(str(error)) from error
 
 
 def no_answer(request: protocol.Request, reason: str) -> Exception:

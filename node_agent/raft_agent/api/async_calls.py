@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from raft_agent.api import protocol
 from raft_agent.api.answers import RequestFailed
@@ -12,6 +14,9 @@ from raft_agent.api.link import Link
 from raft_agent.api.lock import Lock
 from raft_agent.api.protocol import Consistency, ErrorCode
 from raft_agent.api.watch import KeyWatch, Watch
+
+if TYPE_CHECKING:
+    from raft_agent.backup import BackupInfo
 
 # How often a watch hears that it has missed nothing.
 BOOKMARK_MS = 10_000
@@ -162,6 +167,39 @@ class Calls(ABC):
     async def leader_transfer(self, target: str = "") -> protocol.TransferResult:
         """Hand leadership over to the member `target`, or to the one that is furthest."""
         return await self.request(protocol.LeaderTransfer(0, target, self._forward))  # type: ignore[no-any-return]
+
+    async def save_snapshot(
+        self,
+        path: str,
+        *,
+        force: bool = False,
+        on_progress: Callable[[float, int], None] = lambda _part, _size_bytes: None,
+    ) -> BackupInfo:
+        """Write a backup of the cluster to `path`, which is not there yet unless `force`: all that
+        was acknowledged before. It gets its name only when all of it was checked and is durable.
+        `on_progress(part, size_bytes)`: about which part of it is done, from 0 to 1.
+
+        Raises BackupError when it can't be written, AgentNotReachable when the connection is lost,
+        RequestFailed when the agent refuses or gives up.
+        """
+        from raft_agent.backup import NewBackup  # noqa: PLC0415  (few programs need it)
+
+        backup = await asyncio.to_thread(NewBackup, Path(path), force=force)
+        link: Link | None = None
+        try:
+            link = await self.connect(self.deadline())
+            await link.ask(protocol.SnapshotSave(1))
+            is_last = False
+            while not is_last:
+                piece: protocol.SnapshotPiece = await link.next_item()
+                await asyncio.to_thread(backup.append, piece.data)
+                on_progress(piece.progress, backup.size_bytes)
+                is_last = piece.is_last
+            return await asyncio.to_thread(backup.finish)
+        finally:
+            if link is not None:
+                link.close()
+            backup.close()
 
     def watch_keys(
         self,

@@ -13,6 +13,7 @@ from raft_agent.api import problems, protocol
 from raft_agent.api.caller import Answer, Caller, error_of
 from raft_agent.api.host import MAX_TOGETHER, MAX_TOGETHER_BYTES, Failure, Host, Outcome
 from raft_agent.api.protocol import Error, ErrorCode
+from raft_agent.api.terms import UNREADABLE
 from raft_agent.machine.commands import (
     AddExport,
     CloseSession,
@@ -277,7 +278,7 @@ class ChangeHandlers:
                 result: object = answer.result
                 if caller.is_json:
                     result = msgspec.msgpack.decode(answer.result)
-            except ValueError as error:
+            except UNREADABLE as error:
                 failed(
                     Error(f"The leader's answer can't be read: {error}", ErrorCode.UNKNOWN_OUTCOME)
                 )

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import cast
 
 from raft_agent import wire
 from raft_agent.api import protocol
 from raft_agent.api.channel import FRAME_BYTES, Channel
+from raft_agent.api.limits import HALF_FRAME_S, REFUSED_S, Crowd
 from raft_agent.api.protocol import Error, ErrorCode
 from raft_agent.api.requests import RequestHandlers
 from raft_agent.api.rights import Principal
-from raft_agent.api.salvage import UnreadableError, decode_one_by_one
+from raft_agent.api.salvage import UnreadableError, read_requests
+from raft_agent.api.streams import EventStream
 
 _log = logging.getLogger("raft.api")
 
@@ -60,7 +62,9 @@ class ClientConnection(asyncio.Protocol):
         self,
         handlers: RequestHandlers,
         turn: Turn,
+        crowd: Crowd,
         admit: Callable[[asyncio.Transport], Principal],
+        *,
         opened: Callable[[ClientConnection], None],
         closed: Callable[[ClientConnection], None],
     ) -> None:
@@ -68,6 +72,11 @@ class ClientConnection(asyncio.Protocol):
         self.write_paused = False
         self._handlers = handlers
         self._turn = turn
+        self._crowd = crowd
+        # Why nothing that this client asks is done.
+        self._refusal: Error | None = None
+        self._frames_served = 0
+        self._timer: asyncio.TimerHandle | None = None
         self._admit = admit
         self._opened = opened
         self._closed = closed
@@ -96,11 +105,15 @@ class ClientConnection(asyncio.Protocol):
         try:
             body = self._reader.only_body(data, _PLAIN_START)
             if body is not None:
+                self._frames_served += 1
                 self._serve(body, is_json=False)
                 return
             for frame in self._reader.feed(data):
                 if not self._gone:
+                    self._frames_served += 1
                     self._serve_frame(frame)
+            if self._timer is None and self._reader.pending_bytes:
+                self._watch_half_frame()
         except (wire.FrameError, UnreadableError) as error:
             self.refuse(str(error))
 
@@ -115,8 +128,11 @@ class ClientConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._leave()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         if isinstance(exc, wire.FrameError):  # of TLS, which has closed it
-            _log.warning("closed the connection of %s: %s", self.principal.who, exc)
+            self._crowd.complain(f"closed the connection of {self.principal.who}: {exc}")
         else:
             _log.debug("%s disconnected%s", self.principal.who, f": {exc}" if exc else "")
         self._closed(self)
@@ -140,17 +156,12 @@ class ClientConnection(asyncio.Protocol):
         self._serve(frame.body, is_json=bool(flags))
 
     def _serve(self, body: bytes, *, is_json: bool) -> None:
-        decoder = protocol.REQUESTS_JSON_DECODER if is_json else protocol.REQUESTS_DECODER
-        requests: list[protocol.Request] | list[protocol.Request | tuple[int, Error]]
-        try:
-            requests = decoder.decode(body)
-        except (ValueError, RecursionError):
-            requests = decode_one_by_one(body, is_json)
-        if len(requests) > protocol.MAX_REQUESTS_PER_FRAME:
-            raise UnreadableError(
-                f"frame of {len(requests)} requests; {protocol.MAX_REQUESTS_PER_FRAME} is the limit"
-            )
+        requests = read_requests(body, is_json)
         channel = self._channel(is_json)
+        refusal = self._refusal or self._crowd.too_many_requests(len(requests))
+        if refusal is not None:
+            self._refuse_all(channel, requests, refusal)
+            return
         handle = self._handlers.handle
         for request in requests:
             if isinstance(request, tuple):
@@ -158,6 +169,38 @@ class ClientConnection(asyncio.Protocol):
             else:
                 handle(channel, request)
         self._handlers.finish(channel)
+
+    def _refuse_all(
+        self,
+        channel: Channel,
+        requests: Sequence[protocol.Request | tuple[int, Error]],
+        refusal: Error,
+    ) -> None:
+        for request in requests:
+            channel.fail(request[0] if isinstance(request, tuple) else request.id, refusal)
+        if self._refusal is not None:
+            self.close()
+
+    def turn_away(self, refusal: Error) -> None:
+        """Answer the first frame with `refusal`, and close; close as well when none comes."""
+        self._refusal = refusal
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(REFUSED_S, self.refuse, refusal.error)
+
+    def _watch_half_frame(self) -> None:
+        """See to it that the frame that is not there in full does not take for ever."""
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(HALF_FRAME_S, self._is_half_still, self._frames_served)
+
+    def _is_half_still(self, frames_served: int) -> None:
+        self._timer = None
+        if self._gone or not self._reader.pending_bytes:
+            return
+        # Of a client that is not read from the rest may well have come.
+        if frames_served != self._frames_served or self._reading_paused:
+            self._watch_half_frame()
+        else:
+            self.refuse(f"a frame was not finished within {HALF_FRAME_S:g} s")
 
     def _channel(self, is_json: bool) -> Channel:
         for channel in self._channels:
@@ -187,11 +230,7 @@ class ClientConnection(asyncio.Protocol):
             self._reading_paused = True
             self.transport.pause_reading()
         if self.unsent_bytes > DROP_BYTES:
-            _log.warning(
-                "dropped %s: it left about %d bytes unread", self.principal.who, self.unsent_bytes
-            )
-            self._leave()
-            self.transport.abort()
+            self.drop(f"it left about {self.unsent_bytes} bytes unread")
 
     def _schedule_flush(self) -> None:
         if not self._flush_scheduled and not self._gone:
@@ -213,19 +252,41 @@ class ClientConnection(asyncio.Protocol):
         for channel in self._channels:
             if channel.streams:
                 channel.pump()
-        if self._got_eof and not self.unsent_bytes and not self._in_flight():
+        if self._got_eof and not self.unsent_bytes and not self.in_flight():
             self._leave()
             self.transport.close()
 
-    def _in_flight(self) -> int:
+    # --- for the crowd ----------------------------------------------------------------------------
+
+    def in_flight(self) -> int:
+        """How many requests wait for an answer."""
         return sum(channel.in_flight for channel in self._channels)
+
+    def stream_count(self) -> int:
+        return sum(len(channel.streams) for channel in self._channels)
+
+    def half_frame_bytes(self) -> int:
+        """How much has come of a frame that is not there in full."""
+        return self._reader.pending_bytes
+
+    def drop(self, reason: str) -> None:
+        """End the connection now, whatever is unsent, with a line that says why."""
+        self._crowd.complain(f"dropped {self.principal.who}: {reason}")
+        self.abort()
 
     # --- the end ----------------------------------------------------------------------------------
 
     def refuse(self, reason: str) -> None:
         """What came in can't be read any further: say why in the log, and close."""
-        _log.warning("closed the connection of %s: %s", self.principal.who, reason)
+        self._crowd.complain(f"closed the connection of {self.principal.who}: {reason}")
         self.close()
+
+    def end_watches(self, error: Error) -> None:
+        """Streams of what is in the state come to their end; those of events go on."""
+        for channel in self._channels:
+            for stream in list(channel.streams.values()):
+                if not isinstance(stream, EventStream):
+                    stream.end(error)
 
     def shut_down(self) -> None:
         """The node ends: tell the streams, and close once the rest is written."""

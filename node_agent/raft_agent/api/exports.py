@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from raft_agent.api.terms import BaseRequest, Limit, Number
+from raft_agent.api.terms import BaseRequest, KeyText, Limit, Name, Number
 from raft_agent.machine.export_types import KEY_TYPES as EXPORT_KEY_TYPES
 from raft_agent.machine.export_types import VALUE_TYPES as EXPORT_VALUE_TYPES
 from raft_agent.machine.exports import KINDS as EXPORT_KINDS
@@ -17,13 +17,13 @@ class ExportAdd(BaseRequest, frozen=True, tag="export_add"):
     """Have the keys below `prefix` stand in the map `map` of the kernel, on every node; see
     `machine.exports.Export`."""
 
-    prefix: str
-    map: str
-    kind: str
-    key: str
-    value: str
+    prefix: KeyText
+    map: Name
+    kind: Name
+    key: Name
+    value: Name
     max_entries: Number
-    group: str = ""
+    group: Name = ""
     with_revision: bool = False
     forward: bool = False
 
@@ -31,7 +31,7 @@ class ExportAdd(BaseRequest, frozen=True, tag="export_add"):
 class ExportRemove(BaseRequest, frozen=True, tag="export_remove"):
     """No longer export the map; its keys stay."""
 
-    map: str
+    map: Name
     forward: bool = False
 
 
@@ -42,14 +42,14 @@ class ExportList(BaseRequest, frozen=True, tag="export_list"):
 class ExportDump(BaseRequest, frozen=True, tag="export_dump"):
     """What this node's kernel has in the map, at most `limit` entries, in no order."""
 
-    map: str
+    map: Name
     limit: Limit = 10_000
 
 
 class ExportWatch(BaseRequest, frozen=True, tag="export_watch"):
     """What is written to this node's map, as it is."""
 
-    map: str
+    map: Name
 
 
 class ExportInfo(msgspec.Struct, frozen=True):

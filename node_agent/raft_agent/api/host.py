@@ -38,6 +38,18 @@ class Applied(msgspec.Struct, frozen=True):
 Outcome = Applied | Failure
 
 
+class Backup(Protocol):
+    """A snapshot's file, piece by piece; `close` it in the end, whatever comes. `index`: the last
+    entry that it holds."""
+
+    index: int
+
+    async def next_piece(self) -> protocol.SnapshotPiece:
+        """The next bytes; nothing follows the one that `is_last`."""
+
+    def close(self) -> None: ...
+
+
 class Host(Protocol):
     """One node, seen from its API. All methods are called in the event loop and never block;
     callbacks come later in the same loop, exactly once each.
@@ -45,6 +57,8 @@ class Host(Protocol):
 
     node_name: str
     machine: Machine
+    # Why nothing may be read from the state, nor written through this node.
+    unfit: Failure | None
 
     def propose(self, commands: Sequence[Command], done: Callable[[Outcome], None]) -> None:
         """Replicate these commands (see MAX_TOGETHER), one behind the other in one batch, so that
@@ -76,6 +90,16 @@ class Host(Protocol):
     ) -> None:
         """Change the members. `may_forward`: find the leader; else fail when this node does not
         lead."""
+
+    def recover(
+        self,
+        request: protocol.Recover,
+        done: Callable[[protocol.RecoverResult | Failure], None],
+    ) -> None:
+        """Go on from this member alone, or only look whether that would be right."""
+
+    def begin_backup(self) -> Backup | Failure:
+        """A snapshot of what `machine` holds at this moment."""
 
     def join_challenge(self) -> bytes:
         """A nonce for one JoinSelf."""
@@ -117,6 +141,17 @@ class Host(Protocol):
     ) -> Callable[[], None] | Failure:
         """Calls `on_event` for what is written to this node's map until the returned function is
         called."""
+
+    def flip_state(self, key: str) -> Failure | None:
+        """Turn a bit of the key's value in memory, for a test."""
+
+    def check_states(self, done: Callable[[protocol.StateCheckResult | Failure], None]) -> None:
+        """Have all members compare their states; only a leader does."""
+
+    def rebuild(
+        self, *, force: bool, done: Callable[[protocol.RebuildResult | Failure], None]
+    ) -> None:
+        """Start anew from what the disk holds, as soon as `done` has returned."""
 
     def audit(self, who: str, what: str, outcome: str) -> None:
         """Keep for people what somebody has done, or tried to do, about the cluster itself."""

@@ -10,7 +10,7 @@ from typing import Annotated, TypeAlias
 
 import msgspec
 
-from raft_agent.api.terms import BaseRequest
+from raft_agent.api.terms import BaseRequest, Name
 
 MAX_FAULT_MS = 300_000
 FaultShare: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=1000)]
@@ -35,7 +35,7 @@ class FaultSet(BaseRequest, frozen=True, tag="fault_set"):
     300,000). `direction`: "in", "out" or "both", as this node sees it. Only an agent that was
     started for such tests does it."""
 
-    peer: str
+    peer: Name
     per_mille: FaultShare
     duration_ms: FaultTime
     direction: FaultDirection = FaultDirection.BOTH
@@ -44,7 +44,7 @@ class FaultSet(BaseRequest, frozen=True, tag="fault_set"):
 class FaultHeal(BaseRequest, frozen=True, tag="fault_heal"):
     """End the faults of one peer, or with an empty `peer` all."""
 
-    peer: str = ""
+    peer: Name = ""
 
 
 class FaultInfo(msgspec.Struct, frozen=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 
 from raft_agent.api.sessions import Once
-from raft_agent.api.terms import BaseRequest, Limit, Number, Revision
+from raft_agent.api.terms import BaseRequest, KeyText, Limit, Number, Revision
 
 
 class Consistency(enum.StrEnum):
@@ -34,16 +34,16 @@ class Delete(BaseRequest, frozen=True, tag="delete"):
 
 
 class Get(BaseRequest, frozen=True, tag="get"):
-    key: str
+    key: KeyText
     consistency: Consistency = Consistency.LINEARIZABLE
 
 
 class List(BaseRequest, frozen=True, tag="list"):
     """Keys that start with `prefix`, in byte order, those after the key `after` only."""
 
-    prefix: str = ""
+    prefix: KeyText = ""
     limit: Limit = 1000
-    after: str = ""
+    after: KeyText = ""
     consistency: Consistency = Consistency.LINEARIZABLE
 
 
@@ -52,7 +52,7 @@ class WatchKeys(BaseRequest, frozen=True, tag="watch_keys"):
     on, or those of the store's revision `from_revision` and later, if they are kept. `bookmark_ms`:
     how often to say up to which revision all was told, when that has moved (0: never)."""
 
-    key: str
+    key: KeyText
     prefix: bool = False
     from_revision: Number = 0
     bookmark_ms: Number = 0

@@ -8,7 +8,14 @@ from typing import Any, cast
 
 from raft_agent import wire
 from raft_agent.api import protocol
-from raft_agent.api.answers import AgentNotReachable, is_stream, item_of, no_answer, result_of
+from raft_agent.api.answers import (
+    AgentNotReachable,
+    is_stream,
+    item_of,
+    no_answer,
+    read_replies,
+    result_of,
+)
 
 _REPLY_TYPES = frozenset({int(wire.FrameType.CLIENT_REPLY), int(wire.FrameType.CLIENT_PUSH)})
 _FRAME_REQUESTS = 1000
@@ -16,6 +23,8 @@ _FRAME_BYTES = 1 << 20
 
 # Items of a stream that its consumer has not taken yet; beyond that the agent has to wait.
 _QUEUED_ITEMS = 1000
+# Each may be large.
+_QUEUED_PIECES = 16
 
 
 class NotSent(Exception):  # noqa: N818
@@ -36,6 +45,7 @@ class Link(asyncio.Protocol):
         self._closing = False
         self.lost = "the connection was lost"
         self._stream: protocol.Request | None = None
+        self._queued_items = _QUEUED_ITEMS
         self._items: deque[Any] = deque()
         self._item_came = asyncio.Event()
 
@@ -51,6 +61,8 @@ class Link(asyncio.Protocol):
             return future
         if is_stream(request):
             self._stream = request
+            if isinstance(request, protocol.SnapshotSave):
+                self._queued_items = _QUEUED_PIECES
         self._waiting[request.id] = (request, future)
         self._unsent.append(request)
         self._schedule_flush()
@@ -76,7 +88,7 @@ class Link(asyncio.Protocol):
             self._item_came.clear()
             await self._item_came.wait()
         reply = self._items.popleft()
-        if self.is_open and len(self._items) < _QUEUED_ITEMS // 2:
+        if self.is_open and len(self._items) < self._queued_items // 2:
             self._transport.resume_reading()
         return item_of(cast("protocol.Request", self._stream), reply)
 
@@ -103,10 +115,7 @@ class Link(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         try:
-            frames = [
-                (frame.type, protocol.REPLIES_DECODER.decode(frame.body))
-                for frame in self._reader.feed(data)
-            ]
+            frames = [(frame.type, read_replies(frame.body)) for frame in self._reader.feed(data)]
         except ValueError as error:  # also wire.FrameError
             self.lost = f"what answers there is no agent: {error}"
             self._transport.abort()
@@ -115,7 +124,7 @@ class Link(asyncio.Protocol):
             if frame_type == wire.FrameType.CLIENT_PUSH:
                 self._items.extend(replies)
                 self._item_came.set()
-                if len(self._items) > _QUEUED_ITEMS:
+                if len(self._items) > self._queued_items:
                     self._transport.pause_reading()
                 continue
             for reply in replies:

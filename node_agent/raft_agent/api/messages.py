@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from raft_agent.api.sessions import Once
-from raft_agent.api.terms import BaseRequest, Limit, LogIndex
+from raft_agent.api.terms import BaseRequest, Limit, LogIndex, Name
 
 
 class Send(BaseRequest, frozen=True, tag="send"):
@@ -13,7 +13,7 @@ class Send(BaseRequest, frozen=True, tag="send"):
 
     text: str
     forward: bool = False
-    node: str = ""
+    node: Name = ""
     once: Once = None
 
 

@@ -12,6 +12,7 @@ from raft_agent.machine.results import (
     LeaseGone,
     LimitReached,
     SessionExpired,
+    StatesDisputed,
     TooLate,
     TooMany,
 )
@@ -95,6 +96,13 @@ def refused(request: protocol.Request, index: int, result: object) -> Error:
             f"No map {request.map} is exported",
             ErrorCode.KEY_NOT_FOUND,
             "What is exported: raftctl export list",
+        )
+    if isinstance(result, StatesDisputed):
+        return Error(
+            "No majority of the members has equal states (found at index "
+            f"{result.index}): nothing is written until one has",
+            ErrorCode.STATES_DISPUTED,
+            "See which differ: raftctl doctor --cluster",
         )
     if isinstance(result, LeaseGone):
         return lease_not_found(result.lease)

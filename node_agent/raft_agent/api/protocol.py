@@ -10,11 +10,11 @@ clients.
 
 from __future__ import annotations
 
-import enum
-from typing import TypeAlias
+from typing import Annotated, TypeAlias
 
 import msgspec
 
+from raft_agent.api.errors import Error, ErrorCode
 from raft_agent.api.exports import (
     EXPORT_KEY_TYPES,
     EXPORT_KINDS,
@@ -56,6 +56,13 @@ from raft_agent.api.membership import (
     MemberUpdate,
 )
 from raft_agent.api.messages import Messages, Send, WatchMessages
+from raft_agent.api.rescue import (
+    Recover,
+    RecoverResult,
+    SnapshotPiece,
+    SnapshotSave,
+    SurveyedMember,
+)
 from raft_agent.api.results import (
     ChallengeResult,
     EventItem,
@@ -95,8 +102,21 @@ from raft_agent.api.sessions import (
     OpenSession,
     SessionRef,
 )
+from raft_agent.api.states import (
+    FaultFlip,
+    MemberState,
+    Rebuild,
+    RebuildResult,
+    StateCheck,
+    StateCheckResult,
+)
 from raft_agent.api.terms import BaseRequest as _Request
-from raft_agent.api.terms import Limit, LogIndex, Number, OneShotId, RequestId, Revision, Signed
+from raft_agent.api.terms import (
+    Limit,
+    Name,
+    RequestId,
+    Signed,
+)
 from raft_agent.api.transactions import (
     LeaseGrant,
     LeaseKeepalive,
@@ -164,6 +184,7 @@ __all__ = [
     "ExportRemove",
     "ExportWatch",
     "FaultDirection",
+    "FaultFlip",
     "FaultHeal",
     "FaultInfo",
     "FaultSet",
@@ -194,36 +215,35 @@ __all__ = [
     "LeaseRevoke",
     "LeaseShow",
     "Leave",
-    "Limit",
     "List",
     "ListKeys",
     "ListResult",
-    "LogIndex",
     "MemberInfo",
     "MemberList",
     "MemberListResult",
     "MemberPromote",
+    "MemberState",
     "MemberUpdate",
     "MembershipRequest",
     "MembershipResult",
     "MessageItem",
     "Messages",
     "MessagesResult",
-    "Number",
     "Once",
     "OneShot",
-    "OneShotId",
     "OpenSession",
     "Operation",
     "OperationResult",
     "ProgressInfo",
     "Put",
     "PutKey",
+    "Rebuild",
+    "RebuildResult",
+    "Recover",
+    "RecoverResult",
     "Relation",
     "Reply",
     "Request",
-    "RequestId",
-    "Revision",
     "Send",
     "SessionRef",
     "SessionResult",
@@ -231,9 +251,14 @@ __all__ = [
     "SettingSet",
     "SettingsList",
     "SettingsResult",
+    "SnapshotPiece",
+    "SnapshotSave",
+    "StateCheck",
+    "StateCheckResult",
     "Status",
     "StatusResult",
     "StreamStarted",
+    "SurveyedMember",
     "Target",
     "TransactionError",
     "TransferResult",
@@ -251,42 +276,9 @@ MAX_KEY_BYTES = 4096
 MAX_VALUE_BYTES = 8 << 20
 MAX_TEXT_BYTES = 1 << 20
 MAX_REQUESTS_PER_FRAME = 16_384
+MAX_REPLIES_PER_FRAME = 65_536
 MAX_IN_FLIGHT = 65_536
 MAX_STREAMS = 1024
-
-
-class ErrorCode(enum.StrEnum):
-    """Stable words for what went wrong. `UNKNOWN_OUTCOME`: the write may still happen; every other
-    code of a write means that it did not and will not. `SESSION_EXPIRED`, `TOO_LATE` and
-    `BAD_DEADLINE` say that of this copy alone: an earlier one may have been applied.
-    """
-
-    NOT_LEADER = "not_leader"
-    NO_LEADER = "no_leader"
-    NO_QUORUM = "no_quorum"
-    KEY_NOT_FOUND = "key_not_found"
-    CONFLICT = "conflict"
-    BAD_REQUEST = "bad_request"
-    TOO_LARGE = "too_large"
-    BUSY = "busy"
-    UNKNOWN_OUTCOME = "unknown_outcome"
-    TIMED_OUT = "timed_out"
-    NO_SUCH_MEMBER = "no_such_member"
-    NOT_IN_CLUSTER = "not_in_cluster"
-    STORAGE_FAILED = "storage_failed"
-    NOT_IN_THIS_VERSION = "not_in_this_version"
-    SHUTTING_DOWN = "shutting_down"
-    INTERNAL = "internal"
-    SESSION_EXPIRED = "session_expired"
-    TOO_LATE = "too_late"
-    BAD_DEADLINE = "bad_deadline"
-    COMPACTED = "compacted"
-    CHANGE_PENDING = "change_pending"
-    QUORUM_AT_RISK = "quorum_at_risk"
-    REMOVED = "removed"
-    REFUSED = "refused"
-    LEASE_NOT_FOUND = "lease_not_found"
-    PERMISSION_DENIED = "permission_denied"
 
 
 # On the wire a request is an array: [op, id, field, field, …]; trailing defaults may be left out.
@@ -301,7 +293,7 @@ class SettingsList(_Request, frozen=True, tag="settings_list"):
 
 
 class SettingSet(_Request, frozen=True, tag="setting_set"):
-    name: str
+    name: Name
     value: Signed
     forward: bool = False
 
@@ -360,12 +352,17 @@ Request = (
     | JoinChallenge
     | JoinSelf
     | LeaderTransfer
+    | Recover
+    | SnapshotSave
     | Health
     | Vitals
     | Events
     | Kernel
     | FaultSet
     | FaultHeal
+    | FaultFlip
+    | StateCheck
+    | Rebuild
     | ExportAdd
     | ExportRemove
     | ExportList
@@ -375,20 +372,6 @@ Request = (
 )
 
 MembershipRequest: TypeAlias = Join | Leave | MemberPromote | MemberUpdate | JoinSelf
-
-
-class Error(msgspec.Struct, frozen=True, omit_defaults=True):
-    """`error` is the sentence for people, `hint` what to do next, `leader` a name when known.
-    `time_ms`: with TOO_LATE and BAD_DEADLINE the log's time; `revision`: with COMPACTED the oldest
-    from which changes are kept.
-    """
-
-    error: str
-    code: ErrorCode
-    hint: str = ""
-    leader: str = ""
-    time_ms: int = 0
-    revision: int = 0
 
 
 class Reply(msgspec.Struct, frozen=True, array_like=True):
@@ -429,12 +412,17 @@ RESULT_TYPES: dict[type[Request], type | None] = {
     JoinChallenge: ChallengeResult,
     JoinSelf: MembershipResult,
     LeaderTransfer: TransferResult,
+    Recover: RecoverResult,
+    SnapshotSave: StreamStarted,
     Health: HealthResult,
     Vitals: VitalsResult,
     Events: EventsResult,
     Kernel: KernelResult,
     FaultSet: FaultsResult,
     FaultHeal: FaultsResult,
+    FaultFlip: None,
+    StateCheck: StateCheckResult,
+    Rebuild: RebuildResult,
     ExportAdd: WriteResult,
     ExportRemove: WriteResult,
     ExportList: ExportListResult,
@@ -446,6 +434,7 @@ ITEM_TYPES: dict[type[Request], type] = {
     WatchMessages: MessageItem,
     WatchKeys: KeyEvent,
     Events: EventItem,
+    SnapshotSave: SnapshotPiece,
     ExportWatch: ExportEvent,
 }
 
@@ -466,6 +455,8 @@ WRITES = (
     MemberUpdate,
     JoinSelf,
     LeaderTransfer,
+    Recover,
+    Rebuild,
     ExportAdd,
     ExportRemove,
 )
@@ -475,4 +466,6 @@ JSON_ENCODER = msgspec.json.Encoder()
 REQUEST_DECODER = msgspec.msgpack.Decoder(Request)
 REQUESTS_DECODER = msgspec.msgpack.Decoder(list[Request])
 REQUESTS_JSON_DECODER = msgspec.json.Decoder(list[Request])
-REPLIES_DECODER = msgspec.msgpack.Decoder(list[Reply])
+REPLIES_DECODER = msgspec.msgpack.Decoder(
+    Annotated[list[Reply], msgspec.Meta(max_length=MAX_REPLIES_PER_FRAME)]
+)

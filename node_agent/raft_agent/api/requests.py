@@ -6,14 +6,15 @@ import asyncio
 import logging
 from collections.abc import Callable
 from functools import partial
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
-from raft_agent.api import audit, problems, protocol
+from raft_agent.api import audit, problems, protocol, rescuing
 from raft_agent.api.caller import REPLY_BYTES, Caller, error_of
 from raft_agent.api.changes import ChangeHandlers
 from raft_agent.api.export_handlers import ExportHandlers, ExportStream
 from raft_agent.api.host import Failure, Host
 from raft_agent.api.key_streams import KeyEventEncoder, KeyStream
+from raft_agent.api.limits import Crowd
 from raft_agent.api.protocol import Consistency, Error, ErrorCode
 from raft_agent.api.rights import denial
 from raft_agent.api.streams import (
@@ -34,13 +35,46 @@ LIST_BYTES = 8 << 20
 UNREAD_BYTES = 32 << 20
 
 _Read = tuple[Caller, protocol.Get | protocol.List]
+_ByLeader: TypeAlias = (
+    protocol.MemberList
+    | protocol.Health
+    | protocol.LeaseList
+    | protocol.LeaseShow
+    | protocol.StateCheck
+)
+
+# What reads the replicated state or changes it.
+_OF_STATE = frozenset(
+    {
+        protocol.Send,
+        protocol.Messages,
+        protocol.WatchMessages,
+        protocol.Put,
+        protocol.Delete,
+        protocol.Get,
+        protocol.List,
+        protocol.WatchKeys,
+        protocol.Txn,
+        protocol.LeaseGrant,
+        protocol.LeaseKeepalive,
+        protocol.LeaseRevoke,
+        protocol.LeaseList,
+        protocol.LeaseShow,
+        protocol.OpenSession,
+        protocol.KeepSession,
+        protocol.CloseSession,
+        protocol.SettingsList,
+        protocol.SettingSet,
+    }
+)
 
 
 class RequestHandlers:
     """Serves the requests of all callers from one host."""
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Host, crowd: Crowd) -> None:
         self._host = host
+        self._crowd = crowd
         self._machine = host.machine
         self._changes = ChangeHandlers(host)
         self._key_events = KeyEventEncoder()
@@ -60,6 +94,8 @@ class RequestHandlers:
             protocol.SettingsList: self._settings_list,
             protocol.MemberList: self._member_list,
             protocol.JoinChallenge: self._join_challenge,
+            protocol.Recover: partial(rescuing.recover, host),
+            protocol.SnapshotSave: self._snapshot_save,
             protocol.Health: self._health,
             protocol.Vitals: self._vitals,
             protocol.Events: self._events,
@@ -67,6 +103,9 @@ class RequestHandlers:
             protocol.Kernel: self._kernel,
             protocol.FaultSet: self._fault,
             protocol.FaultHeal: self._fault,
+            protocol.FaultFlip: self._flip,
+            protocol.StateCheck: self._check_states,
+            protocol.Rebuild: self._rebuild,
             protocol.Cancel: self._cancel,
         }
         for kind, handler in self._handlers.items():
@@ -91,6 +130,10 @@ class RequestHandlers:
             if denied is not None:
                 self._deny(caller, request, denied)
                 return
+        unfit = self._host.unfit
+        if unfit is not None and type(request) in _OF_STATE:
+            caller.fail(request.id, error_of(unfit))
+            return
         try:
             self._handlers[type(request)](caller, request)
         except Exception as error:
@@ -267,7 +310,7 @@ class RequestHandlers:
     def _by_leader(
         self,
         caller: Caller,
-        request: protocol.MemberList | protocol.Health | protocol.LeaseList | protocol.LeaseShow,
+        request: _ByLeader,
         local: Callable[[Error | None], None],
     ) -> None:
         """Have the leader answer, or `local` do it when that is not wanted or does not work."""
@@ -300,6 +343,34 @@ class RequestHandlers:
         else:
             caller.reply(request.id, answer)
 
+    def _flip(self, caller: Caller, request: protocol.FaultFlip) -> None:
+        failure = self._host.flip_state(request.key)
+        if failure is None:
+            caller.reply(request.id, None)
+        else:
+            caller.fail(request.id, error_of(failure))
+
+    def _check_states(self, caller: Caller, request: protocol.StateCheck) -> None:
+        def local(error: Error | None = None) -> None:
+            if error is not None:
+                caller.fail(request.id, error)
+                return
+            caller.in_flight += 1
+            self._host.check_states(partial(self._told, caller, request.id))
+
+        self._by_leader(caller, request, local)
+
+    def _rebuild(self, caller: Caller, request: protocol.Rebuild) -> None:
+        caller.in_flight += 1
+        self._host.rebuild(force=request.force, done=partial(self._told, caller, request.id))
+
+    def _told(self, caller: Caller, request_id: int, result: object) -> None:
+        caller.in_flight -= 1
+        if isinstance(result, Failure):
+            caller.fail(request_id, error_of(result))
+        else:
+            caller.reply(request_id, result)
+
     # --- streams ----------------------------------------------------------------------------------
 
     def _watch_keys(self, caller: Caller, request: protocol.WatchKeys) -> None:
@@ -310,6 +381,9 @@ class RequestHandlers:
 
     def _watch_export(self, caller: Caller, request: protocol.ExportWatch) -> None:
         self._start(caller, ExportStream(caller, request, self._host))
+
+    def _snapshot_save(self, caller: Caller, request: protocol.SnapshotSave) -> None:
+        self._start(caller, rescuing.BackupStream(caller, request, self._host))
 
     def _start(self, caller: Caller, stream: Stream) -> None:
         stream_id = stream.stream_id
@@ -329,6 +403,8 @@ class RequestHandlers:
                     "Cancel some, watch a prefix instead of its keys, or open another connection.",
                 ),
             )
+        elif too_many := self._crowd.too_many_streams():
+            caller.fail(stream_id, too_many)
         else:
             stream.start()
 

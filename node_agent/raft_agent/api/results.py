@@ -224,8 +224,8 @@ class StatusResult(msgspec.Struct, frozen=True, omit_defaults=False):
 
 
 class HealthMember(msgspec.Struct, frozen=True):
-    """`state`: "healthy", "lagging", "unreachable"; `detail` is a sentence for people; `agent` and
-    `knows` as in MemberInfo."""
+    """`state`: "healthy", "lagging", "differs" (its state is not the others'), "unreachable";
+    `detail` is a sentence for people; `agent` and `knows` as in MemberInfo."""
 
     name: str
     id: str

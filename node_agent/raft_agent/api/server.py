@@ -10,9 +10,10 @@ from pathlib import Path
 
 from raft_agent import wire
 from raft_agent.api import problems, protocol
-from raft_agent.api.caller import Caller
+from raft_agent.api.caller import Caller, error_of
 from raft_agent.api.connection import ClientConnection, Turn
-from raft_agent.api.host import Host
+from raft_agent.api.host import Failure, Host
+from raft_agent.api.limits import MAX_REFUSED_CONNECTIONS, Crowd
 from raft_agent.api.listener import BACKLOG, UnixListener
 from raft_agent.api.protocol import Error, ErrorCode
 from raft_agent.api.requests import RequestHandlers
@@ -29,13 +30,14 @@ class ApiServer:
     """Serves clients of `host` at `socket_path`: mode 0600, or 0660 for `group`."""
 
     def __init__(self, host: Host, *, socket_path: Path, group: str | None) -> None:
-        self._handlers = RequestHandlers(host)
+        self._connections: set[ClientConnection] = set()
+        self._crowd = Crowd(self._connections)
+        self._handlers = RequestHandlers(host, self._crowd)
         self._path = socket_path
         self._group = group
         self._listener: UnixListener | None = None
         self._server: asyncio.Server | None = None
         self._turn = Turn()
-        self._connections: set[ClientConnection] = set()
         self._all_gone = asyncio.Event()
 
     async def start(self) -> None:
@@ -50,6 +52,7 @@ class ApiServer:
 
     async def close(self) -> None:
         """Stop listening, end the streams, write what clients read at once, and close."""
+        self._crowd.stop()
         if self._server is not None:
             self._server.close()
             self._server = None
@@ -73,13 +76,23 @@ class ApiServer:
         """How many clients are connected."""
         return len(self._connections)
 
+    def end_streams(self, failure: Failure) -> None:
+        """Nothing of the state is pushed any more; whoever watches it is told why."""
+        for connection in self._connections:
+            connection.end_watches(error_of(failure))
+
     def remote_client(self, identity: Identity) -> ClientConnection:
         """What serves a client on another machine, who has shown the certificate of `identity`: the
         protocol of a connection that takes and gives whole frames.
         """
         admit = partial(_remote, identity)
         return ClientConnection(
-            self._handlers, self._turn, admit, self._connected, self._disconnected
+            self._handlers,
+            self._turn,
+            self._crowd,
+            admit,
+            opened=self._connected,
+            closed=self._disconnected,
         )
 
     def serve_forwarded(
@@ -103,7 +116,12 @@ class ApiServer:
 
     def _accept(self) -> ClientConnection:
         return ClientConnection(
-            self._handlers, self._turn, self._local, self._connected, self._disconnected
+            self._handlers,
+            self._turn,
+            self._crowd,
+            self._local,
+            opened=self._connected,
+            closed=self._disconnected,
         )
 
     def _local(self, transport: asyncio.Transport) -> Principal:
@@ -115,6 +133,14 @@ class ApiServer:
             connection.abort()
             return
         self._connections.add(connection)
+        self._crowd.watch()
+        refusal = self._crowd.too_many_connections(len(self._connections))
+        if refusal is None:
+            return
+        if len(self._connections) > self._crowd.max_connections + MAX_REFUSED_CONNECTIONS:
+            connection.abort()
+        else:
+            connection.turn_away(refusal)
 
     def _disconnected(self, connection: ClientConnection) -> None:
         self._connections.discard(connection)

@@ -7,7 +7,8 @@ import math
 import os
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
@@ -16,25 +17,36 @@ from raft_agent import wire
 from raft_agent.api import protocol
 from raft_agent.api.answers import (
     AgentNotReachable,
+    AnswerUnreadable,
     OutcomeUnknown,
     RaftClientError,
     RequestFailed,
     item_of,
     no_answer,
+    read_replies,
     result_of,
 )
 from raft_agent.api.attempts import WRONG_TIME, Attempts
 
 if TYPE_CHECKING:
     from raft_agent.api.endpoint import Endpoint, SealedSocket
+    from raft_agent.backup import BackupInfo
 
-__all__ = ["AgentNotReachable", "OutcomeUnknown", "RequestFailed", "SyncClient"]
+__all__ = [
+    "AgentNotReachable",
+    "AnswerUnreadable",
+    "OutcomeUnknown",
+    "RequestFailed",
+    "SyncClient",
+]
 
 _REPLY_TYPES = frozenset({int(wire.FrameType.CLIENT_REPLY), int(wire.FrameType.CLIENT_PUSH)})
 _READ_BYTES = 1 << 18
 _FRAME_REQUESTS = 1000
 _FRAME_BYTES = 1 << 20
 _PAUSE_S = 0.05
+# An agent whose machine stands still must not hold up a backup for ever.
+_SNAPSHOT_PATIENCE_S = 60.0
 # A one-shot's deadline is so far behind the last attempt, so that clocks may differ by that much.
 _CLOCK_SLACK_MS = 30_000
 _MAX_TTL_MS = 300_000
@@ -260,9 +272,11 @@ class SyncClient:
             results += [result_of(request, replies[request.id]) for request, _ in chunk]
         return results
 
-    def stream(self, request: protocol.Request) -> Iterator[Any]:
+    def stream(
+        self, request: protocol.Request, *, patience_s: float | None = None
+    ) -> Iterator[Any]:
         """What a watch (or Events with follow) gives: first its StreamStarted, then its items as
-        protocol.ITEM_TYPES says, waiting for each as long as it takes.
+        protocol.ITEM_TYPES says, waiting for each as long as it takes, or for `patience_s`.
 
         The connection serves nothing else from then on. Raises RequestFailed when the agent refuses
         or ends the stream, AgentNotReachable when the connection is lost.
@@ -270,7 +284,7 @@ class SyncClient:
         self._send([request], [protocol.ENCODER.encode(request)])
         started = self._receive([request], keep_pushes=True)[request.id]
         yield result_of(request, started)
-        self._socket.settimeout(None)
+        self._socket.settimeout(patience_s)
         while True:
             received, self._received = self._received, []
             for _, replies in received:
@@ -281,6 +295,36 @@ class SyncClient:
             except OSError as error:
                 self.close()
                 raise AgentNotReachable(f"{self._agent}: {_reason(error)}") from error
+
+    def save_snapshot(
+        self,
+        path: str,
+        *,
+        force: bool = False,
+        on_progress: Callable[[float, int], None] = lambda _part, _size_bytes: None,
+    ) -> BackupInfo:
+        """Write a backup of the cluster to `path`, which is not there yet unless `force`: all that
+        was acknowledged before. It gets its name only when all of it was checked and is durable.
+        `on_progress(part, size_bytes)`: about which part of it is done, from 0 to 1.
+
+        The connection serves nothing else from then on. Raises BackupError when it can't be
+        written, AgentNotReachable when the connection is lost, RequestFailed when the agent refuses
+        or gives up.
+        """
+        from raft_agent.backup import NewBackup  # noqa: PLC0415  (few programs need it)
+
+        backup = NewBackup(Path(path), force=force)
+        try:
+            pieces = self.stream(protocol.SnapshotSave(1), patience_s=_SNAPSHOT_PATIENCE_S)
+            next(pieces)
+            for piece in pieces:
+                backup.append(piece.data)
+                on_progress(piece.progress, backup.size_bytes)
+                if piece.is_last:
+                    break
+            return backup.finish()
+        finally:
+            backup.close()
 
     def _send(self, requests: Sequence[protocol.Request], encoded: Sequence[bytes]) -> None:
         body = _array(encoded)
@@ -336,7 +380,7 @@ class SyncClient:
             raise ConnectionResetError("the agent closed the connection")
         try:
             for frame in self._reader.feed(data):
-                self._received.append((frame.type, protocol.REPLIES_DECODER.decode(frame.body)))
+                self._received.append((frame.type, read_replies(frame.body)))
         except ValueError as error:  # also wire.FrameError
             raise ConnectionAbortedError(f"what answers there is no agent: {error}") from error
 

@@ -13,7 +13,17 @@ Revision: TypeAlias = Annotated[int, msgspec.Meta(ge=-1, le=(1 << 63) - 1)]
 LogIndex: TypeAlias = Annotated[int, msgspec.Meta(ge=-1, le=(1 << 63) - 1)]
 Signed: TypeAlias = Annotated[int, msgspec.Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
 Number: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
+# What can't be a name, an address or a key is refused when it is read, before anybody keeps it. The
+# sentences for people about those that are a little too long are elsewhere.
+Name: TypeAlias = Annotated[str, msgspec.Meta(max_length=255)]
+Address: TypeAlias = Annotated[str, msgspec.Meta(max_length=512)]
+KeyText: TypeAlias = Annotated[str, msgspec.Meta(max_length=4096)]
+Proof: TypeAlias = Annotated[bytes, msgspec.Meta(max_length=64)]
 OneShotId: TypeAlias = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
+
+
+# What decoding foreign bytes can raise; msgspec's errors and UnicodeDecodeError are ValueErrors.
+UNREADABLE = (ValueError, OverflowError, RecursionError)
 
 
 class BaseRequest(msgspec.Struct, frozen=True, array_like=True, tag_field="op", gc=False):

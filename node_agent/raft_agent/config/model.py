@@ -131,6 +131,14 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True):
             values.drift_ppm,
         ),
     ] = 1000
+    state_check_interval_ms: Annotated[
+        int,
+        Key(
+            "How often a leader has all members compare their states, ten times as seldom while "
+            "nothing is written.",
+            values.milliseconds,
+        ),
+    ] = 30_000
 
     @property
     def disk_stall(self) -> int:

@@ -16,19 +16,24 @@ KeyPath = tuple[str | int, ...]
 
 _BARE_VALUE = re.compile(r"\s*([\w.-]+)\s*=\s*([^\s\"'\[{#][^\"'#]*?)\s*(?:#.*)?")
 
+_MAX_LINES = 1000
+
 _HEADER = re.compile(r"\s*(\[[^\]]*\]+)")
 _KEY = re.compile(r"\s*([\w.\"'-]+)\s*=")
 
 
 def find_lines(text: str) -> dict[KeyPath, int]:
-    """The line (from 1) of each table, array element and key of `text`, a valid TOML document."""
+    """The line (from 1) of each table, array element and key of `text`, a valid TOML document;
+    nothing of one so long that it would take minutes."""
     found: dict[KeyPath, int] = {}
     lines = text.splitlines(keepends=True)
+    if len(lines) > _MAX_LINES:
+        return found
     statement_starts = 1
     for end in range(1, len(lines) + 1):
         try:
             document = tomllib.loads("".join(lines[:end]))
-        except tomllib.TOMLDecodeError:
+        except ValueError:  # also TOMLDecodeError
             continue
         for path in _paths(document, ()):
             found.setdefault(path, statement_starts)

@@ -84,6 +84,21 @@ FIELDS: Mapping[str, Mapping[str, Field]] = {
 SECRET_NAMES = [
     name for fields in FIELDS.values() for name, field in fields.items() if field.key.secret
 ]
+
+
+def secrets_in(document: Mapping[str, Any]) -> list[str]:
+    """The values in a parsed raft.toml that are shown to nobody."""
+    found = []
+    for section, fields in FIELDS.items():
+        table = document.get(section)
+        if isinstance(table, dict):
+            values = [
+                table[name] for name, field in fields.items() if field.key.secret and name in table
+            ]
+            found += [str(value) for value in values if value != ""]
+    return found
+
+
 PEER_FIELDS: Mapping[str, Field] = _fields_of(Peer)
 EXPORT_FIELDS: Mapping[str, Field] = _fields_of(ExportSeed)
 

@@ -32,6 +32,10 @@ _NOT_KEYS: Mapping[str, Callable[[str], object]] = {
 }
 
 
+# What people write is a hundredth of it.
+MAX_FILE_BYTES = 64 << 10
+
+
 class Value(msgspec.Struct, frozen=True):
     """A raw value and where it was said; `path` leads to the line when that is the file."""
 
@@ -77,7 +81,12 @@ class Sources:
     def read_file(self) -> None:
         """Raises ConfigError at once when the file can't be read or is no TOML."""
         try:
-            self._text = self.file.read_bytes().decode()
+            with self.file.open("rb") as file:
+                data = file.read(MAX_FILE_BYTES + 1)
+            if len(data) > MAX_FILE_BYTES:
+                text = f"is larger than {MAX_FILE_BYTES} bytes: is it the right file?"
+                raise ConfigError([Problem(str(self.file), text)])
+            self._text = data.decode()
         except OSError as error:
             raise ConfigError(
                 [Problem(str(self.file), f"can't be read: {error.strerror}")]
@@ -91,6 +100,11 @@ class Sources:
             line, message = line_of_syntax_error(error, self._text, _may_be_secret)
             text = f"is not valid TOML: {message}"
             raise ConfigError([Problem(f"{self.file}:{line}", text)]) from None
+        except (ValueError, RecursionError) as error:
+            # tomllib leaves these to whoever calls it: a number of thousands of digits, or
+            # thousands of brackets.
+            text = f"is not valid TOML for this program: {error}"
+            raise ConfigError([Problem(str(self.file), text)]) from None
         for section, content in document.items():
             if section == PEERS:
                 self._take_peers(content)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from raft_agent.consensus.batch import Batch
+from raft_agent.consensus.audit import Audit
+from raft_agent.consensus.batch import Batch, BatchKind
 from raft_agent.consensus.invariants import require
 from raft_agent.consensus.state import RaftState
 from raft_agent.consensus.types import Applied, Apply, LogRead, ReadLog
@@ -13,8 +14,9 @@ PURPOSE = 0
 class Applying:
     """Keeps at most one `Apply` and one `ReadLog` under way."""
 
-    def __init__(self, state: RaftState) -> None:
+    def __init__(self, state: RaftState, audit: Audit) -> None:
         self._state = state
+        self._audit = audit
 
     def pump(self) -> None:
         state = self._state
@@ -58,8 +60,15 @@ class Applying:
             commit=state.commit_index,
             first=batches[0].first_index if batches else 0,
         )
+        audits = (place for place, batch in enumerate(batches) if batch.kind == BatchKind.AUDIT)
+        place = next(audits, None)
+        if place is not None:
+            # What it says of this node's state comes before anything else is done to that.
+            batches = batches[: place + 1]
         state.applying_to = batches[-1].last_index
         state.effects.append(Apply(batches))
+        if place is not None:
+            self._audit.committed(batches[-1])
 
     def applied(self, event: Applied) -> None:
         state = self._state

@@ -38,6 +38,9 @@ HEADER = struct.Struct("<IBBHQQIII")
 HEADER_SIZE = HEADER.size + 4
 OVERHEAD = 2 * HEADER_SIZE
 MAX_PAYLOAD_BYTES = 16 << 20
+# Results and indexes are made for as many entries as a header says: it must not be able to say any
+# number. A leader makes batches of some thousands.
+MAX_ENTRIES = 1 << 16
 ZERO_RUN = 1  # the one flag that is known
 ZERO_RUN_BYTES = 128
 
@@ -51,6 +54,7 @@ class BatchKind(enum.IntEnum):
     NOOP = 0
     COMMANDS = 1
     CONFIGURATION = 2
+    AUDIT = 3
 
 
 class BatchHeader(msgspec.Struct, frozen=True, gc=False):
@@ -102,10 +106,11 @@ class Batch(msgspec.Struct, frozen=True, gc=False):
 def encode(kind: int, first_index: int, term: int, count: int, payload: bytes) -> Batch:
     """Make the batch that the entries `first_index` … `first_index + count - 1` will be for ever.
 
-    Raises ValueError when the payload is larger than MAX_PAYLOAD_BYTES or there is no entry.
+    Raises ValueError when the payload is larger than MAX_PAYLOAD_BYTES, and for less than one entry
+    or more than MAX_ENTRIES.
     """
-    if count < 1:
-        raise ValueError("a batch holds at least one entry")
+    if not 1 <= count <= MAX_ENTRIES:
+        raise ValueError(f"a batch holds 1 to {MAX_ENTRIES} entries, not {count}")
     if len(payload) > MAX_PAYLOAD_BYTES:
         raise ValueError(f"payload of {len(payload)} bytes is over {MAX_PAYLOAD_BYTES}")
     head = HEADER.pack(
@@ -141,7 +146,7 @@ def decode_header(data: bytes | memoryview, offset: int = 0) -> BatchHeader:
             f"it is a batch of version {version} with the flags {flags:#x}, and this program knows "
             f"version {VERSION} with the flags up to {ZERO_RUN:#x}"
         )
-    if count < 1 or first_index < 1 or term < 1 or length > MAX_PAYLOAD_BYTES:
+    if not 1 <= count <= MAX_ENTRIES or first_index < 1 or term < 1 or length > MAX_PAYLOAD_BYTES:
         raise BatchError(f"impossible header: index {first_index}, count {count}, length {length}")
     return BatchHeader(kind, first_index, term, count, length, crc, flags)
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from raft_agent.consensus.batch import Batch, BatchKind
+from raft_agent.consensus.generations import generation_of
 from raft_agent.consensus.membership import FIRST_INDEX, first_entry, read_configuration
 from raft_agent.consensus.state import RaftState
 from raft_agent.consensus.types import (
@@ -253,12 +254,18 @@ class Bootstrap:
         if configuration is None or first is None:
             return
         is_learner = peer in configuration.learners
-        is_founder = state.log.base_index == 0 and peer in first[1].voters
+        # In a later generation nobody may begin with the log of an older one: its configurations
+        # would be in force again until that log was through.
+        has_beginning = (
+            state.log.base_index == 0
+            and generation_of(first[1]).id == generation_of(configuration).id
+        )
+        is_founder = has_beginning and peer in first[1].voters
         progress = state.leadership.progress.get(peer) if state.leadership else None
         if progress is not None and (progress.had_entries or not (is_learner or is_founder)):
             if state.leadership is not None and state.leadership.is_news("log_lost", peer):
                 state.note("log_lost", sender=peer)
-        elif is_founder or (is_learner and state.log.base_index == 0):
+        elif is_founder or (is_learner and has_beginning):
             install = BootstrapInstall(
                 state.current_term,
                 state.next_request_id(),

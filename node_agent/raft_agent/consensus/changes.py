@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from msgspec import structs
+from msgspec import UNSET, UnsetType, structs
 
+from raft_agent.consensus.generations import generation_of
 from raft_agent.consensus.types import (
     Configuration,
+    Generation,
     Joining,
     Member,
     MembershipChange,
@@ -60,6 +62,7 @@ def change(configuration: Configuration, wanted: MembershipChange) -> Configurat
             for _, entry in sorted(joining.items())
             if entry.id in learners
         ),
+        generation=_generation(configuration, wanted),
     )
     if voters == configuration.voters:
         return _without(following, gone)
@@ -124,6 +127,16 @@ def _without(configuration: Configuration, gone: set[int]) -> Configuration:
         members=tuple(member for member in configuration.members if member.id not in gone),
         removed=_sorted({*configuration.removed, *gone}),
     )
+
+
+def _generation(configuration: Configuration, wanted: MembershipChange) -> Generation | UnsetType:
+    """The same; who comes in is no longer awaited."""
+    generation = generation_of(configuration)
+    if configuration.generation is UNSET:
+        return UNSET
+    names = {member.name for member in wanted.add}
+    awaited = tuple(member for member in generation.awaited if member.name not in names)
+    return structs.replace(generation, awaited=awaited)
 
 
 def _sorted(ids: Iterable[int]) -> tuple[int, ...]:

@@ -41,13 +41,31 @@ class Joining(msgspec.Struct, frozen=True, gc=False):
     replaces: int = 0
 
 
+class Generation(msgspec.Struct, frozen=True):
+    """A cluster's life since it was founded or recovered (`recovery.py`). Members of different
+    generations have nothing to say to each other.
+
+    `id`: a random number, 0 for the life that began with the first entry; `former`: the generations
+    that it goes back to, oldest first. `awaited`: survivors that are to come in again, under their
+    names and new ids; the ids here are those that they had. `floor`: numbers that the state machine
+    gives out lie behind it, because others up to there may have been given out by entries that are
+    lost.
+    """
+
+    id: int = 0
+    former: tuple[int, ...] = ()
+    awaited: tuple[Member, ...] = ()
+    floor: int = 0
+
+
 class Configuration(msgspec.Struct, frozen=True):
     """Who belongs to the cluster. Part of the replicated log; all tuples are sorted by id.
 
     `voters_outgoing` is C_old of joint consensus (§6 of the paper) and empty when not joint; who is
     in it and neither among the voters nor the learners leaves with the joint configuration.
     `removed` holds ids that were members once and are refused for ever. `joining` names the
-    learners that are to become voters.
+    learners that are to become voters. `generation`: unset in a cluster that was never recovered
+    nor restored, whose configurations are written as if there was no such thing.
     """
 
     cluster_id: str
@@ -57,6 +75,7 @@ class Configuration(msgspec.Struct, frozen=True):
     learners: tuple[int, ...] = ()
     removed: tuple[int, ...] = ()
     joining: tuple[Joining, ...] = ()
+    generation: Generation | msgspec.UnsetType = msgspec.UNSET
 
 
 class MembershipChange(msgspec.Struct, frozen=True):
@@ -86,6 +105,27 @@ class SnapshotMeta(msgspec.Struct, frozen=True):
     configuration: Configuration
 
 
+class Standing(msgspec.Struct, frozen=True, array_like=True):
+    """How far a member is, as it tells whoever asks before a recovery. `is_able`: its disk works;
+    `knows_leader`: it hears one, or is one.
+    """
+
+    generation: int
+    last_term: int
+    last_index: int
+    is_able: bool
+    knows_leader: bool
+
+
+class Survivor(msgspec.Struct, frozen=True):
+    """Who answered, at which address, and what it said of itself."""
+
+    id: int
+    name: str
+    address: str
+    standing: Standing
+
+
 class Settings(msgspec.Struct, frozen=True):
     """The core's limits and timeouts; times in microseconds, sizes in bytes.
 
@@ -93,6 +133,9 @@ class Settings(msgspec.Struct, frozen=True):
     `snapshot_chunk_bytes`: how much of a snapshot is sent at once. `disk_stall_us`: when nothing
     has become durable for so long while something was to be, the disk hangs. `clock_drift_ppm`:
     how much faster one member's clock may run than another's (leases count on it).
+    `audit_interval_us`: how often a leader has the members compare their states, ten times as
+    seldom while nothing is written; 0: only when asked. `audit_patience_us`: how long it waits for
+    the answers of others once its own is there.
     """
 
     heartbeat_interval_us: int = 50_000
@@ -107,6 +150,8 @@ class Settings(msgspec.Struct, frozen=True):
     snapshot_chunk_bytes: int = 1 << 20
     disk_stall_us: int = 2_000_000
     clock_drift_ppm: int = 1_000
+    audit_interval_us: int = 0
+    audit_patience_us: int = 10_000_000
 
 
 class Vote(msgspec.Struct, frozen=True, gc=False):

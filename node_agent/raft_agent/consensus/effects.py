@@ -137,13 +137,20 @@ class RefusalReason(enum.StrEnum):
     ALREADY_VOTER = "already_voter"
     LEADERSHIP_LOST = "leadership_lost"
     REMOVED = "removed"
+    LEADER_KNOWN = "leader_known"
+    QUORUM_ANSWERS = "quorum_answers"
+    OTHER_GENERATION = "other_generation"
+    RECOVER_ELSEWHERE = "recover_elsewhere"
+    RECOVERY_PENDING = "recovery_pending"
+    STATE_DIFFERS = "state_differs"
 
 
 class Refused(msgspec.Struct, frozen=True, gc=False):
     """A proposal, a read, a transfer or a change that was refused; nothing of it was appended. Only
     with LEADERSHIP_LOST a change may still come about.
 
-    `leader` is the leader's id when it is known and not this node, else 0.
+    `leader` is the leader's id when it is known and not this node, else 0; with RECOVER_ELSEWHERE
+    that of the survivor to recover at.
     """
 
     tag: int
@@ -163,6 +170,21 @@ class MembershipChanged(msgspec.Struct, frozen=True, gc=False):
 
     tag: int
     index: int
+
+
+class Recovered(msgspec.Struct, frozen=True, gc=False):
+    """The new generation has begun with the entry `index`, which is on disk: from now on members of
+    others are strangers."""
+
+    tag: int
+    index: int
+
+
+class Abandon(msgspec.Struct, frozen=True, gc=False):
+    """Another member has begun `generation` without this one, which is to come in anew: put what
+    the data directory holds aside and start with an empty one. Nothing is done after this."""
+
+    generation: int
 
 
 class TransferDone(msgspec.Struct, frozen=True, gc=False):
@@ -195,6 +217,21 @@ class Note(msgspec.Struct, frozen=True):
     facts: dict[str, int | str]
 
 
+class Judgement(enum.StrEnum):
+    AGREES = "agrees"
+    DIFFERS = "differs"
+    DISPUTED = "disputed"
+
+
+class StateJudged(msgspec.Struct, frozen=True, gc=False):
+    """What the members' comparison says of this node's state after the entry `index`: AGREES with
+    that of a quorum, DIFFERS from it (nothing may be applied to it or read from it any more), or
+    DISPUTED: no quorum has equal states."""
+
+    index: int
+    judgement: Judgement
+
+
 Effect = (
     FoundCluster
     | AppendLog
@@ -207,11 +244,14 @@ Effect = (
     | ReadReady
     | TransferDone
     | MembershipChanged
+    | Recovered
+    | Abandon
     | CompactLog
     | ReadSnapshot
     | WriteSnapshot
     | InstallSnapshot
     | RoleChanged
     | ConfigurationChanged
+    | StateJudged
     | Note
 )

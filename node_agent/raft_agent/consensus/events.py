@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from raft_agent.consensus.batch import Batch
-from raft_agent.consensus.data import MembershipChange, SnapshotMeta
+from raft_agent.consensus.data import MembershipChange, SnapshotMeta, Survivor
 from raft_agent.consensus.messages import Message
 
 
@@ -89,6 +89,30 @@ class ChangeMembership(msgspec.Struct, frozen=True):
     force: bool = False
 
 
+class Recover(msgspec.Struct, frozen=True):
+    """A majority is lost for good, and who runs the cluster accepts what is lost with it: begin a
+    new generation of this member alone. `Recovered` once it is on disk, or `Refused`.
+
+    `generation`: a random number that is not 0. `survivors`: what all other members say that can be
+    reached, asked just now. `floor`: as in Generation.
+    """
+
+    tag: int
+    generation: int
+    survivors: tuple[Survivor, ...]
+    floor: int
+
+
+class Superseded(msgspec.Struct, frozen=True, gc=False):
+    """The member `peer` belongs to a later generation, which goes back to this node's.
+    `is_awaited`: this node is to come in again with an empty log; else it is a member no more.
+    """
+
+    peer: int
+    generation: int
+    is_awaited: bool
+
+
 class LogPersisted(msgspec.Struct, frozen=True, gc=False):
     """The `AppendLog` with this number, and all before it, are on disk."""
 
@@ -160,6 +184,21 @@ class SnapshotInstalled(msgspec.Struct, frozen=True):
     snapshot: SnapshotMeta | None
 
 
+class AuditWanted(msgspec.Struct, frozen=True, gc=False):
+    """Somebody waits for the members' states to be compared. Only a leader hears it, and only when
+    no comparison is under way."""
+
+
+class StateHashed(msgspec.Struct, frozen=True, gc=False):
+    """The state after the audit entry `index` comes to `digest`, 64 bits that differ when states do
+    (`audit.UNREADABLE`: it could not be read). `work_us`: the processor's time that this took.
+    """
+
+    index: int
+    digest: int
+    work_us: int
+
+
 Event = (
     TimerExpired
     | Received
@@ -174,8 +213,12 @@ Event = (
     | LogRead
     | Applied
     | ChangeMembership
+    | Recover
+    | Superseded
     | SnapshotTaken
     | SnapshotRead
     | SnapshotWritten
     | SnapshotInstalled
+    | AuditWanted
+    | StateHashed
 )

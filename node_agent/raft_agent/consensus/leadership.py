@@ -62,6 +62,36 @@ class PendingReads:
         return [(read.peer, read.number) for read in self.round + self.waiting if read.peer]
 
 
+class AuditRound:
+    """A comparison of the members' states behind the entry `index`. `reports`: what they came to,
+    by member; `agreed`: what a quorum's did, 0 while that is not known.
+    `deadline_us`: who has not reported by then is not waited for, 0 until this node's own is there.
+    `work_us`: how long that took the processor. `last_index`: the entry that closed the round, when
+    nothing had been written since it began.
+    """
+
+    __slots__ = (
+        "agreed",
+        "began_us",
+        "deadline_us",
+        "index",
+        "is_closed",
+        "last_index",
+        "reports",
+        "work_us",
+    )
+
+    def __init__(self, index: int, now_us: int) -> None:
+        self.index = index
+        self.began_us = now_us
+        self.deadline_us = 0
+        self.work_us = 0
+        self.reports: dict[int, int] = {}
+        self.agreed = 0
+        self.is_closed = False
+        self.last_index = 0
+
+
 class Currency:
     """A round of heartbeats that is to prove how current everybody is: those with the id
     `request_id` (0: no round is out) and later ones, since `began_us`. `index`: what was committed
@@ -86,10 +116,15 @@ class Leadership:
     configuration of which all that follows from its commit was done. `departed`: who has gone and
     was not told yet. `announced`: where members say they are, by id; `refused_moves`: what of it
     could not be done yet. `told`: what was noted once and would come up again with every message.
+    `audit`: the comparison that is under way, or was the last; `audit_wanted`: another one is to
+    follow; `odd`: whose states did not fit when they were told last.
     """
 
     __slots__ = (
         "announced",
+        "audit",
+        "audit_wanted",
+        "began_us",
         "catching_up",
         "change_tag",
         "currency",
@@ -97,6 +132,7 @@ class Leadership:
         "first_index",
         "heartbeat_due_us",
         "lease",
+        "odd",
         "progress",
         "reads",
         "refused_moves",
@@ -108,8 +144,12 @@ class Leadership:
         "uncommitted_bytes",
     )
 
-    def __init__(self, first_index: int) -> None:
+    def __init__(self, first_index: int, now_us: int) -> None:
         self.first_index = first_index
+        self.began_us = now_us
+        self.audit: AuditRound | None = None
+        self.audit_wanted = False
+        self.odd: set[int] = set()
         self.progress: dict[int, Progress] = {}
         self.heartbeat_due_us = 0
         self.transfer: Transfer | None = None

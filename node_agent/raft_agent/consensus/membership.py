@@ -45,15 +45,16 @@ def first_entry(configuration: Configuration) -> Batch:
 
 
 class Membership:
-    """The configurations in the log, oldest first; the last one is in force."""
+    """The configurations in the log, oldest first; the last one, `current`, is in force."""
 
-    __slots__ = ("_history",)
+    __slots__ = ("_history", "current")
 
     def __init__(self, history: Iterable[tuple[int, Configuration]]) -> None:
         self._history = list(history)
+        # At hand, because every event asks for it.
+        self.current = self._last()
 
-    @property
-    def current(self) -> Configuration | None:
+    def _last(self) -> Configuration | None:
         return self._history[-1][1] if self._history else None
 
     @property
@@ -91,12 +92,14 @@ class Membership:
         if configuration is None:
             raise ValueError(f"the configuration at index {batch.first_index} can't be read")
         self._history.append((batch.first_index, configuration))
+        self.current = configuration
 
     def truncate(self, from_index: int) -> bool:
         """Forget what the log no longer holds; whether the configuration in force changed."""
         before = len(self._history)
         while self._history and self._history[-1][0] >= from_index:
             self._history.pop()
+        self.current = self._last()
         return len(self._history) != before
 
     def compact(self, base_index: int) -> None:
@@ -107,6 +110,7 @@ class Membership:
     def reset(self, index: int, configuration: Configuration) -> None:
         """The log begins anew, and this is in force."""
         self._history = [(index, configuration)]
+        self.current = configuration
 
     def member(self, member_id: int) -> Member | None:
         if self.current is None:

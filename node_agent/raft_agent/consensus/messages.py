@@ -212,6 +212,16 @@ class Removed(msgspec.Struct, frozen=True, gc=False):
     request_id: int
 
 
+class AuditReport(msgspec.Struct, frozen=True, gc=False):
+    """The sender's state after the entry `index` comes to `digest` (`audit.UNREADABLE`: it can't be
+    read)."""
+
+    term: int
+    request_id: int
+    index: int
+    digest: int
+
+
 Message = (
     PreVote
     | PreVoteReply
@@ -231,4 +241,5 @@ Message = (
     | SnapshotReply
     | Announce
     | Removed
+    | AuditReport
 )

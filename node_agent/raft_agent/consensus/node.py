@@ -12,15 +12,18 @@ from typing import Any
 
 from raft_agent.consensus.appends import Appends
 from raft_agent.consensus.applying import PURPOSE, Applying
+from raft_agent.consensus.audit import Audit
 from raft_agent.consensus.bootstrap import Bootstrap
 from raft_agent.consensus.election import Election
 from raft_agent.consensus.freshness import Freshness
+from raft_agent.consensus.generations import generation_of
 from raft_agent.consensus.leadership import Leadership
 from raft_agent.consensus.log import RaftLog
 from raft_agent.consensus.presence import Presence
 from raft_agent.consensus.progress import Progress
 from raft_agent.consensus.reads import Reads
 from raft_agent.consensus.reconfiguration import Reconfiguration
+from raft_agent.consensus.recovery import Recovery
 from raft_agent.consensus.replication import Replication
 from raft_agent.consensus.snapshots import SnapshotReceiver
 from raft_agent.consensus.state import RaftState
@@ -30,6 +33,8 @@ from raft_agent.consensus.types import (
     AppendEntries,
     AppendReply,
     Applied,
+    AuditReport,
+    AuditWanted,
     BootstrapAnswer,
     BootstrapAsk,
     BootstrapInstall,
@@ -37,6 +42,7 @@ from raft_agent.consensus.types import (
     Configuration,
     Effect,
     Event,
+    Generation,
     Heartbeat,
     HeartbeatReply,
     LogImage,
@@ -51,6 +57,7 @@ from raft_agent.consensus.types import (
     ReadIndex,
     ReadIndexReply,
     Received,
+    Recover,
     RefusalReason,
     Removed,
     RequestVote,
@@ -63,7 +70,9 @@ from raft_agent.consensus.types import (
     SnapshotReply,
     SnapshotTaken,
     SnapshotWritten,
+    StateHashed,
     StorageFailed,
+    Superseded,
     TimeoutNow,
     TimerExpired,
     TransferLeadership,
@@ -72,6 +81,7 @@ from raft_agent.consensus.types import (
     VoteReply,
 )
 
+_ASKED = (Propose, Read, TransferLeadership, ChangeMembership, Recover)
 _BOOTSTRAP_MESSAGES = (BootstrapAsk, BootstrapAnswer, BootstrapInstall)
 _EVENTS_OF_FRESH_NODES = (
     PeerConnected,
@@ -132,12 +142,14 @@ class Node:
         )
         self._reconfiguration = Reconfiguration(state, self._replication.append)
         self._presence = Presence(state, address)
+        self._recovery = Recovery(state, address)
         self._election = Election(state, self._replication.lead)
         self._receiver = SnapshotReceiver(state)
         self._appends = Appends(state, self._receiver, freshness)
         self._reads = Reads(state, self._replication, freshness)
         self._handover = Handover(state)
-        self._applying = Applying(state)
+        self._audit = Audit(state, self._replication.append)
+        self._applying = Applying(state, self._audit)
         self._on_event: dict[type, Callable[[Any], None]] = {
             Received: self._received,
             Propose: self._replication.propose,
@@ -151,10 +163,14 @@ class Node:
             PeerLost: self._peer_lost,
             TransferLeadership: self._handover.begin,
             ChangeMembership: self._reconfiguration.change,
+            Recover: self._recovery.begin,
+            Superseded: self._recovery.superseded,
             SnapshotTaken: self._receiver.taken,
             SnapshotRead: self._replication.snapshot_read,
             SnapshotWritten: self._receiver.written,
             SnapshotInstalled: self._receiver.installed,
+            AuditWanted: self._audit.wanted,
+            StateHashed: self._audit.hashed,
             StorageFailed: self._storage_failed,
         }
         self._on_message: dict[type, Callable[[int, Any], None]] = {
@@ -171,6 +187,7 @@ class Node:
             ReadIndexReply: self._reads.read_index_reply,
             SnapshotChunk: self._snapshot_chunk,
             SnapshotReply: self._snapshot_reply,
+            AuditReport: self._audit.report,
         }
 
     # --- the way in
@@ -185,6 +202,8 @@ class Node:
         state.begin(now_us)
         if state.failed or state.role is Role.FRESH:
             self._step_aside(event)
+        elif state.diverged_index and isinstance(event, _ASKED):
+            state.refuse(event.tag, RefusalReason.STATE_DIFFERS)
         else:
             self._on_event[type(event)](event)
         if not state.failed:
@@ -208,7 +227,7 @@ class Node:
     def _step_aside(self, event: Event) -> None:
         """A node that failed takes no part; a fresh one only in the first start."""
         state = self.state
-        if isinstance(event, Propose | Read | TransferLeadership | ChangeMembership):
+        if isinstance(event, _ASKED):
             reason = RefusalReason.STORAGE_FAILED if state.failed else RefusalReason.FRESH
             state.refuse(event.tag, reason)
         elif state.failed:
@@ -238,6 +257,7 @@ class Node:
         self._receiver.pump()
         self._applying.pump()
         self._presence.pump()
+        self._recovery.pump()
         state.see_what_is_applied()
         state.log.trim_resident(
             min(state.applied_index, state.persisted_index), state.settings.resident_bytes
@@ -262,6 +282,9 @@ class Node:
         state = self.state
         if state.disk_stalls:
             self._handover.leave_stalled_disk(leadership)
+        self._audit.tick(leadership)
+        if state.leadership is not leadership:
+            return
         own_address = self._presence.own_move()
         if own_address:
             leadership.announced[state.member_id] = own_address
@@ -305,6 +328,8 @@ class Node:
     def _received(self, event: Received) -> None:
         state = self.state
         sender, message = event.sender, event.message
+        if state.recovering or state.superseded:
+            return
         # A leader that removed itself hands over to an heir that may know the commit already.
         is_last_word = isinstance(message, TimeoutNow)
         if state.membership.is_removed(sender, state.commit_index) and not is_last_word:
@@ -365,6 +390,7 @@ class Node:
     def _heartbeat(self, sender: int, message: Heartbeat) -> None:
         self._appends.heartbeat(sender, message)
         self._reads.heard_leader()
+        self._audit.heard_leader()
         self._presence.heard_leader(sender)
 
     def _snapshot_chunk(self, sender: int, message: SnapshotChunk) -> None:
@@ -426,6 +452,17 @@ class Node:
     def configuration_at(self, index: int) -> tuple[int, Configuration] | None:
         """(its entry, the configuration) in force at the entry `index`; None before the first."""
         return self.state.membership.in_force_at(index)
+
+    @property
+    def generation(self) -> Generation:
+        """The one that this node shows to others: it is on disk."""
+        state = self.state
+        shown = generation_of(state.configuration)
+        return shown if not state.recovering else generation_of(self._before_recovery())
+
+    def _before_recovery(self) -> Configuration | None:
+        known = self.state.membership.in_force_at(self.state.recovering - 1)
+        return known[1] if known else None
 
     def has_lease(self, now_us: int) -> bool:
         """Whether this node leads and no other can have been elected by `now_us`."""

@@ -8,7 +8,7 @@ from raft_agent.consensus.types import Configuration
 
 
 def _majority(voters: Collection[int], agreeing: Collection[int]) -> bool:
-    return sum(voter in agreeing for voter in voters) > len(voters) // 2
+    return sum([voter in agreeing for voter in voters]) > len(voters) // 2
 
 
 def has_quorum(configuration: Configuration, agreeing: Collection[int]) -> bool:
@@ -29,7 +29,7 @@ def is_lost(configuration: Configuration, refusing: Collection[int]) -> bool:
 
 
 def _reached_by_majority(voters: Collection[int], values: Mapping[int, int]) -> int:
-    ranked = sorted(values.get(voter, 0) for voter in voters)
+    ranked = sorted([values.get(voter, 0) for voter in voters])
     return ranked[(len(ranked) - 1) // 2]
 
 

@@ -80,6 +80,8 @@ class Reads:
         """Close the round that a quorum has confirmed, and open the next one."""
         state = self._state
         reads = leadership.reads
+        if not reads.round and not reads.waiting:
+            return
         self._answer_by_lease(leadership)
         while True:
             if reads.round:
@@ -124,6 +126,8 @@ class Reads:
 
     def ask(self) -> None:
         """Pass waiting reads on to the leader, or give them up when there is none any more."""
+        if not self._asked and not self._waiting:
+            return
         state = self._state
         if self._asked and (state.leader_id == 0 or self._asked_term != state.current_term):
             self._give_up(self._asked)

@@ -39,7 +39,7 @@ class Replication:
         """Begin to lead: a no-op of the own term at once, since only that can commit what older
         terms left behind (§8)."""
         state = self._state
-        leadership = Leadership(state.log.last_index + 1)
+        leadership = Leadership(state.log.last_index + 1, state.now_us)
         state.role = Role.LEADER
         state.fruitless_elections = 0
         state.leader_id = state.member_id

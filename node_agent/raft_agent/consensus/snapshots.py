@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import msgspec
 
+from raft_agent.consensus.generations import generation_of
 from raft_agent.consensus.invariants import require
 from raft_agent.consensus.progress import Progress, Transmission
 from raft_agent.consensus.state import RaftState
@@ -43,8 +44,11 @@ class SnapshotSender:
         """Send the newest snapshot. `token`: a fresh peer's."""
         state = self._state
         snapshot = state.snapshot
-        require(snapshot is not None, "a log that was compacted has a snapshot")
-        if snapshot is None:
+        wanted = generation_of(state.configuration).id
+        if snapshot is None or generation_of(snapshot.configuration).id != wanted:
+            # An older generation's would bring its members back, until the log is through.
+            require(bool(wanted), "a log that was compacted has a snapshot")
+            state.note("snapshot_wanted", target=peer)
             return
         state.note("snapshot_offered", target=peer, index=snapshot.index)
         progress.send_snapshot(Transmission(snapshot, token, state.now_us))
@@ -329,5 +333,6 @@ class SnapshotReceiver:
         state.membership.reset(snapshot.configuration_index, snapshot.configuration)
         state.log_was_reset(snapshot.index)
         state.commit_index = state.applied_index = snapshot.index
+        state.diverged_index = 0
         state.note("snapshot_installed", index=snapshot.index, term=snapshot.term)
         state.configuration_changed()

@@ -80,6 +80,8 @@ class RaftState:
         self.now_us = now_us
         self.effects: list[Effect] = []
         self.failed = ""
+        # The entry behind which this node's state was found to be another than a quorum's.
+        self.diverged_index = 0
 
         self.log = RaftLog(log)
         self.membership = Membership(log.configurations)
@@ -126,6 +128,13 @@ class RaftState:
         self._request_id = self.random.u64() >> 2
         self._transfer_tag: int | None = None
         self.told_removed = False
+        # The entry that begins a new generation, while it is not on disk yet; 0: none is.
+        self.recovering = 0
+        # A generation that another member began without this node, which takes no part since it
+        # knows; and the last of which it was told so in vain.
+        self.superseded = 0
+        self.told_of_generation = 0
+        self.leaderless_since_us = now_us
         self._told = (self.role, self.current_term, self.leader_id)
         self.reset_election_timer()
 
@@ -141,6 +150,8 @@ class RaftState:
             self._vote_dirty = False
             self.effects.insert(0, SaveVote(self.vote_seq, self.current_term, self.voted_for))
         if (self.role, self.current_term, self.leader_id) != self._told:
+            if self._told[2] and not self.leader_id:
+                self.leaderless_since_us = self.now_us
             self._told = (self.role, self.current_term, self.leader_id)
             self.effects.append(RoleChanged(*self._told))
         if self._transfer_tag is not None and self.leader_id == self.member_id:
@@ -175,6 +186,9 @@ class RaftState:
         if reason is RefusalReason.NO_LEADER and self.was_removed:
             reason = RefusalReason.REMOVED
         self.effects.append(Refused(tag, reason, leader))
+
+    def refuse_recovery(self, tag: int, reason: RefusalReason, best: int) -> None:
+        self.effects.append(Refused(tag, reason, best))
 
     def refuse_not_leading(self, tag: int) -> None:
         known = RefusalReason.NOT_LEADER if self.leader_id else RefusalReason.NO_LEADER
@@ -347,12 +361,16 @@ class RaftState:
 
     @property
     def is_fit_to_lead(self) -> bool:
-        """Whether the disk works, and the log is not about to be forgotten, nor its end damaged."""
+        """Whether the disk works, the log is not about to be forgotten, nor its end damaged, and
+        the state is the others'."""
         return (
             not self.told_removed
+            and not self.recovering
+            and not self.superseded
             and self.vote_floor == (0, 0)
             and not self.installing
             and not self.disk_stalls
+            and not self.diverged_index
         )
 
     def has_lease(self, now_us: int) -> bool:
@@ -378,7 +396,9 @@ class RaftState:
     @property
     def was_removed(self) -> bool:
         """Whether it is known to be committed that this node is no member any more."""
-        return self.told_removed or self.membership.is_removed(self.member_id, self.commit_index)
+        if self.told_removed or self.superseded:
+            return True
+        return self.membership.is_removed(self.member_id, self.commit_index)
 
     def has_quorum(self, agreeing: set[int]) -> bool:
         configuration = self.configuration

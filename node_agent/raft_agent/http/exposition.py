@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator
 
 from prometheus_client import CollectorRegistry, ProcessCollector
@@ -22,6 +23,10 @@ from raft_agent.http.source import Durations, Reading
 
 # Nothing that is measured is faster than 16 µs; the last bucket has no bound.
 _FIRST_BUCKET = 4
+
+# What stands in an Accept header comes back in the Content-Type.
+_VERSION = re.compile(r"version *= *([^;]*)")
+_SOUND_VERSION = re.compile(r"[0-9]{1,3}(\.[0-9]{1,3}){0,2} *")
 
 
 class NodeCollector(Collector):
@@ -48,8 +53,18 @@ class Exposition:
 
     def page(self, accept: str) -> tuple[bytes, str]:
         """(body, content type) in the format that an Accept header asks for."""
-        encode, content_type = choose_encoder(accept)
+        encode, content_type = choose_encoder(_understood(accept))
         return encode(self._registry), content_type
+
+
+def _understood(accept: str) -> str:
+    """The media ranges of an Accept header, without those whose version is none."""
+    ranges = accept.split(",")
+    return ",".join(
+        item
+        for item in ranges
+        if all(_SOUND_VERSION.fullmatch(version) for version in _VERSION.findall(item))
+    )
 
 
 def _metric(family: Family, samples: Iterable[Sample]) -> Metric:

@@ -27,6 +27,8 @@ def _connected_voters(reading: Reading) -> float:
     return connected + (reading.status.node_id in voters)
 
 
+_JUDGEMENTS = ("agrees", "differs", "disputed")
+
 _NODE = Group(
     "The node",
     (
@@ -338,6 +340,26 @@ _STATE = Group(
             "raft_snapshot_duration_seconds",
             "How long taking a snapshot took, while the node went on.",
             lambda r: r.snapshot.durations,
+        ),
+        by(
+            Kind.COUNTER,
+            "raft_state_checks_total",
+            "judgement",
+            "Comparisons of the members' states: this node's was a majority's (agrees), was not "
+            "(differs), or no majority had equal ones (disputed).",
+            lambda r: {name: r.state_checks.get(name, 0) for name in _JUDGEMENTS},
+        ),
+        one(
+            Kind.GAUGE,
+            "raft_state_check_index",
+            "The newest entry behind which this node's state was a majority's; 0 before the first.",
+            lambda r: r.agreed_index,
+        ),
+        one(
+            Kind.GAUGE,
+            "raft_state_differs",
+            "1 when this node's state is known to be wrong: run raftctl rebuild there.",
+            lambda r: int(r.state_differs),
         ),
     ),
 )

@@ -146,7 +146,7 @@ class Feed:
                     answered.set_result(answer)
 
             self._source.forward(protocol.Health(1, forward=False), done)
-            with contextlib.suppress(TimeoutError, msgspec.MsgspecError):
+            with contextlib.suppress(TimeoutError, ValueError, OverflowError, RecursionError):
                 answer = await asyncio.wait_for(answered, _LEADER_PATIENCE_S)
                 if isinstance(answer, bytes):
                     reply = _REPLY.decode(answer)

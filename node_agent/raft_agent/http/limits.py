@@ -11,6 +11,9 @@ from aiohttp import hdrs, web
 MAX_CONNECTIONS = 64
 MAX_STREAMS = 16
 _FIRST_REQUEST_S = 10.0
+# From so many on it is looked for those who have gone without a request.
+_MAX_SILENT = 2 * MAX_CONNECTIONS
+_SETTLE_S = 1.0
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -55,11 +58,13 @@ class Gate:
     def __init__(self, server: web.Server, loop: asyncio.AbstractEventLoop) -> None:
         self._server = server
         self._loop = loop
-        self._silent: dict[asyncio.BaseProtocol, asyncio.TimerHandle] = {}
+        self._silent: dict[web.RequestHandler, asyncio.TimerHandle] = {}
 
     def connect(self) -> asyncio.BaseProtocol:
         if len(self._server.connections) >= MAX_CONNECTIONS:
             return _Refusal()
+        if len(self._silent) > _MAX_SILENT:
+            self._forget_gone()
         protocol = self._server()
         # aiohttp waits for ever for the first request.
         self._silent[protocol] = self._loop.call_later(_FIRST_REQUEST_S, self._give_up, protocol)
@@ -74,6 +79,15 @@ class Gate:
         for timer in self._silent.values():
             timer.cancel()
         self._silent.clear()
+
+    def _forget_gone(self) -> None:
+        """Who comes and goes a thousand times a second must not be remembered for ten seconds."""
+        # The newest are not connected yet.
+        settled = self._loop.time() + _FIRST_REQUEST_S - _SETTLE_S
+        for protocol, timer in list(self._silent.items()):
+            if protocol.transport is None and timer.when() < settled:
+                timer.cancel()
+                del self._silent[protocol]
 
     def _give_up(self, protocol: web.RequestHandler) -> None:
         self._silent.pop(protocol, None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import time
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import PurePosixPath
@@ -12,6 +13,7 @@ from pathlib import PurePosixPath
 from aiohttp import web
 
 from raft_agent.config.values import split_address
+from raft_agent.http.complaints import complaints
 from raft_agent.http.exposition import Exposition
 from raft_agent.http.feed import Feed
 from raft_agent.http.limits import MAX_STREAMS, Gate, Handler, only_get, set_headers
@@ -55,26 +57,35 @@ class HttpServer:
     async def start(self) -> None:
         """Listen. Raises OSError that says which address can't be listened on and why."""
         loop = asyncio.get_running_loop()
+        await self.prepare()
+        host, port = split_address(self._address)
+        try:
+            self._server = await loop.create_server(self.connect, host, port, backlog=_BACKLOG)
+        except OSError as error:
+            raise OSError(error.errno, _why_not(error, self._address)) from error
+        self._feed.start()
+        _log.info("metrics and the status page are at http://%s/", self._address)
+
+    async def prepare(self) -> None:
+        """All that `start` does but listen and tell those who read the stream."""
         self._runner = web.AppRunner(
             self._app(),
             handle_signals=False,
             access_log=None,
+            logger=complaints(_log, time.monotonic),
             keepalive_timeout=_KEEPALIVE_S,
             shutdown_timeout=_CLOSE_TIMEOUT_S,
         )
         await self._runner.setup()
         if self._runner.server is None:
             raise RuntimeError("aiohttp made no server")
-        self._gate = Gate(self._runner.server, loop)
-        host, port = split_address(self._address)
-        try:
-            self._server = await loop.create_server(
-                self._gate.connect, host, port, backlog=_BACKLOG
-            )
-        except OSError as error:
-            raise OSError(error.errno, _why_not(error, self._address)) from error
-        self._feed.start()
-        _log.info("metrics and the status page are at http://%s/", self._address)
+        self._gate = Gate(self._runner.server, asyncio.get_running_loop())
+
+    def connect(self) -> asyncio.BaseProtocol:
+        """What serves one connection (after `prepare`)."""
+        if self._gate is None:
+            raise RuntimeError("the HTTP server was not prepared")
+        return self._gate.connect()
 
     async def close(self) -> None:
         """Stop listening, end the streams, and close."""

@@ -92,7 +92,9 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
 
     `not_ready`: why it can't serve, "" when it can. `events`: by kind. `rejects`: connections and
     frames that were refused, by reason. `watches`: by what is watched. `kernel`: None when it is
-    off. `certificate_ends`: when the node's own does, in seconds since 1970; None without TLS.
+    off. `state_checks`: how this node's state stood the comparisons, by judgement; `agreed_index`:
+    the newest entry behind which it was a quorum's; `state_differs`: it is known not to be.
+    `certificate_ends`: when the node's own does, in seconds since 1970; None without TLS.
     """
 
     status: protocol.StatusResult
@@ -110,6 +112,9 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
     watches: Mapping[str, int]
     one_shots: int
     revision: int
+    state_checks: Mapping[str, int]
+    agreed_index: int
+    state_differs: bool
     kernel: KernelReading | None
     certificate_ends: float | None
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Iterator, Mapping
 
 import msgspec
 
 from raft_agent.kernel import layout
-from raft_agent.kernel.layout import Direction, FlowKey, Stat, Sync
+from raft_agent.kernel.layout import Direction, FlowKey, Stat, Sync, UnreadableError
 from raft_agent.kernel.libbpf import Map
 
 _NUMBERS = layout.HOT_COUNTERS + layout.OTHER_COUNTERS
@@ -141,8 +142,11 @@ def read_events_lost(stats: Map) -> dict[layout.EventKind, int]:
 
 
 def decode_flow(key: FlowKey, value: bytes) -> Flow:
-    """One struct raft_flow."""
-    return Flow(key, _counters(value, Direction.INGRESS), _counters(value, Direction.EGRESS))
+    """One struct raft_flow. Raises UnreadableError."""
+    try:
+        return Flow(key, _counters(value, Direction.INGRESS), _counters(value, Direction.EGRESS))
+    except (struct.error, ValueError) as error:
+        raise UnreadableError(f"a flow: {error}") from None
 
 
 def _counters(value: bytes, direction: Direction) -> Counters:

@@ -6,6 +6,7 @@ Little endian without exception: the program is compiled for little-endian machi
 from __future__ import annotations
 
 import enum
+import errno
 import ipaddress
 import struct
 from collections.abc import Mapping
@@ -183,6 +184,14 @@ class FirewallMode(enum.IntEnum):
     ENFORCE = 2
 
 
+class UnreadableError(OSError):
+    """What the program in the kernel wrote is not laid out as this agent knows it: the two are of
+    different versions."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(errno.EPROTO, f"can't read what the kernel's program wrote: {what}")
+
+
 def address_bytes(address: IpAddress) -> bytes:
     """16 bytes; IPv4 as ::ffff:a.b.c.d."""
     return address.packed if address.version == 6 else _MAPPED_IPV4 + address.packed
@@ -214,6 +223,9 @@ class FlowKey(msgspec.Struct, frozen=True):
 
     @staticmethod
     def decode(data: bytes) -> FlowKey:
-        """The flow that a key of the map `flows` stands for."""
-        local, remote, local_port, remote_port = FLOW_KEY.unpack(data)
+        """The flow that a key of the map `flows` stands for. Raises UnreadableError."""
+        try:
+            local, remote, local_port, remote_port = FLOW_KEY.unpack(data)
+        except struct.error as error:
+            raise UnreadableError(f"a flow's key: {error}") from None
         return FlowKey(address_of(local), local_port, address_of(remote), remote_port)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import logging
 import os
+import struct
 from typing import Self
 
 import msgspec
 
 from raft_agent.kernel import layout
-from raft_agent.kernel.layout import Direction, EventKind, FlowKey
+from raft_agent.kernel.layout import Direction, EventKind, FlowKey, UnreadableError
 from raft_agent.kernel.libbpf import Map, library
+
+log = logging.getLogger("raft.kernel")
 
 MOST_AT_ONCE = 256
 """Whoever makes events faster than they are read would otherwise never let `consume` return."""
@@ -39,6 +43,7 @@ class EventRing:
     def __init__(self, events: Map) -> None:
         """Raises OSError."""
         self._read: list[Event] = []
+        self._has_complained = False
         self._function = _SAMPLE(self._take)  # must live as long as the ring buffer
         self._ring: int | None = library().ring_buffer__new(events.fd, self._function, None, None)
         if self._ring is None:
@@ -73,20 +78,29 @@ class EventRing:
         self.close()
 
     def _take(self, _: int | None, data: int, size: int) -> int:
-        self._read.append(decode(ctypes.string_at(data, size)))
+        try:
+            self._read.append(decode(ctypes.string_at(data, size)))
+        except UnreadableError as error:
+            # An exception would be lost on its way through C. Once: of one version, all are so.
+            if not self._has_complained:
+                log.warning("%s", error)
+            self._has_complained = True
         # libbpf counts this one as taken and goes no further.
         return 0 if len(self._read) < MOST_AT_ONCE else -errno.ENOBUFS
 
 
 def decode(data: bytes) -> Event:
-    """One struct raft_event."""
-    time_ns, term, sender, kind, detail, flow, direction = layout.EVENT.unpack(data)
-    return Event(
-        EventKind(kind),
-        time_ns,
-        FlowKey.decode(flow),
-        Direction(direction),
-        term,
-        sender,
-        detail,
-    )
+    """One struct raft_event. Raises UnreadableError."""
+    try:
+        time_ns, term, sender, kind, detail, flow, direction = layout.EVENT.unpack(data)
+        return Event(
+            EventKind(kind),
+            time_ns,
+            FlowKey.decode(flow),
+            Direction(direction),
+            term,
+            sender,
+            detail,
+        )
+    except (struct.error, ValueError) as error:
+        raise UnreadableError(f"an event: {error}") from None

@@ -28,7 +28,7 @@ from raft_agent.machine.results import (
     StateResult,
     WriteDone,
 )
-from raft_agent.machine.store import Store
+from raft_agent.machine.store import Listing, Store
 from raft_agent.machine.watches import KeyChange
 
 MAX_EXPORTS = 64
@@ -157,7 +157,9 @@ class Exports:
         """For a snapshot."""
         return [shape.export for shape in self], list(self._layouts.values())
 
-    def put_back(self, exports: Sequence[Export], layouts: Sequence[Layout], store: Store) -> None:
+    def put_back(
+        self, exports: Sequence[Export], layouts: Sequence[Layout], store: Listing
+    ) -> None:
         """What a snapshot holds, once its keys are in the store. Raises FieldError."""
         self._layouts = {layout.map: layout for layout in layouts}
         for export in exports:
@@ -314,7 +316,7 @@ def problem_together(export: Export, others: Sequence[Export]) -> str:
     return ""
 
 
-def _all(store: Store, prefix: str) -> list[Entry]:
+def _all(store: Listing, prefix: str) -> list[Entry]:
     return store.list(prefix, 1 << 62)[0]
 
 

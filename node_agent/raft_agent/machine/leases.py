@@ -162,15 +162,16 @@ def put_leased(store: Store, command: PutLeased, index: int) -> StateResult:
 
 
 def grant(store: Store, ttl_ms: int, index: int) -> StateResult:
-    """A new lease; its id is the index, which no other one has."""
+    """A new lease; its id is the index behind the floor, which no other one has."""
     leases = store.leases
     if not MIN_TTL_MS <= ttl_ms <= MAX_TTL_MS:
         return BadValue(f"A lease's time is from {MIN_TTL_MS} to {MAX_TTL_MS} ms, not {ttl_ms}")
     if len(leases) >= MAX_LEASES:
         return LimitReached("leases", MAX_LEASES)
-    leases.put_back(Lease(index, ttl_ms, index, store.time_ms, view=leases.view))
-    leases.was_renewed(index)
-    return LeaseGranted(index, ttl_ms)
+    lease_id = store.floor + index
+    leases.put_back(Lease(lease_id, ttl_ms, index, store.time_ms, view=leases.view))
+    leases.was_renewed(lease_id)
+    return LeaseGranted(lease_id, ttl_ms)
 
 
 def keep(store: Store, lease_id: int, index: int) -> CommandResult:

@@ -10,6 +10,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from itertools import chain, islice, takewhile
 
+from raft_agent.machine.pieces import letting_go
 from raft_agent.machine.watches import KeyChange, Message
 
 PIECE_ITEMS = 1024
@@ -89,7 +90,7 @@ class MessageLog:
 
     def frozen(self) -> Iterator[Message]:
         """The messages of this moment, oldest first, whatever is appended or dropped meanwhile."""
-        return islice(chain.from_iterable(self._pieces.copy()), self._skipped, self._end())
+        return islice(letting_go([*self._pieces]), self._skipped, self._end())
 
     def _end(self) -> int:
         return self._skipped + self._count
@@ -198,7 +199,7 @@ class History:
     def frozen(self) -> Iterator[KeyChange]:
         """The changes of this moment, oldest first, whatever is appended or dropped meanwhile."""
         count = self._count + len(self._last)
-        return islice(chain.from_iterable(self._pieces.copy()), count)
+        return islice(letting_go([*self._pieces]), count)
 
     def dismantle(self) -> None:
         """Free the changes piece by piece; they must not be used any more."""

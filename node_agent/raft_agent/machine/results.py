@@ -157,6 +157,12 @@ class SettingDone(msgspec.Struct, frozen=True, gc=False):
     revision: int
 
 
+class StatesDisputed(msgspec.Struct, frozen=True, gc=False):
+    """Nothing was changed: no quorum of members had equal states behind the entry `index`."""
+
+    index: int
+
+
 class VersionDone(msgspec.Struct, frozen=True, gc=False):
     """`version` is the cluster version in force."""
 
@@ -165,6 +171,7 @@ class VersionDone(msgspec.Struct, frozen=True, gc=False):
 
 CommandResult: TypeAlias = (
     StateResult
+    | StatesDisputed
     | BadCommand
     | LeaseKept
     | Repeated

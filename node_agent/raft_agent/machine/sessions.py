@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 import msgspec
 
 from raft_agent.machine.commands import InSession, Once, StateCommand, Transact
+from raft_agent.machine.pieces import letting_go
 from raft_agent.machine.results import (
     BadCommand,
     BadDeadline,
@@ -291,8 +292,7 @@ class OneShots:
     def frozen(self) -> Iterator[OneShot]:
         """Those of this moment, whatever changes meanwhile."""
         self._shared = bytearray(b"\x01" * _SHARDS)
-        shards = self._shards.copy()
-        return (one_shot for shard in shards for one_shot in shard.values())
+        return letting_go([shard.values() for shard in self._shards])
 
     def dismantle(self) -> None:
         """Free them piece by piece; they must not be used any more."""

@@ -22,8 +22,8 @@ from raft_agent.machine.leases import Lease, Leases
 from raft_agent.machine.recent import History, MessageLog
 from raft_agent.machine.results import Repeated, StateResult
 from raft_agent.machine.sessions import OneShot, OneShots, Session, Sessions
-from raft_agent.machine.settings import SETTINGS
-from raft_agent.machine.store import Store
+from raft_agent.machine.settings import SETTINGS, problem_with
+from raft_agent.machine.store import Listing
 from raft_agent.machine.watches import KeyChange, Message
 from raft_agent.versions import CLUSTER_VERSIONS, Versions, advise, other_version
 
@@ -32,6 +32,8 @@ BLOCK_BYTES = 128 << 10
 BLOCK_ITEMS = 500
 
 _SHARDS = 256
+# No index, revision or time comes near it.
+_LAST_NUMBER = (1 << 63) - 1
 
 
 class SnapshotError(ValueError):
@@ -59,12 +61,9 @@ class Section(enum.IntEnum):
     END = 7
     LEASES = 8
     LEASE_KEYS = 9
+    TRAIL = 10
     EXPORTS = 11
     LAYOUTS = 12
-
-
-# What came later is left out of the last block where there is nothing of it.
-_ALWAYS_COUNTED = Section.LEASE_KEYS + 1
 
 
 class Header(msgspec.Struct, frozen=True):
@@ -147,10 +146,12 @@ class SnapshotView:
         one_shots: Iterator[OneShot],
         leases: list[Lease],
         exports: tuple[list[Export], list[Layout]],
+        trail: tuple[int, int] | None,
         views: list[SnapshotView],
     ) -> None:
         self.header = header
         self._exports = exports
+        self._trail = trail
         self._entries = entries
         self._index = index
         self._views = views
@@ -160,7 +161,7 @@ class SnapshotView:
         # What keys that are still to be read were; None: they did not exist.
         self._before = _Remembered()
         self._before_index = KeyIndex()
-        self._counts = [0] * (max(Section) + 1)
+        self._counts = [0] * len(Section)
         self._limit = BLOCK_ITEMS
         # As many keys as may fit into a block, going by the last one: to look at more costs time.
         self._fitting = BLOCK_ITEMS
@@ -214,10 +215,12 @@ class SnapshotView:
         # The keys of each in their order, which no node's past has a part in.
         leased = ((lease.id, key) for lease in leases for key in sorted(lease.keys))
         yield from self._cut(Section.LEASE_KEYS, leased, lambda item: len(item[1]))
+        if self._trail is not None:
+            yield self._counted(Section.TRAIL, [self._trail])
         exports, layouts = self._exports
         yield from self._cut(Section.EXPORTS, exports, lambda export: len(export.prefix))
         yield from self._cut(Section.LAYOUTS, layouts, lambda _: 0)
-        yield Portion(Section.END, _counted(self._counts))
+        yield Portion(Section.END, self._counts)
 
     def _next_keys(self) -> list[Entry]:
         """The keys of one block; fewer, when many were passed over that did not exist."""
@@ -269,13 +272,6 @@ class SnapshotView:
         return Portion(section, items)
 
 
-def _counted(counts: list[int]) -> list[int]:
-    end = len(counts)
-    while end > _ALWAYS_COUNTED and not counts[end - 1]:
-        end -= 1
-    return counts[:end]
-
-
 def _behind(index: KeyIndex, cursor: str | None) -> Iterator[str]:
     return index.at_or_after("") if cursor is None else index.after(cursor)
 
@@ -320,6 +316,7 @@ _ITEMS: dict[Section, msgspec.msgpack.Decoder[list[Any]]] = {
         Section.END: int,
         Section.LEASES: tuple[int, int, int, int],
         Section.LEASE_KEYS: tuple[int, str],
+        Section.TRAIL: tuple[int, int],
         Section.EXPORTS: Export,
         Section.LAYOUTS: Layout,
     }.items()
@@ -334,12 +331,41 @@ def encode_block(portion: Portion) -> bytes:
     return _encode((portion.section, items))
 
 
+def item_bytes(portion: Portion, block: bytes) -> bytes:
+    """What `block`, which is that portion's, says of the items alone: the same bytes, however they
+    are cut into portions."""
+    count = len(portion.items)
+    head = 1 if count < 1 << 4 else 3 if count < 1 << 16 else 5
+    return block[2 + head :]
+
+
 def _decode_block(block: bytes) -> tuple[Section, list[Any]]:
     try:
         section, raw = _BLOCK.decode(block)
         return section, _ITEMS[section].decode(raw)
     except (ValueError, OverflowError, RecursionError) as error:
         raise SnapshotError(f"a block of the snapshot can't be read: {error}") from error
+
+
+def survey(blocks: Iterable[bytes]) -> tuple[Header, dict[Section, int]]:
+    """The header of these blocks, all of which are read, and how many items each section has.
+
+    Keeps nothing else in memory. Raises SnapshotError.
+    """
+    numbered = iter(blocks)
+    header = Reader(islice(numbered, 1)).header
+    counts: dict[Section, int] = {}
+    written: list[int] = []
+    for block in numbered:
+        section, items = _decode_block(block)
+        if section is Section.END:
+            written = items
+        else:
+            counts[section] = counts.get(section, 0) + len(items)
+    found = [counts.get(section, 0) for section in Section]
+    if found != written:
+        raise SnapshotError(f"the snapshot should hold {written} items, but has {found}")
+    return header, counts
 
 
 class Reader:
@@ -364,6 +390,19 @@ class Reader:
                 f"this program does not know its settings {', '.join(unknown)}",
                 "Install the raft-agent that wrote it, or a later one",
             )
+        numbers = (
+            self.header.last_applied,
+            self.header.last_applied_term,
+            self.header.revision,
+            self.header.time_ms,
+            self.header.messages_dropped,
+            self.header.compacted_revision,
+        )
+        if not all(0 <= number <= _LAST_NUMBER for number in numbers):
+            raise SnapshotError(f"its header says what can't be: {numbers}")
+        for name, value in self.header.settings.items():
+            if problem := problem_with(name, value):
+                raise SnapshotError(problem)
 
     def fill(
         self,
@@ -376,14 +415,21 @@ class Reader:
         one_shots: OneShots,
         leases: Leases,
         exports: Exports,
-        store: Store,
+        store: Listing,
+        put_trail: Callable[[int, int], None],
     ) -> None:
-        """Put everything into these, which are empty; `store` reads what is in `entries`."""
+        """Put everything into these, which are empty; `store` reads what is in `entries`, and
+        `put_trail` gets what an audit began."""
         exported: list[Export] = []
         layouts: list[Layout] = []
+        last_key: str | None = None
 
         def add_key(item: tuple[str, bytes, int, int, int]) -> None:
+            nonlocal last_key
             entry = Entry(*item)
+            if last_key is not None and entry.key <= last_key:
+                raise SnapshotError(f"the key {entry.key[:40]!r} is not in its place")
+            last_key = entry.key
             entries[entry.key] = entry
             index.append(entry.key)
 
@@ -409,10 +455,11 @@ class Reader:
             Section.ONE_SHOTS: one_shots.put_back,
             Section.LEASES: lambda item: leases.put_back(Lease(*item)),
             Section.LEASE_KEYS: add_leased,
+            Section.TRAIL: lambda item: put_trail(*item),
             Section.EXPORTS: exported.append,
             Section.LAYOUTS: layouts.append,
         }
-        counts = [0] * (max(Section) + 1)
+        counts = [0] * len(Section)
         for block in self._blocks:
             section, items = _decode_block(block)
             if section is Section.END:
@@ -435,7 +482,7 @@ class Reader:
         raise SnapshotError("the snapshot ends before its last block")
 
     def _check_end(self, counts: list[int], written: list[int]) -> None:
-        if _counted(counts) != written:
+        if counts != written:
             raise SnapshotError(f"the snapshot should hold {written} items, but has {counts}")
         if next(self._blocks, None) is not None:
             raise SnapshotError("something follows the last block of the snapshot")

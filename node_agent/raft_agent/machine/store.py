@@ -11,8 +11,17 @@ if TYPE_CHECKING:
     from raft_agent.machine.leases import Leases
 
 
-class Store(Protocol):
-    """`revision` is the store's, `time_ms` the log's time."""
+class Listing(Protocol):
+    """Something with keys that can be read in their order."""
+
+    def list(
+        self, prefix: str = "", limit: int = 1000, after: str = "", *, max_bytes: int = 1 << 62
+    ) -> tuple[list[Entry], bool]: ...
+
+
+class Store(Listing, Protocol):
+    """`revision` is the store's, `time_ms` the log's time; `floor`: ids that are given out lie
+    behind it."""
 
     @property
     def revision(self) -> int: ...
@@ -21,16 +30,15 @@ class Store(Protocol):
     def time_ms(self) -> int: ...
 
     @property
+    def floor(self) -> int: ...
+
+    @property
     def leases(self) -> Leases: ...
 
     @property
     def exports(self) -> Exports: ...
 
     def get(self, key: str) -> Entry | None: ...
-
-    def list(
-        self, prefix: str = "", limit: int = 1000, after: str = "", *, max_bytes: int = 1 << 62
-    ) -> tuple[list[Entry], bool]: ...
 
     def change(
         self, key: str, value: bytes | None, *, revision: int, index: int, lease: int

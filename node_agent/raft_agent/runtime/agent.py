@@ -8,33 +8,40 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from raft_agent import __version__
-from raft_agent.api.host import Failure
+from raft_agent.api.host import Failure, Outcome
 from raft_agent.api.protocol import ErrorCode
 from raft_agent.api.server import ApiServer
 from raft_agent.config import Config
-from raft_agent.consensus.batch import Batch
+from raft_agent.consensus.batch import Batch, BatchKind
+from raft_agent.consensus.recovery import standing_of
 from raft_agent.consensus.types import (
+    Abandon,
     Configuration,
     ConfigurationChanged,
+    Judgement,
     Note,
     PeerConnected,
     PeerLost,
     Role,
     RoleChanged,
     SnapshotMeta,
+    StateJudged,
+    Superseded,
 )
 from raft_agent.logs import LogContext
+from raft_agent.machine.commands import Command
 from raft_agent.machine.machine import Machine
+from raft_agent.runtime.auditor import Auditor
 from raft_agent.runtime.certificates import make_certificates, make_credentials
 from raft_agent.runtime.engine import Answer, Engine, Excuses, now_us
-from raft_agent.runtime.events import EventLog
-from raft_agent.runtime.export_seeds import ExportSeeds
+from raft_agent.runtime.events import WARNINGS, EventLog
 from raft_agent.runtime.export_side import ExportSide
+from raft_agent.runtime.first_words import say_what_is_awaited, say_what_was_restored
 from raft_agent.runtime.front import Front
 from raft_agent.runtime.identity import check_owner, make_node, own_address
 from raft_agent.runtime.joining import Applicant
@@ -43,6 +50,7 @@ from raft_agent.runtime.lease_keeper import LeaseKeeper
 from raft_agent.runtime.loop_lag import LoopLag
 from raft_agent.runtime.proposals import Proposals
 from raft_agent.runtime.readings import Readings
+from raft_agent.runtime.rebuilding import Rebuilder
 from raft_agent.runtime.restoring import Restorer, restore
 from raft_agent.runtime.snapshotter import Snapshotter
 from raft_agent.runtime.versions import VersionKeeper
@@ -60,39 +68,14 @@ log = logging.getLogger("raft.runtime")
 
 # Hand-overs and changes of the members; proposals count from 1 on, reads downwards.
 _TAGS = 1 << 62
-_WARNINGS = frozenset(
-    {
-        "warning",
-        "storage_failed",
-        "disk_stalls",
-        "removed",
-        "log_lost",
-        "address_refused",
-        "join_refused",
-        "snapshot_failed",
-        "snapshot_damaged",
-        "snapshot_refused",
-        "snapshot_unreadable",
-        "kernel_bypassed",
-        "kernel_degraded",
-        "kernel_fault_set",
-        "export_degraded",
-        "export_repaired",
-        "export_refused",
-        "export_behind",
-        "certificates_refused",
-        "certificate_ends",
-        "authority_ends",
-        "crl_is_old",
-    }
-)
 
 
 class Agent:
     """Implements the engine's `Observer`; what is asked of the node is answered by its `front`.
 
-    `ended` is set with None when the disk is full (start anew once there is room), or with the
-    error that stops the node.
+    `ended` is set with None when the node is to start anew (after a full disk, once there is room;
+    because it was told to rebuild what it holds; or when `abandoned` names a generation, with an
+    empty data directory), or with the error that stops the node.
     """
 
     def __init__(
@@ -110,6 +93,7 @@ class Agent:
         self._loop = loop = asyncio.get_running_loop()
         self.ended: asyncio.Future[None] = loop.create_future()
         self.disk_full = False
+        self.abandoned = ""
         self._asked_for_pre_votes = False
         self.node_name = config.server.node_id
         self.machine = machine_kind()
@@ -151,6 +135,8 @@ class Agent:
                     body, reply, self._views.member_name(sender)
                 ),
                 on_client=lambda certificate: self._api.remote_client(certificate.identity),
+                on_superseded=lambda *told: self.engine.feed(Superseded(*told)),
+                standing=lambda: standing_of(node.state),
                 on_version_ask=self._on_version_ask,
                 on_version_promise=self._on_version_promise,
                 on_outdated=lambda text: self.on_fatal(VersionError(text)),
@@ -158,6 +144,7 @@ class Agent:
             ),
             versions=self.machine.versions,
         )
+        self._transport.set_generation(node.generation)
         self._views = Views(
             name=self.node_name,
             node=node,
@@ -177,19 +164,20 @@ class Agent:
         )
         self._kernel = KernelSide(config, self._transport, self.engine, self._views, self._event)
         self._views.ebpf = self._kernel.status
+        self._views.disputed_index = lambda: self.machine.disputed_index
         self._build_services(config, address)
 
     def _build_services(self, config: Config, address: str) -> None:
         """What stands between the core and those who ask something of it."""
         loop, node = self._loop, self.node
         self._proposals = Proposals(loop, self.engine.feed)
-        self._lease_keeper = LeaseKeeper(loop, self._proposals.add, now_us)
-        self._exports = ExportSide(config, node, self.machine, loop, self._event)
-        self._seeds = ExportSeeds(
-            config.exports,
+        self._lease_keeper = LeaseKeeper(loop, self._propose_ends, now_us)
+        self._exports = ExportSide(
+            config,
             node=node,
             machine=self.machine,
             propose=self._proposals.add,
+            is_fit=lambda: self.front.unfit is None,
             loop=loop,
             tell=self._event,
         )
@@ -216,6 +204,7 @@ class Agent:
             exports=self._exports,
             proposals=self._proposals,
             lease_keeper=self._lease_keeper,
+            tell=self._event,
             versions=self._versions,
         )
         self._applicant = self._make_applicant(address)
@@ -233,9 +222,20 @@ class Agent:
             self.machine,
             self._store.snapshots,
             loop,
-            before=lambda: loop.create_task(self._snapshotter.stop()),
+            before=lambda: loop.create_task(self._stop_reading()),
             fail=self.on_fatal,
         )
+        self._auditor = Auditor(
+            node=node,
+            machine=self.machine,
+            snapshotter=self._snapshotter,
+            loop=loop,
+            feed=self.engine.feed,
+        )
+        rebuilder = Rebuilder(
+            node, Path(config.server.data_dir), loop, tell=self._event, end=self._start_anew
+        )
+        self.front.rebuild_with(rebuilder.rebuild)
         self._api = ApiServer(
             self.front, socket_path=Path(config.ipc_socket), group=config.server.ipc_group
         )
@@ -249,6 +249,7 @@ class Agent:
             proposals=self._proposals,
             barriers=self.front.barriers,
             snapshotter=self._snapshotter,
+            auditor=self._auditor,
             loop_lag=self._loop_lag,
             events=self._events,
             views=self._views,
@@ -288,6 +289,7 @@ class Agent:
         self._event("started", version=__version__)
         for warning in self._store.recovered.warnings:
             self._event("warning", text=warning)
+        say_what_was_restored(self._store.recovered, self._event)
         self._word.give(self._event)
         if self._certificates is not None:
             self._certificates.start()
@@ -300,9 +302,22 @@ class Agent:
             await self._http.start()
         self._loop_lag.start()
         self.engine.start()
+        self._store.scrub(
+            self._config.timing.state_check_interval_ms / 1000,
+            post=self.engine.post,
+            on_log_damaged=self.engine.found_damage,
+            on_snapshot_damaged=self._on_snapshot_spoilt,
+        )
         if self._applicant is not None:
             self._applicant.start()
-        self._say_what_is_awaited()
+        say_what_is_awaited(
+            self._config,
+            self._store.recovered,
+            self.node,
+            self._views,
+            self._event,
+            asks=self._applicant is not None,
+        )
 
     async def stop(self) -> None:
         """Hand leadership over, then close everything; outcomes not known by then stay unknown."""
@@ -313,11 +328,10 @@ class Agent:
             self._applicant.stop()
         self._word.close()
         self._lease_keeper.close()
-        self._seeds.close()
         self._versions.close()
         self.engine.close()
         self._restorer.stop()
-        await self._snapshotter.stop()
+        await self._stop_reading()
         self._give_up(
             Failure(ErrorCode.SHUTTING_DOWN, "The agent is stopping", "Try another member")
         )
@@ -331,6 +345,19 @@ class Agent:
         await self._kernel.stop()
         await self._exports.stop()
         await self._loop.run_in_executor(None, self._store.close)
+
+    def _start_anew(self) -> None:
+        if not self.ended.done():
+            self.ended.set_result(None)
+
+    def _propose_ends(self, ends: Sequence[Command], done: Callable[[Outcome], None]) -> None:
+        """While states are disputed no lease ends; those that are due are proposed again later."""
+        if self.front.unfit is None:
+            self._proposals.add(ends, done)
+
+    async def _stop_reading(self) -> None:
+        self._auditor.stop()
+        await self._snapshotter.stop()
 
     def reload_certificates(self) -> None:
         """Read them anew, soon; what comes of it is an event."""
@@ -354,28 +381,11 @@ class Agent:
         self._proposals.give_up(failure)
         self.front.give_up(failure)
 
-    def _say_what_is_awaited(self) -> None:
-        if self.node.role is not Role.FRESH or self._config.cluster.bootstrap:
-            return
-        peers = [peer.id for peer in self._config.peers]
-        if peers:
-            founder = min(*peers, self.node_name)
-            others = ", ".join(peers)
-            self._event("first_start", founder=founder, others=others)
-            return
-        if self._applicant is not None:
-            self._views.note = f"asks {', '.join(self._config.cluster.join)} to be added"
-            return
-        address = self._config.advertise_address()
-        reason = f"at a member run: raftctl --node MEMBER join {self.node_name} {address}"
-        self._views.note = f"waiting to be joined: {reason}"
-        self._event("waits_to_be_joined", reason=reason)
-
     def _event(self, kind: str, **facts: int | str) -> None:
         # Effects come after the step: what the core is by now is what the line should say.
         self._context.role, self._context.term = str(self.node.role), self.node.current_term
         event = self._events.add(kind, self.node.current_term, facts)
-        level = logging.WARNING if kind in _WARNINGS else logging.INFO
+        level = logging.WARNING if kind in WARNINGS else logging.INFO
         log.log(level, "%s", event.text)
 
     # --- transport
@@ -411,14 +421,27 @@ class Agent:
     # --- Observer
 
     def on_apply(self, batch: Batch) -> None:
+        if self.node.state.diverged_index:
+            return  # a state that is known to be wrong is left as it is
         self._proposals.applied(batch, self.machine.apply(batch))
         self._lease_keeper.applied()
         self._versions.applied()
         self._snapshotter.applied(len(batch.record))
+        if batch.kind == BatchKind.AUDIT:
+            self._auditor.applied(batch)
+            self.front.unfit = self._auditor.unfit()
+
+    def on_judged(self, effect: StateJudged) -> None:
+        self._auditor.judged(effect)
+        unfit = self.front.unfit = self._auditor.unfit()
+        if unfit is not None and effect.judgement is Judgement.DIFFERS:
+            self._auditor.stop()
+            self._proposals.give_up(unfit)
+            self.front.give_up_reads(unfit)
+            self._api.end_streams(unfit)
 
     def on_applied(self, index: int) -> None:
         self._exports.applied(index)
-        self._seeds.applied()
         self.front.barriers.applied(index)
 
     def on_snapshot_durable(self, snapshot: SnapshotMeta, restored: Callable[[], None]) -> None:
@@ -427,6 +450,7 @@ class Agent:
             self._proposals.skipped(snapshot.index)
             restored()
             self._exports.adopted()
+            self.front.unfit = self._auditor.unfit()
             self.front.barriers.applied(snapshot.index)
 
         self._restorer.begin(snapshot, go_on)
@@ -435,6 +459,10 @@ class Agent:
         # What the machine holds can be read all the same.
         if self._snapshotter.take():
             self._event("snapshot_unreadable", index=index, reason=reason)
+
+    def _on_snapshot_spoilt(self, index: int, what: str) -> None:
+        self._event("snapshot_spoilt", index=index, reason=what)
+        self._snapshotter.take()
 
     def on_answer(self, answer: Answer) -> None:
         self.front.answered(answer)
@@ -445,12 +473,15 @@ class Agent:
             self._asked_for_pre_votes = False
         self._lease_keeper.role(change.role is Role.LEADER, self.machine.leases)
         self._versions.role(change.role is Role.LEADER)
-        self._seeds.role(change.role is Role.LEADER)
+        self._exports.role(change.role is Role.LEADER)
         if change.role is not Role.LEADER:
             self._proposals.stepped_down()
+        self.front.gatherer.look()
 
     def on_configuration(self, change: ConfigurationChanged) -> None:
         self._views.note = ""
+        self._transport.set_generation(self.node.generation)
+        self.front.gatherer.look()
         self._set_peers(change.configuration)
         if change.index > 1:
             line = members_line(change.configuration)
@@ -459,11 +490,13 @@ class Agent:
     def on_note(self, note: Note) -> None:
         if note.kind == "bootstrap_waits":
             self._views.note = f"waiting to be joined: {note.facts['reason']}"
-        if note.kind == "removed":
+        if note.kind in ("removed", "superseded"):
             self._transport.set_peers([])
-        if note.kind == "snapshot_refused":
+        if note.kind in ("snapshot_refused", "snapshot_wanted"):
             # The file may have gone bad on this disk; what the machine holds has not.
             self._snapshotter.take()
+        if note.kind == "snapshot_wanted":
+            return  # said again with every heartbeat, until there is one
         if note.kind == "pre_vote_started":
             # A node that is cut off asks several times a second: the first time is news.
             if self._asked_for_pre_votes:
@@ -475,8 +508,12 @@ class Agent:
     def on_storage_failed(self, failure: StorageFailure) -> None:
         self._give_up(Failure(ErrorCode.STORAGE_FAILED, failure.reason))
         self.disk_full = failure.disk_full
-        if failure.disk_full and not self.ended.done():
-            self.ended.set_result(None)
+        if failure.disk_full:
+            self._start_anew()
+
+    def on_abandon(self, effect: Abandon) -> None:
+        self.abandoned = f"before-{effect.generation:016x}"
+        self._start_anew()
 
     def on_fatal(self, error: Exception) -> None:
         if not self.ended.done():

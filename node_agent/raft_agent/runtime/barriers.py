@@ -88,7 +88,7 @@ class Barriers:
     def refused(self, tag: int, failure: Failure, *, may_pass: bool) -> None:
         """`may_pass`: an election may cure it."""
         wave = self._asked.pop(tag)
-        if may_pass and self._loop.time() < wave.give_up_at:
+        if may_pass and wave.dones and self._loop.time() < wave.give_up_at:
             self._loop.call_later(_RETRY_S, self._ask, wave)
         else:
             _tell(wave.dones, failure)
@@ -100,12 +100,16 @@ class Barriers:
     def give_up(self, failure: Failure) -> None:
         """Nothing is applied here any more: no read will get its index."""
         self._given_up = failure
+        self.give_up_waiting(failure)
+
+    def give_up_waiting(self, failure: Failure) -> None:
+        """Those that wait now can't be answered; the core may still answer what it was asked."""
         ready, self._ready = self._ready, []
-        asked, self._asked = self._asked, {}
         for _, _, dones in ready:
             _tell(dones, failure)
-        for wave in asked.values():
-            _tell(wave.dones, failure)
+        for wave in self._asked.values():
+            dones, wave.dones = wave.dones, []
+            _tell(dones, failure)
 
 
 def _tell(dones: list[Done], failure: Failure | None) -> None:

@@ -22,7 +22,7 @@ Request: TypeAlias = MembershipRequest | protocol.JoinSelf
 Done: TypeAlias = Callable[[protocol.MembershipResult | Failure], None]
 
 _RETRY_S = 0.05
-# Less than raftctl waits: who gives up first could not say that nothing has changed.
+# Less than raftctl waits by itself: who gives up first could not say that nothing has changed.
 _PATIENCE_S = 3.0
 # With these nothing has happened yet, and a moment later it may.
 _PASSING = frozenset({ErrorCode.NOT_LEADER, ErrorCode.NO_LEADER})
@@ -66,7 +66,8 @@ class Changes:
             # Whoever was asked has made sure of the token; the leader takes its word.
             request = protocol.Join(request.id, request.name, request.address)
             may_forward = True
-        asked = _Asked(request, done, self._loop.time() + _PATIENCE_S)
+        patience_s = min(request.patience_ms / 1000 or _PATIENCE_S, _PATIENCE_S)
+        asked = _Asked(request, done, self._loop.time() + patience_s)
         if may_forward:
             self._ask(asked)
         else:
@@ -108,7 +109,15 @@ class Changes:
         if self._host.is_leader():
             self._carry_out(asked, answered)
         else:
-            self._host.forward(asked.request, replied)
+            self._host.forward(self._with_time_left(asked), replied)
+
+    def _with_time_left(self, asked: _Asked) -> MembershipRequest:
+        """The request for the leader, whose patience begins when it gets it."""
+        request = asked.request
+        if not request.patience_ms:
+            return request
+        left_ms = max(int((asked.give_up_at - self._loop.time()) * 1000), 1)
+        return msgspec.structs.replace(request, patience_ms=left_ms)
 
     def _answered(self, asked: _Asked, outcome: protocol.MembershipResult | Failure) -> None:
         if not isinstance(outcome, Failure):

@@ -16,6 +16,7 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 from raft_agent.consensus.batch import Batch
 from raft_agent.consensus.node import Node
 from raft_agent.consensus.types import (
+    Abandon,
     AppendLog,
     Applied,
     Apply,
@@ -35,6 +36,7 @@ from raft_agent.consensus.types import (
     ReadReady,
     ReadSnapshot,
     Received,
+    Recovered,
     Refused,
     Role,
     RoleChanged,
@@ -44,6 +46,7 @@ from raft_agent.consensus.types import (
     SnapshotMeta,
     SnapshotRead,
     SnapshotWritten,
+    StateJudged,
     StorageFailed,
     TimerExpired,
     TransferDone,
@@ -68,7 +71,7 @@ _STALL_US = 20_000
 _LONG_STALL_US = 100_000
 
 
-Answer: TypeAlias = Proposed | Refused | ReadReady | TransferDone | MembershipChanged
+Answer: TypeAlias = Proposed | Refused | ReadReady | TransferDone | MembershipChanged | Recovered
 
 
 class Excuses(enum.Enum):
@@ -99,6 +102,12 @@ class Observer(Protocol):
 
     def on_snapshot_unreadable(self, index: int, reason: str) -> None:
         """The newest snapshot can't be sent: it takes another one to bring up whoever needs it."""
+
+    def on_abandon(self, effect: Abandon) -> None:
+        """What this node has is to be put aside: end, and start anew with an empty data
+        directory."""
+
+    def on_judged(self, effect: StateJudged) -> None: ...
 
     def on_note(self, note: Note) -> None: ...
 
@@ -150,6 +159,8 @@ class Engine:
             ReadReady: observer.on_answer,
             TransferDone: observer.on_answer,
             MembershipChanged: observer.on_answer,
+            Recovered: self._recovered,
+            Abandon: observer.on_abandon,
             CompactLog: self._compact_log,
             ReadSnapshot: self._read_snapshot,
             WriteSnapshot: self._write_snapshot,
@@ -157,12 +168,13 @@ class Engine:
             RoleChanged: observer.on_role,
             ConfigurationChanged: observer.on_configuration,
             FoundCluster: self._found_cluster,
+            StateJudged: observer.on_judged,
             Note: observer.on_note,
         }
 
     def start(self) -> None:
         self._store.start(
-            post=self._post,
+            post=self.post,
             on_log_persisted=self._on_log_persisted,
             on_vote_persisted=self._on_vote_persisted,
             on_snapshot_installed=self._on_snapshot_installed,
@@ -304,13 +316,17 @@ class Engine:
             self.close()
             self._observer.on_fatal(RuntimeError(f"disk work failed: {error!r}"))
 
+    def _recovered(self, effect: Recovered) -> None:
+        self._transport.set_generation(self.node.generation)
+        self._observer.on_answer(effect)
+
     def _found_cluster(self, effect: FoundCluster) -> None:
         self._store.found_cluster(effect.cluster_id)
         self._transport.set_cluster(effect.cluster_id)
 
     # --- the store's answers
 
-    def _post(self, callback: Callable[[], None]) -> None:
+    def post(self, callback: Callable[[], None]) -> None:
         # A store that finishes its queue while the loop ends has nobody left to tell.
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(callback)
@@ -343,6 +359,10 @@ class Engine:
         self._held.clear()
         self.feed(StorageFailed(failure.reason))
         self._observer.on_storage_failed(failure)
+
+    def found_damage(self, error: StorageError) -> None:
+        """What the log holds can't be read as it was written."""
+        self._on_storage_failed(StorageFailure(str(error), disk_full=False))
 
     # --- time
 
@@ -401,7 +421,6 @@ class Engine:
 
     def _tick(self, leader_silence_us: int | None, stamp: LeaderStamp | None) -> None:
         self.feed(TimerExpired(leader_silence_us, stamp))
-        self._arm()
 
 
 def now_us() -> int:

@@ -11,6 +11,42 @@ from raft_agent.api.protocol import EventItem
 
 KEPT = 1000
 
+# What an operator should look at; all other events are for who wants to know.
+WARNINGS = frozenset(
+    {
+        "warning",
+        "storage_failed",
+        "disk_stalls",
+        "removed",
+        "log_lost",
+        "address_refused",
+        "join_refused",
+        "snapshot_failed",
+        "snapshot_damaged",
+        "snapshot_refused",
+        "snapshot_unreadable",
+        "recovery_begins",
+        "recovered",
+        "superseded",
+        "superseded_ignored",
+        "snapshot_spoilt",
+        "state_differs",
+        "member_differs",
+        "states_disputed",
+        "kernel_bypassed",
+        "kernel_degraded",
+        "kernel_fault_set",
+        "export_degraded",
+        "export_repaired",
+        "export_refused",
+        "export_behind",
+        "certificates_refused",
+        "certificate_ends",
+        "authority_ends",
+        "crl_is_old",
+    }
+)
+
 # What people read. Member ids stand in the facts under these names and are shown by member name.
 _MEMBERS = ("leader", "target", "sender")
 _TEXTS = {
@@ -45,6 +81,16 @@ _TEXTS = {
     "log_lost": "{sender} has lost its log and may not come back as if it had not: remove it with "
     "raftctl leave, empty its data directory, and add it with raftctl join",
     "removed": "is no member any more: it was removed, and its id is refused for ever",
+    "recovery_begins": "is asked to go on alone, and what only lost members had was given up: "
+    "generation {generation} of the cluster is to begin with index {index}",
+    "recovered": "generation {generation} of the cluster has begun with index {index}, here alone",
+    "superseded": "takes no part any more: the cluster was recovered at {sender} without this "
+    "node, as generation {generation}",
+    "superseded_ignored": "{sender} has recovered the cluster as generation {generation}, although "
+    "this node follows a leader that has a majority: keep one of the two, and empty the data "
+    "directories of the others",
+    "survivor_taken_in": "{name}, which survived, comes in again from {address}",
+    "restored": "begins the cluster {cluster_id} with what a backup held, up to index {index}",
     "join_asked": "asks {address} to be added",
     "join_refused": "was not added: {reason}",
     "cluster_joined": "joined the cluster {cluster_id}",
@@ -63,6 +109,8 @@ _TEXTS = {
     "snapshot_sent": "{target} has the snapshot of index {index}",
     "snapshot_refused": "{target} found the snapshot of index {index} damaged: takes a new one",
     "snapshot_unreadable": "can't read the snapshot of index {index}, takes a new one: {reason}",
+    "snapshot_spoilt": "its snapshot of index {index} has gone bad on the disk, takes a new one: "
+    "{reason}",
     "snapshot_arrives": "gets a snapshot of index {index} from {sender}",
     "snapshot_damaged": "the snapshot of index {index} from {sender} came damaged; it is sent anew",
     "snapshot_installed": "has the state of index {index} now, from a snapshot",
@@ -81,6 +129,15 @@ _TEXTS = {
     "kernel_lost_sync": "the kernel lost its place in the stream {way} {address}: {reason}",
     "kernel_fault_hit": "the kernel loses {per_mille} ‰ of the packets {way} {address} on purpose",
     "kernel_more": "the kernel reported {count} more events than are shown",
+    "state_differs": "its state differs from the other members' behind index {index}: serves "
+    "nothing until it is rebuilt (raftctl rebuild)",
+    "member_differs": "the state of {target} differs from the others' behind index {index}: "
+    "rebuild it there with raftctl rebuild",
+    "states_disputed": "no majority of the members has equal states behind index {index}: nothing "
+    "is read or written until one has",
+    "audit_unanswered": "too few members told in time what their state comes to behind index "
+    "{index}",
+    "rebuilding": "throws its state away and starts anew from its disk: {reason}",
     "storage_failed": "takes no part any more: {reason}",
     "certificates_read": "has read its certificates anew: its own ends on {ends}",
     "certificates_refused": "goes on with the certificates that it has: {reason}",

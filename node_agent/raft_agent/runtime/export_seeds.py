@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import msgspec
 
@@ -15,6 +16,8 @@ from raft_agent.machine.commands import AddExport, Command
 from raft_agent.machine.exports import Export
 from raft_agent.machine.machine import Machine
 from raft_agent.machine.results import BadValue, LimitReached, WriteDone
+
+Propose: TypeAlias = Callable[[Sequence[Command], Callable[[Outcome], None]], None]
 
 _AGAIN_S = 2.0
 
@@ -29,7 +32,7 @@ class ExportSeeds:
         *,
         node: Node,
         machine: Machine,
-        propose: Callable[[Sequence[Command], Callable[[Outcome], None]], None],
+        propose: Propose,
         loop: asyncio.AbstractEventLoop,
         tell: Callable[..., None],
     ) -> None:

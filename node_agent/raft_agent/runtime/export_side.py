@@ -21,6 +21,7 @@ from raft_agent.consensus.node import Node
 from raft_agent.consensus.types import Role
 from raft_agent.machine.machine import Machine
 from raft_agent.platform import boot_time_ns
+from raft_agent.runtime.export_seeds import ExportSeeds, Propose
 
 if TYPE_CHECKING:
     from raft_agent.kernel.exporter import Exporter
@@ -42,16 +43,25 @@ class _Watcher(msgspec.Struct, frozen=True):
 
 
 class ExportSide:
-    """`tell` as the agent's events. `listing`, `dump` and `watch` are for the API."""
+    """`tell` as the agent's events; `is_fit`: nothing is known to be wrong with the state that the
+    machine holds. `listing`, `dump` and `watch` are for the API.
+    """
 
     def __init__(
         self,
         config: Config,
+        *,
         node: Node,
         machine: Machine,
+        propose: Propose,
+        is_fit: Callable[[], bool],
         loop: asyncio.AbstractEventLoop,
         tell: Callable[..., None],
     ) -> None:
+        self._seeds = ExportSeeds(
+            config.exports, node=node, machine=machine, propose=propose, loop=loop, tell=tell
+        )
+        self._is_fit = is_fit
         self._node = node
         self._machine = machine
         self._loop = loop
@@ -88,6 +98,7 @@ class ExportSide:
 
     async def stop(self) -> None:
         """What was applied is written; the maps stay."""
+        self._seeds.close()
         if self._timer is not None:
             self._timer.cancel()
         if self._walk is not None:
@@ -100,6 +111,7 @@ class ExportSide:
 
     def applied(self, index: int) -> None:
         """The machine has applied all up to here."""
+        self._seeds.applied()
         exporter = self._exporter
         if exporter is None:
             return
@@ -118,6 +130,10 @@ class ExportSide:
             changes, exports.changes = exports.changes, []
             self._put_count += len(changes)
             exporter.put(Change(changes, index))
+
+    def role(self, leads: bool) -> None:
+        """Whether this node leads from now on."""
+        self._seeds.role(leads)
 
     def adopted(self) -> None:
         """The machine has another state, from a snapshot."""
@@ -215,7 +231,8 @@ class ExportSide:
             self._begin_if_due()
             return
         node = self._node
-        as_of_us = node.state.current_as_of_us
+        # A state that differs from the others' may be of any moment.
+        as_of_us = node.state.current_as_of_us if self._is_fit() else 0
         self._exporter.put(
             Beat(
                 index=self._machine.last_applied,

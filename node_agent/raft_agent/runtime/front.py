@@ -7,15 +7,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from raft_agent.api import protocol
-from raft_agent.api.host import Failure, Outcome
+from raft_agent.api.host import Backup, Failure, Outcome
+from raft_agent.api.protocol import ErrorCode
 from raft_agent.config import Config
 from raft_agent.consensus.types import (
     MembershipChanged,
     Proposed,
     ReadReady,
+    Recovered,
     RefusalReason,
     Refused,
     TransferDone,
@@ -23,6 +25,7 @@ from raft_agent.consensus.types import (
 from raft_agent.machine.commands import Command
 from raft_agent.machine.machine import Machine
 from raft_agent.runtime.audit import Audit
+from raft_agent.runtime.backups import begin_backup
 from raft_agent.runtime.barriers import Barriers
 from raft_agent.runtime.changes import Changes
 from raft_agent.runtime.changes import Request as ChangeRequest
@@ -37,12 +40,16 @@ from raft_agent.runtime.memberships import Memberships
 from raft_agent.runtime.proposals import Proposals
 from raft_agent.runtime.readings import Readings
 from raft_agent.runtime.refusals import failure_of, why_not_leading
+from raft_agent.runtime.rescue import Gatherer, Rescue
+from raft_agent.runtime.states import StateChecks, flip_bit
 from raft_agent.runtime.versions import VersionKeeper
 from raft_agent.runtime.views import Views
 from raft_agent.transport.transport import Transport
 
 if TYPE_CHECKING:
     from raft_agent.http.source import Reading
+
+Rebuild: TypeAlias = Callable[[str, Callable[[protocol.RebuildResult | Failure], None]], None]
 
 # Hand-overs and changes of the members; proposals count from 1 on, reads downwards.
 _TAGS = 1 << 62
@@ -69,10 +76,14 @@ class Front:
         exports: ExportSide,
         proposals: Proposals,
         lease_keeper: LeaseKeeper,
+        tell: Callable[..., None],
         versions: VersionKeeper,
     ) -> None:
         self.node_name = config.server.node_id
         self.machine = machine
+        self.unfit: Failure | None = None
+        self._may_flip = config.fault_injection
+        self._rebuild: Rebuild | None = None
         self._node = engine.node
         self._transport = transport
         self._views = views
@@ -99,6 +110,23 @@ class Front:
             list_members=views.member_list,
             joiner_problem=versions.joiner_problem,
         )
+        self._rescue = Rescue(
+            node=engine.node,
+            machine=machine,
+            transport=transport,
+            loop=loop,
+            feed=engine.feed,
+            next_tag=lambda: next(tags),
+            configured={peer.id: peer.address for peer in config.peers},
+        )
+        self.gatherer = Gatherer(
+            node=engine.node,
+            memberships=self._memberships,
+            transport=transport,
+            loop=loop,
+            tell=tell,
+        )
+        self._states = StateChecks(engine.node, loop, engine.feed)
         self._doorkeeper = Doorkeeper(config.cluster.token, loop.time)
         self._changes = Changes(self, self._memberships, self._doorkeeper, loop)
 
@@ -106,7 +134,17 @@ class Front:
         """The node ends or its disk failed: whoever waits hears so."""
         self.barriers.give_up(failure)
         self._changes.give_up(failure)
+        self.gatherer.stop()
+        self._rescue.give_up(failure)
         self._memberships.give_up(failure)
+
+    def give_up_reads(self, failure: Failure) -> None:
+        """Nothing is applied here any more, until something else takes the state's place."""
+        self.barriers.give_up_waiting(failure)
+
+    def rebuild_with(self, rebuild: Rebuild) -> None:
+        """What `rebuild` does; comes before anybody asks."""
+        self._rebuild = rebuild
 
     def answered(self, answer: Answer) -> None:
         """The core has answered what one of them asked."""
@@ -118,13 +156,17 @@ class Front:
             self._transfers.answered(answer.tag, self._views.member_name(answer.leader))
         elif isinstance(answer, MembershipChanged):
             self._memberships.changed(answer)
+        elif isinstance(answer, Recovered):
+            self._rescue.answered(answer)
         else:
             self._refused(answer)
 
     def _refused(self, answer: Refused) -> None:
         leader = self._views.member_name(answer.leader) if answer.leader else ""
         failure = failure_of(answer.reason, leader, self._node.state.failed)
-        if self._memberships.owns(answer.tag):
+        if self._rescue.owns(answer.tag):
+            self._rescue.answered(answer)
+        elif self._memberships.owns(answer.tag):
             self._memberships.refused(answer, failure)
         elif self._proposals.owns(answer.tag):
             self._proposals.refused(answer.tag, failure)
@@ -163,6 +205,16 @@ class Front:
         may_forward: bool,
     ) -> None:
         self._changes.change(request, done, may_forward=may_forward)
+
+    def recover(
+        self,
+        request: protocol.Recover,
+        done: Callable[[protocol.RecoverResult | Failure], None],
+    ) -> None:
+        self._rescue.recover(request, done)
+
+    def begin_backup(self) -> Backup | Failure:
+        return begin_backup(self._node, self.machine)
 
     def join_challenge(self) -> bytes:
         return self._doorkeeper.challenge()
@@ -212,6 +264,37 @@ class Front:
         self, name: str, on_event: Callable[[protocol.ExportEvent], None]
     ) -> Callable[[], None] | Failure:
         return self._exports.watch(name, on_event)
+
+    def flip_state(self, key: str) -> Failure | None:
+        if not self._may_flip:
+            return Failure(
+                ErrorCode.REFUSED,
+                "This agent does not spoil its state",
+                "Start it with --enable-fault-injection, on a machine for tests",
+            )
+        if not flip_bit(self.machine, key):
+            return Failure(ErrorCode.KEY_NOT_FOUND, f'There is no key "{key}" with a value')
+        return None
+
+    def check_states(self, done: Callable[[protocol.StateCheckResult | Failure], None]) -> None:
+        self._states.check(done, self.why_not_leading)
+
+    def rebuild(
+        self, *, force: bool, done: Callable[[protocol.RebuildResult | Failure], None]
+    ) -> None:
+        state = self._node.state
+        reason = state.failed or (self.unfit.error if self.unfit is not None else "")
+        if self._rebuild is None or not (reason or force):
+            done(
+                Failure(
+                    ErrorCode.REFUSED,
+                    "Nothing is known to be wrong with what this node holds",
+                    "Compare it with the others: raftctl doctor --cluster; --force rebuilds it all "
+                    "the same",
+                )
+            )
+            return
+        self._rebuild(reason or "it was asked to", done)
 
     def audit(self, who: str, what: str, outcome: str) -> None:
         self._audit.add(who, what, outcome)

@@ -42,7 +42,9 @@ def own_address(config: Config, recovered: Recovered) -> str:
 def make_node(config: Config, recovered: Recovered, address: str) -> Node:
     """The core, as it was when the data directory was left. `address`: where others dial it."""
     timing, name = config.timing, config.server.node_id
-    peers = tuple(peer.id for peer in config.peers)
+    # Who had a log that was put aside founds nothing, whatever the configuration file says.
+    founds = not recovered.is_to_be_joined
+    peers = tuple(peer.id for peer in config.peers) if founds else ()
     return Node(
         member_id=recovered.member_id,
         name=name,
@@ -56,12 +58,13 @@ def make_node(config: Config, recovered: Recovered, address: str) -> Node:
             election_timeout_max_us=timing.election_timeout_max_ms * 1000,
             disk_stall_us=timing.disk_stall * 1000,
             clock_drift_ppm=timing.clock_drift_ppm,
+            audit_interval_us=timing.state_check_interval_ms * 1000,
         ),
         snapshot=recovered.snapshot,
         word_us=recovered.word_us,
         seed=secrets.randbits(64),
         now_us=now_us(),
-        bootstrap=config.cluster.bootstrap,
+        bootstrap=config.cluster.bootstrap and founds,
     )
 
 

@@ -17,6 +17,7 @@ import msgspec
 from raft_agent.api import protocol
 from raft_agent.api.host import Failure
 from raft_agent.api.protocol import ErrorCode
+from raft_agent.api.terms import UNREADABLE
 from raft_agent.runtime.memberships import membership_result
 from raft_agent.transport.transport import PeerTarget, Transport
 
@@ -132,7 +133,7 @@ class Applicant:
                 self._say("join_refused", reason=reply.error.error)
                 return
             nonce = _CHALLENGE.decode(reply.result).nonce
-        except msgspec.DecodeError as error:
+        except UNREADABLE as error:
             self._say("join_refused", reason=f"the answer of {address} can't be read: {error}")
             return
         self._say("join_asked", address=address)

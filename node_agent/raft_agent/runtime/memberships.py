@@ -15,6 +15,7 @@ import msgspec
 from raft_agent.api import protocol
 from raft_agent.api.host import Failure
 from raft_agent.api.protocol import ErrorCode
+from raft_agent.api.terms import UNREADABLE
 from raft_agent.config.values import dial_address
 from raft_agent.consensus.node import Node
 from raft_agent.consensus.types import (
@@ -381,7 +382,7 @@ def membership_result(reply: bytes) -> protocol.MembershipResult | Failure:
         answer = _REPLY.decode(reply)
         if answer.error is None:
             return _RESULT.decode(answer.result)
-    except msgspec.DecodeError as unreadable:
+    except UNREADABLE as unreadable:
         what = f"The leader's answer can't be read: {unreadable}"
         return Failure(ErrorCode.UNKNOWN_OUTCOME, what)
     error = answer.error

@@ -14,6 +14,7 @@ from raft_agent.consensus.node import Node
 from raft_agent.consensus.types import Role
 from raft_agent.histogram import Histogram, add_up
 from raft_agent.machine.machine import Machine
+from raft_agent.runtime.auditor import Auditor
 from raft_agent.runtime.barriers import Barriers
 from raft_agent.runtime.certificates import Certificates
 from raft_agent.runtime.engine import Engine, now_us
@@ -49,6 +50,7 @@ class Readings:
         proposals: Proposals,
         barriers: Barriers,
         snapshotter: Snapshotter,
+        auditor: Auditor,
         loop_lag: LoopLag,
         events: EventLog,
         views: Views,
@@ -65,6 +67,7 @@ class Readings:
         self._proposals = proposals
         self._barriers = barriers
         self._snapshotter = snapshotter
+        self._auditor = auditor
         self._loop_lag = loop_lag
         self._events = events
         self._views = views
@@ -129,6 +132,9 @@ class Readings:
         state = self._node.state
         if state.failed or state.was_removed or state.installing:
             return self._views.status().note
+        unfit = self._auditor.unfit()
+        if unfit is not None:
+            return unfit.error
         if self._node.role is Role.FRESH:
             return self._views.status().note or "belongs to no cluster yet"
         if not self._node.leader_id:
@@ -156,6 +162,9 @@ class Readings:
             watches=self._machine.watches.counts(),
             one_shots=self._machine.one_shot_count(),
             revision=self._machine.revision,
+            state_checks=Counter(self._auditor.judgements),
+            agreed_index=self._auditor.agreed_index,
+            state_differs=bool(state.diverged_index),
             kernel=self._kernel.reading(),
             certificate_ends=None if self._certificates is None else self._certificates.not_after,
         )

@@ -31,6 +31,8 @@ def why_not_leading(node: Node, leader: str = "") -> Failure:
         reason = RefusalReason.FRESH
     elif node.state.was_removed:
         reason = RefusalReason.REMOVED
+    elif node.state.diverged_index:
+        reason = RefusalReason.STATE_DIFFERS
     elif node.leader_id in (0, node.state.member_id):
         reason = RefusalReason.NO_LEADER
     is_elsewhere = reason is RefusalReason.NOT_LEADER
@@ -144,6 +146,38 @@ _WORDS = {
         ErrorCode.UNKNOWN_OUTCOME,
         "Leadership was lost before the change was committed; it may still come about",
         "See what became of it: raftctl member list",
+    ),
+    RefusalReason.LEADER_KNOWN: (
+        ErrorCode.REFUSED,
+        "A leader is known, or was heard a moment ago: the cluster has a majority",
+        "Nothing is lost that has to be recovered: raftctl health",
+    ),
+    RefusalReason.QUORUM_ANSWERS: (
+        ErrorCode.REFUSED,
+        "A majority of the voters answers: the cluster goes on by itself once they have elected "
+        "a leader",
+        "Wait for that, and see who is there: raftctl health",
+    ),
+    RefusalReason.OTHER_GENERATION: (
+        ErrorCode.REFUSED,
+        "The cluster was recovered at another member already, without this one",
+        "Leave that as it is: this member comes in again, or is to be joined anew, see "
+        "raftctl events",
+    ),
+    RefusalReason.RECOVER_ELSEWHERE: (
+        ErrorCode.REFUSED,
+        "Another survivor has a more complete log: recovering here would lose what it has",
+        "See which one: raftctl recover --dry-run",
+    ),
+    RefusalReason.RECOVERY_PENDING: (
+        ErrorCode.BUSY,
+        "A recovery, or the state of a leader's snapshot, is just being written to this disk",
+        "Try again in a moment",
+    ),
+    RefusalReason.STATE_DIFFERS: (
+        ErrorCode.STATE_DIFFERS,
+        "This node's state differs from the other members'; it serves nothing until it is rebuilt",
+        "Use another member, and here run: raftctl rebuild",
     ),
     RefusalReason.REMOVED: (
         ErrorCode.REMOVED,

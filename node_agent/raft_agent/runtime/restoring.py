@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from raft_agent.consensus.generations import generation_of
 from raft_agent.consensus.types import SnapshotMeta
 from raft_agent.machine.machine import Machine
 from raft_agent.machine.snapshot import SnapshotError, SnapshotVersionError
@@ -17,11 +18,16 @@ def restore(
 ) -> Machine:
     """The state machine, of this `kind`, that `snapshot` holds. Blocks. Raises StorageError."""
     try:
-        return kind.restore(snapshots.blocks(snapshot.index))
+        machine = kind.restore(snapshots.blocks(snapshot.index))
+        held = machine.last_applied, machine.last_applied_term
+        if held != (snapshot.index, snapshot.term):
+            raise SnapshotError(f"it holds the state after index {held[0]} of term {held[1]}")
     except SnapshotError as error:
         what = f"the snapshot of index {snapshot.index} can't be used: {error}"
         advice = error.advice if isinstance(error, SnapshotVersionError) else START_ANEW
         raise StorageError(what, advice=advice) from error
+    machine.begin_behind(generation_of(snapshot.configuration).floor)
+    return machine
 
 
 class Restorer:

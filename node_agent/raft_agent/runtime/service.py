@@ -14,6 +14,7 @@ from raft_agent.config import Config, ConfigError, load
 from raft_agent.logs import LogContext
 from raft_agent.runtime.agent import Agent
 from raft_agent.runtime.certificates import make_credentials
+from raft_agent.storage.aside import put_aside
 from raft_agent.storage.errors import StorageError
 from raft_agent.storage.files import is_disk_full
 
@@ -48,11 +49,16 @@ async def run(config: Config, context: LogContext) -> int:
     loop.add_signal_handler(signal.SIGHUP, reload)
     while agent is not None:
         await _serve(agent, stop)
-        # A disk that was full: all keys of the former node, which are frozen, go before they are
-        # read anew.
+        abandoned = agent.abandoned
+        # A disk that was full, a state that was wrong, or data put aside: all keys of the former
+        # node, which are frozen, go before others are read.
         agent = None
         gc.unfreeze()
         gc.collect()
+        if abandoned and not stop.done():
+            data_dir = Path(config.server.data_dir)
+            target = await loop.run_in_executor(None, put_aside, data_dir, abandoned)
+            log.warning("what this member had is in %s now; starting anew, empty", target)
         agent = await _open_again(lambda: Agent(config, context, credentials=credentials), stop)
     return 0
 
@@ -75,7 +81,7 @@ async def _open_again(open_agent: Callable[[], Agent], stop: asyncio.Future[None
     """A new agent on the same data, as soon as the disk has room for its start; None at `stop`."""
     while not stop.done():
         try:
-            log.info("there is room on the disk again: starting anew from what it holds")
+            log.info("starting anew from what the disk holds")
             return open_agent()
         except StorageError as error:
             if error.__cause__ is None or not is_disk_full(error.__cause__):

@@ -2,24 +2,43 @@
 
 The loop only picks entries, for a moment each turn; a thread encodes, checks and writes them.
 While that goes on the state machine applies on: what was not picked yet is remembered as it was.
+
+A snapshot is taken behind an audit entry, and counts only once the members have found that the
+state there was a quorum's: a state that has gone wrong in memory never becomes one that this node
+starts from, drops its log for, or sends to others.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
 
 from raft_agent.consensus.node import Node
-from raft_agent.consensus.types import Event, SnapshotMeta, SnapshotTaken
+from raft_agent.consensus.types import (
+    UNREADABLE,
+    AuditWanted,
+    Configuration,
+    Event,
+    Judgement,
+    Role,
+    SnapshotMeta,
+    SnapshotTaken,
+    StateHashed,
+    StateJudged,
+)
 from raft_agent.histogram import Histogram
+from raft_agent.machine.audit import StateDigest
 from raft_agent.machine.machine import Machine
 from raft_agent.machine.snapshot import BLOCK_BYTES, Portion, SnapshotView, encode_block
 from raft_agent.storage.errors import StorageError, in_words
 from raft_agent.storage.snapshots import SnapshotFile
 from raft_agent.storage.store import Store
+
+log = logging.getLogger("raft.runtime")
 
 _T = TypeVar("_T")
 
@@ -67,12 +86,18 @@ class Snapshotter:
         self._bytes = 0
         self._covered_bytes = 0  # of them, when the one under way began
         self._not_before = 0.0
+        self._is_wanted = False
+        self._asked_term = 0
         self._task: asyncio.Task[None] | None = None
+        self._index = 0  # of the one under way
+        self._proof: asyncio.Future[bool] | None = None
 
     def applied(self, size_bytes: int) -> None:
         """So much of the log was applied; a snapshot may be due."""
         self._bytes += size_bytes
-        if self._task is None and self._is_due():
+        if self._is_wanted:
+            self._ask()
+        elif self._task is None and self._is_due():
             self.take()
 
     def _is_due(self) -> bool:
@@ -85,15 +110,56 @@ class Snapshotter:
         return entries >= max(self._due_entries, self._machine.key_count())
 
     def take(self) -> bool:
-        """Take one now, also of a state of which there is one already; whether it has begun. None
-        does while one is under way, nor for a while after one has failed.
+        """Take one behind the next audit entry, also of a state of which there is one already;
+        whether it will. None is while one is under way, nor for a while after one has failed.
         """
-        if self._task is not None or self._loop.time() < self._not_before:
+        if self._is_wanted or self._task is not None or self._loop.time() < self._not_before:
             return False
+        self._is_wanted = True
+        self._ask()
+        return True
+
+    def _ask(self) -> None:
+        """A leader makes an audit due; others wait for its next."""
+        if self._node.role is Role.LEADER and self._asked_term != self._node.current_term:
+            self._asked_term = self._node.current_term
+            self._feed(AuditWanted())
+
+    # --- behind an audit entry
+
+    @property
+    def is_reading(self) -> bool:
+        """Whether the state of an earlier entry is still being written."""
+        return self._task is not None and self._proof is None
+
+    def begin(self) -> bool:
+        """An audit entry was applied: take one of this very state, if one is wanted; whether it
+        does, and so tells what the state comes to."""
+        index = self._machine.last_applied
+        configuration = self._node.configuration_at(index)
+        if not self._is_wanted or self._task is not None or configuration is None:
+            return False
+        self._is_wanted = False
+        self._asked_term = 0
         self._covered_bytes = self._bytes
-        self._task = self._loop.create_task(self._take())
+        self._index = index
+        view = self._machine.begin_snapshot()
+        self._task = self._loop.create_task(self._take(view, configuration))
         self._task.add_done_callback(self._done)
         return True
+
+    def judged(self, effect: StateJudged) -> None:
+        """The members have compared the states behind an entry."""
+        if effect.index == self._index:
+            self._prove(effect.judgement is Judgement.AGREES)
+
+    def drop_unproven(self) -> None:
+        """Nobody will say any more whether the one that waits for it is right."""
+        self._prove(False)
+
+    def _prove(self, is_right: bool) -> None:
+        if self._proof is not None and not self._proof.done():
+            self._proof.set_result(is_right)
 
     async def stop(self) -> None:
         """Give up the one that is under way."""
@@ -102,7 +168,7 @@ class Snapshotter:
             await asyncio.wait([self._task])
 
     def _done(self, task: asyncio.Task[None]) -> None:
-        self._task = None
+        self._task = self._proof = None
         error = None if task.cancelled() else task.exception()
         if error is None:
             # One that was given up counts too: a leader's snapshot takes the place of that log.
@@ -115,34 +181,51 @@ class Snapshotter:
         else:
             self._loop.call_exception_handler({"message": "a snapshot failed", "exception": error})
 
-    async def _take(self) -> None:
-        machine = self._machine
-        index, term = machine.last_applied, machine.last_applied_term
-        configuration = self._node.configuration_at(index)
-        if configuration is None:
-            return
+    async def _take(self, view: SnapshotView, configuration: tuple[int, Configuration]) -> None:
+        index, term = view.header.last_applied, view.header.last_applied_term
         began = time.monotonic()
-        view = machine.begin_snapshot()
+        draft = _Draft()
         try:
-            file = await self._in_thread(
-                lambda: self._store.snapshots.create(index, term, *configuration),
-                undo=SnapshotFile.abort,
-            )
-            try:
-                while portions := await _pick(view):
-                    await self._in_thread(partial(_write, file, portions))
-                meta: SnapshotMeta = await self._in_thread(file.finish)
-            except BaseException:
-                await self._in_thread(file.abort)
-                raise
+            await self._write(draft, view, lambda: self._create(index, term, configuration))
+            self._proof = self._loop.create_future()
+            self._feed(StateHashed(index, draft.digest_value, int(draft.worked_s * 1e6)))
+            if draft.error is not None:
+                raise draft.error
+            if draft.file is None or not await self._proof:
+                self._covered_bytes = 0
+                return
+            meta: SnapshotMeta = await self._in_thread(draft.file.finish)
         finally:
             view.close()
+            if draft.file is not None:
+                await self._in_thread(draft.file.abort)
         took_us = int((time.monotonic() - began) * 1e6)
         self.durations.add(took_us)
         self.taken_at = time.time()
         size = meta.size_bytes
         self._tell("snapshot_taken", index=index, size_bytes=size, took_ms=took_us // 1000)
         self._feed(SnapshotTaken(meta, self._store.snapshots.older_index))
+
+    def _create(
+        self, index: int, term: int, configuration: tuple[int, Configuration]
+    ) -> SnapshotFile:
+        return self._store.snapshots.create(index, term, *configuration)
+
+    async def _write(
+        self, draft: _Draft, view: SnapshotView, create: Callable[[], SnapshotFile]
+    ) -> None:
+        """Fill the draft. What keeps it from being written keeps nobody from reading the state to
+        its end."""
+        try:
+            draft.file = await self._in_thread(create, undo=SnapshotFile.abort)
+        except Exception as error:
+            draft.error = error
+        try:
+            while portions := await _pick(view):
+                await self._in_thread(partial(draft.add, portions))
+            draft.is_whole = True
+        except (KeyError, ValueError, TypeError, AttributeError):
+            log.exception("the state could not be read behind index %d", view.header.last_applied)
 
     async def _in_thread(
         self, work: Callable[[], _T], *, undo: Callable[[_T], None] | None = None
@@ -160,6 +243,48 @@ class Snapshotter:
             raise
 
 
+class _Draft:
+    """A snapshot that is being written, and what its state comes to. `error`: why it is not written
+    any more."""
+
+    def __init__(self) -> None:
+        self.file: SnapshotFile | None = None
+        self.error: Exception | None = None
+        self.is_whole = False
+        self.worked_s = 0.0
+        self._digest = StateDigest()
+
+    @property
+    def digest_value(self) -> int:
+        return self._digest.value if self.is_whole else UNREADABLE
+
+    def add(self, portions: list[Portion]) -> None:
+        """In a thread. Few large values are written one by one, so that they are not all in memory
+        twice."""
+        began = time.thread_time()
+        blocks: list[bytes] = []
+        size_bytes = 0
+        for portion in portions:
+            block = encode_block(portion)
+            self._digest.add(portion, block)
+            blocks.append(block)
+            size_bytes += len(block)
+            if size_bytes >= _WRITE_BYTES:
+                self._write(blocks)
+                blocks, size_bytes = [], 0
+        self._write(blocks)
+        self.worked_s += time.thread_time() - began
+
+    def _write(self, blocks: list[bytes]) -> None:
+        if self.file is None or not blocks:
+            return
+        try:
+            self.file.write_blocks(*blocks)
+        except Exception as error:
+            self.file.abort()
+            self.file, self.error = None, error
+
+
 async def _pick(view: SnapshotView) -> list[Portion]:
     """What the thread gets next; nothing at the end."""
     portions: list[Portion] = []
@@ -170,18 +295,3 @@ async def _pick(view: SnapshotView) -> list[Portion]:
             await asyncio.sleep(0)
             until = time.monotonic() + _PICK_S
     return portions
-
-
-def _write(file: SnapshotFile, portions: list[Portion]) -> None:
-    """Few large values are written one by one, so that they are not all in memory twice."""
-    blocks: list[bytes] = []
-    size_bytes = 0
-    for portion in portions:
-        block = encode_block(portion)
-        blocks.append(block)
-        size_bytes += len(block)
-        if size_bytes >= _WRITE_BYTES:
-            file.write_blocks(*blocks)
-            blocks, size_bytes = [], 0
-    if blocks:
-        file.write_blocks(*blocks)

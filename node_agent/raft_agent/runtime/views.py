@@ -33,7 +33,8 @@ _SHOWN_ROLES = {
 class Views:
     """`configured_peers`: the names in the configuration file, shown until there is a cluster.
     `note` is what the node wants to be known, for example what it waits for; `ebpf` tells how the
-    kernel part is; `versions` is set by whoever builds the node.
+    kernel part is, `disputed_index` behind which entry no majority had equal states (0: none).
+    `versions` is set by whoever builds the node.
     """
 
     versions: VersionKeeper
@@ -52,6 +53,7 @@ class Views:
         self._transport = transport
         self._configured_peers = configured_peers
         self.ebpf: Callable[[], EbpfStatus] = EbpfStatus
+        self.disputed_index: Callable[[], int] = int
         self._silence_limit_us = silence_limit_us
         self.note = ""
 
@@ -144,6 +146,17 @@ class Views:
                 f"directory, start it, and at a member: raftctl --node MEMBER join {self._name} "
                 "ADDRESS"
             )
+        if state.diverged_index:
+            return (
+                f"its state differs from the other members' (at index {state.diverged_index}): it "
+                "serves nothing until it is rebuilt; run here: raftctl rebuild"
+            )
+        disputed_index = self.disputed_index()
+        if disputed_index:
+            return (
+                f"no majority of the members has equal states (found at index {disputed_index}): "
+                "nothing is read or written until one has; see raftctl doctor --cluster"
+            )
         if state.installing:
             return "is taking over a snapshot"
         if state.vote_floor != (0, 0):
@@ -186,6 +199,10 @@ class Views:
             quorum = node.leader_id != 0
         return HealthResult(quorum, self.leader_name(), node.current_term, members)
 
+    def _is_odd(self, member_id: int) -> bool:
+        leadership = self._node.state.leadership
+        return leadership is not None and member_id in leadership.odd
+
     def _health_of(self, info: MemberInfo, member_id: int) -> HealthMember:
         node = self._node
         state, detail = "healthy", ""
@@ -197,6 +214,8 @@ class Views:
             lag = node.log.last_index - match_index
             if node.state.failed:
                 state, detail = "unreachable", node.state.failed
+            elif node.state.diverged_index:
+                state, detail = "differs", _DIFFERS
         elif member_id in node.progress:
             progress = node.progress[member_id]
             contact_ms, match_index = _contact_ms(progress), progress.match_index
@@ -207,6 +226,8 @@ class Views:
                 detail = f"silent for {contact_ms} ms" + (f": {why}" if why else "")
             elif lag > _LAGGING_ENTRIES:
                 state, detail = "lagging", f"{lag} entries behind"
+            elif self._is_odd(member_id):
+                state, detail = "differs", _DIFFERS
         else:
             peer = self._transport.stats().get(member_id)
             if peer is None or not peer.connected:
@@ -226,6 +247,9 @@ class Views:
             info.agent,
             info.knows,
         )
+
+
+_DIFFERS = "its state is not the others': run raftctl rebuild there"
 
 
 def _member_state(configuration: Configuration, member_id: int) -> str:

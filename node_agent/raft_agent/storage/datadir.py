@@ -62,6 +62,23 @@ class DirectoryLock:
             os.ftruncate(self._fd, 0)
             os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
 
+    def check(self) -> None:
+        """Raises StorageError when the directory is not at its place any more: what is written to
+        its open files from now on, no start will find.
+        """
+        own = os.fstat(self._fd)
+        try:
+            there = (self.data_dir / LOCK_NAME).stat()
+        except FileNotFoundError:
+            there = None
+        if there is None or (there.st_dev, there.st_ino) != (own.st_dev, own.st_ino):
+            raise StorageError(
+                "the data directory was removed, moved or replaced while the agent ran",
+                str(self.data_dir),
+                advice="Nothing that this node acknowledges could be found again, so it "
+                f"acknowledges nothing. Stop it, and put the directory back. {START_ANEW}",
+            )
+
     def release(self) -> None:
         """Let others in. May be called more than once."""
         if self._fd >= 0:

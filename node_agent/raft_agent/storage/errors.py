@@ -8,6 +8,11 @@ START_ANEW = (
     "`raftctl leave NAME`, then `raftctl join NAME ADDRESS`."
 )
 
+REBUILD = (
+    "If the other members are well, they have all of it: `raftctl rebuild` at this node, or while "
+    "its agent does not start `raftctl rebuild --data-dir DIR`, and then start it. Should that not "
+    f"help: {START_ANEW}"
+)
 
 OTHER_VERSION = "Install the raft-agent that wrote it, or a later one"
 

@@ -35,6 +35,7 @@ In all versions a block starts with its magic and its format version, and a text
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Sequence
 
@@ -130,7 +131,10 @@ def decode_segment_header(data: bytes) -> SegmentHeader:
         raise FormatError(
             f"impossible header: index {first_index}, id of {id_length} bytes, flags {flags:x}"
         )
-    cluster_id = raw_id[:id_length].decode()
+    try:
+        cluster_id = raw_id[:id_length].decode()
+    except UnicodeDecodeError:
+        raise FormatError("its cluster id is no text") from None
     return SegmentHeader(first_index, cluster_id, intact_copies, bool(flags))
 
 
@@ -232,11 +236,12 @@ def _decode_number(data: bytes, key: str, *, base: int) -> int:
     text, separator, checksum = data.rpartition(b"crc32c = ")
     if not separator or checksum != b"%08x\n" % google_crc32c.value(text):
         raise FormatError("checksum does not match")
-    values = dict(
-        line.split(" = ", 1) for line in text.decode().splitlines() if not line.startswith("#")
-    )
+    lines = text.decode("ascii", "replace").splitlines()
+    values = {name: value for name, _, value in (line.partition(" = ") for line in lines)}
     version = values.get("format", "")
-    if version.isdecimal() and int(version) not in FORMAT_VERSIONS:
+    if not re.fullmatch("[0-9]{1,9}", version):
+        raise FormatError(f"format {version!r} is no version")
+    if int(version) not in FORMAT_VERSIONS:
         raise UnknownVersionError(int(version))
     try:
         return int(values[key], base)

@@ -108,6 +108,10 @@ def judge(data: bytes, pos: int, index: int, last_term: int) -> Judgement:
     if is_zero(data, pos):
         return Judgement(Verdict.CLEAN)
     found = _look(data, pos, index, last_term)
+    if not found.reason and data.startswith(_MAGIC_BYTES, pos) and _header_at(data, pos) is None:
+        # A scan takes what begins like a batch for one, and so comes to no marker.
+        what = f"what stands in front of the batch of index {index} is neither a marker nor a batch"
+        return Judgement(Verdict.BROKEN, what)
     if not found.reason:
         raise RuntimeError(f"scan stopped at byte {pos} before a good batch")
     if found.is_unknown:
@@ -148,7 +152,7 @@ def decode_configuration(payload: bytes) -> Configuration | None:
     """The configuration in a batch's payload; None when there is none that can be read."""
     try:
         return msgspec.msgpack.decode(payload, type=Configuration)
-    except msgspec.DecodeError:
+    except (ValueError, OverflowError, RecursionError):
         return None
 
 

@@ -17,7 +17,7 @@ import msgspec
 
 from raft_agent.consensus.batch import Batch
 from raft_agent.consensus.types import Configuration, LogImage, SnapshotMeta, Vote
-from raft_agent.storage.errors import OTHER_VERSION, START_ANEW, StorageError
+from raft_agent.storage.errors import OTHER_VERSION, REBUILD, START_ANEW, StorageError
 from raft_agent.storage.format import (
     SEGMENT_HEADER_SIZE,
     FormatError,
@@ -148,7 +148,7 @@ class _Planner:
             path = f"{self._directory}/{name}"
             raise StorageError(scan.reason, path, scan.trouble_offset, OTHER_VERSION)
         if scan.verdict is Verdict.BROKEN:
-            raise self._refusal(name, f"damaged: {scan.reason}", scan.trouble_offset)
+            raise self._damage(name, f"damaged: {scan.reason}", scan.trouble_offset)
         if plan.segments and scan.verdict is Verdict.CLEAN and not scan.mark_indexes:
             # A segment gets its name only once its first batch is on the medium.
             raise self._refusal(name, "holds no entry: what it held is gone", SEGMENT_HEADER_SIZE)
@@ -313,7 +313,7 @@ class _Planner:
             self._unused.append(name)
             return True
         what = f"damaged in the middle of the log ({name} follows): {scan.reason}"
-        raise self._refusal(self._trouble.name, what, scan.trouble_offset)
+        raise self._damage(self._trouble.name, what, scan.trouble_offset)
 
     def _end_at(self, segment: PlannedSegment) -> None:
         """The log ends in front of a torn or damaged batch."""
@@ -359,6 +359,9 @@ class _Planner:
 
     def _refusal(self, name: str, what: str, offset: int = -1) -> StorageError:
         return StorageError(what, f"{self._directory}/{name}", offset, START_ANEW)
+
+    def _damage(self, name: str, what: str, offset: int) -> StorageError:
+        return StorageError(what, f"{self._directory}/{name}", offset, REBUILD)
 
     def _warn(self, text: str) -> None:
         self._plan.warnings.append(text)

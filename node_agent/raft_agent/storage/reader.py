@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from raft_agent.consensus import batch as batches
 from raft_agent.consensus.batch import Batch, BatchError
-from raft_agent.storage.errors import START_ANEW, StorageError
+from raft_agent.storage.errors import REBUILD, StorageError
 from raft_agent.storage.files import read_exactly
 from raft_agent.storage.format import SYNC_MARKER_SIZE, skip_marker
 from raft_agent.storage.index import LogIndex, Place
@@ -80,7 +80,7 @@ def _batches_at(place: Place, from_index: int, budget_bytes: int) -> Iterator[Ba
         finally:
             os.close(fd)
     except BatchError as error:
-        raise StorageError(f"damaged: {error}", place.path, offset, START_ANEW) from None
+        raise StorageError(f"damaged: {error}", place.path, offset, REBUILD) from None
     except OSError as error:
         what = f"can't be read: {error.strerror}"
         raise StorageError(what, place.path, offset, "Check the disk") from error
@@ -110,7 +110,7 @@ def find_boundary(index: LogIndex, wanted: int) -> tuple[Place, int]:
         finally:
             os.close(fd)
     except BatchError as error:
-        raise StorageError(f"damaged: {error}", place.path, offset, START_ANEW) from None
+        raise StorageError(f"damaged: {error}", place.path, offset, REBUILD) from None
     if expected != wanted:
         raise ValueError(f"index {wanted} is inside a batch; logs are cut between batches")
     return place, offset

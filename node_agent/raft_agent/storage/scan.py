@@ -102,6 +102,7 @@ def _scan_good(data: bytes, result: ScanResult) -> None:
     header_size, magic_wanted, version_wanted = batches.HEADER_SIZE, batches.MAGIC, batches.VERSION
     configuration, kinds, intact = int(BatchKind.CONFIGURATION), KINDS, INTACT
     crc32c, unknown_flags = google_crc32c.value, ~batches.ZERO_RUN
+    max_entries = batches.MAX_ENTRIES
     # A batch's place is where the one before ends: at `pos`, or at the marker in front of it.
     place = pos = result.end_offset
     index, last_term = result.next_index, result.last_term
@@ -133,6 +134,7 @@ def _scan_good(data: bytes, result: ScanResult) -> None:
             or kind not in kinds
             or not term
             or not count
+            or count > max_entries
             or length > batches.MAX_PAYLOAD_BYTES
         ):
             break

@@ -73,7 +73,7 @@ def snapshot_name(index: int, term: int) -> str:
 def parse_snapshot_name(name: str) -> tuple[int, int] | None:
     """(index, term) that a snapshot's file name says; None when it is no snapshot's name."""
     index, dash, term = name.removesuffix(SUFFIX).partition("-")
-    if not dash or not (index + term).isdecimal() or not name.isascii():
+    if not (dash and index.isdecimal() and term.isdecimal() and name.isascii()):
         return None
     found = int(index), int(term)
     return found if 0 not in found and snapshot_name(*found) == name else None

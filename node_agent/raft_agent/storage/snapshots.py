@@ -52,6 +52,7 @@ class SnapshotStore:
         """Use `open_snapshots`. `kept`: the newest first."""
         self._directory = directory
         self._kept = kept  # replaced as a whole, so that reading it needs no lock
+        self._doubted: set[int] = set()
         self._publishing = threading.Lock()
         self._receiving = threading.Lock()
         self._incoming: Incoming | None = None
@@ -140,6 +141,23 @@ class SnapshotStore:
             raise StorageError(f"there is no snapshot of index {index}", str(self._directory))
         return read_blocks(self._path(meta))
 
+    def sound_files(self) -> list[tuple[int, str]]:
+        """(index, path) of those that are kept and not known to be damaged, the newest first."""
+        kept = self._kept
+        return [(meta.index, str(self._path(meta))) for meta in kept if not self._is_doubted(meta)]
+
+    def doubt(self, index: int) -> bool:
+        """The snapshot of `index` can't be read as a whole: it goes as soon as there is another
+        one. Whether that is news; not of one that is not kept any more."""
+        with self._publishing:
+            if index in self._doubted or self._find(index) is None:
+                return False
+            self._doubted.add(index)
+            return True
+
+    def _is_doubted(self, meta: SnapshotMeta) -> bool:
+        return meta.index in self._doubted
+
     def close(self) -> None:
         """Close what is being sent, and give up what is being received."""
         self._sending.close()
@@ -180,7 +198,9 @@ class SnapshotStore:
                 raise
             if there is not None:
                 self._sending.forget(meta.index)
-            others = (kept for kept in self._kept if kept.index != meta.index)
+            gone = {meta.index, *self._doubted}
+            others = (kept for kept in self._kept if kept.index not in gone)
+            self._doubted.clear()
             newest_first = sorted((meta, *others), key=lambda kept: kept.index, reverse=True)
             self._kept = tuple(newest_first[:KEPT])
             self._prune()

@@ -19,6 +19,7 @@ from raft_agent.consensus.types import (
     Vote,
 )
 from raft_agent.histogram import Histogram
+from raft_agent.storage.aside import finish_putting_aside, is_to_be_joined
 from raft_agent.storage.compatibility import promised_version
 from raft_agent.storage.datadir import (
     SNAPSHOTS_NAME,
@@ -35,8 +36,10 @@ from raft_agent.storage.errors import StorageError
 from raft_agent.storage.files import is_disk_full, replace_file, sync_directory
 from raft_agent.storage.format import encode_vote
 from raft_agent.storage.log import Log
+from raft_agent.storage.mending import mend
 from raft_agent.storage.reader import read_batches
 from raft_agent.storage.recovery import open_log
+from raft_agent.storage.scrub import Scrubber
 from raft_agent.storage.snapshots import SnapshotStore, open_snapshots
 from raft_agent.storage.writer import LogWriter, Reporter, StorageFailure, VoteWriter
 from raft_agent.versions import CLUSTER_VERSIONS, Versions
@@ -52,6 +55,7 @@ class Recovered(msgspec.Struct):
 
     `snapshot`: what the state machine begins with, applied and committed up to its index; its
     blocks come from `Store.snapshots`.
+    `is_to_be_joined`: it had another log, which was put aside, and founds no cluster.
     `word_us`: for how long an earlier start may have promised a leader not to vote.
     `promised_version`: the cluster version that this member has promised to know.
     `warnings`: one sentence each for the operator, such as a torn tail that was cut.
@@ -65,6 +69,7 @@ class Recovered(msgspec.Struct):
     word_us: int
     warnings: list[str]
     promised_version: int = 1
+    is_to_be_joined: bool = False
 
 
 class Store:
@@ -88,9 +93,10 @@ class Store:
         self._log = log
         self._vote_writer = vote_writer
         floor = (recovered.vote.floor_term, recovered.vote.floor_index)
-        self._log_writer = LogWriter(log, snapshots, floor)
+        self._log_writer = LogWriter(log, snapshots, floor, lock.check)
         self._log_thread: threading.Thread | None = None
         self._vote_thread: threading.Thread | None = None
+        self._scrubber: Scrubber | None = None
 
     @classmethod
     def open(
@@ -139,7 +145,9 @@ class Store:
         # A killed agent may have left names that are not on the medium: a vote that is believed now
         # is given again without another write.
         sync_directory(data_dir)
+        aside = finish_putting_aside(data_dir)
         member_id = load_identity(data_dir)
+        mended = mend(data_dir)
         vote, warnings = load_vote(data_dir)
         word_us, word_warnings = load_word(data_dir)
         found = open_snapshots(data_dir / SNAPSHOTS_NAME)
@@ -160,8 +168,9 @@ class Store:
             plan.snapshot,
             plan.log_image(opened.tail),
             word_us,
-            warnings + word_warnings + plan.warnings,
+            [*mended, *_aside_warnings(aside), *warnings, *word_warnings, *plan.warnings],
             promised,
+            is_to_be_joined(data_dir),
         )
         return cls(lock, recovered, opened.log, found.store, VoteWriter(data_dir, plan.vote))
 
@@ -202,6 +211,25 @@ class Store:
         )
         self._log_thread.start()
         self._vote_thread.start()
+
+    def scrub(
+        self,
+        interval_s: float,
+        *,
+        post: Callable[[Callable[[], None]], None],
+        on_log_damaged: Callable[[StorageError], None],
+        on_snapshot_damaged: Callable[[int, str], None],
+    ) -> None:
+        """Read log and snapshots again from time to time, until `close` (see `Scrubber`)."""
+        self._scrubber = Scrubber(
+            self._log.index,
+            self.snapshots,
+            interval_s=interval_s,
+            post=post,
+            on_log_damaged=on_log_damaged,
+            on_snapshot_damaged=on_snapshot_damaged,
+        )
+        self._scrubber.start()
 
     @property
     def fsyncs(self) -> Histogram:
@@ -275,6 +303,9 @@ class Store:
 
     def close(self) -> None:
         """Write what is queued, end the threads, let go of the directory. May be called again."""
+        if self._scrubber is not None:
+            self._scrubber.stop()
+            self._scrubber = None
         if self._log_thread is not None:
             self._log_writer.stop()
             self._log_thread.join()
@@ -287,3 +318,9 @@ class Store:
         self._log.close()
         self.snapshots.close()
         self._lock.release()
+
+
+def _aside_warnings(aside: str) -> list[str]:
+    if not aside:
+        return []
+    return [f"a crash had interrupted it: what this member had before is in {aside} now"]

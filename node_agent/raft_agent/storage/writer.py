@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import TypeVar
 
 import msgspec
@@ -124,6 +124,8 @@ class VoteWriter:
 
 
 _WRITING = "writing the log"
+# How often an idle agent looks whether its data directory is still there.
+_CHECK_EVERY_S = 5.0
 
 # A text is the id of the cluster that was founded.
 _LogJob = AppendLog | CompactLog | InstallSnapshot | str
@@ -134,7 +136,16 @@ class LogWriter:
     (term, index), and that is on the medium.
     """
 
-    def __init__(self, log: Log, snapshots: SnapshotStore, floor: tuple[int, int]) -> None:
+    def __init__(
+        self,
+        log: Log,
+        snapshots: SnapshotStore,
+        floor: tuple[int, int],
+        check: Callable[[], None],
+    ) -> None:
+        """`check` raises when what is written will not be found again. It is asked after each group
+        of jobs, before that is said to be on the medium, and now and then."""
+        self._check = check
         self._log = log
         self._snapshots = snapshots
         self._floor = floor
@@ -173,12 +184,15 @@ class LogWriter:
         """The thread."""
         stopping = False
         while not stopping:
-            jobs = _drain(self._queue)
-            stopping = jobs[-1] is None
+            jobs = _drain(self._queue, _CHECK_EVERY_S)
+            stopping = bool(jobs) and jobs[-1] is None
             if reporter.failed:
                 continue
             try:
                 seq, installed = self._write(jobs)
+                self._doing = "keeping the log"
+                self._check()
+                self._doing = _WRITING
                 if self._floor != (0, 0) and self._log.last >= self._floor:
                     self._floor = (0, 0)
                     on_floor_reached()
@@ -230,8 +244,11 @@ class LogWriter:
         return snapshot
 
 
-def _drain(queue: SimpleQueue[_Job]) -> list[_Job]:
-    """Wait for an item, then take all that are there. One consumer only."""
-    items = [queue.get()]
+def _drain(queue: SimpleQueue[_Job], timeout_s: float | None = None) -> list[_Job]:
+    """Wait for an item, then take all that are there; none after `timeout_s`. One consumer only."""
+    try:
+        items = [queue.get(timeout=timeout_s)]
+    except Empty:
+        return []
     items.extend(queue.get_nowait() for _ in range(queue.qsize()))
     return items

@@ -32,6 +32,7 @@ SNAPSHOT_CHUNK        session u64, token u64, index u64, index_term u64,        
 SNAPSHOT_REPLY        session u64, index u64, offset u64, done u8                   25
 ANNOUNCE              MessagePack [address]                                         any
 REMOVED               nothing                                                       0
+AUDIT_REPORT          index u64, digest u64                                         16
 VERSION_ASK           version u32                                                   4
 VERSION_PROMISE       version u32                                                   4
 ====================  ============================================================  ==============
@@ -54,6 +55,8 @@ from raft_agent.consensus import batch as batches
 from raft_agent.consensus import types
 from raft_agent.wire import FrameError, FrameType
 
+MAX_NAMES = 1024
+
 _U32 = struct.Struct("<I")
 _U64 = struct.Struct("<Q")
 _TWO_U64 = struct.Struct("<QQ")
@@ -66,18 +69,20 @@ _APPEND_REPLY = struct.Struct("<QQQQB")
 _CHUNK = struct.Struct("<QQQQQQII")
 
 _Unsigned = Annotated[int, msgspec.Meta(ge=0)]
+# Of a first start, whose members are few. Without a limit a few bytes each become many objects.
+_Names = Annotated[tuple[str, ...], msgspec.Meta(max_length=MAX_NAMES)]
 
 
 class _AskBody(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     name: str
     address: str
-    names: tuple[str, ...]
+    names: _Names
 
 
 class _AnswerBody(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     name: str
     address: str
-    names: tuple[str, ...]
+    names: _Names
     fresh: bool
     token: _Unsigned
     cluster_id: str
@@ -118,6 +123,7 @@ _FRAME_TYPES: dict[type[Any], FrameType] = {
     types.SnapshotReply: FrameType.SNAPSHOT_REPLY,
     types.Announce: FrameType.ANNOUNCE,
     types.Removed: FrameType.REMOVED,
+    types.AuditReport: FrameType.AUDIT_REPORT,
 }
 
 REPLIES: frozenset[type[Any]] = frozenset(
@@ -245,6 +251,7 @@ _BODIES: dict[type[Any], Callable[[Any], bytes]] = {
     types.SnapshotReply: lambda m: _THREE_U64_BOOL.pack(m.session, m.index, m.offset, m.done),
     types.Announce: lambda m: _MSGPACK.encode(_AnnounceBody(m.address)),
     types.Removed: lambda _: b"",
+    types.AuditReport: lambda m: _TWO_U64.pack(m.index, m.digest),
 }
 
 
@@ -278,7 +285,9 @@ def decode_message(frame: wire.Frame) -> types.Message:
         message = decode(frame)
     except struct.error:
         raise _malformed(frame, f"{len(frame.body)} bytes are not what it needs") from None
-    except (msgspec.DecodeError, UnicodeDecodeError, batches.BatchError) as error:
+    except (ValueError, OverflowError, RecursionError) as error:
+        if isinstance(error, FrameError):
+            raise
         raise _malformed(frame, str(error)) from None
     if frame.count and frame.type not in _WITH_ENTRIES:
         raise _malformed(frame, f"it counts {frame.count} entries but can't hold any")
@@ -449,6 +458,10 @@ def _removed(frame: wire.Frame) -> types.Removed:
     return types.Removed(frame.term, frame.request_id)
 
 
+def _audit_report(frame: wire.Frame) -> types.AuditReport:
+    return types.AuditReport(frame.term, frame.request_id, *_TWO_U64.unpack(frame.body))
+
+
 _DECODERS: dict[int, Callable[[wire.Frame], types.Message]] = {
     FrameType.PRE_VOTE: _pre_vote,
     FrameType.PRE_VOTE_REPLY: _pre_vote_reply,
@@ -468,4 +481,5 @@ _DECODERS: dict[int, Callable[[wire.Frame], types.Message]] = {
     FrameType.SNAPSHOT_REPLY: _snapshot_reply,
     FrameType.ANNOUNCE: _announce,
     FrameType.REMOVED: _removed,
+    FrameType.AUDIT_REPORT: _audit_report,
 }

@@ -19,7 +19,7 @@ from raft_agent.histogram import Histogram
 from raft_agent.tls.identity import Identity, Kind
 from raft_agent.transport import codec
 from raft_agent.transport.address import format_address
-from raft_agent.transport.handshake import MAX_HELLO_BYTES, Hello, Purpose, Refused, shown
+from raft_agent.transport.handshake import MAX_HELLO_BYTES, Fate, Hello, Purpose, Refused, shown
 from raft_agent.transport.rejects import RejectLog
 from raft_agent.versions import CLUSTER_VERSIONS, Versions
 from raft_agent.wire import FrameError, FrameType
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 SEND_LIMIT_BYTES = 16 << 20
 SEND_RESERVE_BYTES = 1 << 20  # beyond the limit, for what must not wait behind bulk
+
+# How long a frame may take to arrive, once its first byte has come; the largest on a slow line.
+HALF_FRAME_S = 60.0
 
 # Up to here one copy costs less than handing over the pieces of what is written.
 _COPIED_BYTES = 16 << 10
@@ -100,6 +103,8 @@ class TransportHandlers(msgspec.Struct, frozen=True):
     node's cluster says that this program is too old for it.
     admit(hello): before a peer's connection to us stands, and before it is answered who is here;
     raises Refused when it is not welcome.
+    on_superseded(member_id, generation, is_awaited): a peer is of a later generation, and told this
+    node what becomes of it. standing(): what to say to whoever asks before a recovery.
     """
 
     on_message: Callable[[int, types.Message], None]
@@ -111,6 +116,8 @@ class TransportHandlers(msgspec.Struct, frozen=True):
     on_version_promise: Callable[[int, int], None] = lambda _sender, _version: None
     on_outdated: Callable[[str], None] = lambda _text: None
     admit: Callable[[Hello], None] = lambda _hello: None
+    on_superseded: Callable[[int, int, bool], None] | None = None
+    standing: Callable[[], types.Standing] | None = None
 
 
 class Local:
@@ -133,6 +140,7 @@ class Local:
         self.member_id = member_id
         self.name = name
         self.cluster_id = cluster_id
+        self.generation = types.Generation()
         self.address = address
         self.handlers = handlers
         self.rejects = rejects
@@ -148,7 +156,13 @@ class Local:
         shortest_s = 1.0 if security is None else 2.0
         self.handshake_s = max(2 * election_timeout_max_ms / 1000, shortest_s)
 
-    def hello(self, refusal: str = "", purpose: Purpose = Purpose.MAIN) -> Hello:
+    def hello(
+        self,
+        refusal: str = "",
+        purpose: Purpose = Purpose.MAIN,
+        fate: str = Fate.NONE,
+        standing: types.Standing | None = None,
+    ) -> Hello:
         return Hello(
             oldest=self.versions.oldest,
             newest=self.versions.newest,
@@ -161,6 +175,9 @@ class Local:
             in_force=self.version_in_force if self.cluster_id else 0,
             promised=self.version_promised,
             program=__version__,
+            generation=self.generation.id,
+            fate=fate,
+            standing=standing,
         )
 
     def dialled(self, connection: Connection, name: str) -> asyncio.Protocol:
@@ -187,6 +204,7 @@ class Connection(asyncio.Protocol):
         self.member_id = 0  # of the peer, once the handshake is done
         self.name = ""
         self.cluster_id = ""  # what the handshake said; "" of a fresh peer
+        self.generation = 0
         self.peer_address = "unknown address"
         self.last_term = 0  # header.term of the last frame that came
         self.is_closing_by_us = False
@@ -197,6 +215,8 @@ class Connection(asyncio.Protocol):
         self._queue_bytes = 0
         self._queue_frames = 0
         self._handshake_timer: asyncio.TimerHandle | None = None
+        self._half_frame_timer: asyncio.TimerHandle | None = None
+        self._frames_read = 0
         self.ended: asyncio.Future[None] = local.loop.create_future()
 
     # --- asyncio.Protocol ---------------------------------------------------------------------
@@ -226,6 +246,9 @@ class Connection(asyncio.Protocol):
             self.stats.frames_in += 1
             self.last_term = frame.term
             self.frame_received(frame)
+        self._frames_read += len(frames)
+        if self._half_frame_timer is None and self._reader.pending_bytes:
+            self._watch_half_frame()
 
     def count_overhead(self, received: int, sent: int) -> None:
         """So many bytes went over TCP that are no part of frames: those of TLS."""
@@ -236,8 +259,9 @@ class Connection(asyncio.Protocol):
         self.local.open.discard(self)
         if not self.ended.done():
             self.ended.set_result(None)
-        if self._handshake_timer is not None:
-            self._handshake_timer.cancel()
+        for timer in (self._handshake_timer, self._half_frame_timer):
+            if timer is not None:
+                timer.cancel()
         if self.is_closing_by_us:
             pass
         elif isinstance(exc, FrameError):
@@ -279,6 +303,7 @@ class Connection(asyncio.Protocol):
         self.member_id = hello.member_id
         self.name = hello.name
         self.cluster_id = hello.cluster_id
+        self.generation = hello.generation
         stats.name = hello.name
         stats.address = hello.address
         stats.versions = hello.versions
@@ -440,6 +465,20 @@ class Connection(asyncio.Protocol):
         self.local.rejects.record(
             reason, self.reject_host(), f"closed the connection with {self.describe()}: {text}"
         )
+
+    def _watch_half_frame(self) -> None:
+        self._half_frame_timer = self.local.loop.call_later(
+            HALF_FRAME_S, self._look_at_half_frame, self._frames_read
+        )
+
+    def _look_at_half_frame(self, frames_read: int) -> None:
+        self._half_frame_timer = None
+        if self.is_closing or not self._reader.pending_bytes:
+            return
+        if frames_read != self._frames_read:
+            self._watch_half_frame()
+        else:
+            self.reject("half_frame", f"a frame was not finished within {HALF_FRAME_S:g} s")
 
     def _handshake_is_late(self) -> None:
         self._handshake_timer = None

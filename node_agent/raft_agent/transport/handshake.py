@@ -2,9 +2,10 @@
 
 The dialler sends HELLO, the listener answers HELLO_REPLY; both bodies are the MessagePack array
 [oldest, newest, cluster_id, member_id, name, address, refusal, purpose, in_force, promised,
-program]. The header's `sender` repeats member_id, its other fields are 0. A refusal that is not
-empty says why the listener closes the connection. The purpose is the dialler's. Nothing else is
-sent before the reply has come.
+program, generation, fate, standing]. The header's `sender` repeats member_id, its other fields are
+0. A refusal that is not empty says why the listener closes the connection. The purpose is the
+dialler's. Fate and standing are the listener's: what became of a member of a former generation, and
+what it answers to a probe. Nothing else is sent before the reply has come.
 
 Two members go together when both know the cluster version that is in force, or when there is none
 yet, one that both know. Nothing is agreed on for a connection alone: what may be said is what the
@@ -21,6 +22,8 @@ from typing import Annotated
 import msgspec
 
 from raft_agent import __version__, wire
+from raft_agent.consensus.generations import Kinship, is_awaited, kinship
+from raft_agent.consensus.types import Generation, Standing
 from raft_agent.versions import Versions
 from raft_agent.wire import FrameError, FrameType
 
@@ -39,12 +42,23 @@ class Purpose(enum.StrEnum):
     PROBE = "probe"
 
 
+class Fate(enum.StrEnum):
+    """What a later generation holds for a member of a former one: nothing (NONE: it is of no former
+    one), to come in again with an empty log (AWAITED), or to be no member any more (REMOVED).
+    """
+
+    NONE = ""
+    AWAITED = "awaited"
+    REMOVED = "removed"
+
+
 class Hello(msgspec.Struct, frozen=True, array_like=True):
     """`oldest`, `newest`: the cluster versions that the sender knows. `cluster_id`: 32 hexadecimal
     digits, or empty of a fresh node. `address`: where the sender can be dialled. `purpose`: one of
     Purpose. `in_force`: the cluster version as far as the sender has applied the log, 0 of a fresh
     node; `promised`: the one that it has promised to know. `program`: which raft-agent it is.
-    Fields that a later version adds are ignored.
+    `generation`: the sender's, 0 also of a fresh node. `fate`: one of Fate. `standing`: in the
+    answer to a probe alone. Fields that a later version adds are ignored.
     """
 
     oldest: Annotated[int, msgspec.Meta(ge=1)]
@@ -58,6 +72,9 @@ class Hello(msgspec.Struct, frozen=True, array_like=True):
     in_force: Annotated[int, msgspec.Meta(ge=0, lt=1 << 32)] = 0
     promised: Annotated[int, msgspec.Meta(ge=1, lt=1 << 32)] = 1
     program: Annotated[str, msgspec.Meta(max_length=64)] = ""
+    generation: Annotated[int, msgspec.Meta(ge=0)] = 0
+    fate: Annotated[str, msgspec.Meta(max_length=32)] = ""
+    standing: Standing | None = None
 
     @property
     def versions(self) -> Versions:
@@ -70,14 +87,25 @@ _DECODER = msgspec.msgpack.Decoder(Hello)
 
 class Refused(Exception):  # noqa: N818  (a decision, not a fault of this program)
     """The other side is not welcome; `reason` is a short stable word for counters: "version",
-    "purpose", "cluster", "self", "identity", "name", "duplicate", "superseded", "refused". `short`:
-    the same for a reader who knows which peer is meant.
+    "purpose", "cluster", "self", "identity", "name", "duplicate", "superseded", "generation",
+    "refused". `short`: the same for a reader who knows which peer is meant. `fate`: what to tell a
+    member of a former generation, or what such a member was told.
     """
 
-    def __init__(self, reason: str, text: str, short: str = "") -> None:
+    def __init__(self, reason: str, text: str, short: str = "", fate: str = Fate.NONE) -> None:
         super().__init__(text)
         self.reason = reason
         self.short = short or text
+        self.fate = fate
+
+
+class Superseded(Refused):
+    """The member that was dialled belongs to a `generation` that goes back to this node's."""
+
+    def __init__(self, hello: Hello, text: str) -> None:
+        super().__init__("generation", text, fate=hello.fate)
+        self.member_id = hello.member_id
+        self.generation = hello.generation
 
 
 class Outdated(Exception):  # noqa: N818  (a decision, not a fault of this program)
@@ -119,8 +147,13 @@ def read_reply(frame: wire.Frame, own: Hello, member_id: int, name: str) -> Hell
     if member_id == hello.member_id and own.cluster_id == hello.cluster_id != "":
         check_up_to_date(own, hello)
     if hello.refusal:
-        raise Refused("refused", f"it refuses: {shown(hello.refusal)}")
+        text = f"it refuses: {shown(hello.refusal)}"
+        if hello.fate and (hello.member_id, hello.cluster_id) == (member_id, own.cluster_id):
+            raise Superseded(hello, text)
+        raise Refused("refused", text)
     check_hello(own, hello)
+    if own.cluster_id and hello.cluster_id and own.generation != hello.generation:
+        raise Refused("generation", _of_another_generation(own, hello))
     check_expected(member_id, name, hello)
     return hello
 
@@ -154,6 +187,36 @@ def check_common_version(own: Hello, other: Hello) -> None:
             f"{_describe(other)}, and {_describe(own)}, so they can't talk: install the same "
             "raft-agent on both",
         )
+
+
+def check_generation(generation: Generation, own: Hello, other: Hello) -> None:
+    """Whether whoever dials is of this node's generation, or of none yet. Raises Refused."""
+    if not own.cluster_id or not other.cluster_id:
+        return
+    kin = kinship(generation, other.generation)
+    if kin is Kinship.STRANGE:
+        raise Refused("generation", _of_another_generation(own, other))
+    if kin is Kinship.FORMER and is_awaited(generation, other.member_id):
+        text = (
+            f"the cluster was recovered at another member: {other.name!r} has to put its data "
+            "aside and to come in again, which it does by itself once it knows no leader"
+        )
+        raise Refused("generation", text, fate=Fate.AWAITED)
+    if kin is Kinship.FORMER:
+        text = (
+            f"the cluster was recovered without {other.name!r}: to bring it back stop it, empty "
+            f"its data directory, start it, and at a member: raftctl join {other.name} "
+            f"{other.address}"
+        )
+        raise Refused("generation", text, fate=Fate.REMOVED)
+
+
+def _of_another_generation(own: Hello, other: Hello) -> str:
+    return (
+        f"{other.name!r} is of generation {other.generation:016x} of the cluster, {own.name!r} of "
+        f"{own.generation:016x}, which does not go back to it. If both were recovered keep one, "
+        "and empty the data directories of the other's members to join them"
+    )
 
 
 def check_up_to_date(own: Hello, other: Hello) -> None:

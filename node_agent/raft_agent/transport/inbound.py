@@ -19,6 +19,7 @@ from raft_agent.transport.handshake import (
     Hello,
     Purpose,
     Refused,
+    check_generation,
     check_hello,
     decode_hello,
     encode_hello,
@@ -122,6 +123,7 @@ class InboundConnection(Connection):
                 self._asked_who_is_here(hello)
                 return
             check_hello(own, hello)
+            check_generation(self.local.generation, own, hello)
             if hello.purpose not in _FRAMES:
                 raise Refused(
                     "purpose",
@@ -134,9 +136,8 @@ class InboundConnection(Connection):
         except FrameError as error:
             self.reject(error.reason, str(error))
         except Refused as refused:
-            self.send(
-                encode_hello(FrameType.HELLO_REPLY, self.local.hello(str(refused))), bulk=False
-            )
+            answer = self.local.hello(str(refused), fate=refused.fate)
+            self.send(encode_hello(FrameType.HELLO_REPLY, answer), bulk=False)
             self.refuse(refused.reason, str(refused))
         else:
             self._no_stranger()
@@ -148,7 +149,9 @@ class InboundConnection(Connection):
         logger.debug("%r at %s asks who is here", hello.name, self.peer_address)
         with contextlib.suppress(Refused):
             self.local.handlers.admit(hello)
-        self.send(encode_hello(FrameType.HELLO_REPLY, self.local.hello()), bulk=False)
+        standing = self.local.handlers.standing
+        answer = self.local.hello(standing=standing() if standing else None)
+        self.send(encode_hello(FrameType.HELLO_REPLY, answer), bulk=False)
         self.close()
 
     def _forward_reply(self, request_id: int) -> Callable[[bytes], None]:

@@ -16,7 +16,15 @@ from raft_agent.transport.bulk import BulkLink
 from raft_agent.transport.codec import BULK_FRAMES, REPLY_FRAMES
 from raft_agent.transport.connection import Connection, Local, PeerStats
 from raft_agent.transport.dialling import FailureLog, PeerTarget, dial, in_words
-from raft_agent.transport.handshake import Hello, Outdated, Refused, encode_hello, read_reply
+from raft_agent.transport.handshake import (
+    Fate,
+    Hello,
+    Outdated,
+    Refused,
+    Superseded,
+    encode_hello,
+    read_reply,
+)
 from raft_agent.wire import FrameError, FrameType
 
 logger = logging.getLogger("raft.transport")
@@ -179,6 +187,9 @@ class OutboundConnection(Connection):
             self.reject(error.reason, str(error))
             if isinstance(error, Refused):
                 self.dialer.problem = error.short
+            tell = self.local.handlers.on_superseded
+            if isinstance(error, Superseded) and tell is not None:
+                tell(error.member_id, error.generation, error.fate == Fate.AWAITED)
             return
         except Outdated as error:
             self.reject("version", str(error))

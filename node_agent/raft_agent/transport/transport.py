@@ -37,6 +37,7 @@ from raft_agent.transport.outbound import Dialer, OnReply, OutboundConnection
 from raft_agent.transport.probe import ProbeFailed, probe
 from raft_agent.transport.rejects import RejectLog
 from raft_agent.transport.strangers import Strangers
+from raft_agent.transport.unknown import check_unknown
 from raft_agent.versions import CLUSTER_VERSIONS, Versions
 from raft_agent.wire import FrameType
 
@@ -153,8 +154,8 @@ class Transport:
     @property
     def reject_counts(self) -> Counter[str]:
         """Refused connections and frames by reason, since the start: the reasons of
-        wire.FrameError and handshake.Refused, "truncated", "handshake_timeout", "crowded" (too many
-        unfinished handshakes), "silence".
+        wire.FrameError and handshake.Refused, "truncated", "handshake_timeout", "half_frame",
+        "crowded" (too many strangers), "silence".
         """
         return self._local.rejects.counts
 
@@ -167,6 +168,16 @@ class Transport:
             if connection.cluster_id not in ("", cluster_id):
                 text = f"it belongs to cluster {connection.cluster_id}, this node to {cluster_id}"
                 connection.reject("cluster", text)
+
+    def set_generation(self, generation: types.Generation) -> None:
+        """This node is of this generation from now on: later handshakes say so, and connections
+        with members of others end. Comes before `start`, too."""
+        before, self._local.generation = self._local.generation, generation
+        if generation.id == before.id:
+            return
+        for connection in list(self._local.open):
+            if connection.member_id and connection.generation != generation.id:
+                connection.reject("generation", "it is of another generation of the cluster")
 
     def set_versions(self, *, in_force: int, promised: int) -> None:
         """What later handshakes say of the cluster version: see Hello."""
@@ -387,6 +398,7 @@ class Transport:
         """
         check_known(self._names, self._local.hello(), hello)
         standing = self._standing(connection)
+        check_unknown(hello, self._names, standing)
         older = standing.get(hello.member_id)
         if older is not None:
             if older.serial > connection.serial:

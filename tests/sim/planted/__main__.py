@@ -34,7 +34,8 @@ def _in_runs(fault: Fault, seeds: int, *, every: bool) -> tuple[int, tuple[str, 
     runs = str(first + 1) if first >= 0 else f"none of {seeds}"
     if every and caught:
         runs += f" ({caught} of {seeds})"
-    return first, (fault.focus.__name__, runs, "; ".join(rule for rule, _ in said.most_common(3)))
+    runs_of = fault.focus.__name__ if fault.scenario is None else "rescue"
+    return first, (runs_of, runs, "; ".join(rule for rule, _ in said.most_common(3)))
 
 
 def _in_unit_test(fault: Fault) -> tuple[int, tuple[str, ...]]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from tests.sim.planted import (
+    audits,
     elections,
     freshness,
     hosts,
     leases,
     memberships,
     reads,
+    recoveries,
     replication,
     sessions,
     snapshots,
@@ -17,12 +19,14 @@ from tests.sim.planted import (
 )
 
 FAULTS = (
+    *audits.FAULTS,
     *elections.FAULTS,
     *replication.FAULTS,
     *reads.FAULTS,
     *freshness.FAULTS,
     *leases.FAULTS,
     *memberships.FAULTS,
+    *recoveries.FAULTS,
     *snapshots.FAULTS,
     *sessions.FAULTS,
     *store.FAULTS,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from raft_agent.consensus.invariants import BrokenInvariantError
 from tests.sim.cluster import Cluster
 from tests.sim.options import options_for
 from tests.sim.planted.exchange import changed_functions
-from tests.sim.planted.focus import Focus, swarm
+from tests.sim.planted.focus import Focus, no_audits, swarm
 from tests.sim.planted.verdict import complaint_of
 
 
@@ -36,6 +36,7 @@ class Fault:
     """One wrong program. `wrong` says what it does; what the simulator says of it must contain one
     of `rules`. `focus` narrows the runs in which it is looked for; `seed` is one that catches it.
 
+    `scenario`: the run of a seed, in the place of the swarm's.
     `unit_test` ("module:function"): the test of the core that catches it, where simulated runs do
     so too rarely to be relied on.
     """
@@ -47,6 +48,7 @@ class Fault:
     focus: Focus = swarm
     seed: int = 0
     unit_test: str = ""
+    scenario: Callable[[int], object] | None = None
 
 
 class StaleFaultError(AssertionError):
@@ -55,10 +57,12 @@ class StaleFaultError(AssertionError):
 
 def complaint(fault: Fault, seed: int) -> str:
     """What the simulator says of the fault in run `seed`; "" when it does not notice it."""
-    options = fault.focus(options_for(seed))
     with planted(fault):
         try:
-            Cluster(seed, options).run()
+            if fault.scenario is not None:
+                fault.scenario(seed)
+            else:
+                Cluster(seed, fault.focus(no_audits(options_for(seed)))).run()
         except Exception:
             return complaint_of(traceback.format_exc())
     return ""

@@ -271,6 +271,43 @@ def late_renewals(options: Options) -> Options:
     )
 
 
+def audits(options: Options) -> Options:
+    """Bits turn in the memory of nodes that compare their states all the time."""
+    return replace(
+        options,
+        **{**_fixed(5), "snapshot_every": 10},
+        calm_start=True,
+        faults=("flip_state", "flip_state", "flip_state", "transfer", "crash", "isolate_leader"),
+        fault_interval_us=300_000,
+        settings=structs.replace(
+            options.settings,
+            heartbeat_interval_us=30_000,
+            election_timeout_min_us=100_000,
+            election_timeout_max_us=200_000,
+            max_append_bytes=4_000,
+            max_uncommitted_bytes=64 << 20,
+            snapshot_chunk_bytes=1_000,
+            clock_drift_ppm=drift_ppm((0,)),
+            audit_interval_us=200_000,
+            audit_patience_us=200_000,
+        ),
+        network=replace(options.network, latency_us=500, jitter_us=1_000),
+        disk=replace(options.disk, fsync_us=50, jitter_us=1_000),
+        clients=replace(
+            options.clients, clients=4, think_us=15_000, value_bytes=10, once="", store=0.0
+        ),
+    )
+
+
+def no_audits(options: Options) -> Options:
+    """The states are not compared, and no bit turns in memory."""
+    return replace(
+        options,
+        faults=tuple(fault for fault in options.faults if fault != "flip_state"),
+        settings=structs.replace(options.settings, audit_interval_us=0),
+    )
+
+
 def upgrades(options: Options) -> Options:
     """Programs of two versions are installed all the time, while leaders change."""
     taken = snapshots(options)

@@ -45,7 +45,7 @@ FAULTS = (
         ),
         ("linearizable", "has a lease"),
         focus=leases,
-        seed=13,
+        seed=4,
     ),
     Fault(
         "word_forgotten_at_restart",

@@ -111,6 +111,7 @@ FAULTS = (
         ),
         ("not on the disks of a majority", "elected without the votes", *_UNSAFE),
         focus=memberships,
+        seed=1,
     ),
     Fault(
         "learners_count_for_commits",
@@ -212,7 +213,7 @@ FAULTS = (
         (
             Edit(
                 _QUORUM,
-                "return sum(voter in agreeing for voter in voters) > len(voters) // 2",
+                "return sum([voter in agreeing for voter in voters]) > len(voters) // 2",
                 "return len(agreeing) > len(voters) // 2",
             ),
         ),

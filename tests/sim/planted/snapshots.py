@@ -63,7 +63,7 @@ FAULTS = (
         ),
         ("committed entries differ", "a match index is beyond", "state machine safety"),
         focus=snapshots,
-        seed=2,
+        seed=30,
     ),
     Fault(
         "compacted_beyond_the_older_snapshot",

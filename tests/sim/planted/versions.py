@@ -7,7 +7,7 @@ from tests.sim.planted.focus import slow_promises, upgrades, upgrades_and_joins
 
 _UPGRADE = "raft_agent.machine.upgrade"
 _COMMANDS = "raft_agent.machine.commands"
-_MACHINE = "raft_agent.machine.machine"
+_STATE = "raft_agent.machine.state"
 _HOST = "tests.sim.versions"
 
 _TOO_EARLY = (
@@ -105,7 +105,7 @@ FAULTS = (
     Fault(
         "version_not_in_the_snapshot",
         "whoever begins with a snapshot begins with the first version",
-        (Edit(_MACHINE, "        machine.version = header.version\n", ""),),
+        (Edit(_STATE, "        machine.version = header.version\n", ""),),
         (*_DIVERGED, *_UNKNOWN, "the version in force goes down"),
         focus=upgrades,
         seed=10,

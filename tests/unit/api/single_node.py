@@ -18,11 +18,15 @@ from raft_agent.api import protocol
 from raft_agent.api.host import Applied, Failure, Outcome
 from raft_agent.api.server import ApiServer
 from raft_agent.consensus import batch
-from raft_agent.consensus.types import RefusalReason
+from raft_agent.consensus.types import Configuration, Member, RefusalReason
 from raft_agent.histogram import BUCKETS
+from raft_agent.machine.audit import digest_of
 from raft_agent.machine.commands import Command, encode_commands, join_commands
 from raft_agent.machine.machine import Machine
+from raft_agent.runtime.backups import MachineBackup
 from raft_agent.runtime.refusals import failure_of
+from raft_agent.runtime.states import flip_bit
+from raft_agent.storage.snapshot_format import SnapshotHeader
 
 MEMBER_ID = 0xA1
 
@@ -33,6 +37,8 @@ class SingleNode:
     def __init__(self, name: str = "node-01", *, messages_keep: int = 100_000) -> None:
         self.node_name = name
         self.machine = Machine(messages_keep=messages_keep)
+        self.unfit: Failure | None = None
+        self.rebuilt: list[bool] = []
         self.leader: str | None = name
         self.leader_api: ApiServer | None = None
         self.time_ms = 1_700_000_000_000
@@ -42,6 +48,7 @@ class SingleNode:
         self.lease_barriers = 0
         self.age_ms: int | None = None
         self.membership_requests: list[tuple[protocol.MembershipRequest, bool]] = []
+        self.recovery: Callable[[bool], protocol.RecoverResult | Failure] = self._no_recovery
         self.audits: list[tuple[str, str, str]] = []
         self.batches = 0
         self.hold_back = False
@@ -108,6 +115,28 @@ class SingleNode:
         else:
             members = self.member_list().members
             done(protocol.MembershipResult(7, ["An even number of voters"], members, "catches up"))
+
+    def recover(
+        self,
+        request: protocol.Recover,
+        done: Callable[[protocol.RecoverResult | Failure], None],
+    ) -> None:
+        done(self.recovery(request.accept_data_loss))
+
+    def _no_recovery(self, accept_data_loss: bool) -> protocol.RecoverResult | Failure:
+        refusal = "A leader is known"
+        if accept_data_loss:
+            return Failure(protocol.ErrorCode.REFUSED, refusal)
+        here = protocol.SurveyedMember(self.node_name, "a1", "127.0.0.1:5555", "here", 1, 1)
+        return protocol.RecoverResult(self.node_name, [here], refusal, "Nothing is to be done")
+
+    def begin_backup(self) -> MachineBackup | Failure:
+        index, term = self.machine.last_applied, self.machine.last_applied_term
+        if not index:
+            return Failure(protocol.ErrorCode.NOT_IN_CLUSTER, "Nothing was applied yet")
+        member = Member(MEMBER_ID, self.node_name, "127.0.0.1:5555")
+        configuration = Configuration("c0ffee", (member,), (MEMBER_ID,))
+        return MachineBackup(SnapshotHeader(index, term, 1, configuration), self.machine)
 
     def join_challenge(self) -> bytes:
         return b"nonce"
@@ -220,6 +249,30 @@ class SingleNode:
 
     def heal_faults(self, _request: protocol.FaultHeal) -> protocol.FaultsResult | Failure:
         return protocol.FaultsResult([])
+
+    def flip_state(self, key: str) -> Failure | None:
+        if not flip_bit(self.machine, key):
+            return Failure(protocol.ErrorCode.KEY_NOT_FOUND, f'There is no key "{key}"')
+        return None
+
+    def check_states(self, done: Callable[[protocol.StateCheckResult | Failure], None]) -> None:
+        if not self.is_leader():
+            done(self.why_not_leading())
+            return
+        digest = f"{digest_of(self.machine.begin_snapshot()):016x}"
+        member = protocol.MemberState(self.node_name, "agrees", digest)
+        done(protocol.StateCheckResult(self.machine.last_applied, True, [member]))
+
+    def rebuild(
+        self, *, force: bool, done: Callable[[protocol.RebuildResult | Failure], None]
+    ) -> None:
+        if self.unfit is None and not force:
+            done(Failure(protocol.ErrorCode.REFUSED, "Nothing is known to be wrong", "--force"))
+            return
+        self.rebuilt.append(force)
+        reason = self.unfit.error if self.unfit is not None else "it was asked to"
+        self.unfit = None
+        done(protocol.RebuildResult(reason))
 
     def member_list(self) -> protocol.MemberListResult:
         member = protocol.MemberInfo(self.node_name, f"{MEMBER_ID:016x}", "", "voter")

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from raft_agent.api import protocol
+from raft_agent.api.limits import Crowd
 from raft_agent.api.protocol import Request
 from raft_agent.api.requests import RequestHandlers
 from raft_agent.machine.machine import Entry
@@ -332,7 +333,7 @@ def test_a_bug_in_one_handler_fails_one_request(
 
 def test_there_is_a_handler_for_every_request_of_the_protocol() -> None:
     kinds = set(Request.__args__)
-    assert set(RequestHandlers(SingleNode())._handlers) == kinds
+    assert set(RequestHandlers(SingleNode(), Crowd(()))._handlers) == kinds
     assert set(protocol.RESULT_TYPES) == kinds
 
 

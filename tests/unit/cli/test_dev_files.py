@@ -326,3 +326,56 @@ def test_a_node_that_has_to_be_joined_holds_up_a_start_only_for_a_while(
     cluster = dev_cluster.DevCluster(tmp_path)
     assert cluster.wait_ready(cluster.nodes(3)) == [*MEMBERS, FRESH]
     assert 2 < now_s[0] < 5
+
+
+def wait_with_a_dead_node(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    others: list[protocol.StatusResult],
+    **more: Any,
+) -> CommandError:
+    """node-03 ends at once; what becomes of a start, with a clock that jumps."""
+    now_s = [0.0]
+    answers = {node.node_id: node for node in others}
+
+    def sleep(seconds: float) -> None:
+        now_s[0] += seconds
+
+    monkeypatch.setattr(dev_cluster.time, "monotonic", lambda: now_s[0])
+    monkeypatch.setattr(dev_cluster.time, "sleep", sleep)
+    monkeypatch.setattr(dev_cluster, "_status", lambda node: answers.get(node.name))
+    monkeypatch.setattr(dev_cluster.Node, "pid", lambda node: None if node.name == "node-03" else 1)
+    cluster = dev_cluster.DevCluster(tmp_path)
+    log = cluster.nodes(3)[2].log
+    log.parent.mkdir()
+    log.write_text("the log is damaged\n")
+    with pytest.raises(CommandError) as caught:
+        cluster.wait_ready(cluster.nodes(3), **more)
+    assert list(caught.value.details) == ["the log is damaged"]
+    assert f"Its log: {log}" in caught.value.hint
+    return caught.value
+
+
+def test_a_known_cluster_serves_without_the_node_that_can_not_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who is to take its place needs the others."""
+    error = wait_with_a_dead_node(tmp_path, monkeypatch, MEMBERS, is_known=True)
+    assert isinstance(error, dev_cluster.IncompleteError)
+    assert error.error == "node-03 has ended; node-01, node-02 run and have a leader"
+    assert error.exit_status == 1
+
+
+def test_what_is_left_of_a_known_cluster_has_to_have_a_leader(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = [status("node-01", None), status("node-02", None)]
+    error = wait_with_a_dead_node(tmp_path, monkeypatch, alone, is_known=True)
+    assert not isinstance(error, dev_cluster.IncompleteError)
+    assert error.error == "node-03 has ended"
+
+
+def test_a_first_start_needs_every_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    error = wait_with_a_dead_node(tmp_path, monkeypatch, MEMBERS)
+    assert not isinstance(error, dev_cluster.IncompleteError)
+    assert error.error == "node-03 has ended"

@@ -15,6 +15,8 @@ from raft_agent.api.host import Failure
 from raft_agent.api.protocol import ErrorCode
 from tests.unit.cli.served import Follower, Served, json_of, raftctl
 
+# What an agent gets of the five seconds that raftctl waits.
+PATIENCE_MS = 3_000
 ADDRESS = "127.0.0.1:5558"
 
 
@@ -33,7 +35,9 @@ def test_join_waits_until_the_new_member_is_a_voter(served: Served, at: tuple[st
         served.call(served.host.have_voter, "node-03")
         assert join.line() == "✓ node-03 is a voter now"
         assert (join.line(), join.note(), join.process.wait(10)) == ("", "", 0)
-    assert served.host.membership_requests == [(protocol.Join(1, "node-03", ADDRESS), True)]
+    assert served.host.membership_requests == [
+        (protocol.Join(1, "node-03", ADDRESS, patience_ms=PATIENCE_MS), True)
+    ]
 
 
 def test_progress_in_json_leaves_standard_output_to_the_result(
@@ -58,7 +62,7 @@ def test_a_learner_for_good_is_not_waited_for(served: Served, at: tuple[str, str
     done = raftctl(*at, "join", "node-02", ADDRESS, "--learner")
     assert said(done) == (0, "✓ node-02 was added as a learner\n", "")
     request, _ = served.host.membership_requests[0]
-    assert request == protocol.Join(1, "node-02", ADDRESS, learner=True)
+    assert request == protocol.Join(1, "node-02", ADDRESS, learner=True, patience_ms=PATIENCE_MS)
     listed = raftctl(*at, "member", "list").stdout.decode()
     assert listed.splitlines()[-1].split() == ["node-02", "0" * 15 + "2", ADDRESS, "learner", "-"]
 
@@ -68,7 +72,9 @@ def test_whom_a_new_member_replaces_is_asked_for_in_the_same_step(
 ) -> None:
     raftctl(*at, "join", "node-04", ADDRESS, "--replace", "node-02", "--no-wait")
     request, _ = served.host.membership_requests[0]
-    assert request == protocol.Join(1, "node-04", ADDRESS, replace="node-02")
+    assert request == protocol.Join(
+        1, "node-04", ADDRESS, replace="node-02", patience_ms=PATIENCE_MS
+    )
     with Follower(*at, "join", "node-04", ADDRESS, "--replace", "node-02") as join:
         assert "100" in join.note()
         served.call(served.host.have_voter, "node-04")
@@ -252,7 +258,10 @@ def test_leave_says_who_was_removed_and_what_the_rest_bears(
     assert set(data) == {"index", "warnings", "members", "note", "pending"}
     assert [item["name"] for item in data["members"]] == ["node-01"]
     requests = [request for request, _ in served.host.membership_requests]
-    assert requests == [protocol.Leave(1, "node-03"), protocol.Leave(1, "node-02", force=True)]
+    assert requests == [
+        protocol.Leave(1, "node-03", patience_ms=PATIENCE_MS),
+        protocol.Leave(1, "node-02", force=True, patience_ms=PATIENCE_MS),
+    ]
 
 
 def test_promote_waits_until_the_learner_is_a_voter(served: Served, at: tuple[str, str]) -> None:
@@ -329,3 +338,10 @@ def test_a_follower_passes_a_setting_on_only_when_it_is_told_to(
         "\n",
     )
     assert raftctl(*at, "--forward", "settings", "set", "messages_keep", "50").returncode == 6
+
+
+def test_an_agent_gets_its_share_of_the_time_that_raftctl_waits(
+    served: Served, at: tuple[str, str]
+) -> None:
+    raftctl(*at, "--timeout", "2", "leave", "node-02")
+    assert [request.patience_ms for request, _ in served.host.membership_requests] == [1_200]

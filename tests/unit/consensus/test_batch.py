@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from raft_agent.consensus.batch import (
     HEADER_SIZE,
     MAGIC,
+    MAX_ENTRIES,
     MAX_PAYLOAD_BYTES,
     OVERHEAD,
     ZERO_RUN,
@@ -23,13 +24,13 @@ from raft_agent.consensus.batch import (
 from tests.unit.consensus.server import examples
 
 U64 = st.integers(1, (1 << 64) - 1)
-U32 = st.integers(1, (1 << 32) - 1)
+COUNTS = st.integers(1, MAX_ENTRIES)
 BATCHES = st.builds(
     encode,
     st.sampled_from(list(BatchKind)),
     st.integers(1, 1 << 62),
     U64,
-    U32,
+    COUNTS,
     st.binary(max_size=200),
 )
 SAMPLE = encode(BatchKind.COMMANDS, 7, 3, 2, b"put a 1put b 2")
@@ -118,7 +119,7 @@ def test_the_same_batch_always_has_the_same_bytes() -> None:
 
 @pytest.mark.parametrize(
     ("count", "payload", "message"),
-    [(0, b"x", "at least one entry"), (1, b"x" * (MAX_PAYLOAD_BYTES + 1), "is over")],
+    [(0, b"x", "holds 1 to 65536 entries"), (1, b"x" * (MAX_PAYLOAD_BYTES + 1), "is over")],
 )
 def test_a_batch_that_can_not_be_is_refused(count: int, payload: bytes, message: str) -> None:
     with pytest.raises(ValueError, match=message):

@@ -9,6 +9,7 @@ from raft_agent.consensus.batch import (
     HEADER,
     HEADER_SIZE,
     MAGIC,
+    MAX_ENTRIES,
     MAX_PAYLOAD_BYTES,
     VERSION,
     BatchError,
@@ -45,11 +46,12 @@ def test_the_smallest_index_term_and_count_and_the_largest_length_are_fine() -> 
     ("wrong", "told"),
     [
         ({"magic": MAGIC + 1}, "magic is 0x54414253"),
-        ({"version": VERSION + 1}, "batch version 2 flags 0 is not known"),
-        ({"flags": 0x8000}, "batch version 1 flags 32768 is not known"),
+        ({"version": VERSION + 1}, "a batch of version 2 with the flags 0x0"),
+        ({"flags": 0x8000}, "a batch of version 1 with the flags 0x8000"),
         ({"first_index": 0}, "impossible header: index 0"),
         ({"term": 0}, "impossible header"),
         ({"count": 0}, "impossible header: index 1, count 0"),
+        ({"count": MAX_ENTRIES + 1}, "impossible header: index 1, count 65537"),
         ({"length": MAX_PAYLOAD_BYTES + 1}, "impossible header: .* length 16777217"),
     ],
 )

@@ -98,6 +98,7 @@ def test_the_numbers_of_the_format_are_these() -> None:
         "NOOP": 0,
         "COMMANDS": 1,
         "CONFIGURATION": 2,
+        "AUDIT": 3,
     }
     assert batch.MAX_PAYLOAD_BYTES == 16 << 20
     record = encode(1, 0x0102030405060708, 9, 10, b"payload").record

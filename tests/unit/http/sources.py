@@ -150,6 +150,9 @@ class FakeSource:
             watches={"keys": 1, "prefixes": 1, "messages": 0},
             one_shots=0,
             revision=9,
+            state_checks={"agrees": 5},
+            agreed_index=40,
+            state_differs=False,
             kernel=self.kernel,
         )
 

@@ -218,3 +218,39 @@ def test_an_open_page_does_not_hold_up_the_agents_end() -> None:
                 pass
 
     asyncio.run(test())
+
+
+def test_a_flood_of_what_is_no_http_leaves_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    async def test(served: HttpServer, _: aiohttp.ClientSession) -> None:
+        for _number in range(20):
+            reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+            writer.write(b"GET / HTTP/1.1\r\nHo\0st: a\r\n\r\n")
+            assert (await reader.read()).startswith(b"HTTP/1.0 400 ")
+            writer.close()
+
+    with caplog.at_level("WARNING"):
+        run(test)
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert "127.0.0.1: refused: " in record.getMessage()
+    assert "\n" not in record.getMessage()
+    assert record.exc_info is None
+
+
+def test_who_comes_and_goes_without_a_word_is_not_remembered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(limits, "_MAX_SILENT", 5)
+    monkeypatch.setattr(limits, "_SETTLE_S", 0.0)
+
+    async def test(served: HttpServer, _: aiohttp.ClientSession) -> None:
+        assert served._gate is not None
+        for _number in range(30):
+            _reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+            writer.close()
+            await writer.wait_closed()
+            while served._runner is not None and served._runner.server.connections:
+                await asyncio.sleep(0.001)
+        assert len(served._gate._silent) <= 6
+
+    run(test)

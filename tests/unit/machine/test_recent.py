@@ -1,7 +1,9 @@
-"""The history of keys keeps the same pieces, however its changes come."""
+"""The history of keys keeps the same pieces, however its changes come; a view of it lets go of what
+was read."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -41,3 +43,20 @@ def test_changes_that_come_together_end_up_where_each_alone_would(
         assert together.compacted_revision == alone.compacted_revision
         assert list(together.frozen()) == list(alone.frozen())
         assert together.since(revision - 3, 2) == alone.since(revision - 3, 2)
+
+
+def test_what_a_view_has_given_out_is_freed_while_it_is_read() -> None:
+    """All together, at the end of a snapshot, would be a pause."""
+    history = History(20)
+    for revision in range(1, 21):
+        history.append(KeyChange("k", bytes([revision]) * 2, revision, 1))
+    view = history.frozen()
+    first = next(view)
+    for revision in range(21, 101):
+        history.append(KeyChange("k", b"", revision, 1))
+    assert history.compacted_revision >= 20
+    held = sys.getrefcount(first)
+    for _ in range(5):
+        next(view)
+    assert sys.getrefcount(first) == held - 1
+    assert [change.revision for change in view] == list(range(7, 21))

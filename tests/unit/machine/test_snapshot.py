@@ -132,7 +132,7 @@ def test_a_snapshot_that_exports_what_there_is_not_is_refused() -> None:
     blocks = [encode_block(Portion(Section.HEADER, [Machine().begin_snapshot().header]))]
     odd = Export("ports/", "ports", "hash", "u33", "u32", 2)
     blocks.append(encode_block(Portion(Section.EXPORTS, [odd])))
-    counts = [0] * Section.EXPORTS + [1]
+    counts = [int(section is Section.EXPORTS) for section in Section]
     blocks.append(encode_block(Portion(Section.END, counts)))
     with pytest.raises(SnapshotError, match="u33"):
         Machine.restore(blocks)
@@ -356,6 +356,36 @@ def test_damaged_blocks_are_refused() -> None:
     ):
         with pytest.raises(SnapshotError):
             Machine.restore(damaged)
+
+
+def test_keys_that_are_not_in_their_order_are_refused() -> None:
+    """The index would lose them, and listing them would break the machine."""
+    machine = Machine()
+    apply(machine, Put("a", b""), Put("b", b""))
+    view = machine.begin_snapshot()
+    entries = [machine.get("b"), machine.get("a")]
+    for keys in (entries, entries[:1] * 2):
+        blocks = [
+            encode_block(Portion(Section.HEADER, [view.header])),
+            encode_block(Portion(Section.KEYS, keys)),
+        ]
+        with pytest.raises(SnapshotError, match="is not in its place"):
+            Machine.restore(blocks)
+
+
+def test_settings_that_can_not_be_are_refused() -> None:
+    header = msgspec.structs.replace(
+        Machine().begin_snapshot().header, settings={"messages_keep": 0}
+    )
+    with pytest.raises(SnapshotError, match="messages_keep is a number from 1 to 10000000"):
+        Machine.restore([encode_block(Portion(Section.HEADER, [header]))])
+
+
+@pytest.mark.parametrize("number", [-1, 1 << 63])
+def test_a_header_with_numbers_that_can_not_be_is_refused(number: int) -> None:
+    header = msgspec.structs.replace(Machine().begin_snapshot().header, last_applied=number)
+    with pytest.raises(SnapshotError, match="says what can't be"):
+        Machine.restore([encode_block(Portion(Section.HEADER, [header]))])
 
 
 def test_a_snapshot_of_another_version_is_refused_by_name() -> None:

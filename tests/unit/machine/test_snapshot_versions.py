@@ -31,7 +31,8 @@ def blocks() -> dict[Section, bytes]:
 
 
 def test_each_section_is_in_the_golden_snapshot() -> None:
-    assert set(blocks()) == set(Section)
+    # What an audit entry begins has a test of its own: test_audit.py.
+    assert set(blocks()) == set(Section) - {Section.TRAIL}
 
 
 def test_a_restored_machine_answers_like_the_one_that_was_saved() -> None:

@@ -102,3 +102,23 @@ def test_when_the_node_gives_up_every_read_is_answered(reader: Reader) -> None:
     reader.loop.run_until_complete(asyncio.wait_for(until_all_are_told(), 5))
     assert sorted(name for name, _ in reader.told) == ["asked", "late", "ready", "retried"]
     assert all(failure is gone for _, failure in reader.told)
+
+
+def test_reads_that_were_given_up_are_told_once_and_those_that_follow_are_served(
+    reader: Reader,
+) -> None:
+    reader.read("ready")
+    reader.barriers.ready(ReadReady(reader.asked[0], 8))
+    reader.read("asked", "with it")
+    reader.read("refused")
+    wrong = Failure(ErrorCode.STATE_DIFFERS, "the state is wrong")
+    reader.barriers.give_up_waiting(wrong)
+    assert reader.told == [(name, wrong) for name in ("ready", "asked", "with it", "refused")]
+    # The core answers what it was asked before.
+    reader.barriers.ready(ReadReady(reader.asked[1], 5))
+    reader.barriers.refused(reader.asked[2], FAILURE, may_pass=True)
+    assert len(reader.told) == 4
+    reader.read("later")
+    reader.barriers.ready(ReadReady(reader.asked[3], 5))
+    assert reader.told[4:] == [("later", None)]
+    assert reader.barriers.waiting_count == 0

@@ -317,3 +317,20 @@ def test_who_does_not_know_the_token_reaches_no_leader() -> None:
         assert node.forwarded == []
 
     run(test)
+
+
+def test_an_agent_looks_for_a_leader_no_longer_than_it_was_asked_to() -> None:
+    """Who waits for two seconds must hear that nothing has changed before they are over."""
+
+    async def test() -> None:
+        loop = asyncio.get_running_loop()
+        node = Node(alone(), NO_LEADER)
+        began = loop.time()
+        assert await node.ask(msgspec.structs.replace(LEAVE, patience_ms=1_200)) == NO_LEADER
+        assert 1.2 <= loop.time() - began < 1.3
+        left_ms = [request.patience_ms for request in node.forwarded]
+        assert left_ms == sorted(left_ms, reverse=True)
+        assert left_ms[0] in (1_199, 1_200)
+        assert 1 <= left_ms[-1] <= 50
+
+    run(test)

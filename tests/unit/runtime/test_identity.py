@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from raft_agent.config import Config, load
 from raft_agent.consensus.types import Configuration, LogImage, Member, Vote
-from raft_agent.runtime.identity import check_owner, own_address
+from raft_agent.runtime.identity import check_owner, make_node, own_address
 from raft_agent.storage.errors import StorageError
 from raft_agent.storage.store import Recovered
 
@@ -77,3 +78,10 @@ def test_what_the_configuration_file_advertises_goes_before_what_was_joined(tmp_
 
 def test_a_node_in_no_cluster_says_what_its_file_says(tmp_path: Path) -> None:
     assert own_address(config_for(tmp_path, "127.0.0.1:5555"), EMPTY) == "127.0.0.1:5555"
+
+
+def test_who_had_a_log_that_was_put_aside_founds_no_cluster(tmp_path: Path) -> None:
+    config = config_for(tmp_path, "127.0.0.1:5555")
+    assert make_node(config, EMPTY, "127.0.0.1:5555").next_deadline_us is not None
+    put_aside = msgspec.structs.replace(EMPTY, is_to_be_joined=True)
+    assert make_node(config, put_aside, "127.0.0.1:5555").next_deadline_us is None

@@ -494,3 +494,14 @@ def test_an_answer_that_can_not_be_read_leaves_the_outcome_open(reply: bytes) ->
     answer = membership_result(reply)
     assert isinstance(answer, Failure)
     assert answer.code is ErrorCode.UNKNOWN_OUTCOME
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [b"", b"\x93\x01\xc0\xa1\xff", b"\x94\x01\xc0\xc0" + b"\x91" * 9_000, b"\x93\x01\xc0\x01"],
+)
+def test_a_leaders_answer_that_can_not_be_read_leaves_the_outcome_open(answer: bytes) -> None:
+    failure = membership_result(answer)
+    assert isinstance(failure, Failure)
+    assert failure.code is ErrorCode.UNKNOWN_OUTCOME
+    assert "can't be read" in failure.error

@@ -44,7 +44,9 @@ def test_whoever_can_not_go_on_after_a_snapshot_was_taken_over_ends_the_node(
     snapshots: SnapshotStore,
 ) -> None:
     async def test() -> None:
-        meta = written_as(snapshots, portions_of(Machine()))
+        machine = Machine()
+        machine.last_applied = machine.last_applied_term = 1
+        meta = written_as(snapshots, portions_of(machine))
         loop = asyncio.get_running_loop()
         failed: asyncio.Future[Exception] = loop.create_future()
         restorer = Restorer(
@@ -90,3 +92,13 @@ def test_a_snapshot_that_does_not_fit_together_is_refused_in_words(
     with pytest.raises(StorageError, match=r"can't be used: .* section RESULTS .*77") as caught:
         restore(snapshots, meta)
     assert caught.value.advice == START_ANEW
+
+
+def test_a_snapshot_that_holds_another_state_than_its_name_says_is_refused(
+    snapshots: SnapshotStore,
+) -> None:
+    machine = Machine()
+    machine.last_applied, machine.last_applied_term = 2, 1
+    meta = written_as(snapshots, portions_of(machine))
+    with pytest.raises(StorageError, match="holds the state after index 2 of term 1"):
+        restore(snapshots, meta)

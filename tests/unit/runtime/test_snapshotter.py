@@ -10,7 +10,15 @@ from typing import Any
 
 import pytest
 
-from raft_agent.consensus.types import Event, SnapshotMeta, SnapshotTaken
+from raft_agent.consensus.batch import BatchKind
+from raft_agent.consensus.types import (
+    Event,
+    Judgement,
+    SnapshotMeta,
+    SnapshotTaken,
+    StateJudged,
+    read_verdict,
+)
 from raft_agent.machine.commands import Put, encode_command, join_commands
 from raft_agent.machine.machine import Machine
 from raft_agent.runtime import snapshotter
@@ -18,7 +26,7 @@ from raft_agent.runtime.restoring import Restorer, restore
 from raft_agent.runtime.snapshotter import Snapshotter
 from raft_agent.storage.errors import StorageError
 from raft_agent.storage.snapshots import SnapshotStore, open_snapshots
-from tests.unit.consensus.server import Server, log_of
+from tests.unit.consensus.server import Server, log_of, of
 from tests.unit.runtime.jumping import run
 
 
@@ -37,7 +45,8 @@ class Failing:
 
 
 class Host:
-    """A node of one whose machine applies what it is given. `store` is its own store's face."""
+    """A node of one whose machine applies what it is given. `store` is its own store's face.
+    `spoils`: what the members are said to find, whatever they do."""
 
     def __init__(
         self,
@@ -51,6 +60,8 @@ class Host:
         self.machine = Machine()
         for batch in self.server.applied:
             self.machine.apply(batch)
+        self._applied = len(self.server.applied)
+        self.spoils: Judgement | None = None
         self.snapshots = snapshots
         self.taken: list[SnapshotMeta] = []
         self.events: list[tuple[str, dict[str, Any]]] = []
@@ -69,10 +80,23 @@ class Host:
         )
 
     def _feed(self, event: Event) -> None:
-        assert isinstance(event, SnapshotTaken)
-        self.taken.append(event.snapshot)
-        self.server.step(event)
-        self.told.set()
+        effects = self.server.step(event)
+        self._apply()
+        for judged in of(StateJudged, effects):
+            found = self.spoils or judged.judgement
+            self.snapshotter.judged(StateJudged(judged.index, found))
+        if isinstance(event, SnapshotTaken):
+            self.taken.append(event.snapshot)
+            self.told.set()
+
+    def _apply(self) -> None:
+        """What the log holds and the machine does not; audits begin behind their entries."""
+        for batch in self.server.applied[self._applied :]:
+            self._applied += 1
+            self.machine.apply(batch)
+            if batch.kind == BatchKind.AUDIT and read_verdict(batch) is None:
+                self.snapshotter.drop_unproven()
+                self.snapshotter.begin()
 
     def _tell(self, kind: str, **facts: Any) -> None:
         self.events.append((kind, facts))
@@ -88,7 +112,7 @@ class Host:
         payload = join_commands(0, 1, [encode_command(Put(key, value, -1))])
         self.server.propose(payload)
         batch = self.server.applied[-1]
-        self.machine.apply(batch)
+        self._apply()
         return len(batch.record)
 
     def write(self, key: str, value: bytes = b"v") -> None:
@@ -122,8 +146,9 @@ def test_so_many_entries_make_a_snapshot_due(snapshots: SnapshotStore) -> None:
         assert host.taken == []
         host.write("last")
         await host.next_word()
-        assert [meta.index for meta in host.taken] == [5]
-        assert host.events[0][1]["index"] == 5
+        # Behind the audit entry that the fifth one has led to.
+        assert [meta.index for meta in host.taken] == [6]
+        assert host.events[0][1]["index"] == 6
 
     run(test)
 
@@ -136,7 +161,7 @@ def test_so_many_bytes_of_log_make_a_snapshot_due(snapshots: SnapshotStore) -> N
         assert host.taken == []
         host.write("k", bytes(2_000))
         await host.next_word()
-        assert host.taken[0].index == host.machine.last_applied
+        assert host.taken[0].index == host.machine.last_applied - 1
 
     run(test)
 
@@ -174,7 +199,7 @@ def test_a_snapshot_holds_the_moment_at_which_it_began(snapshots: SnapshotStore)
         await host.next_word()
         (meta,) = host.taken
         machine = restore(snapshots, meta)
-        assert machine.last_applied == meta.index == host.machine.last_applied - 200
+        assert machine.last_applied == meta.index == host.machine.last_applied - 201
         values = [machine.get(f"k{number:03}") for number in range(200)]
         assert {entry.value for entry in values if entry} == {b"before"}
         assert None not in values
@@ -295,6 +320,29 @@ def test_a_snapshot_that_is_given_up_leaves_no_file(
         await host.snapshotter.stop()
         assert host.taken == []
         assert set(tmp_path.iterdir()) == before
+
+    run(test)
+
+
+@pytest.mark.parametrize("found", [Judgement.DIFFERS, Judgement.DISPUTED])
+def test_a_snapshot_of_a_state_that_is_not_a_majoritys_gets_no_name(
+    tmp_path: Path, snapshots: SnapshotStore, found: Judgement
+) -> None:
+    async def test() -> None:
+        host = Host(snapshots)
+        host.put("k", b"spoilt")
+        host.spoils = found
+        host.snapshotter.take()
+        task = host.snapshotter._task
+        assert task is not None
+        await asyncio.wait([task])
+        assert host.taken == []
+        assert snapshots.newest is None
+        assert list(tmp_path.iterdir()) == []
+        host.spoils = None
+        host.snapshotter.take()
+        await host.next_word()
+        assert len(host.taken) == 1
 
     run(test)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import google_crc32c
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,6 +18,7 @@ from raft_agent.storage.format import (
     decode_segment_header,
     decode_sync_marker,
     decode_vote,
+    decode_word,
     encode_identity,
     encode_segment_header,
     encode_sync_marker,
@@ -24,6 +26,7 @@ from raft_agent.storage.format import (
     parse_segment_name,
     segment_name,
 )
+from raft_agent.storage.judge import decode_configuration
 
 u64 = st.integers(0, (1 << 64) - 1)
 votes = st.builds(Vote, u64, u64, u64, u64)
@@ -145,3 +148,30 @@ def test_a_changed_identity_is_refused(member_id: int, position: int) -> None:
     data[position % len(data)] ^= 1
     with pytest.raises(FormatError):
         decode_identity(bytes(data))
+
+
+def signed(text: bytes) -> bytes:
+    return text + b"crc32c = %08x\n" % google_crc32c.value(text)
+
+
+@pytest.mark.parametrize(
+    "text", [b"\xff\nformat = 1\n", b"format\n", b"format = 1\n", b"format = 1\nmember_id = \xff\n"]
+)
+def test_a_small_file_of_other_content_is_refused_though_its_checksum_matches(text: bytes) -> None:
+    with pytest.raises(FormatError):
+        decode_identity(signed(text))
+    with pytest.raises(FormatError):
+        decode_word(signed(text))
+
+
+def test_a_cluster_id_that_is_no_text_is_refused() -> None:
+    body = bytearray(encode_segment_header(1, "a-cluster")[:88])
+    body[24] = 0xFF
+    block = bytes(body) + google_crc32c.value(bytes(body)).to_bytes(4, "little")
+    with pytest.raises(FormatError, match="no text"):
+        decode_segment_header(block.ljust(4096, b"\0") * 2)
+
+
+@pytest.mark.parametrize("payload", [b"\x81\xaacluster_id\xa1\xff", b"\x81\xa1x" + b"\x91" * 9_000])
+def test_a_configuration_that_can_not_be_read_is_none(payload: bytes) -> None:
+    assert decode_configuration(payload) is None

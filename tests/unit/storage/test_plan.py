@@ -141,7 +141,7 @@ def test_damage_in_the_middle_of_a_segment_is_refused_with_file_and_offset() -> 
     assert caught.value.offset == SEGMENT_HEADER_SIZE
     text = str(caught.value)
     assert "damaged" in text
-    assert "raftctl join" in text
+    assert "raftctl rebuild" in text
 
 
 @pytest.mark.parametrize("behind", [flipped(records(NEW[:1]), 45), records(NEW[:1])[:70]])

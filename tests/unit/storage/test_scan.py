@@ -368,3 +368,16 @@ def test_zeros_are_told_from_anything_else() -> None:
     assert not is_zero(bytes(data))
     assert not is_zero(bytes(data), 150_000)
     assert is_zero(bytes(data), 150_001)
+
+
+def test_a_marker_that_reads_like_a_batch_is_refused_in_words() -> None:
+    """Chance does not do it; somebody who writes to the file may."""
+    data = bytearray(written([GOOD[:1], GOOD[1:]], 0))
+    second = data.index(b"RSYN", 1)
+    for place in (0, second):
+        damaged = bytearray(data)
+        damaged[place : place + 4] = b"RBAT"
+        found = scan(bytes(damaged))
+        assert found.verdict is Verdict.BROKEN
+        assert found.trouble_offset == place
+        assert "neither a marker nor a batch" in found.reason

@@ -146,6 +146,8 @@ def test_names_sort_by_index() -> None:
         "",
         "incoming.tmp",
         "7-3.snap",
+        "7-",
+        "-7.snap",
         f"{7:020d}.snap",
         f"{7:020d}-{3:020d}",
         f"{7:020d}-{3:020d}.snap.tmp",

@@ -69,6 +69,7 @@ ONE_OF_EACH: tuple[types.Message, ...] = (
     types.SnapshotReply(term=4, request_id=17, session=5, index=9, offset=4_000, done=True),
     types.Announce(term=4, request_id=18, address="[::1]:5555"),
     types.Removed(term=4, request_id=18),
+    types.AuditReport(term=4, request_id=19, index=7, digest=1 << 32),
 )
 
 u64 = st.integers(0, 2**64 - 1)
@@ -148,4 +149,5 @@ any_message: st.SearchStrategy[types.Message] = st.one_of(
     st.builds(types.SnapshotReply, u64, u64, u64, u64, u64, st.booleans()),
     st.builds(types.Announce, u64, u64, names),
     st.builds(types.Removed, u64, u64),
+    st.builds(types.AuditReport, u64, u64, u64, u64),
 )

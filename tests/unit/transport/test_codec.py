@@ -91,6 +91,7 @@ BODIES: dict[type, tuple[FrameType, int, bytes]] = {
     types.SnapshotReply: (FrameType.SNAPSHOT_REPLY, 0, struct.pack("<QQQB", 5, 9, 4_000, 1)),
     types.Announce: (FrameType.ANNOUNCE, 0, msgspec.msgpack.encode(["[::1]:5555"])),
     types.Removed: (FrameType.REMOVED, 0, b""),
+    types.AuditReport: (FrameType.AUDIT_REPORT, 0, struct.pack("<QQ", 7, 1 << 32)),
 }
 
 

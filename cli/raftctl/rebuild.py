@@ -1,0 +1,109 @@
+"""`raftctl rebuild`: throw away what is wrong at one node, and have it become right again."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import click
+
+from raft_agent.api import protocol
+from raftctl.context import Context, current
+from raftctl.errors import EXIT_NOT_REACHABLE, CommandError
+from raftctl.framework import RaftCommand
+from raftctl.output import printable
+from raftctl.quantities import Whole
+
+_LOOK_EVERY_S = 0.1
+_MAX_WAIT_S = 86_400
+
+
+@click.command(
+    cls=RaftCommand,
+    action="rebuild",
+    examples="""
+    raftctl --node node-03 rebuild
+    raftctl --node node-03 rebuild --force
+    raftctl rebuild --data-dir /var/lib/raft
+    """,
+)
+@click.option("--force", is_flag=True, help="Also when nothing is known to be wrong.")
+@click.option("--no-wait", is_flag=True, help="Don't wait until the node serves again.")
+@click.option(
+    "--wait",
+    "wait_s",
+    type=Whole(1, _MAX_WAIT_S),
+    default=300,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to wait until the node serves again.",
+)
+@click.option(
+    "--data-dir",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="The directory of an agent that does not start any more: it is mended at the next start.",
+)
+def rebuild(force: bool, no_wait: bool, wait_s: int, data_dir: Path | None) -> None:
+    """Throw away this node's state and what is damaged on its disk, and make both anew.
+
+    The state is read again from the newest snapshot, which a majority had when it was taken, and
+    from the log. A damaged log is cut in front of the damage, and a leader fills it again; until
+    then the node neither stands for election nor votes for a log that ends earlier. It keeps its
+    identity, and nothing that it has acknowledged is forgotten by the cluster.
+    """
+    context = current()
+    if data_dir is not None:
+        _mend_at_next_start(context, data_dir)
+        return
+    result = context.write(protocol.Rebuild(1, force), protocol.RebuildResult)
+    out = context.out
+    out.note(f"Rebuilding, because {printable(result.reason)}")
+    status = None if no_wait else _wait_until_it_serves(context, wait_s)
+    done = "It starts anew" if status is None else f"{printable(status.node_id)} serves again"
+    out.result(
+        f"{out.mark(True)} {done}",
+        {"reason": result.reason, "last_applied": status.last_applied if status else None},
+    )
+
+
+def _mend_at_next_start(context: Context, data_dir: Path) -> None:
+    from raft_agent.storage.mending import InUseError, request_offline  # noqa: PLC0415
+
+    try:
+        request_offline(data_dir)
+    except FileNotFoundError:
+        raise CommandError(f"{data_dir} is no agent's data directory") from None
+    except InUseError:
+        raise CommandError(
+            f"An agent runs on {data_dir}", hint="Have it do that itself: raftctl rebuild"
+        ) from None
+    except OSError as error:
+        raise CommandError(f"{data_dir} can't be written: {error.strerror}") from error
+    out = context.out
+    text = f"{out.mark(True)} It is mended when the agent starts next\n  Start the agent"
+    out.result(text, {"reason": "", "last_applied": None})
+
+
+def _wait_until_it_serves(context: Context, wait_s: int) -> protocol.StatusResult:
+    """Until the new start has applied what was committed. Raises CommandError when that takes
+    longer than `wait_s`."""
+    give_up_at = time.monotonic() + wait_s
+    last = "it has not come back"
+    while time.monotonic() < give_up_at:
+        time.sleep(_LOOK_EVERY_S)
+        try:
+            status = context.ask(protocol.Status(id=1), protocol.StatusResult)
+            context.ask(protocol.Get(1, "\x7f"), protocol.KeyValue)
+        except CommandError as error:
+            if error.code == protocol.ErrorCode.KEY_NOT_FOUND:
+                return status
+            if error.exit_status != EXIT_NOT_REACHABLE:
+                last = error.error
+            continue
+        return status
+    raise CommandError(
+        f"It does not serve after {wait_s} s: {last}",
+        "unknown_outcome",
+        "See what it does: raftctl events",
+    )

@@ -1,0 +1,176 @@
+"""What `raftctl rebuild` has done to a data directory at the next start.
+
+Identity, term and vote stay. Snapshots that are damaged go; those that are intact were compared
+with a majority's state before they got their names. A log that is damaged is cut in front of its
+first damage, and what stood behind that may have been acknowledged: until a leader has filled the
+log again up to where it ended, this member neither stands for election nor votes for a log that
+ends before that (`Vote`, floor).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import msgspec
+
+from raft_agent.consensus import batch as batches
+from raft_agent.consensus.types import SnapshotMeta, Vote
+from raft_agent.storage.datadir import (
+    IDENTITY_NAME,
+    LAST_SEGMENT_NAME,
+    LOG_NAME,
+    SNAPSHOTS_NAME,
+    VOTE_NAME,
+    DirectoryLock,
+    load_vote,
+)
+from raft_agent.storage.errors import START_ANEW, StorageError
+from raft_agent.storage.files import replace_file, sync_directory
+from raft_agent.storage.format import (
+    SEGMENT_HEADER_SIZE,
+    FormatError,
+    decode_segment_header,
+    encode_segment_header,
+    encode_vote,
+    parse_segment_name,
+)
+from raft_agent.storage.judge import Verdict
+from raft_agent.storage.log import cut_file
+from raft_agent.storage.scan import scan_segment
+from raft_agent.storage.snapshots import open_snapshots
+
+REQUEST_NAME = "rebuild"
+
+_MAGIC_BYTES = batches.MAGIC.to_bytes(4, "little")
+
+
+class _Damage(msgspec.Struct, frozen=True):
+    """The segment number `place` is no part of the log from byte `offset` on."""
+
+    place: int
+    offset: int
+    reason: str
+
+
+def request_mending(data_dir: Path, last_term: int = 0, last_index: int = 0) -> None:
+    """Have the directory mended at the next start. (`last_term`, `last_index`): where the log is
+    known to end; zeros: it is not known. Blocks; raises OSError."""
+    replace_file(data_dir / REQUEST_NAME, f"{last_term} {last_index}\n".encode())
+
+
+class InUseError(Exception):
+    """An agent runs on that data directory."""
+
+
+def request_offline(data_dir: Path) -> None:
+    """The same for a directory that no agent runs on. Raises InUseError, FileNotFoundError when it
+    is none, OSError."""
+    (data_dir / IDENTITY_NAME).stat()
+    try:
+        lock = DirectoryLock(data_dir)
+    except StorageError:
+        raise InUseError(str(data_dir)) from None
+    try:
+        request_mending(data_dir)
+    finally:
+        lock.release()
+
+
+def mend(data_dir: Path) -> list[str]:
+    """Do what was requested, if it was; a sentence for each thing that was done. A crash on the way
+    leaves the request. Blocks; raises OSError and StorageError."""
+    request = data_dir / REQUEST_NAME
+    try:
+        noted = request.read_text("ascii", "replace").split()
+    except FileNotFoundError:
+        return []
+    known_end = (0, 0)
+    with contextlib.suppress(ValueError):
+        last_term, last_index = map(int, noted)
+        known_end = (last_term, last_index)
+    done = _mend_log(data_dir, known_end)
+    request.unlink()
+    sync_directory(data_dir)
+    return done
+
+
+def _mend_log(data_dir: Path, known_end: tuple[int, int]) -> list[str]:
+    directory = data_dir / LOG_NAME
+    if not directory.is_dir():
+        return []
+    names = sorted(p.name for p in directory.iterdir() if parse_segment_name(p.name) is not None)
+    contents = [(directory / name).read_bytes() for name in names]
+    damage = _first_damage(names, contents)
+    if damage is None:
+        return []
+    path = directory / names[damage.place]
+    kept = names[: damage.place + (damage.offset > SEGMENT_HEADER_SIZE)]
+    newest = next(iter(open_snapshots(data_dir / SNAPSHOTS_NAME).intact), None)
+    if not kept and newest is None:
+        raise StorageError(
+            f"nothing of the log is left in front of its damage: {damage.reason}",
+            str(path),
+            damage.offset,
+            START_ANEW,
+        )
+    vote, _ = load_vote(data_dir)
+    floor = max((vote.floor_term, vote.floor_index), known_end, _last_entry(contents, damage, vote))
+    # The promise is on the medium before anything goes that it stands for.
+    replace_file(data_dir / VOTE_NAME, encode_vote(Vote(vote.term, vote.voted_for, *floor)))
+    replace_file(data_dir / LAST_SEGMENT_NAME, _last_segment(kept, contents, newest))
+    for name in reversed(names[len(kept) :]):
+        (directory / name).unlink()
+        sync_directory(directory)
+    if len(kept) > damage.place:
+        cut_file(path, damage.offset)
+    return [
+        f"{path}, byte {damage.offset}: {damage.reason}; the log was cut there. This node does not "
+        f"stand for election and votes as if its log ended at term {floor[0]}, index {floor[1]}, "
+        "until a leader has filled it again"
+    ]
+
+
+def _last_segment(kept: list[str], contents: list[bytes], newest: SnapshotMeta | None) -> bytes:
+    """What the file of that name has to say of the log that is left."""
+    if not kept and newest is not None:
+        cluster_id = newest.configuration.cluster_id
+        return encode_segment_header(newest.index + 1, cluster_id, is_to_come=True)
+    cluster_id = decode_segment_header(contents[0]).cluster_id
+    return encode_segment_header(parse_segment_name(kept[-1]) or 0, cluster_id)
+
+
+def _first_damage(names: list[str], contents: list[bytes]) -> _Damage | None:
+    """Where the log stops being intact. A torn end is no damage: the start knows what to do."""
+    last_term, next_index = 0, 0
+    for place, (name, data) in enumerate(zip(names, contents, strict=True)):
+        try:
+            header = decode_segment_header(data)
+        except FormatError as error:
+            if not any(data):
+                continue
+            return _Damage(place, 0, f"is no segment of a log: {error}")
+        if header.first_index != parse_segment_name(name):
+            return _Damage(place, 0, "has the header of another segment")
+        if place and header.first_index != next_index:
+            return _Damage(place, 0, f"entries before index {header.first_index} are missing")
+        scan = scan_segment(data, header.first_index, last_term)
+        is_last = place == len(names) - 1
+        if scan.verdict is Verdict.BROKEN or (scan.verdict is not Verdict.CLEAN and not is_last):
+            return _Damage(place, scan.end_offset, scan.reason)
+        last_term, next_index = scan.last_term, scan.next_index
+    return None
+
+
+def _last_entry(contents: list[bytes], damage: _Damage, vote: Vote) -> tuple[int, int]:
+    """(term, index) behind which the log certainly had no entry: by the headers that can still be
+    read. Without any of them all that is certain is that no entry is of a later term."""
+    found = (0, 0)
+    for place, data in enumerate(contents[damage.place :]):
+        at = damage.offset if place == 0 else SEGMENT_HEADER_SIZE
+        while (at := data.find(_MAGIC_BYTES, at)) >= 0:
+            with contextlib.suppress(batches.BatchError):
+                header = batches.decode_header(data, at)
+                found = max(found, (header.term, header.last_index))
+            at += 1
+    return found if found != (0, 0) else (vote.term + 1, 0)

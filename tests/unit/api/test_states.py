@@ -1,0 +1,118 @@
+"""A node whose state is wrong answers nothing from it, and says what to do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from raft_agent.api.host import Failure
+from raft_agent.api.protocol import ErrorCode
+from raft_agent.api.requests import _OF_STATE
+from tests.unit.api.raw_client import RawClient, connected, with_node
+from tests.unit.api.single_node import SingleNode, run, serving
+
+WRONG = Failure(ErrorCode.STATE_DIFFERS, "This node's state differs", "raftctl rebuild")
+
+ASKED: list[list[Any]] = [
+    ["send", 1, "text"],
+    ["messages", 1],
+    ["watch_messages", 1],
+    ["put", 1, "k", b"v"],
+    ["delete", 1, "k"],
+    ["get", 1, "k"],
+    ["get", 1, "k", "stale"],
+    ["get", 1, "k", "lease"],
+    ["list", 1, ""],
+    ["watch_keys", 1, "k"],
+    ["txn", 1, [], [["put", "k", b"v"]]],
+    ["lease_grant", 1, 5_000],
+    ["lease_keepalive", 1, 1],
+    ["lease_revoke", 1, 1],
+    ["lease_list", 1],
+    ["lease_show", 1, 1],
+    ["open_session", 1, 5_000],
+    ["keep_session", 1, 1],
+    ["close_session", 1, 1],
+    ["settings_list", 1],
+    ["setting_set", 1, "messages_keep", 5],
+]
+
+
+def test_all_that_reads_or_changes_the_state_is_asked_here() -> None:
+    asked = {str(request[0]) for request in ASKED}
+    assert asked == {kind.__struct_config__.tag for kind in _OF_STATE}
+
+
+@pytest.mark.parametrize("request_", ASKED, ids=lambda request: "-".join(map(str, request[:1])))
+def test_nothing_of_a_wrong_state_is_served(tmp_path: Path, request_: list[Any]) -> None:
+    async def check(client: RawClient, node: SingleNode) -> None:
+        node.unfit = WRONG
+        before = node.machine.last_applied
+        (reply,) = await client.ask(request_)
+        assert reply[2] is None
+        assert (reply[1]["code"], reply[1]["hint"]) == ("state_differs", "raftctl rebuild")
+        assert node.machine.last_applied == before
+
+    with_node(tmp_path, check)
+
+
+@pytest.mark.parametrize(
+    "request_", [["status", 1], ["health", 1], ["member_list", 1], ["vitals", 1], ["events", 1]]
+)
+def test_what_the_node_is_can_be_asked_all_the_same(tmp_path: Path, request_: list[Any]) -> None:
+    async def check(client: RawClient, node: SingleNode) -> None:
+        node.unfit = WRONG
+        (reply,) = await client.ask(request_)
+        assert reply[1] is None
+
+    with_node(tmp_path, check)
+
+
+def test_a_rebuilt_node_serves_again(tmp_path: Path) -> None:
+    async def check(client: RawClient, node: SingleNode) -> None:
+        (refused,) = await client.ask(["rebuild", 1])
+        assert refused[1]["code"] == "refused"
+        node.unfit = WRONG
+        (reply,) = await client.ask(["rebuild", 2])
+        assert reply[2] == {"reason": "This node's state differs"}
+        assert node.rebuilt == [False]
+        (written,) = await client.ask(["put", 3, "k", b"v"])
+        assert written[1] is None
+
+    with_node(tmp_path, check)
+
+
+def test_states_are_compared_on_demand(tmp_path: Path) -> None:
+    async def check(client: RawClient, node: SingleNode) -> None:
+        await client.ask(["put", 1, "k", b"v"])
+        (reply,) = await client.ask(["state_check", 2])
+        assert reply[2]["agreed"] is True
+        assert [member["state"] for member in reply[2]["members"]] == ["agrees"]
+        first = reply[2]["members"][0]["digest"]
+        (flipped,) = await client.ask(["fault_flip", 3, "k"])
+        assert flipped[1:] == [None, None]
+        (later,) = await client.ask(["state_check", 4])
+        assert later[2]["members"][0]["digest"] != first
+        assert node.machine.get("k").value == b"w"  # type: ignore[union-attr]
+        (missing,) = await client.ask(["fault_flip", 5, "none"])
+        assert missing[1]["code"] == "key_not_found"
+
+    with_node(tmp_path, check)
+
+
+def test_watches_end_with_the_reason_and_events_go_on(tmp_path: Path) -> None:
+    async def main() -> None:
+        node, path = SingleNode(), tmp_path / "node-01.sock"
+        async with serving(node, path) as server, connected(path) as client:
+            await client.ask(["watch_keys", 7, "k"])
+            await client.ask(["events", 8, 0, True])
+            server.end_streams(WRONG)
+            (ended,) = await client.items()
+            assert (ended[0], ended[1]["code"]) == (7, "state_differs")
+            node.happen("state_differs")
+            (event,) = await client.items()
+            assert (event[0], event[1]) == (8, None)
+
+    run(main())

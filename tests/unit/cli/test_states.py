@@ -1,0 +1,85 @@
+"""`raftctl rebuild`, `doctor --cluster` and `fault flip` as people use them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from raft_agent.api import protocol
+from raft_agent.api.host import Failure
+from raft_agent.api.protocol import ErrorCode
+from raft_agent.storage.datadir import DirectoryLock, load_identity
+from raft_agent.storage.mending import REQUEST_NAME
+from raftctl.doctor_states import _finding
+from tests.unit.cli.served import Served, json_of, raftctl
+
+WRONG = Failure(ErrorCode.STATE_DIFFERS, "This node's state differs", "Run: raftctl rebuild")
+
+
+def test_a_node_that_differs_is_rebuilt_and_serves_again(
+    served: Served, at: tuple[str, str]
+) -> None:
+    served.host.unfit = WRONG
+    refused = raftctl(*at, "propose", "put", "k", "v")
+    assert refused.returncode == 1
+    assert f"{' '.join(('raftctl', *at))} rebuild" in refused.stderr.decode()
+    done = raftctl(*at, "rebuild")
+    assert done.returncode == 0
+    assert "node-01 serves again" in done.stdout.decode()
+    assert "because This node's state differs" in done.stderr.decode()
+    assert raftctl(*at, "propose", "put", "k", "v").returncode == 0
+
+
+def test_a_rebuild_without_a_reason_wants_force(served: Served, at: tuple[str, str]) -> None:
+    assert raftctl(*at, "rebuild").returncode == 1
+    assert served.host.rebuilt == []
+    done = raftctl(*at, "-o", "json", "rebuild", "--force", "--no-wait")
+    assert json_of(done) == {"reason": "it was asked to", "last_applied": None}
+
+
+def test_a_directory_is_told_to_be_mended_at_the_next_start(tmp_path: Path) -> None:
+    nothing = raftctl("rebuild", "--data-dir", str(tmp_path))
+    assert nothing.returncode == 1
+    assert "is no agent's data directory" in nothing.stderr.decode()
+    load_identity(tmp_path)
+    lock = DirectoryLock(tmp_path)
+    busy = raftctl("rebuild", "--data-dir", str(tmp_path))
+    assert busy.returncode == 1
+    assert "An agent runs on" in busy.stderr.decode()
+    lock.release()
+    done = raftctl("rebuild", "--data-dir", str(tmp_path))
+    assert done.returncode == 0
+    assert (tmp_path / REQUEST_NAME).exists()
+
+
+def test_doctor_has_the_members_compare(served: Served, at: tuple[str, str]) -> None:
+    assert raftctl(*at, "propose", "put", "k", "v").returncode == 0
+    shown = raftctl(*at, "doctor", "--cluster").stdout.decode()
+    assert "node-01 has the state 00000001" in shown
+    alone = raftctl(*at, "doctor").stdout.decode()
+    assert "has the state" not in alone
+    assert served.host.machine.revision == 1
+
+
+def test_each_outcome_of_a_comparison_has_its_command() -> None:
+    result = protocol.StateCheckResult(9, True, [])
+    found = {
+        state: _finding(protocol.MemberState("node-03", state, "0000000100000007"), result)
+        for state in ("agrees", "differs", "unreadable", "silent", "unknown")
+    }
+    levels = {state: finding.level for state, finding in found.items()}
+    assert levels == {
+        "agrees": "ok",
+        "differs": "fail",
+        "unreadable": "fail",
+        "silent": "warn",
+        "unknown": "warn",
+    }
+    assert found["differs"].fix == found["unreadable"].fix == "raftctl --node node-03 rebuild"
+
+
+def test_a_bit_is_turned_on_purpose(served: Served, at: tuple[str, str]) -> None:
+    assert raftctl(*at, "propose", "put", "k", "v").returncode == 0
+    done = raftctl(*at, "fault", "flip", "k")
+    assert done.stdout.decode() == "✓ One bit of k has turned\n"
+    assert served.host.machine.get("k").value == b"w"  # type: ignore[union-attr]
+    assert raftctl(*at, "fault", "flip", "none").returncode == 4
