@@ -56,6 +56,7 @@ def test_a_lease_of_what_is_not_there_is_refused(left_out: Section) -> None:
     with pytest.raises(SnapshotError, match="binds the key"):
         Machine.restore(without.values())
 
+
 @pytest.mark.parametrize("has_trail", [True, False])
 def test_what_a_snapshot_holds_is_counted_before_the_first_comparison_of_states_too(
     has_trail: bool,
