@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from raftctl.context import Context, current
-from raftctl.errors import EXIT_FAILED, CommandError, not_in_this_version
+from raftctl.errors import EXIT_FAILED, CommandError
 from raftctl.framework import RaftCommand
 from raftctl.output import Output, printable
 
@@ -40,9 +40,7 @@ def doctor(cluster: bool) -> None:
     something fails. As root or as the agent's user it can also look at the agent's disk.
     """
     context = current()
-    if context.endpoint:
-        raise not_in_this_version("--endpoint (agents over TCP)")
-    findings = _examine(context)
+    findings = examine(context)
     if cluster:
         from raftctl.doctor_states import states  # noqa: PLC0415
 
@@ -57,7 +55,8 @@ def doctor(cluster: bool) -> None:
         click.get_current_context().exit(EXIT_FAILED)
 
 
-def _examine(context: Context) -> list[Finding]:
+def examine(context: Context) -> list[Finding]:
+    """Everything that can be looked at from here."""
     from raftctl import doctor_checks as checks  # noqa: PLC0415
 
     findings = [*checks.machine()]

@@ -59,6 +59,11 @@ _SAMPLES: tuple[protocol.Request, ...] = (
     protocol.FaultSet(33, "node-02", 5, 500),
     protocol.FaultHeal(34),
     protocol.Cancel(35, 9),
+    protocol.SnapshotSave(36),
+    protocol.Recover(37, True),
+    protocol.StateCheck(38, False),
+    protocol.Rebuild(39, True),
+    protocol.FaultFlip(40, "key"),
 )
 
 

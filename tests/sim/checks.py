@@ -62,7 +62,6 @@ class Checks:
         self._results: dict[int, tuple[Batch, Any]] = {}
         self._states: dict[int, str] = {}
         self._digests: dict[int, int] = {}
-        self.is_compacted = False
         self.cluster_id = ""
         self.committed = LogFile()
         self.memberships = Memberships(self.committed, self.promises)
@@ -77,7 +76,6 @@ class Checks:
         later = Checks(self._cluster)
         later.promises = self.promises
         later.cluster_id = self.cluster_id
-        later.is_compacted = True
         later.committed = committed
         later.memberships = Memberships(committed, self.promises)
         later._watched[process.index] = copy(self._watched[process.index])
@@ -127,7 +125,6 @@ class Checks:
 
     def compacting(self, process: Process, upto_index: int) -> None:
         """What the log loses is in both snapshots."""
-        self.is_compacted = True
         older = process.disk.shelf.older_index
         require(
             upto_index <= older,

@@ -45,8 +45,8 @@ class Survival:
         return member_id in self._intact_members()
 
     def has_no_log(self, process: Process) -> bool:
-        """Whether nothing is on this disk. No voter is let in without a log once the others' logs
-        have lost their beginning."""
+        """Whether nothing is on this disk. Such a voter votes for nobody, since it can't be told
+        from one that has lost what it had; a leader lets it in, if its log has its beginning."""
         return process.disk.durable.last_index == 0
 
     def _suffice(self, intact: set[int], configurations: Iterable[Configuration]) -> bool:
@@ -61,7 +61,5 @@ class Survival:
         return {
             process.member_id
             for process in self._cluster.processes
-            if process is not but
-            and not process.disk.is_damaged
-            and not (self.has_no_log(process) and self._cluster.checks.is_compacted)
+            if process is not but and not process.disk.is_damaged and not self.has_no_log(process)
         }

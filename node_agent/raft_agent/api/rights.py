@@ -33,6 +33,9 @@ LEAST_ROLE: dict[type, Role] = {
             protocol.Vitals,
             protocol.Events,
             protocol.Kernel,
+            protocol.ExportList,
+            protocol.ExportDump,
+            protocol.ExportWatch,
             protocol.Cancel,
         ),
         Role.READER,
@@ -66,6 +69,8 @@ LEAST_ROLE: dict[type, Role] = {
             protocol.Recover,
             protocol.FaultSet,
             protocol.FaultHeal,
+            protocol.ExportAdd,
+            protocol.ExportRemove,
             protocol.FaultFlip,
             protocol.StateCheck,
             protocol.Rebuild,
@@ -125,6 +130,21 @@ def of_socket(connection: socket.socket | None, group_id: int | None) -> Princip
     if group_id is not None:
         reason += f", nor in the group {group_id} (server.ipc_group)"
     return Principal(who, None, reason)
+
+
+# What a node may ask before it is a member: the token of the cluster lets it in, or nothing does.
+_OF_NEW_NODES = (protocol.JoinChallenge, protocol.JoinSelf)
+
+
+def of_node(name: str, request: protocol.Request, *, is_member: bool) -> Principal:
+    """A node that passes a request on. A member has made sure of who asks. Any other node has shown
+    at most that it has a certificate, and some that have were removed."""
+    if is_member:
+        return Principal(f"a client of {name}", Role.ADMIN)
+    who = f"node {name}"
+    if isinstance(request, _OF_NEW_NODES):
+        return Principal(who, Role.ADMIN)
+    return Principal(who, None, f"{name} is no member of this cluster")
 
 
 def of_identity(identity: Identity, address: str) -> Principal:

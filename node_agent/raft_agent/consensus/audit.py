@@ -74,7 +74,10 @@ class Audit:
         leadership = state.leadership
         if leadership is not None:
             self._take_own(leadership, event)
-        elif event.index not in self._verdicts:
+        elif event.index in self._verdicts:
+            # Nothing depends on it any more; the leader shows who agrees, and names who does not.
+            self._report(event.index, event.digest)
+        else:
             self._unanswered = (event.index, event.digest)
             self._send_report()
         self._compare(event.index)
@@ -87,10 +90,14 @@ class Audit:
             self._send_report()
 
     def _send_report(self) -> None:
+        if self._unanswered is not None and self._state.leader_id:
+            self._reported_us = self._state.now_us
+            self._report(*self._unanswered)
+
+    def _report(self, index: int, digest: int) -> None:
         state = self._state
-        if self._unanswered is not None and state.leader_id:
-            self._reported_us = state.now_us
-            report = AuditReport(state.current_term, state.next_request_id(), *self._unanswered)
+        if state.leader_id:
+            report = AuditReport(state.current_term, state.next_request_id(), index, digest)
             state.send(state.leader_id, report)
 
     def _compare(self, index: int) -> None:

@@ -227,7 +227,7 @@ class Snapshotter:
                 await self._in_thread(partial(draft.add, portions))
             draft.is_whole = True
         except (KeyError, ValueError, TypeError, AttributeError):
-            log.exception("the state could not be read behind index %d", view.header.last_applied)
+            log.exception("the state could not be read after index %d", view.header.last_applied)
 
     async def _in_thread(
         self, work: Callable[[], _T], *, undo: Callable[[_T], None] | None = None

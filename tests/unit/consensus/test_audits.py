@@ -85,6 +85,19 @@ def test_a_majority_closes_it_and_who_is_late_compares_by_the_log() -> None:
     assert cluster.node(3).state.diverged_index == index
 
 
+@pytest.mark.parametrize("late", [RIGHT, WRONG])
+def test_who_is_late_tells_the_leader_all_the_same(late: int) -> None:
+    cluster = led_by_1()
+    index = begin(cluster)
+    tell(cluster, index, {1: RIGHT, 2: RIGHT})
+    tell(cluster, index, {3: late})
+    leadership = cluster.node(1).state.leadership
+    assert leadership is not None
+    assert leadership.audit is not None
+    assert leadership.audit.reports == {1: RIGHT, 2: RIGHT, 3: late}
+    assert leadership.odd == ({3} if late == WRONG else set())
+
+
 def test_one_report_decides_nothing() -> None:
     cluster = led_by_1()
     index = begin(cluster)
