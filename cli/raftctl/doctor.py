@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from raftctl.context import Context, current
-from raftctl.errors import EXIT_FAILED, CommandError, not_in_this_version
+from raftctl.errors import EXIT_FAILED, CommandError
 from raftctl.framework import RaftCommand
 from raftctl.output import Output, printable
 
@@ -40,8 +40,6 @@ def doctor(cluster: bool) -> None:
     something fails. As root or as the agent's user it can also look at the agent's disk.
     """
     context = current()
-    if context.endpoint:
-        raise not_in_this_version("--endpoint (agents over TCP)")
     findings = _examine(context)
     if cluster:
         from raftctl.doctor_states import states  # noqa: PLC0415

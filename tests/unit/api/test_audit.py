@@ -44,7 +44,7 @@ def test_a_line_has_the_fields_that_were_given() -> None:
 
 @pytest.mark.parametrize("name", ["node-03: done", "x force=true", "a\nb", "\u202etext", ""])
 def test_a_name_can_not_pass_for_the_rest_of_the_line(name: str) -> None:
-    assert described(protocol.Leave(7, name)) == f"leave name={ascii(name)}"
+    assert described(protocol.Leave(7, name)) == f"leave name={name!a}"
 
 
 def test_a_proof_is_not_told() -> None:

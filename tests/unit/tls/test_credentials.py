@@ -7,6 +7,7 @@ import ssl
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
@@ -284,6 +285,30 @@ def test_a_list_that_no_authority_of_ours_has_signed_is_refused(
     office.crl.write_bytes(Office(tmp_path / "other").authority.revoke([1]))
     said = refusal(office.issue(node("node-01"), crl=True))
     assert "test-crl.pem: the list of CN=test was signed by no authority" in said
+
+
+@pytest.mark.parametrize("name", ["ca", "cert", "key", "crl"])
+def test_a_pipe_is_refused_and_not_waited_for(office: Office, tmp_path: Path, name: str) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe, 0o600)
+    files = msgspec.structs.replace(office.issue(node("node-01")), **{name: str(pipe)})
+    assert refusal(files) == f"{pipe}: is no file that can be read twice, but a pipe or a device"
+
+
+def test_an_authority_of_the_same_name_with_another_key_is_told_apart(tmp_path: Path) -> None:
+    files = Office(tmp_path).issue(node("node-01"))
+    (tmp_path / "other").mkdir()
+    namesake = Office(tmp_path / "other")
+    said = refusal(msgspec.structs.replace(files, ca=str(namesake.ca)))
+    assert f"signed by CN=test, but with another key than the CN=test in {namesake.ca} has" in said
+
+
+def test_what_is_no_pem_is_refused_in_our_own_words(office: Office, tmp_path: Path) -> None:
+    cut = tmp_path / "cut.pem"
+    files = office.issue(node("node-01"))
+    cut.write_bytes(Path(files.cert).read_bytes()[:300])
+    said = refusal(msgspec.structs.replace(files, cert=str(cut)))
+    assert said == f"{cut}: has no certificate in PEM"
 
 
 def test_a_list_that_is_none_is_refused(office: Office) -> None:
