@@ -221,6 +221,7 @@ class _Contexts:
         context = ssl.SSLContext(protocol)
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         context.check_hostname = check_hostname
+        context.hostname_checks_common_name = False
         context.verify_mode = ssl.CERT_REQUIRED
         # An authority between two others can be trusted by itself, without the one above it.
         context.verify_flags |= ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN

@@ -11,8 +11,9 @@ import msgspec
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from raft_agent.tls.authority import key_pem, make_key
+from raft_agent.tls.authority import Subject, key_pem, make_key
 from raft_agent.tls.credentials import Credentials
 from raft_agent.tls.errors import CertificateRefused, TlsError
 from raft_agent.tls.files import TlsFiles
@@ -129,6 +130,19 @@ def test_a_client_checks_the_host_that_it_dialled(office: Office) -> None:
         Ends(ours.server_context(), alice.host_context(), host).shake().exchange()
     with pytest.raises(ssl.SSLCertVerificationError, match=r"192\.0\.2\.8"):
         Ends(ours.server_context(), alice.host_context(), "192.0.2.8").shake()
+
+
+def test_a_common_name_is_no_host(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A certificate without hosts is for nobody that is dialled by one (RFC 9525 §2)."""
+    alice = Credentials(office.issue(client("alice", Role.READER)), Kind.CLIENT)
+    names = x509.SubjectAlternativeName([x509.UniformResourceIdentifier("urn:raft:node:node-01")])
+    usages = x509.ExtendedKeyUsage(
+        [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
+    )
+    monkeypatch.setattr(Subject, "extensions", lambda _: [names, usages])
+    ours = of_node(office.issue(node("node-01")))
+    with pytest.raises(ssl.SSLCertVerificationError, match="node-01"):
+        Ends(ours.server_context(), alice.host_context(), "node-01").shake()
 
 
 def test_a_revoked_certificate_is_refused_also_on_a_connection_that_stands(
