@@ -89,6 +89,9 @@ def _report(what: str, pem: bytes, **paths: Path) -> None:
     out = current().out
     lines = [f"{out.mark(True)} {what}, valid until {facts['not_after']}"]
     lines += [f"  {label}: {path}" for label, path in paths.items()]
+    if "hosts" in facts:
+        # Who asked may have asked for those of others.
+        lines.append(f"  hosts: {printable(', '.join(facts['hosts']))}")
     data = {label: str(path) for label, path in paths.items()}
     out.result("\n".join(lines), data | facts)
 

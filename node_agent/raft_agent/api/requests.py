@@ -11,6 +11,7 @@ from typing import Any, TypeAlias, cast
 from raft_agent.api import audit, problems, protocol, rescuing
 from raft_agent.api.caller import REPLY_BYTES, Caller, error_of
 from raft_agent.api.changes import ChangeHandlers
+from raft_agent.api.export_handlers import ExportHandlers, ExportStream
 from raft_agent.api.host import Failure, Host
 from raft_agent.api.key_streams import KeyEventEncoder, KeyStream
 from raft_agent.api.limits import Crowd
@@ -82,6 +83,7 @@ class RequestHandlers:
         self._lease_reads: list[_Read] = []
         self._handlers: dict[type, Callable[[Caller, Any], None]] = {
             **self._changes.handlers,
+            **ExportHandlers(host).handlers,
             protocol.Status: self._status,
             protocol.Messages: self._messages,
             protocol.WatchMessages: self._watch_messages,
@@ -98,6 +100,7 @@ class RequestHandlers:
             protocol.Health: self._health,
             protocol.Vitals: self._vitals,
             protocol.Events: self._events,
+            protocol.ExportWatch: self._watch_export,
             protocol.Kernel: self._kernel,
             protocol.FaultSet: self._fault,
             protocol.FaultHeal: self._fault,
@@ -379,6 +382,9 @@ class RequestHandlers:
 
     def _watch_messages(self, caller: Caller, request: protocol.WatchMessages) -> None:
         self._start(caller, MessageStream(caller, request, self._machine))
+
+    def _watch_export(self, caller: Caller, request: protocol.ExportWatch) -> None:
+        self._start(caller, ExportStream(caller, request, self._host))
 
     def _snapshot_save(self, caller: Caller, request: protocol.SnapshotSave) -> None:
         self._start(caller, rescuing.BackupStream(caller, request, self._host))

@@ -247,7 +247,9 @@ class Audit:
         if verdict is not None:
             was_quiet = self._state.log.last_index == audit.index
             self._append(leadership, BatchKind.AUDIT, 1, encode_verdict(verdict))
-            audit.last_index = self._state.log.last_index if was_quiet else 0
+            # While nobody knows whose state is right nothing is written, and a rebuilt member waits.
+            is_at_rest = was_quiet and verdict.agreed
+            audit.last_index = self._state.log.last_index if is_at_rest else 0
 
 
 def _holders(reports: dict[int, int]) -> dict[int, set[int]]:

@@ -29,6 +29,7 @@ WARNINGS = frozenset(
         "recovered",
         "superseded",
         "superseded_ignored",
+        "survivor_refused",
         "snapshot_spoilt",
         "state_differs",
         "member_differs",
@@ -36,6 +37,10 @@ WARNINGS = frozenset(
         "kernel_bypassed",
         "kernel_degraded",
         "kernel_fault_set",
+        "export_degraded",
+        "export_repaired",
+        "export_refused",
+        "export_behind",
         "certificates_refused",
         "certificate_ends",
         "authority_ends",
@@ -86,10 +91,19 @@ _TEXTS = {
     "this node follows a leader that has a majority: keep one of the two, and empty the data "
     "directories of the others",
     "survivor_taken_in": "{name}, which survived, comes in again from {address}",
+    "survivor_refused": "{name}, which survived, can't come in again: {reason}",
     "restored": "begins the cluster {cluster_id} with what a backup held, up to index {index}",
     "join_asked": "asks {address} to be added",
     "join_refused": "was not added: {reason}",
     "cluster_joined": "joined the cluster {cluster_id}",
+    "export_degraded": "the exported map {map} is not as it should be here: {reason}",
+    "export_behind": "writing exported maps takes longer than the log: {waiting} changes waited, "
+    "so all is compared later instead",
+    "export_declared": "the map {map} of raft.toml is exported",
+    "export_refused": "the map {map} of raft.toml can't be exported: {reason}",
+    "export_mended": "the exported map {map} is as it should be again",
+    "export_repaired": "{entries} entries of the exported map {map} had been changed by somebody "
+    "else: they are as they should be again",
     "snapshot_taken": "took a snapshot at index {index}: {size_bytes} bytes in {took_ms} ms",
     "snapshot_failed": "could not take a snapshot, and tries again later: {reason}",
     "snapshot_offered": "{target} needs entries that the log has lost: sends the snapshot of index "

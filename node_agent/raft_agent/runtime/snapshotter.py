@@ -187,6 +187,8 @@ class Snapshotter:
         draft = _Draft()
         try:
             await self._write(draft, view, lambda: self._create(index, term, configuration))
+            # The members may take long, and every change costs more while a view is open.
+            view.close()
             self._proof = self._loop.create_future()
             self._feed(StateHashed(index, draft.digest_value, int(draft.worked_s * 1e6)))
             if draft.error is not None:

@@ -142,6 +142,13 @@ def test_a_request_for_anything_else_than_what_is_said_is_not_signed(
     assert not (tmp_path / f"{signed[0]}.pem").exists()
 
 
+def test_whoever_signs_sees_for_which_hosts(pki: Path, tmp_path: Path) -> None:
+    """A request may ask for the addresses of others."""
+    done("csr", "node-04", "192.0.2.1", "node-01", "--dir", tmp_path)
+    shown = run("sign", tmp_path / "node-04.csr", "node-04", "--ca-dir", pki, "--dir", tmp_path)
+    assert "  hosts: node-04, node-01, 192.0.2.1\n" in shown.stdout
+
+
 def test_a_renewed_certificate_is_for_the_same_key_and_names(pki: Path) -> None:
     own = ("--ca-dir", pki, "--dir", pki)
     before = done("node", "node-01", "192.0.2.7", *own, "--days", "10")

@@ -305,6 +305,15 @@ def test_states_are_compared_at_regular_distances_and_seldom_while_nothing_is_wr
     assert audits(cluster) == 3
 
 
+def test_while_states_are_disputed_they_are_compared_as_often_as_under_load() -> None:
+    cluster = led_by_1(settings=REGULAR)
+    tell(cluster, begin(cluster), {1: RIGHT, 2: WRONG, 3: OTHER})
+    assert verdicts(cluster) == [(0, False)]
+    before = audits(cluster)
+    cluster.run_for(INTERVAL_US + 100_000)
+    assert audits(cluster) == before + 1
+
+
 def audits(cluster: Cluster) -> int:
     """How many comparisons have begun."""
     return sum(
