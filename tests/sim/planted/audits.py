@@ -85,7 +85,7 @@ FAULTS = (
         ),
         ("a state is served that is known to be wrong",),
         focus=audits,
-        seed=11,
+        seed=7,
     ),
     Fault(
         "disputed_states_change",
