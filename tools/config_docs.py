@@ -6,7 +6,7 @@ import json
 import sys
 from pathlib import Path
 
-from raft_agent.config.schema import FIELDS, PEER_FIELDS, Field, environment_name
+from raft_agent.config.schema import EXPORT_FIELDS, FIELDS, PEER_FIELDS, Field, environment_name
 from raft_agent.logs import PARTS
 
 HEAD = """\
@@ -32,6 +32,14 @@ PEERS = """\
 The other members, one table each, for the first start only: afterwards the replicated configuration
 is the truth. The same list may serve all nodes, as the own entry is left out. `RAFT_PEERS` and
 `--set peers=…` take `node-02=10.0.0.2:5555,node-03=10.0.0.3:5555`.
+"""
+
+EXPORTS = """\
+## [[ebpf.export]]
+
+Maps that the cluster exports ([exports.md](exports.md)), one table each. The leader declares those
+whose names were never exported; afterwards `raftctl export` is the way to change them, and what the
+log says is the truth.
 """
 
 LOGS = """\
@@ -67,6 +75,9 @@ def page() -> str:
         lines.append("")
     lines += [PEERS, "| key | default | meaning |", "|---|---|---|"]
     for name, field in PEER_FIELDS.items():
+        lines.append(f"| `{name}` | {default_of(field)} | {field.key.text} |")
+    lines += ["", EXPORTS, "| key | default | meaning |", "|---|---|---|"]
+    for name, field in EXPORT_FIELDS.items():
         lines.append(f"| `{name}` | {default_of(field)} | {field.key.text} |")
     parts = ", ".join(f"`raft.{part}`" for part in PARTS)
     lines += ["", f"{LOGS}{parts}."]

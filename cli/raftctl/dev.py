@@ -60,7 +60,7 @@ def _cluster(folder: str | None) -> DevCluster:
     "--enable-fault-injection",
     "faults",
     is_flag=True,
-    help="Let raftctl fault lose packets, at the nodes that are started now.",
+    help="Let raftctl fault lose packets and turn bits, at the nodes that are started now.",
 )
 def up(
     nodes: int | None, folder: str | None, *, isolated: bool, ebpf: bool, http: bool, faults: bool
@@ -158,6 +158,10 @@ def _start(
 
         dev_isolated.check_possible()
         dev_isolated.create(cluster.tag, members)
+    if form.ebpf:
+        from raftctl import dev_bpf  # noqa: PLC0415
+
+        dev_bpf.mount(cluster.folder)
     out = current().out
     before = {node.name for node in members if node.pid() is not None}
     started = [node for node in members if node.name not in before]
@@ -242,6 +246,10 @@ def down(folder: str | None) -> None:
 
             dev_isolated.check_possible()
             dev_isolated.remove(cluster.tag)
+        if form.ebpf:
+            from raftctl import dev_bpf  # noqa: PLC0415
+
+            dev_bpf.unmount(cluster.folder)
     for name in killed:
         out.note(f"{name} did not end by itself and was killed")
     text = f"{out.mark(True)} Ended {', '.join(ended)}" if ended else "Nothing ran"

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from raftctl import dev_process
+from raftctl import dev_bpf, dev_process
 from raftctl.context import Context
 from raftctl.errors import CommandError
 from raftctl.sockets import user_name, usual_paths
@@ -177,12 +177,13 @@ class DevCluster:
         ]
         if form.http:
             lines += [f"http_addr = {_toml(addresses[form.nodes + node.number - 1])}"]
+        pins = dev_bpf.pin_base(self.folder, self.tag, wanted=form.ebpf)
         lines += [
             "",
             "[ebpf]",
             f"enabled = {str(form.ebpf).lower()}",
             f"interface = {_toml(interface)}",
-            f"pin_dir = {_toml(f'/sys/fs/bpf/raftdev-{self.tag}-{node.name}')}",
+            f"pin_dir = {_toml(pins + node.name)}",
         ]
         if len(nodes) == 1:
             lines += ["", "[cluster]", "bootstrap = true"]

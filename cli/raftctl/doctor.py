@@ -40,7 +40,7 @@ def doctor(cluster: bool) -> None:
     something fails. As root or as the agent's user it can also look at the agent's disk.
     """
     context = current()
-    findings = _examine(context)
+    findings = examine(context)
     if cluster:
         from raftctl.doctor_states import states  # noqa: PLC0415
 
@@ -55,7 +55,8 @@ def doctor(cluster: bool) -> None:
         click.get_current_context().exit(EXIT_FAILED)
 
 
-def _examine(context: Context) -> list[Finding]:
+def examine(context: Context) -> list[Finding]:
+    """Everything that can be looked at from here."""
     from raftctl import doctor_checks as checks  # noqa: PLC0415
 
     findings = [*checks.machine()]

@@ -73,12 +73,3 @@ def paste_ready(hint: str, call: str) -> str:
     pasted as it was, it would ask another one.
     """
     return _BARE_CALL.sub(lambda _match: f"{call} ", hint)
-
-
-def not_in_this_version(what: str) -> CommandError:
-    """The answer of everything that a later version brings."""
-    return CommandError(
-        f"{what} is not in this version",
-        NOT_IN_THIS_VERSION,
-        "raftctl --help lists what this version can do",
-    )

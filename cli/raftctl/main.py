@@ -12,7 +12,6 @@ from raftctl.framework import LazyGroup
 from raftctl.options import global_options
 from raftctl.output import Output, give_up_stdout
 
-_LATER = "(not in this version)"
 _OUTPUT_FAILS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG, errno.EBADF})
 
 COMMANDS: dict[str, tuple[str, str, str]] = {
@@ -36,6 +35,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "doctor": ("raftctl.doctor", "doctor", "Find what is wrong here, and the command for it."),
     "rebuild": ("raftctl.rebuild", "rebuild", "Make a node's wrong state or damaged disk right."),
     "kernel": ("raftctl.kernel", "kernel", "Show what the program in the kernel has seen."),
+    "export": ("raftctl.export", "export", "Have keys stand in eBPF maps of the kernel."),
     "fault": ("raftctl.faults", "fault", "Lose packets or turn bits on purpose, for tests."),
     "bench": ("raftctl.bench", "bench", "Measure writes and reads a second, and their latency."),
     "dev": ("raftctl.dev", "dev", "Run a cluster on this machine."),
@@ -45,8 +45,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "completion",
         "Print the script for a shell's completion.",
     ),
-    "export": ("raftctl.later", "export", f"Export keys to eBPF maps. {_LATER}"),
-    "debug": ("raftctl.later", "debug", f"Collect what a bug report needs. {_LATER}"),
+    "debug": ("raftctl.debug", "debug", "Collect what a bug report needs."),
 }
 
 EXAMPLES = """

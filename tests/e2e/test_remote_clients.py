@@ -91,6 +91,13 @@ def audits(agent: Agent) -> list[str]:
     return [event.text for event in agent.events() if event.kind == "audit"]
 
 
+def test_a_doctor_examines_an_agent_on_another_machine(leader: Agent, office: Office) -> None:
+    files = office.issue(client("doctor", Role.READER))
+    done = raftctl("doctor", **options(leader, files))
+    assert "quorum" in done.stdout
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 # --- roles ----------------------------------------------------------------------------------------
 
 
@@ -319,6 +326,17 @@ def test_raftctl_says_what_is_wrong_with_its_own_files(leader: Agent, office: Of
     done = raftctl("--endpoint", leader.address, "status")
     assert done.returncode == 1
     assert "--endpoint takes --cacert and --cert and --key, too" in done.stderr
+
+
+def test_a_name_that_is_not_in_the_nodes_certificate_leads_to_the_option_for_it(
+    leader: Agent, office: Office
+) -> None:
+    given = options(leader, office.issue(client("hugo", Role.READER)))
+    done = raftctl("--server-name", "node-99", "status", **given)
+    assert done.returncode == 5
+    assert "its certificate is for other host names" in done.stderr
+    assert "--server-name NAME" in done.stderr
+    assert raftctl("--server-name", leader.name, "status", **given).returncode == 0
 
 
 def test_requests_without_tls_are_refused_where_it_is_spoken(leader: Agent) -> None:

@@ -17,6 +17,7 @@ from raft_agent.api import protocol
 from raft_agent.consensus.batch import Batch, BatchKind, encode
 from raft_agent.consensus.types import Configuration, Member, Vote
 from raft_agent.machine.commands import (
+    AddExport,
     CloseSession,
     Command,
     Delete,
@@ -30,6 +31,7 @@ from raft_agent.machine.commands import (
     Put,
     PutLeased,
     RaiseVersion,
+    RemoveExport,
     RevokeLease,
     SendMessage,
     SetSetting,
@@ -37,6 +39,7 @@ from raft_agent.machine.commands import (
     encode_commands,
     join_commands,
 )
+from raft_agent.machine.exports import Export
 from raft_agent.machine.machine import Machine
 from raft_agent.machine.snapshot import encode_block
 from raft_agent.machine.transactions import Compare, DeleteKey, GetKey, PutKey, Relation, Target
@@ -59,7 +62,7 @@ CLUSTER_ID = "0123456789abcdef" * 2
 CONFIGURATION = Configuration(
     CLUSTER_ID, (Member(MEMBER_ID, "node-01", "127.0.0.1:5555"),), (MEMBER_ID,)
 )
-SNAPSHOT_INDEX = 15
+SNAPSHOT_INDEX = 18
 SEGMENT_BYTES = 12 << 10
 
 _TIME_MS = 1_700_000_000_000
@@ -123,12 +126,15 @@ def batches() -> list[Batch]:
         Once(_REQUEST_ID, _TIME_MS + 60_000, SendMessage("hello", "node-01")),
         SetSetting("messages_keep", 1_000),
         RaiseVersion(1),
+        AddExport(Export("fw/", "deny", "lpm_trie", "ipv4_prefix", "u32", 10)),
+        AddExport(Export("ports/", "ports", "hash", "u32", "bytes[4]", 9, "bpf", True)),
+        RemoveExport("ports"),
     ]
     second: list[Command] = [
         KeepSession(3),
         Delete("c"),
         GrantLease(9_000),
-        RevokeLease(18),
+        RevokeLease(21),
         ExpireLease(6, 8),
         CloseSession(3),
     ]
@@ -136,9 +142,9 @@ def batches() -> list[Batch]:
         encode(BatchKind.CONFIGURATION, 1, 1, 1, msgspec.msgpack.encode(CONFIGURATION)),
         encode(BatchKind.NOOP, 2, 1, 1, b""),
         _commands(3, first),
-        encode(BatchKind.NOOP, 13, 2, 1, b""),
-        _commands(14, [Put("d", b"4"), SendMessage("before the snapshot", "node-01")]),
-        _commands(16, second),
+        encode(BatchKind.NOOP, 16, 2, 1, b""),
+        _commands(17, [Put("fw/10.0.0.0/8", b"4"), SendMessage("before the snapshot", "node-01")]),
+        _commands(19, second),
     ]
 
 

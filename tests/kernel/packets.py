@@ -44,12 +44,19 @@ def tcp(
     return head + options + payload
 
 
-def ip4(segment: bytes, *, options: bytes = b"", fragment: int = 0, protocol: int = 6) -> bytes:
-    """An IPv4 packet from the peer to us."""
+def ip4(
+    segment: bytes,
+    *,
+    options: bytes = b"",
+    fragment: int = 0,
+    protocol: int = 6,
+    source: bytes = PEER.packed,
+) -> bytes:
+    """An IPv4 packet to us, from the peer unless the test says otherwise."""
     words = 5 + len(options) // 4
     head = struct.pack(
         *("!BBHHHBBH4s4s", 0x40 | words, 0, words * 4 + len(segment), 1, fragment),
-        *(64, protocol, 0, PEER.packed, US.packed),
+        *(64, protocol, 0, source, US.packed),
     )
     return head + options + segment
 

@@ -35,6 +35,7 @@ class _Options(ctypes.Structure):
         ("batch_size", ctypes.c_uint32),
     )
     retval: int
+    duration: int
 
 
 def shortest(packet: bytes) -> int:
@@ -44,9 +45,12 @@ def shortest(packet: bytes) -> int:
 
 def verdict(program: LoadedObject, packet: bytes, direction: Direction) -> int:
     """What the program says to one packet, which begins with its Ethernet header."""
-    options = _Options(ctypes.sizeof(_Options), packet, data_size_in=len(packet))
-    result = libbpf.library().bpf_prog_test_run_opts(
-        program.program_fd(_PROGRAMS[direction]), ctypes.byref(options)
-    )
+    return run_program(program.program_fd(_PROGRAMS[direction]), packet)[0]
+
+
+def run_program(program_fd: int, packet: bytes, repeat: int = 1) -> tuple[int, int]:
+    """(what the program says to the packet, nanoseconds that it takes on average)."""
+    options = _Options(ctypes.sizeof(_Options), packet, data_size_in=len(packet), repeat=repeat)
+    result = libbpf.library().bpf_prog_test_run_opts(program_fd, ctypes.byref(options))
     assert result == 0, f"{os.strerror(-result)}: {packet.hex()}"
-    return options.retval
+    return options.retval, options.duration

@@ -61,7 +61,5 @@ class Survival:
         return {
             process.member_id
             for process in self._cluster.processes
-            if process is not but
-            and not process.disk.is_damaged
-            and not self.has_no_log(process)
+            if process is not but and not process.disk.is_damaged and not self.has_no_log(process)
         }

@@ -73,6 +73,7 @@ def test_every_key_can_be_set_by_environment_and_by_override(file: Path) -> None
         "ebpf.enabled": "true",
         "ebpf.interface": "auto",
         "ebpf.pin_dir": "/sys/fs/bpf/other",
+        "ebpf.fresh_ms": "2000",
         "ebpf.firewall": "audit",
         "ebpf.firewall_allow": "192.0.2.7, 10.0.0.0/8",
         "cluster.name": "staging",

@@ -73,7 +73,10 @@ def is_stream(request: protocol.Request) -> bool:
     """Whether items follow the reply."""
     if isinstance(request, protocol.Events):
         return request.follow
-    return isinstance(request, protocol.WatchMessages | protocol.WatchKeys | protocol.SnapshotSave)
+    return isinstance(
+        request,
+        protocol.WatchMessages | protocol.WatchKeys | protocol.SnapshotSave | protocol.ExportWatch,
+    )
 
 
 def result_of(request: protocol.Request, reply: protocol.Reply) -> Any:

@@ -15,6 +15,7 @@ from raft_agent.api.host import MAX_TOGETHER, MAX_TOGETHER_BYTES, Failure, Host,
 from raft_agent.api.protocol import Error, ErrorCode
 from raft_agent.api.terms import UNREADABLE
 from raft_agent.machine.commands import (
+    AddExport,
     CloseSession,
     Command,
     Delete,
@@ -26,12 +27,14 @@ from raft_agent.machine.commands import (
     OpenSession,
     Put,
     PutLeased,
+    RemoveExport,
     RevokeLease,
     SendMessage,
     SetSetting,
     StateCommand,
     Transact,
 )
+from raft_agent.machine.exports import Export
 from raft_agent.machine.results import (
     LeaseGranted,
     LeaseKept,
@@ -71,6 +74,8 @@ class ChangeHandlers:
             protocol.KeepSession: self._session,
             protocol.CloseSession: self._session,
             protocol.SettingSet: self._setting_set,
+            protocol.ExportAdd: self._export,
+            protocol.ExportRemove: self._export,
             protocol.Join: self._membership,
             protocol.Leave: self._membership,
             protocol.MemberPromote: self._membership,
@@ -165,6 +170,24 @@ class ChangeHandlers:
             self._gather(caller, request, SetSetting(request.name, request.value))
         else:
             self._not_leader(caller, request, forward=request.forward)
+
+    def _export(self, caller: Caller, request: protocol.ExportAdd | protocol.ExportRemove) -> None:
+        if not self._host.is_leader():
+            self._not_leader(caller, request, forward=request.forward)
+        elif isinstance(request, protocol.ExportRemove):
+            self._gather(caller, request, RemoveExport(request.map))
+        else:
+            export = Export(
+                request.prefix,
+                request.map,
+                request.kind,
+                request.key,
+                request.value,
+                request.max_entries,
+                request.group,
+                request.with_revision,
+            )
+            self._gather(caller, request, AddExport(export))
 
     def _gather(
         self, caller: Caller, request: protocol.Request, command: Command, size_bytes: int = 0

@@ -126,6 +126,22 @@ class Host(Protocol):
 
     def heal_faults(self, request: protocol.FaultHeal) -> protocol.FaultsResult | Failure: ...
 
+    def export_list(self) -> protocol.ExportListResult: ...
+
+    def export_dump(
+        self,
+        name: str,
+        limit: int,
+        done: Callable[[protocol.ExportDumpResult | Failure], None],
+    ) -> None:
+        """What this node's kernel has in the map."""
+
+    def watch_export(
+        self, name: str, on_event: Callable[[protocol.ExportEvent], None]
+    ) -> Callable[[], None] | Failure:
+        """Calls `on_event` for what is written to this node's map until the returned function is
+        called."""
+
     def flip_state(self, key: str) -> Failure | None:
         """Turn a bit of the key's value in memory, for a test."""
 

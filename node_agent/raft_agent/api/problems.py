@@ -100,6 +100,12 @@ def refused(request: protocol.Request, index: int, result: object) -> Error:
             ErrorCode.CONFLICT,
             "Read the key and decide anew.",
         )
+    if isinstance(result, ConditionFailed) and isinstance(request, protocol.ExportRemove):
+        return Error(
+            f"No map {request.map} is exported",
+            ErrorCode.KEY_NOT_FOUND,
+            "What is exported: raftctl export list",
+        )
     if isinstance(result, StatesDisputed):
         return Error(
             "No majority of the members has equal states (found at index "

@@ -10,12 +10,27 @@ clients.
 
 from __future__ import annotations
 
-import enum
 from typing import Annotated, TypeAlias
 
 import msgspec
 
 from raft_agent.api.errors import Error, ErrorCode
+from raft_agent.api.exports import (
+    EXPORT_KEY_TYPES,
+    EXPORT_KINDS,
+    EXPORT_VALUE_TYPES,
+    MAX_EXPORT_ENTRIES,
+    ExportAdd,
+    ExportDump,
+    ExportDumpResult,
+    ExportEntry,
+    ExportEvent,
+    ExportInfo,
+    ExportList,
+    ExportListResult,
+    ExportRemove,
+    ExportWatch,
+)
 from raft_agent.api.kernel import (
     EBPF_STARTING,
     EbpfStatus,
@@ -29,6 +44,7 @@ from raft_agent.api.kernel import (
     KernelResult,
     KernelTraffic,
 )
+from raft_agent.api.keys import Consistency, Delete, Get, List, Put, WatchKeys
 from raft_agent.api.membership import (
     Join,
     JoinChallenge,
@@ -39,6 +55,7 @@ from raft_agent.api.membership import (
     MemberPromote,
     MemberUpdate,
 )
+from raft_agent.api.messages import Messages, Send, WatchMessages
 from raft_agent.api.rescue import (
     Recover,
     RecoverResult,
@@ -95,13 +112,9 @@ from raft_agent.api.states import (
 )
 from raft_agent.api.terms import BaseRequest as _Request
 from raft_agent.api.terms import (
-    KeyText,
     Limit,
-    LogIndex,
     Name,
-    Number,
     RequestId,
-    Revision,
     Signed,
 )
 from raft_agent.api.transactions import (
@@ -128,8 +141,12 @@ from raft_agent.machine.transactions import (
 __all__ = [
     "EBPF_STARTING",
     "ENCODER",
+    "EXPORT_KEY_TYPES",
+    "EXPORT_KINDS",
+    "EXPORT_VALUE_TYPES",
     "ITEM_TYPES",
     "JSON_ENCODER",
+    "MAX_EXPORT_ENTRIES",
     "MAX_IN_FLIGHT",
     "MAX_KEY_BYTES",
     "MAX_REQUESTS_PER_FRAME",
@@ -156,6 +173,16 @@ __all__ = [
     "EventItem",
     "Events",
     "EventsResult",
+    "ExportAdd",
+    "ExportDump",
+    "ExportDumpResult",
+    "ExportEntry",
+    "ExportEvent",
+    "ExportInfo",
+    "ExportList",
+    "ExportListResult",
+    "ExportRemove",
+    "ExportWatch",
     "FaultDirection",
     "FaultFlip",
     "FaultHeal",
@@ -254,60 +281,11 @@ MAX_IN_FLIGHT = 65_536
 MAX_STREAMS = 1024
 
 
-class Consistency(enum.StrEnum):
-    LINEARIZABLE = "linearizable"
-    LEASE = "lease"
-    STALE = "stale"
-
-
 # On the wire a request is an array: [op, id, field, field, …]; trailing defaults may be left out.
 
 
 class Status(_Request, frozen=True, tag="status"):
     pass
-
-
-class Send(_Request, frozen=True, tag="send"):
-    """Append a text to the message log. `forward`: a follower passes it on to the leader.
-    `node` is set by agents when they forward and empty from clients.
-    """
-
-    text: str
-    forward: bool = False
-    node: Name = ""
-    once: Once = None
-
-
-class Messages(_Request, frozen=True, tag="messages"):
-    """The newest `limit` messages, newest first, from this node's applied state."""
-
-    limit: Limit = 10
-
-
-class WatchMessages(_Request, frozen=True, tag="watch_messages"):
-    """Messages as they are applied here; first those after log index `after_index` (-1: none of the
-    past)."""
-
-    after_index: LogIndex = -1
-
-
-class Put(_Request, frozen=True, tag="put"):
-    """`if_revision`: only when the key's mod revision is this one (-1: no condition; 0: absent).
-    `lease`: the one that the key ends with (0: none, also when it had one before)."""
-
-    key: str
-    value: bytes
-    if_revision: Revision = -1
-    forward: bool = False
-    once: Once = None
-    lease: Number = 0
-
-
-class Delete(_Request, frozen=True, tag="delete"):
-    key: str
-    if_revision: Revision = -1
-    forward: bool = False
-    once: Once = None
 
 
 class SettingsList(_Request, frozen=True, tag="settings_list"):
@@ -318,31 +296,6 @@ class SettingSet(_Request, frozen=True, tag="setting_set"):
     name: Name
     value: Signed
     forward: bool = False
-
-
-class Get(_Request, frozen=True, tag="get"):
-    key: KeyText
-    consistency: Consistency = Consistency.LINEARIZABLE
-
-
-class List(_Request, frozen=True, tag="list"):
-    """Keys that start with `prefix`, in byte order, those after the key `after` only."""
-
-    prefix: KeyText = ""
-    limit: Limit = 1000
-    after: KeyText = ""
-    consistency: Consistency = Consistency.LINEARIZABLE
-
-
-class WatchKeys(_Request, frozen=True, tag="watch_keys"):
-    """Changes of one key, or with `prefix` of all keys below it, as they are applied here: from now
-    on, or those of the store's revision `from_revision` and later, if they are kept. `bookmark_ms`:
-    how often to say up to which revision all was told, when that has moved (0: never)."""
-
-    key: KeyText
-    prefix: bool = False
-    from_revision: Number = 0
-    bookmark_ms: Number = 0
 
 
 class Health(_Request, frozen=True, tag="health"):
@@ -410,6 +363,11 @@ Request = (
     | FaultFlip
     | StateCheck
     | Rebuild
+    | ExportAdd
+    | ExportRemove
+    | ExportList
+    | ExportDump
+    | ExportWatch
     | Cancel
 )
 
@@ -465,6 +423,11 @@ RESULT_TYPES: dict[type[Request], type | None] = {
     FaultFlip: None,
     StateCheck: StateCheckResult,
     Rebuild: RebuildResult,
+    ExportAdd: WriteResult,
+    ExportRemove: WriteResult,
+    ExportList: ExportListResult,
+    ExportDump: ExportDumpResult,
+    ExportWatch: StreamStarted,
     Cancel: None,
 }
 ITEM_TYPES: dict[type[Request], type] = {
@@ -472,6 +435,7 @@ ITEM_TYPES: dict[type[Request], type] = {
     WatchKeys: KeyEvent,
     Events: EventItem,
     SnapshotSave: SnapshotPiece,
+    ExportWatch: ExportEvent,
 }
 
 # What changes something: asking again after a lost answer could do it twice. Sessions are not among
@@ -493,6 +457,8 @@ WRITES = (
     LeaderTransfer,
     Recover,
     Rebuild,
+    ExportAdd,
+    ExportRemove,
 )
 
 ENCODER = msgspec.msgpack.Encoder()

@@ -12,6 +12,7 @@ from raft_agent import wire
 from raft_agent.api import audit, problems, protocol, rescuing
 from raft_agent.api.caller import REPLY_BYTES, Caller, error_of
 from raft_agent.api.changes import ChangeHandlers
+from raft_agent.api.export_handlers import ExportHandlers, ExportStream
 from raft_agent.api.host import Failure, Host
 from raft_agent.api.key_streams import KeyEventEncoder, KeyStream
 from raft_agent.api.limits import Crowd
@@ -54,6 +55,7 @@ _OF_STATE = frozenset(
         protocol.Get,
         protocol.List,
         protocol.WatchKeys,
+        protocol.SnapshotSave,
         protocol.Txn,
         protocol.LeaseGrant,
         protocol.LeaseKeepalive,
@@ -82,6 +84,7 @@ class RequestHandlers:
         self._lease_reads: list[_Read] = []
         self._handlers: dict[type, Callable[[Caller, Any], None]] = {
             **self._changes.handlers,
+            **ExportHandlers(host).handlers,
             protocol.Status: self._status,
             protocol.Messages: self._messages,
             protocol.WatchMessages: self._watch_messages,
@@ -98,6 +101,7 @@ class RequestHandlers:
             protocol.Health: self._health,
             protocol.Vitals: self._vitals,
             protocol.Events: self._events,
+            protocol.ExportWatch: self._watch_export,
             protocol.Kernel: self._kernel,
             protocol.FaultSet: self._fault,
             protocol.FaultHeal: self._fault,
@@ -188,6 +192,8 @@ class RequestHandlers:
         self._host.read_barrier(partial(self._barrier_done, reads), lease=True)
 
     def _barrier_done(self, reads: list[_Read], failure: Failure | None) -> None:
+        # The state may have become unfit while they waited.
+        failure = failure or self._host.unfit
         for caller, request in reads:
             caller.in_flight -= 1
             if failure is None:
@@ -242,6 +248,7 @@ class RequestHandlers:
         failure: Failure | None,
     ) -> None:
         caller.in_flight -= 1
+        failure = failure or self._host.unfit
         if failure is not None:
             caller.fail(request.id, error_of(failure))
             return
@@ -381,6 +388,9 @@ class RequestHandlers:
 
     def _watch_messages(self, caller: Caller, request: protocol.WatchMessages) -> None:
         self._start(caller, MessageStream(caller, request, self._machine))
+
+    def _watch_export(self, caller: Caller, request: protocol.ExportWatch) -> None:
+        self._start(caller, ExportStream(caller, request, self._host))
 
     def _snapshot_save(self, caller: Caller, request: protocol.SnapshotSave) -> None:
         self._start(caller, rescuing.BackupStream(caller, request, self._host))

@@ -3,6 +3,7 @@
 from raft_agent.config.errors import ConfigError, Problem
 from raft_agent.config.loader import load
 from raft_agent.config.model import Cluster, Config, Ebpf, Peer, Server, Timing
+from raft_agent.config.schema import secrets_in
 
 __all__ = [
     "Cluster",
@@ -14,4 +15,5 @@ __all__ = [
     "Server",
     "Timing",
     "load",
+    "secrets_in",
 ]

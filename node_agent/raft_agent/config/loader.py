@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from raft_agent.config import values
+from raft_agent.config.exports import check_exports, check_freshness
 from raft_agent.config.model import Cluster, Config, Ebpf, Peer, Server, Storage, Timing, Tls
 from raft_agent.config.schema import FIELDS, PEER_FIELDS, Field
 from raft_agent.config.sources import Sources, Value
@@ -43,6 +44,8 @@ def load(
     _check_timing(sources, checked["timing"])
     _check_start(sources, checked["cluster"])
     check_tls(sources, checked["tls"], checked["server"], with_files=with_certificates)
+    exports = check_exports(sources, _check_value)
+    check_freshness(sources, checked["ebpf"], checked["timing"])
     peers = _without_own_entry(sources, checked["server"], peers)
     sources.raise_problems()
     config = Config(
@@ -53,6 +56,7 @@ def load(
         cluster=Cluster(**checked["cluster"]),
         tls=Tls(**checked["tls"]),
         peers=tuple(sorted(peers, key=lambda peer: peer.id)),
+        exports=exports,
         path=str(path),
         overrides=tuple(overrides),
     )

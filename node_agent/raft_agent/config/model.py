@@ -186,6 +186,14 @@ class Ebpf(msgspec.Struct, frozen=True, kw_only=True):
             "maps are not pinned",
         ),
     ] = None
+    fresh_ms: Annotated[
+        int,
+        Key(
+            "How long a copy of exported maps counts as fresh after the moment at which it had all "
+            "that was acknowledged: at least five heartbeat intervals.",
+            values.milliseconds,
+        ),
+    ] = 1000
     firewall: Annotated[
         str,
         Key(
@@ -282,6 +290,27 @@ class Cluster(msgspec.Struct, frozen=True, kw_only=True):
     ] = None
 
 
+class ExportSeed(msgspec.Struct, frozen=True, kw_only=True):
+    """A map that the cluster exports from its first start on."""
+
+    prefix: Annotated[str, Key("The keys below it, as in `fw/deny/`.")]
+    map: Annotated[
+        str, Key("The map's name: a lower-case letter, then up to 31 of `a-z`, `0-9`, `_`.")
+    ]
+    kind: Annotated[str, Key("`hash`, or `lpm_trie` for keys that are prefixes.")] = "hash"
+    key: Annotated[
+        str,
+        Key(
+            "What stands behind the prefix: `u32`, `u64`, `bytes[N]`, `ipv4`, `ipv6`, "
+            "`ipv4_prefix` or `ipv6_prefix`."
+        ),
+    ]
+    value: Annotated[str, Key("What the keys hold: `u8`, `u16`, `u32`, `u64` or `bytes[N]`.")]
+    max_entries: Annotated[int, Key("How many keys there may be at most.", values.count)] = 10_000
+    group: Annotated[str, Key("A group that may read the pin, on every node.")] = ""
+    with_revision: Annotated[bool, Key("Behind each value stands its revision, a `u64`.")] = False
+
+
 class Peer(msgspec.Struct, frozen=True, kw_only=True):
     """Another member, for the first start only."""
 
@@ -305,6 +334,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     cluster: Cluster
     tls: Tls = Tls()
     peers: tuple[Peer, ...] = ()
+    exports: tuple[ExportSeed, ...] = ()
     notes: tuple[str, ...] = ()
     path: str = ""
     overrides: tuple[str, ...] = ()

@@ -8,7 +8,17 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from raft_agent.config.model import Cluster, Ebpf, Key, Peer, Server, Storage, Timing, Tls
+from raft_agent.config.model import (
+    Cluster,
+    Ebpf,
+    ExportSeed,
+    Key,
+    Peer,
+    Server,
+    Storage,
+    Timing,
+    Tls,
+)
 
 SECTIONS: dict[str, type[msgspec.Struct]] = {
     "server": Server,
@@ -19,6 +29,8 @@ SECTIONS: dict[str, type[msgspec.Struct]] = {
     "tls": Tls,
 }
 PEERS = "peers"
+# The tables [[ebpf.export]], which are no key of the section that they are in.
+EXPORTS = ("ebpf", "export")
 
 _KIND_NAMES = {str: "a string", int: "a whole number", bool: "true or false"}
 
@@ -72,7 +84,23 @@ FIELDS: Mapping[str, Mapping[str, Field]] = {
 SECRET_NAMES = [
     name for fields in FIELDS.values() for name, field in fields.items() if field.key.secret
 ]
+
+
+def secrets_in(document: Mapping[str, Any]) -> list[str]:
+    """The values in a parsed raft.toml that are shown to nobody."""
+    found = []
+    for section, fields in FIELDS.items():
+        table = document.get(section)
+        if isinstance(table, dict):
+            values = [
+                table[name] for name, field in fields.items() if field.key.secret and name in table
+            ]
+            found += [str(value) for value in values if value != ""]
+    return found
+
+
 PEER_FIELDS: Mapping[str, Field] = _fields_of(Peer)
+EXPORT_FIELDS: Mapping[str, Field] = _fields_of(ExportSeed)
 
 
 def environment_name(section: str, name: str) -> str:

@@ -15,6 +15,8 @@ from raft_agent import logs
 from raft_agent.config.errors import ConfigError, Problem
 from raft_agent.config.positions import KeyPath, find_lines, line_of_syntax_error
 from raft_agent.config.schema import (
+    EXPORT_FIELDS,
+    EXPORTS,
     FIELDS,
     PEER_FIELDS,
     PEERS,
@@ -49,6 +51,7 @@ class Sources:
         self.file = file
         self.sections: dict[str, dict[str, Value]] = {section: {} for section in FIELDS}
         self.peers: list[dict[str, Value]] = []
+        self.exports: list[dict[str, Value]] = []
         self.notes: list[str] = []
         self._problems: list[tuple[str, KeyPath, str]] = []
         self._text = ""
@@ -116,6 +119,8 @@ class Sources:
         for name, raw in content.items():
             if name in FIELDS[section]:
                 self.sections[section][name] = Value(raw, path=(section, name))
+            elif (section, name) == EXPORTS:
+                self._take_exports(raw)
             else:
                 self.missing((section, name), unknown_key(f"{section}.{name}"))
 
@@ -136,6 +141,29 @@ class Sources:
                 {
                     name: Value(item[name], path=(*path, name))
                     for name in PEER_FIELDS
+                    if name in item
+                }
+            )
+
+    def _take_exports(self, content: object) -> None:
+        if not isinstance(content, list) or not all(isinstance(item, dict) for item in content):
+            text = "ebpf.export must be tables: write [[ebpf.export]] before the keys of each"
+            self.missing(EXPORTS, text)
+            return
+        for position, item in enumerate(content):
+            path: KeyPath = (*EXPORTS, position)
+            for name in item.keys() - EXPORT_FIELDS.keys():
+                known = ", ".join(EXPORT_FIELDS)
+                self.missing(
+                    (*path, name), f"{name} is no key of an exported map; they are {known}"
+                )
+            for name, field in EXPORT_FIELDS.items():
+                if field.required and name not in item:
+                    self.missing(path, f"this exported map has no {name}")
+            self.exports.append(
+                {
+                    name: Value(item[name], path=(*path, name))
+                    for name in EXPORT_FIELDS
                     if name in item
                 }
             )

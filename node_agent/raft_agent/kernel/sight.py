@@ -51,7 +51,8 @@ class Pins:
         # What the service prepared, with an owner and a mode of its choice, stays.
         self._is_ours = not directory.exists()
         try:
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # Whoever may read an exported map has to get to it.
+            directory.mkdir(mode=0o711, parents=True, exist_ok=True)
             loaded.pin_maps(directory)
         except OSError as error:
             log.warning(

@@ -17,6 +17,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
+from raft_agent.machine.exports import Export
 from raft_agent.machine.transactions import Compare, Operation
 from raft_agent.versions import CLUSTER_VERSIONS
 
@@ -171,6 +172,22 @@ class SetSetting(
     value: int
 
 
+class AddExport(
+    msgspec.Struct, frozen=True, array_like=True, tag=20, forbid_unknown_fields=True, gc=False
+):
+    """Have the keys below a prefix stand in a map of the kernel, on every node."""
+
+    export: Export
+
+
+class RemoveExport(
+    msgspec.Struct, frozen=True, array_like=True, tag=21, forbid_unknown_fields=True, gc=False
+):
+    """No longer export the map `map`; its keys stay."""
+
+    map: str
+
+
 class RaiseVersion(
     msgspec.Struct, frozen=True, array_like=True, tag=18, forbid_unknown_fields=True, gc=False
 ):
@@ -189,6 +206,8 @@ RareCommand: TypeAlias = (
     | SetSetting
     | KeepLease
     | ExpireLease
+    | AddExport
+    | RemoveExport
     | RaiseVersion
     | RareStateCommand
 )

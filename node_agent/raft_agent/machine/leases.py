@@ -153,6 +153,9 @@ def put_leased(store: Store, command: PutLeased, index: int) -> StateResult:
         return LeaseGone(lease_id)
     if leases.lease_of.get(key) != lease_id and not leases.room_of(lease_id):
         return leases.too_many_keys()
+    refusal = store.exports.refusal(key, command.value, is_there=old is not None)
+    if refusal is not None:
+        return refusal
     revision = store.revision + 1
     store.change(key, command.value, revision=revision, index=index, lease=lease_id)
     return WriteDone(revision)

@@ -15,6 +15,7 @@ from raft_agent.machine.audit import Trail
 from raft_agent.machine.commands import (
     TIME,
     VOCABULARY,
+    AddExport,
     CloseSession,
     Delete,
     ExpireLease,
@@ -29,6 +30,7 @@ from raft_agent.machine.commands import (
     RaiseVersion,
     RareCommand,
     RareStateCommand,
+    RemoveExport,
     RevokeLease,
     SendMessage,
     SetSetting,
@@ -184,6 +186,10 @@ class Machine(State):
             return self._sessions.close(command.session, self.time_ms)
         if isinstance(command, SetSetting):
             return self._set(command)
+        if isinstance(command, AddExport | RemoveExport):
+            if isinstance(command, AddExport):
+                return self.exports.add(command.export, self, index)
+            return self.exports.remove(command.map, self, index)
         if isinstance(command, KeepLease):
             return keep(self, command.lease, index)
         if isinstance(command, ExpireLease):
@@ -231,6 +237,10 @@ class Machine(State):
             actual = 0 if old is None else old.revision
             if actual != command.if_revision:
                 return ConditionFailed(actual)
+        if self.exports.prefixes:
+            refusal = self.exports.refusal(key, command.value, is_there=old is not None)
+            if refusal is not None:
+                return refusal
         if self._views:
             self._remember(key, old)
         revision = self.revision + 1
@@ -248,6 +258,8 @@ class Machine(State):
             )
         change = KeyChange(key, command.value, revision, index)
         self._changes.append(change)
+        if self.exports.prefixes:
+            self.exports.changed(change, was_there=old is not None)
         if self.watches.watches_keys:
             self.watches.key_changed(change)
         return WriteDone(revision)
@@ -269,6 +281,8 @@ class Machine(State):
             self.leases.detach(key)
         change = KeyChange(old.key, None, self.revision, index)
         self._changes.append(change)
+        if self.exports.prefixes:
+            self.exports.changed(change, was_there=True)
         if self.watches.watches_keys:
             self.watches.key_changed(change)
         return WriteDone(self.revision, 1)
@@ -296,6 +310,8 @@ class Machine(State):
             self.leases.attach(key, lease)
         change = KeyChange(key, value, revision, index, lease)
         self._changes.append(change)
+        if self.exports.prefixes:
+            self.exports.changed(change, was_there=old is not None)
         if self.watches.watches_keys:
             self.watches.key_changed(change)
 

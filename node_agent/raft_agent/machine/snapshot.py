@@ -15,12 +15,15 @@ from typing import Any
 import msgspec
 
 from raft_agent.machine.entry import Entry
+from raft_agent.machine.export_types import FieldError
+from raft_agent.machine.exports import Export, Exports, Layout
 from raft_agent.machine.index import KeyIndex
 from raft_agent.machine.leases import Lease, Leases
 from raft_agent.machine.recent import History, MessageLog
 from raft_agent.machine.results import Repeated, StateResult
 from raft_agent.machine.sessions import OneShot, OneShots, Session, Sessions
 from raft_agent.machine.settings import SETTINGS, problem_with
+from raft_agent.machine.store import Listing
 from raft_agent.machine.watches import KeyChange, Message
 from raft_agent.versions import CLUSTER_VERSIONS, Versions, advise, other_version
 
@@ -59,6 +62,8 @@ class Section(enum.IntEnum):
     LEASES = 8
     LEASE_KEYS = 9
     TRAIL = 10
+    EXPORTS = 11
+    LAYOUTS = 12
 
 
 class Header(msgspec.Struct, frozen=True):
@@ -140,10 +145,12 @@ class SnapshotView:
         sessions: list[Session],
         one_shots: Iterator[OneShot],
         leases: list[Lease],
+        exports: tuple[list[Export], list[Layout]],
         trail: tuple[int, int] | None,
         views: list[SnapshotView],
     ) -> None:
         self.header = header
+        self._exports = exports
         self._trail = trail
         self._entries = entries
         self._index = index
@@ -210,6 +217,9 @@ class SnapshotView:
         yield from self._cut(Section.LEASE_KEYS, leased, lambda item: len(item[1]))
         if self._trail is not None:
             yield self._counted(Section.TRAIL, [self._trail])
+        exports, layouts = self._exports
+        yield from self._cut(Section.EXPORTS, exports, lambda export: len(export.prefix))
+        yield from self._cut(Section.LAYOUTS, layouts, lambda _: 0)
         yield Portion(Section.END, self._counts)
 
     def _next_keys(self) -> list[Entry]:
@@ -307,6 +317,8 @@ _ITEMS: dict[Section, msgspec.msgpack.Decoder[list[Any]]] = {
         Section.LEASES: tuple[int, int, int, int],
         Section.LEASE_KEYS: tuple[int, str],
         Section.TRAIL: tuple[int, int],
+        Section.EXPORTS: Export,
+        Section.LAYOUTS: Layout,
     }.items()
 }
 _BLOCK = msgspec.msgpack.Decoder(tuple[Section, msgspec.Raw])
@@ -350,10 +362,13 @@ def survey(blocks: Iterable[bytes]) -> tuple[Header, dict[Section, int]]:
             written = items
         else:
             counts[section] = counts.get(section, 0) + len(items)
-    found = [counts.get(section, 0) for section in Section]
-    if found != written:
-        raise SnapshotError(f"the snapshot should hold {written} items, but has {found}")
+    _check_counts([counts.get(section, 0) for section in Section], written)
     return header, counts
+
+
+def _check_counts(counts: list[int], written: list[int]) -> None:
+    if counts != written:
+        raise SnapshotError(f"the snapshot should hold {written} items, but has {counts}")
 
 
 class Reader:
@@ -402,10 +417,14 @@ class Reader:
         sessions: Sessions,
         one_shots: OneShots,
         leases: Leases,
+        exports: Exports,
+        store: Listing,
         put_trail: Callable[[int, int], None],
     ) -> None:
-        """Put everything into these, which are empty; `put_trail` gets what an audit began."""
-
+        """Put everything into these, which are empty; `store` reads what is in `entries`, and
+        `put_trail` gets what an audit began."""
+        exported: list[Export] = []
+        layouts: list[Layout] = []
         last_key: str | None = None
 
         def add_key(item: tuple[str, bytes, int, int, int]) -> None:
@@ -440,12 +459,18 @@ class Reader:
             Section.LEASES: lambda item: leases.put_back(Lease(*item)),
             Section.LEASE_KEYS: add_leased,
             Section.TRAIL: lambda item: put_trail(*item),
+            Section.EXPORTS: exported.append,
+            Section.LAYOUTS: layouts.append,
         }
         counts = [0] * len(Section)
         for block in self._blocks:
             section, items = _decode_block(block)
             if section is Section.END:
                 self._check_end(counts, items)
+                try:
+                    exports.put_back(exported, layouts, store)
+                except FieldError as error:
+                    raise SnapshotError(f"the snapshot exports what can't be: {error}") from error
                 return
             if section not in add:
                 raise SnapshotError(f"the snapshot has a block of the section {section} too many")
@@ -460,7 +485,6 @@ class Reader:
         raise SnapshotError("the snapshot ends before its last block")
 
     def _check_end(self, counts: list[int], written: list[int]) -> None:
-        if counts != written:
-            raise SnapshotError(f"the snapshot should hold {written} items, but has {counts}")
+        _check_counts(counts, written)
         if next(self._blocks, None) is not None:
             raise SnapshotError("something follows the last block of the snapshot")

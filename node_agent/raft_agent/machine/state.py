@@ -13,6 +13,7 @@ import msgspec
 
 from raft_agent.machine.audit import Trail
 from raft_agent.machine.entry import Entry
+from raft_agent.machine.exports import Exports
 from raft_agent.machine.index import KeyIndex
 from raft_agent.machine.leases import Leases
 from raft_agent.machine.recent import History, MessageLog
@@ -42,6 +43,7 @@ _STATE = (
     "version",
     "_entries",
     "_index",
+    "exports",
     "leases",
     "_lease_of",
     "_message_log",
@@ -71,6 +73,7 @@ class State:
         self.watches = WatchRegistry()
         self._entries: dict[str, Entry] = {}
         self._index = KeyIndex()
+        self.exports = Exports()
         self.leases = Leases()
         # At hand, because every write of a key that is there looks into it.
         self._lease_of = self.leases.lease_of
@@ -181,6 +184,7 @@ class State:
             sessions=self._sessions.frozen(),
             one_shots=self._one_shots.frozen(),
             leases=self.leases.frozen(),
+            exports=self.exports.frozen(),
             trail=None if self._trail is None else msgspec.structs.astuple(self._trail),
             views=self._views,
         )
@@ -217,6 +221,8 @@ class State:
             sessions=machine._sessions,
             one_shots=machine._one_shots,
             leases=machine.leases,
+            exports=machine.exports,
+            store=machine,
             put_trail=put_trail,
         )
         machine._history.set_keep(machine.settings.history_keep)

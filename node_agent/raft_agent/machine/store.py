@@ -7,10 +7,19 @@ from typing import TYPE_CHECKING, Protocol
 from raft_agent.machine.entry import Entry
 
 if TYPE_CHECKING:
+    from raft_agent.machine.exports import Exports
     from raft_agent.machine.leases import Leases
 
 
-class Store(Protocol):
+class Listing(Protocol):
+    """Something with keys that can be read in their order."""
+
+    def list(
+        self, prefix: str = "", limit: int = 1000, after: str = "", *, max_bytes: int = 1 << 62
+    ) -> tuple[list[Entry], bool]: ...
+
+
+class Store(Listing, Protocol):
     """`revision` is the store's, `time_ms` the log's time; `floor`: ids that are given out lie
     behind it."""
 
@@ -26,11 +35,10 @@ class Store(Protocol):
     @property
     def leases(self) -> Leases: ...
 
-    def get(self, key: str) -> Entry | None: ...
+    @property
+    def exports(self) -> Exports: ...
 
-    def list(
-        self, prefix: str = "", limit: int = 1000, after: str = "", *, max_bytes: int = 1 << 62
-    ) -> tuple[list[Entry], bool]: ...
+    def get(self, key: str) -> Entry | None: ...
 
     def change(
         self, key: str, value: bytes | None, *, revision: int, index: int, lease: int

@@ -254,7 +254,18 @@ class Transaction:
             return LimitReached("keys with these prefixes for one transaction", MAX_CHANGES)
         if self._read_bytes > MAX_READ_BYTES:
             return LimitReached("bytes to be read in one transaction", MAX_READ_BYTES)
-        return None
+        return self._refusal_of_exports(operations) if self._store.exports.prefixes else None
+
+    def _refusal_of_exports(self, operations: Sequence[Operation]) -> StateResult | None:
+        store = self._store
+        puts = [(item.key, item.value) for item in operations if isinstance(item, PutKey)]
+        gone = [item.key for item in operations if isinstance(item, DeleteKey)]
+        for item in operations:
+            if isinstance(item, DeletePrefix):
+                gone += [entry.key for entry in store.list(item.prefix, MAX_CHANGES)[0]]
+        return store.exports.refusal_of_all(
+            puts, [key for key in gone if store.get(key) is not None], store
+        )
 
     def _read(self, operation: GetKey | ListKeys) -> tuple[list[Entry], bool]:
         if isinstance(operation, GetKey):

@@ -40,9 +40,10 @@ from raft_agent.runtime.auditor import Auditor
 from raft_agent.runtime.certificates import make_certificates, make_credentials
 from raft_agent.runtime.engine import Answer, Engine, Excuses, now_us
 from raft_agent.runtime.events import WARNINGS, EventLog
+from raft_agent.runtime.export_side import ExportSide
 from raft_agent.runtime.first_words import say_what_is_awaited, say_what_was_restored
 from raft_agent.runtime.front import Front
-from raft_agent.runtime.identity import check_owner, make_node, own_address
+from raft_agent.runtime.identity import check_owner, dial_targets, make_node, own_address
 from raft_agent.runtime.joining import Applicant
 from raft_agent.runtime.kernel_side import KernelSide
 from raft_agent.runtime.lease_keeper import LeaseKeeper
@@ -56,7 +57,7 @@ from raft_agent.runtime.versions import VersionKeeper
 from raft_agent.runtime.views import Views, members_line
 from raft_agent.runtime.word import Word
 from raft_agent.storage.store import StorageFailure, Store
-from raft_agent.transport.transport import Hello, PeerTarget, Transport, TransportHandlers
+from raft_agent.transport.transport import Hello, Transport, TransportHandlers
 from raft_agent.versions import VersionError
 
 if TYPE_CHECKING:
@@ -174,6 +175,15 @@ class Agent:
         loop, node = self._loop, self.node
         self._proposals = Proposals(loop, self.engine.feed)
         self._lease_keeper = LeaseKeeper(loop, self._propose_ends, now_us)
+        self._exports = ExportSide(
+            config,
+            node=node,
+            machine=self.machine,
+            propose=self._proposals.add,
+            is_fit=lambda: self.front.unfit is None,
+            loop=loop,
+            tell=self._event,
+        )
         self._versions = VersionKeeper(
             node=node,
             machine=self.machine,
@@ -194,6 +204,7 @@ class Agent:
             views=self._views,
             events=self._events,
             kernel=self._kernel,
+            exports=self._exports,
             proposals=self._proposals,
             lease_keeper=self._lease_keeper,
             tell=self._event,
@@ -288,6 +299,7 @@ class Agent:
         await self._transport.start()
         self._set_peers(self.node.configuration)
         self._kernel.start()
+        self._exports.start()
         await self._api.start()
         if self._http is not None:
             await self._http.start()
@@ -334,6 +346,7 @@ class Agent:
         if self._certificates is not None:
             self._certificates.stop()
         await self._kernel.stop()
+        await self._exports.stop()
         await self._loop.run_in_executor(None, self._store.close)
 
     def _start_anew(self) -> None:
@@ -394,19 +407,10 @@ class Agent:
         self._versions.admit(hello)
 
     def _set_peers(self, configuration: Configuration | None) -> None:
-        if configuration is None:
-            self._transport.set_peers(
-                [PeerTarget(peer.id, peer.address, 0) for peer in self._config.peers]
-            )
-        else:
+        if configuration is not None:
             self._kernel.follow(configuration)
-            self._transport.set_peers(
-                [
-                    PeerTarget(member.name, member.address, member.id)
-                    for member in configuration.members
-                    if member.id != self.node.state.member_id
-                ]
-            )
+        own_id = self.node.state.member_id
+        self._transport.set_peers(dial_targets(self._config, configuration, own_id))
 
     # --- Observer
 
@@ -431,6 +435,7 @@ class Agent:
             self._api.end_streams(unfit)
 
     def on_applied(self, index: int) -> None:
+        self._exports.applied(index)
         self.front.barriers.applied(index)
 
     def on_snapshot_durable(self, snapshot: SnapshotMeta, restored: Callable[[], None]) -> None:
@@ -438,6 +443,7 @@ class Agent:
             self._versions.applied()
             self._proposals.skipped(snapshot.index)
             restored()
+            self._exports.adopted()
             self.front.unfit = self._auditor.unfit()
             self.front.barriers.applied(snapshot.index)
 
@@ -461,6 +467,7 @@ class Agent:
             self._asked_for_pre_votes = False
         self._lease_keeper.role(change.role is Role.LEADER, self.machine.leases)
         self._versions.role(change.role is Role.LEADER)
+        self._exports.role(change.role is Role.LEADER)
         if change.role is not Role.LEADER:
             self._proposals.stepped_down()
         self.front.gatherer.look()

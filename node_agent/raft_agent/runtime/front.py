@@ -31,6 +31,7 @@ from raft_agent.runtime.changes import Changes
 from raft_agent.runtime.changes import Request as ChangeRequest
 from raft_agent.runtime.engine import Answer, Engine, now_us
 from raft_agent.runtime.events import EventLog
+from raft_agent.runtime.export_side import ExportSide
 from raft_agent.runtime.joining import Doorkeeper
 from raft_agent.runtime.kernel_side import KernelSide
 from raft_agent.runtime.leaders import Transfers, forward_to_leader
@@ -72,6 +73,7 @@ class Front:
         views: Views,
         events: EventLog,
         kernel: KernelSide,
+        exports: ExportSide,
         proposals: Proposals,
         lease_keeper: LeaseKeeper,
         tell: Callable[..., None],
@@ -88,6 +90,7 @@ class Front:
         self._events = events
         self._audit = Audit(events, lambda: self._node.current_term, loop.time)
         self._kernel = kernel
+        self._exports = exports
         self._proposals = proposals
         self._lease_keeper = lease_keeper
         self.barriers = Barriers(
@@ -132,6 +135,7 @@ class Front:
         self.barriers.give_up(failure)
         self._changes.give_up(failure)
         self.gatherer.stop()
+        self._states.give_up(failure)
         self._rescue.give_up(failure)
         self._memberships.give_up(failure)
 
@@ -246,12 +250,28 @@ class Front:
     def heal_faults(self, request: protocol.FaultHeal) -> protocol.FaultsResult | Failure:
         return self._kernel.heal_faults(request)
 
+    def export_list(self) -> protocol.ExportListResult:
+        return self._exports.listing()
+
+    def export_dump(
+        self,
+        name: str,
+        limit: int,
+        done: Callable[[protocol.ExportDumpResult | Failure], None],
+    ) -> None:
+        self._exports.dump(name, limit, done)
+
+    def watch_export(
+        self, name: str, on_event: Callable[[protocol.ExportEvent], None]
+    ) -> Callable[[], None] | Failure:
+        return self._exports.watch(name, on_event)
+
     def flip_state(self, key: str) -> Failure | None:
         if not self._may_flip:
             return Failure(
                 ErrorCode.REFUSED,
-                "This agent does not spoil its state",
-                "Start it with --enable-fault-injection, on a machine for tests",
+                "This agent was not started for tests with faults",
+                "Start it with raft-agent --enable-fault-injection",
             )
         if not flip_bit(self.machine, key):
             return Failure(ErrorCode.KEY_NOT_FOUND, f'There is no key "{key}" with a value')

@@ -12,6 +12,8 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from raft_agent.api import protocol
 from raft_agent.api.host import Applied, Failure, Outcome
 from raft_agent.api.server import ApiServer
@@ -50,6 +52,8 @@ class SingleNode:
         self.audits: list[tuple[str, str, str]] = []
         self.batches = 0
         self.hold_back = False
+        self.fresh_ms = 700
+        self.export_watchers: list[Callable[[protocol.ExportEvent], None]] = []
         self._waiting: list[tuple[Sequence[Command], Callable[[Outcome], None]]] = []
         self._events: list[protocol.EventItem] = []
         self._subscribers: list[Callable[[protocol.EventItem], None]] = []
@@ -198,6 +202,42 @@ class SingleNode:
 
     def kernel(self) -> protocol.KernelResult:
         return protocol.KernelResult(protocol.EbpfStatus(), [], [])
+
+    def export_list(self) -> protocol.ExportListResult:
+        """As of a node whose maps are always right."""
+        exports = [
+            protocol.ExportInfo(
+                **msgspec.structs.asdict(shape.export),
+                version=shape.version,
+                entries=self.machine.exports.count(shape.export.map),
+                path=f"/sys/fs/bpf/raft/default/{shape.export.map}_v{shape.version}",
+            )
+            for shape in self.machine.exports
+        ]
+        index = self.machine.last_applied
+        return protocol.ExportListResult("ready", "", index, self.fresh_ms, exports)
+
+    def export_dump(
+        self,
+        name: str,
+        limit: int,
+        done: Callable[[protocol.ExportDumpResult | Failure], None],
+    ) -> None:
+        shape = self.machine.exports.get(name)
+        if shape is None:
+            done(Failure(protocol.ErrorCode.KEY_NOT_FOUND, f"No map {name} is exported"))
+            return
+        entries, more = self.machine.list(shape.export.prefix, limit)
+        found = [protocol.ExportEntry(entry.key, entry.value) for entry in entries]
+        done(protocol.ExportDumpResult(name, self.machine.last_applied, found, more))
+
+    def watch_export(
+        self, name: str, on_event: Callable[[protocol.ExportEvent], None]
+    ) -> Callable[[], None] | Failure:
+        if self.machine.exports.get(name) is None:
+            return Failure(protocol.ErrorCode.KEY_NOT_FOUND, f"No map {name} is exported")
+        self.export_watchers.append(on_event)
+        return lambda: self.export_watchers.remove(on_event)
 
     def set_fault(self, request: protocol.FaultSet) -> protocol.FaultsResult | Failure:
         faults = [

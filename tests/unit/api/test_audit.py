@@ -25,6 +25,8 @@ WHO = f"client pid {os.getpid()} uid {os.getuid()}"
         protocol.LeaderTransfer,
         protocol.FaultSet,
         protocol.FaultHeal,
+        protocol.ExportAdd,
+        protocol.ExportRemove,
     ],
 )
 def test_what_changes_the_cluster_is_audited(kind: type[protocol.Request]) -> None:

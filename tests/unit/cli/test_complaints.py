@@ -313,8 +313,3 @@ def test_a_transfer_without_a_name_does_not_speak_of_one(
     done = raftctl(*at, "leader", "transfer")
     assert done.returncode == 1
     assert "There is no other voter to hand over to\n" in done.stderr.decode()
-
-
-def test_a_command_of_a_later_version_fails_in_proper_words() -> None:
-    done = CliRunner().invoke(cli, ["debug", "bundle", "f"])
-    assert "Failed to run debug bundle: raftctl debug bundle is not in this version" in done.stderr

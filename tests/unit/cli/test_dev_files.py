@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from raft_agent.api import protocol
 from raft_agent.config import load
-from raftctl import dev_cluster, dev_process, sockets
+from raftctl import dev_bpf, dev_cluster, dev_process, sockets
 from raftctl.dev_cluster import DevCluster, Form, default_dir
 from raftctl.errors import CommandError
 from raftctl.main import cli
@@ -107,6 +107,21 @@ def test_only_one_dev_works_in_a_directory_at_a_time(tmp_path: Path) -> None:
         pass
     with DevCluster(tmp_path).locked():
         pass
+
+
+def test_where_the_machine_has_no_bpf_file_system_the_cluster_gets_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dev_bpf, "_USUAL", tmp_path / "usual")
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(sys, "platform", "linux")
+    cluster = DevCluster(tmp_path / "dev")
+    (node,) = cluster.write_files(Form(1, ebpf=True))
+    assert load(node.config).ebpf.pin_dir == str(tmp_path / "dev" / "bpf" / "node-01")
+    assert (tmp_path / "dev" / "bpf").is_dir()
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    pins = dev_bpf.pin_base(cluster.folder, cluster.tag, wanted=True)
+    assert pins == f"{tmp_path}/usual/raftdev-{cluster.tag}-"
 
 
 def test_the_default_directory_is_the_state_directory(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,10 +22,6 @@ doctor; debug bundle
 """
 PATHS = [path.strip() for path in CONTRACT.replace("\n", " ").split(";")]
 
-LATER = """
-export add p; export list; debug bundle f
-"""
-
 
 def commands(
     group: click.Group, path: tuple[str, ...] = ()
@@ -74,18 +70,7 @@ def test_no_line_of_a_list_of_commands_is_cut_off(path: tuple[str, ...]) -> None
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_table_of_commands_says_what_the_commands_say(name: str) -> None:
     line = COMMANDS[name][2]
-    own = ALL[(name,)].get_short_help_str(200)
-    if "not in this version" in line:
-        assert "not in this version" in own
     assert line.endswith((".", ")"))
-
-
-@pytest.mark.parametrize("arguments", [line.strip() for line in LATER.split(";")])
-def test_what_comes_later_says_so_and_fails(arguments: str) -> None:
-    done = CliRunner().invoke(cli, arguments.split(), env={"RAFTCTL_SOCKET": "/nowhere"})
-    assert done.exit_code == 1
-    assert "not in this version" in done.stderr
-    assert done.stdout == ""
 
 
 @pytest.mark.parametrize(

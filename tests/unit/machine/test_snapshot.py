@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from raft_agent.machine import recent, sessions, snapshot
 from raft_agent.machine.commands import (
+    AddExport,
     CloseSession,
     Command,
     Delete,
@@ -26,12 +27,15 @@ from raft_agent.machine.commands import (
     OpenSession,
     Put,
     PutLeased,
+    RemoveExport,
     RevokeLease,
     SendMessage,
     SetSetting,
     Transact,
 )
+from raft_agent.machine.exports import Export
 from raft_agent.machine.machine import Machine
+from raft_agent.machine.results import BadValue, LimitReached, WriteDone
 from raft_agent.machine.snapshot import Portion, Section, SnapshotError, SnapshotView, encode_block
 from raft_agent.machine.transactions import (
     Compare,
@@ -95,6 +99,43 @@ def test_an_empty_machine_has_a_snapshot_too() -> None:
     assert restored.digest() == Machine().digest()
     apply(restored, Put("a", b""))
     assert restored.revision == 1
+
+
+def test_what_is_exported_is_in_a_snapshot() -> None:
+    machine = Machine()
+    ports = Export("ports/", "ports", "hash", "u32", "u32", 2)
+    gone = Export("gone/", "gone", "hash", "u32", "u32", 9)
+    wider = msgspec.structs.replace(gone, value="u64")
+    apply(machine, Put("ports/1", b"1"), AddExport(ports), AddExport(gone), RemoveExport("gone"))
+    apply(machine, AddExport(wider), RemoveExport("gone"))
+    restored = Machine.restore(blocks_of(machine.begin_snapshot()))
+    assert restored.digest() == machine.digest()
+    assert [shape.export for shape in restored.exports] == [ports]
+    assert restored.exports.count("ports") == 1
+    (bad, second, full, again) = apply(
+        restored,
+        Put("ports/x", b"1"),
+        Put("ports/2", b"1"),
+        Put("ports/3", b"1"),
+        AddExport(gone),
+    )
+    assert isinstance(bad, BadValue)
+    assert isinstance(second, WriteDone)
+    assert isinstance(full, LimitReached)
+    assert isinstance(again, WriteDone)
+    shape = restored.exports.get("gone")
+    assert shape is not None
+    assert shape.version == 3
+
+
+def test_a_snapshot_that_exports_what_there_is_not_is_refused() -> None:
+    blocks = [encode_block(Portion(Section.HEADER, [Machine().begin_snapshot().header]))]
+    odd = Export("ports/", "ports", "hash", "u33", "u32", 2)
+    blocks.append(encode_block(Portion(Section.EXPORTS, [odd])))
+    counts = [int(section is Section.EXPORTS) for section in Section]
+    blocks.append(encode_block(Portion(Section.END, counts)))
+    with pytest.raises(SnapshotError, match="u33"):
+        Machine.restore(blocks)
 
 
 keys = st.sampled_from(["", "a", "b", "c", "d", "e"])

@@ -1,0 +1,197 @@
+"""Exported maps as other programs read them: in C by the header, in Python by the reader."""
+
+from __future__ import annotations
+
+import ctypes
+import ipaddress
+import re
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from raft_agent.kernel import export_layout, libbpf
+from raft_agent.kernel.export_layout import STATUS_NAME, ExportState, NodeRole, Status
+from raft_agent.kernel.exported import ExportedMap as Written
+from raft_agent.kernel.exported import StatusMap
+from raft_agent.kernel.reader import ExportedMap, StaleError
+from raft_agent.kernel.typed_map import TypedMap
+from raft_agent.machine.commands import AddExport, Put
+from raft_agent.machine.export_types import FieldError
+from raft_agent.machine.exports import Export
+from raft_agent.machine.machine import Machine
+from raft_agent.platform import boot_time_ns
+from tests.kernel import harness, packets
+from tests.kernel.test_exported_maps import expected, mended, pins
+from tests.kernel.testrun import run_program
+from tests.unit.machine.batches import apply
+
+__all__ = ["pins"]
+
+ROOT = Path(__file__).parents[2]
+DENY = Export("fw/deny/", "deny_v4", "lpm_trie", "ipv4_prefix", "u32", 10_000)
+PORTS = Export("ports/", "ports", "hash", "u32", "bytes[4]", 100, with_revision=True)
+XDP_DROP, XDP_PASS = 1, 2
+SECOND_NS = 1_000_000_000
+
+
+class Copy:
+    """Two maps and their status, as an agent keeps them."""
+
+    def __init__(self, directory: Path) -> None:
+        directory.mkdir()
+        self.directory = directory
+        self.machine = Machine()
+        apply(self.machine, AddExport(DENY), AddExport(PORTS))
+        self.maps = {shape.export.map: Written(directory, shape) for shape in self.machine.exports}
+        self.state = StatusMap(directory)
+        self.state.ensure()
+        self.put()
+
+    def put(self, *commands: Put) -> None:
+        if commands:
+            apply(self.machine, *commands)
+        for name, found in self.maps.items():
+            found.wanted = expected(self.machine, name)
+            mended(found)
+        self.say(fresh_for_ns=SECOND_NS * 60)
+
+    def say(self, *, fresh_for_ns: int) -> None:
+        index = self.machine.last_applied
+        until_ns = boot_time_ns() + fresh_for_ns
+        self.state.write(Status(index, index, 3, 7, until_ns, NodeRole.LEADER, ExportState.READY))
+
+    def close(self) -> None:
+        for found in self.maps.values():
+            found.close()
+        self.state.close()
+
+
+@pytest.fixture
+def copy(pins: Path) -> Iterator[Copy]:
+    made = Copy(pins)
+    yield made
+    made.close()
+
+
+def deny_of(copy: Copy) -> ExportedMap:
+    return ExportedMap(copy.directory, "deny_v4", key="ipv4_prefix", value="u32")
+
+
+def test_python_reads_keys_by_their_text(copy: Copy) -> None:
+    copy.put(Put("fw/deny/203.0.113.0/24", b"7"), Put("ports/80", b"web"))
+    with deny_of(copy) as deny:
+        assert deny.get("203.0.113.5/32") == 7
+        assert deny.get("203.0.114.5/32") is None
+        with pytest.raises(FieldError):
+            deny.get("203.0.113.5/24")
+    with ExportedMap(
+        copy.directory, "ports", key="u32", value="bytes[4]", with_revision=True
+    ) as ports:
+        assert ports.get("80") == b"web"
+        assert ports.get_with_revision("80") == (b"web", 2)
+        assert ports.get("81") is None
+
+
+def test_python_reads_a_fresh_copy_only_when_it_asks_for_one(copy: Copy) -> None:
+    copy.put(Put("fw/deny/203.0.113.0/24", b"7"))
+    with deny_of(copy) as deny:
+        assert deny.is_fresh()
+        assert deny.get("203.0.113.5/32", fresh=True) == 7
+        copy.say(fresh_for_ns=-1)
+        assert not deny.is_fresh()
+        assert deny.get("203.0.113.5/32") == 7
+        with pytest.raises(StaleError) as stale:
+            deny.get("203.0.113.5/32", fresh=True)
+        assert stale.value.status.applied_index == copy.machine.last_applied
+
+
+def test_python_reads_what_is_at_an_index_or_later(copy: Copy) -> None:
+    copy.put(Put("fw/deny/203.0.113.0/24", b"7"))
+    index = copy.machine.last_applied
+    with deny_of(copy) as deny:
+        assert deny.get("203.0.113.5/32", at_index=index) == 7
+        with pytest.raises(StaleError, match=f"at index {index}, not yet at {index + 1}"):
+            deny.get("203.0.113.5/32", at_index=index + 1)
+
+
+def test_python_does_not_read_a_map_of_another_layout(copy: Copy) -> None:
+    with pytest.raises(ValueError, match="values of 4 bytes, not 8 and 8"):
+        ExportedMap(copy.directory, "deny_v4", key="ipv4_prefix", value="u64")
+    with pytest.raises(FileNotFoundError):
+        ExportedMap(copy.directory, "other", key="u32", value="u32")
+
+
+def test_a_reader_can_not_write(copy: Copy) -> None:
+    opened = TypedMap.open(copy.directory / "ports_v1", flags=1 << 3)
+    with pytest.raises(PermissionError):
+        opened.update(bytes(4), bytes(16))
+    opened.close()
+
+
+# --- in C -----------------------------------------------------------------------------------------
+
+
+def test_the_header_has_the_layout_of_the_status() -> None:
+    text = (ROOT / "bpf" / "raft_export.h").read_text()
+    (body,) = re.findall(r"struct raft_status \{(.*?)\};", text, re.DOTALL)
+    fields = re.findall(r"__u(\d+) (\w+);", body)
+    assert [name for _, name in fields] == list(Status.__struct_fields__)
+    code = "<" + "".join({"64": "Q", "32": "I"}[size] for size, _ in fields)
+    assert struct.calcsize(code) == len(Status().encode())
+    assert len({name for _, name in fields}) == len(fields)
+    for kind, prefix in ((NodeRole, "RAFT_"), (ExportState, "RAFT_EXPORT_")):
+        for member in kind:
+            name = "NO_ROLE" if member is NodeRole.NONE else member.name
+            assert re.search(rf"\b{prefix}{name} = {member.value}\b", text), name
+    assert export_layout.STATUS_NAME == STATUS_NAME
+
+
+@pytest.fixture(scope="module")
+def deny_object(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The example's program, compiled as its README says."""
+    made = tmp_path_factory.mktemp("deny") / "deny.bpf.o"
+    harness.run("make", "-s", "-C", ROOT / "examples" / "deny-list", f"OBJECT={made}")
+    return made
+
+
+def load(path: Path, copy: Copy) -> tuple[int, int]:
+    """(object, program's file descriptor), with the maps of the copy."""
+    bpf = libbpf.library()
+    handle = bpf.bpf_object__open_file(bytes(path), None)
+    assert handle
+    reuse = bpf.bpf_map__reuse_fd
+    reuse.argtypes = [ctypes.c_void_p, ctypes.c_int]
+    bpf.bpf_object__next_map.argtypes = [ctypes.c_void_p, ctypes.c_void_p]
+    found = bpf.bpf_object__next_map(handle, None)
+    while found:
+        name = bpf.bpf_map__name(found).decode()
+        if "." not in name:  # .rodata is its own
+            pinned = TypedMap.open(copy.directory / name)
+            assert reuse(found, pinned.fd) == 0
+            pinned.close()
+        found = bpf.bpf_object__next_map(handle, found)
+    assert bpf.bpf_object__load(handle) == 0
+    return handle, bpf.bpf_program__fd(bpf.bpf_object__next_program(handle, None))
+
+
+def test_a_program_drops_what_the_cluster_denies_while_its_copy_is_fresh(
+    copy: Copy, deny_object: Path
+) -> None:
+    copy.put(Put("fw/deny/203.0.113.0/24", b"1"))
+    handle, program = load(deny_object, copy)
+    try:
+
+        def verdict(source: str) -> int:
+            segment = packets.ip4(packets.tcp(), source=ipaddress.ip_address(source).packed)
+            return run_program(program, packets.ethernet(segment))[0]
+
+        assert verdict("203.0.113.5") == XDP_DROP
+        assert verdict("203.0.114.5") == XDP_PASS
+        copy.put(Put("fw/deny/203.0.114.0/24", b"1"))
+        assert verdict("203.0.114.5") == XDP_DROP
+        copy.say(fresh_for_ns=-1)
+        assert verdict("203.0.113.5") == XDP_PASS  # the default of the example
+    finally:
+        libbpf.library().bpf_object__close(handle)
