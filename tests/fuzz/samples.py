@@ -64,6 +64,11 @@ _SAMPLES: tuple[protocol.Request, ...] = (
     protocol.StateCheck(38, False),
     protocol.Rebuild(39, True),
     protocol.FaultFlip(40, "key"),
+    protocol.ExportAdd(41, "fw/deny/", "deny_v4", "lpm_trie", "ipv4_prefix", "u32", 100),
+    protocol.ExportRemove(42, "deny_v4"),
+    protocol.ExportList(43),
+    protocol.ExportDump(44, "deny_v4", 10),
+    protocol.ExportWatch(45, "deny_v4"),
 )
 
 

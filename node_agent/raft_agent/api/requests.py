@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeAlias, cast
 
+from raft_agent import wire
 from raft_agent.api import audit, problems, protocol, rescuing
 from raft_agent.api.caller import REPLY_BYTES, Caller, error_of
 from raft_agent.api.changes import ChangeHandlers
@@ -272,7 +273,12 @@ class RequestHandlers:
             caller.fail(request.id, problems.too_much_unread())
             return
         messages = self._machine.messages(request.limit)
-        size = sum(len(message.text) + REPLY_BYTES for message in messages)
+        size = 0
+        for message in messages:
+            size += len(message.text) + REPLY_BYTES
+            if size > wire.MAX_BODY_BYTES:  # looked at before all of it is encoded
+                caller.fail(request.id, problems.too_many_messages(len(messages)))
+                return
         items = [message_item(message) for message in messages]
         caller.reply(request.id, protocol.MessagesResult(self._machine.last_applied, items), size)
 

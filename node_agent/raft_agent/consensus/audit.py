@@ -247,7 +247,7 @@ class Audit:
         if verdict is not None:
             was_quiet = self._state.log.last_index == audit.index
             self._append(leadership, BatchKind.AUDIT, 1, encode_verdict(verdict))
-            # While nobody knows whose state is right nothing is written, and a rebuilt member waits.
+            # Where nobody knows whose state is right nothing is written, but the rebuilt wait.
             is_at_rest = was_quiet and verdict.agreed
             audit.last_index = self._state.log.last_index if is_at_rest else 0
 

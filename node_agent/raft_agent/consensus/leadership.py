@@ -67,8 +67,8 @@ class AuditRound:
     by member; `agreed`: what a quorum's did, 0 while that is not known.
     `deadline_us`: who has not reported by then is not waited for, 0 until this node's own is there.
     `is_left_out`: this node still read its state behind an earlier entry when this one was applied,
-    so its own report will not come. `work_us`: how long reading took the processor. `last_index`: the entry that closed the round, when
-    nothing had been written since it began.
+    so its own report will not come. `work_us`: how long reading took the processor. `last_index`:
+    the entry that closed the round, when nothing had been written since it began.
     """
 
     __slots__ = (

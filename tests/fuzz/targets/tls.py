@@ -156,8 +156,7 @@ def mend_script(script: bytes) -> bytes:
             plain[:4], plain[4] = wire.MAGIC.to_bytes(4, "little"), wire.VERSION
             plain[_LENGTH] = (len(plain) - HEADER_SIZE).to_bytes(4, "little")
             plain[44:48] = bytes(4)
-        data = data[:plain_at] + bytes(plain)
-        out += _STEP.pack(kind, len(data)) + data
+        out += _STEP.pack(kind, len(data)) + data[:plain_at] + plain
     return out
 
 
