@@ -14,11 +14,11 @@ from raft_agent.storage.errors import StorageError
 from raft_agent.storage.format import BLOCK_BYTES, SEGMENT_HEADER_SIZE, encode_promise
 from raft_agent.storage.store import Store
 from raft_agent.versions import Versions
-from tests.golden.make import DATA, VERSION_1, contents
+from tests.golden.make import DATA, SNAPSHOT_INDEX, VERSION_1, contents
 
 FIRST = Versions(1, 1)
 SEGMENT = "log/00000000000000000001.seg"
-SNAPSHOT = "snapshots/00000000000000000015-00000000000000000002.snap"
+SNAPSHOT = f"snapshots/{SNAPSHOT_INDEX:020}-{2:020}.snap"
 
 
 def crc(data: bytes) -> bytes:
