@@ -7,8 +7,8 @@ asking it.
         deny.get("203.0.113.5/32")               # 1, or None
         deny.get("203.0.113.5/32", fresh=True)   # raises StaleError when this copy is too old
 
-It takes libbpf1, a pin_dir that one may enter, and CAP_BPF; without CAP_BPF it works from Linux
-5.14 on where kernel.unprivileged_bpf_disabled is 0.
+It takes libbpf1, a pin that one may read in directories that one may enter, and CAP_BPF; without
+CAP_BPF it works from Linux 5.19 on, and before where kernel.unprivileged_bpf_disabled is 0.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ def _open(path: Path) -> TypedMap:
         if error.errno in (errno.EPERM, errno.EACCES):
             raise PermissionError(
                 error.errno,
-                f"can't open {path}: reading maps takes CAP_BPF, or Linux 5.14 with "
-                "kernel.unprivileged_bpf_disabled=0, and a pin that this user may read",
+                f"can't open {path}: it takes a pin that this user may read, in directories "
+                "that it may enter, and CAP_BPF, Linux 5.19, or kernel.unprivileged_bpf_disabled=0",
             ) from error
         raise
