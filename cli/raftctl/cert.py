@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ _DAYS = Whole(high=36_500)
 # Files of the authority, which may stand in the same directory.
 _OTHERS = ("ca", "crl")
 _ROLES = ("reader", "writer", "admin")
+_SERIAL = re.compile(r"[0-9A-Fa-f]{1,40}")
 
 
 @click.group(
@@ -89,6 +91,9 @@ def _report(what: str, pem: bytes, **paths: Path) -> None:
     out = current().out
     lines = [f"{out.mark(True)} {what}, valid until {facts['not_after']}"]
     lines += [f"  {label}: {path}" for label, path in paths.items()]
+    if "hosts" in facts:
+        # Who asked may have asked for those of others.
+        lines.append(f"  hosts: {printable(', '.join(facts['hosts']))}")
     data = {label: str(path) for label, path in paths.items()}
     out.result("\n".join(lines), data | facts)
 
@@ -269,22 +274,29 @@ def _who(subject: Subject) -> str:
     action="renew the certificate", examples="raftctl cert renew pki/node-01.pem --ca-dir pki"
 )
 @click.argument("certificate", metavar="FILE", type=Path)
+@click.option(
+    "--former-ca-dir",
+    "former_directory",
+    metavar="DIR",
+    type=Path,
+    help="The directory of the authority that signed FILE, when the one in --ca-dir takes its "
+    "place; ca.pem is enough there.",
+)
 @_ca_directory()
 @_days(365)
-def renew(certificate: Path, ca_directory: Path, days: int) -> None:
+def renew(certificate: Path, ca_directory: Path, former_directory: Path | None, days: int) -> None:
     """The certificate in FILE with new dates, for the same key, in the same place.
 
-    The authority may be another one than before, as when it is replaced.
+    FILE must be one that the authority signed itself, or with --former-ca-dir the one that it
+    replaces, and that was not revoked: whoever brings a file is not asked anything else.
     """
-    from raft_agent.tls.authority import Subject, hosts_of, read_certificates  # noqa: PLC0415
-    from raft_agent.tls.certificate import identity_of  # noqa: PLC0415
+    from raft_agent.tls.authority import Subject, hosts_of  # noqa: PLC0415
 
     with files.in_words():
-        former = files.read(certificate, read_certificates)[0]
-        asked = identity_of(former)
-        hosts = hosts_of(former)
         authority = files.open_authority(ca_directory)
-        subject = Subject(asked.kind, asked.name, hosts, asked.role)
+        former = files.read_renewable(certificate, former_directory or ca_directory)
+        asked = files.read(certificate, files.identity_in)
+        subject = Subject(asked.kind, asked.name, hosts_of(former), asked.role)
         pem = authority.sign(subject, former.public_key(), days=days)
         files.write(certificate, pem)
     _report(f"Certificate of {asked.kind} {asked.name}", pem, certificate=certificate)
@@ -334,10 +346,11 @@ def _revocable(file: Path, is_ours: Callable[[x509.Certificate], bool]) -> x509.
 
 
 def _number(text: str) -> int:
-    try:
-        return int(text.replace(":", ""), 16)
-    except ValueError:
-        raise CommandError(f"{text!r} is no serial number in hexadecimal digits") from None
+    digits = text.replace(":", "")
+    # RFC 5280 §4.1.2.2: positive, of 20 bytes at most.
+    if not _SERIAL.fullmatch(digits) or not 0 < int(digits, 16) < 1 << 159:
+        raise CommandError(f"{text!r} is no serial number in hexadecimal digits")
+    return int(digits, 16)
 
 
 @cert.command(action="show the file", examples="raftctl cert show pki/node-01.pem pki/crl.pem")

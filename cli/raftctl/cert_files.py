@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from cryptography import x509
 
     from raft_agent.tls.authority import Authority
+    from raft_agent.tls.identity import Identity
 
 CA, CA_KEY, CRL = "ca.pem", "ca-key.pem", "crl.pem"
 
@@ -102,6 +103,39 @@ def open_authority(directory: Path) -> Authority:
         )
     found = read_file(str(key), private=True)
     return read(certificate, lambda pem: read_authority(pem, found))
+
+
+def identity_in(pem: bytes) -> Identity:
+    """Whom the first certificate in a file is for. Raises TlsError."""
+    from raft_agent.tls.authority import read_certificates  # noqa: PLC0415
+    from raft_agent.tls.certificate import identity_of  # noqa: PLC0415
+
+    return identity_of(read_certificates(pem)[0])
+
+
+def read_renewable(file: Path, authority_directory: Path) -> x509.Certificate:
+    """The certificate in `file`, which the authority in the directory has signed and not revoked.
+    Raises TlsError, or CommandError."""
+    from raft_agent.tls.authority import has_signed, read_certificates  # noqa: PLC0415
+    from raft_agent.tls.authority import read_revocations as lists  # noqa: PLC0415
+
+    found = read(file, read_certificates)[0]
+    authority = authority_directory / CA
+    if not any(has_signed(item, found) for item in read(authority, read_certificates)):
+        raise CommandError(
+            f"{file} was not signed by the authority in {authority}",
+            hint="--former-ca-dir names the directory of the authority that is being replaced; of "
+            "any other one nothing is renewed",
+        )
+    crl = authority_directory / CRL
+    if crl.exists() and read(crl, lists).get_revoked_certificate_by_serial_number(
+        found.serial_number
+    ):
+        raise CommandError(
+            f"{file} is revoked, as {crl} says, and what was taken back is not renewed",
+            hint="raftctl cert node and raftctl cert client make a new one, with a new key",
+        )
+    return found
 
 
 def describe(certificate: x509.Certificate) -> dict[str, Any]:

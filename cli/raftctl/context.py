@@ -199,7 +199,7 @@ def agent_errors(agent: str, *, writes: bool) -> Iterator[None]:
         raise CommandError(
             f"{_capital(agent)} is not reachable: {gone}",
             NOT_REACHABLE,
-            "Is it running? raftctl doctor looks for the reason",
+            _reaching_hint(gone),
         ) from gone
     except sync_client.OutcomeUnknown as unknown:
         if writes:
@@ -221,6 +221,18 @@ def agent_errors(agent: str, *, writes: bool) -> Iterator[None]:
                 "It may still happen: look before you repeat it",
             ) from stop
         raise
+
+
+def _reaching_hint(gone: BaseException) -> str:
+    cause: BaseException | None = gone
+    while cause is not None:
+        if getattr(cause, "reason", "") == "tls_name":
+            return (
+                "Give the name of the node that it is: --server-name NAME; or have a certificate "
+                "made with this host: raftctl cert node NAME HOST"
+            )
+        cause = cause.__cause__
+    return "Is it running? raftctl doctor looks for the reason"
 
 
 def _refusal(refused: Any) -> CommandError:

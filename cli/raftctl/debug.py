@@ -51,8 +51,12 @@ def debug() -> None:
     """,
 )
 @click.argument("file", type=Utf8())
-@click.option("--config", type=Utf8(), help="The agent's raft.toml; its secrets are left out.")
-@click.option("--log", type=Utf8(), help="The agent's log; the last 4 MiB are taken.")
+@click.option(
+    "--config", metavar="FILE", type=Utf8(), help="The agent's raft.toml; its secrets are left out."
+)
+@click.option(
+    "--log", metavar="FILE", type=Utf8(), help="The agent's log; the last 4 MiB are taken."
+)
 def bundle(file: str, config: str | None, log: str | None) -> None:
     """Write everything about this node that a bug report needs to FILE, a .tar.gz.
 
@@ -66,7 +70,7 @@ def bundle(file: str, config: str | None, log: str | None) -> None:
     try:
         # Addresses and names are in it: for its owner alone, until that one decides.
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as raw:
-            _write(raw, path.name.removesuffix(".tar.gz"), parts)
+            _write(raw, path.name.removesuffix(".tar.gz").removesuffix(".tgz"), parts)
     except FileExistsError:
         raise CommandError(
             f"{printable(file)} is there already", hint="Give another name, or remove it first"

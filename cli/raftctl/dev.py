@@ -60,7 +60,7 @@ def _cluster(folder: str | None) -> DevCluster:
     "--enable-fault-injection",
     "faults",
     is_flag=True,
-    help="Let raftctl fault lose packets, at the nodes that are started now.",
+    help="Let raftctl fault lose packets and turn bits, at the nodes that are started now.",
 )
 def up(
     nodes: int | None, folder: str | None, *, isolated: bool, ebpf: bool, http: bool, faults: bool

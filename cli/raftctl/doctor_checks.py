@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from raft_agent import __version__
 from raftctl import dev_process, reach
 from raftctl.context import Context
-from raftctl.errors import CommandError
+from raftctl.errors import CommandError, paste_ready
 
 if TYPE_CHECKING:
     from raft_agent.api.protocol import HealthResult, StatusResult
@@ -116,9 +116,9 @@ def remote_agent(context: Context) -> Iterator[Finding]:
     try:
         context.remote()
     except CommandError as failure:
-        yield Finding("fail", "certificates", failure.error, failure.hint)
+        yield Finding("fail", "tls", failure.error, failure.hint)
         return
-    yield Finding("ok", "certificates", f"{context.cert} and its key, {context.cacert}")
+    yield Finding("ok", "tls", f"{context.cert} and its key, {context.cacert}")
     yield from _asked(context, lambda: "on that machine: raftctl doctor, and the agent's log")
 
 
@@ -138,7 +138,7 @@ def _asked(context: Context, how_to_reach: Callable[[], str]) -> Iterator[Findin
     try:
         health = context.ask(protocol.Health(id=1), protocol.HealthResult)
     except CommandError as failure:
-        yield Finding("fail", "quorum", failure.error, failure.hint)
+        yield Finding("fail", "quorum", failure.error, paste_ready(failure.hint, context.call))
         return
     joining = {item.name for item in status.members if item.state == "joining"}
     yield from _quorum(context, health, joining)
@@ -206,12 +206,15 @@ def _quorum(context: Context, health: HealthResult, joining: set[str]) -> Iterat
         yield Finding("fail", "quorum", text, f"{context.call} health")
     for member in health.members:
         if member.state != "healthy":
-            text = f"{member.name} at {member.address} is {member.state}"
+            differs = member.state == "differs"
+            is_so = "differs" if differs else f"is {member.state}"
+            text = f"{member.name} at {member.address} {is_so}"
             if member.detail:
                 text += f": {member.detail}"
             if member.name in joining:
                 text += "; it becomes a voter once it has caught up"
-            yield Finding("warn", "member", text, f"raftctl --node {member.name} doctor")
+            level, command = ("fail", "rebuild") if differs else ("warn", "doctor")
+            yield Finding(level, "member", text, f"raftctl --node {member.name} {command}")
 
 
 # --- Its disk -------------------------------------------------------------------------------------

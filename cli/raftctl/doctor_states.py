@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from raft_agent.api import protocol
 from raftctl.context import Context
 from raftctl.doctor_checks import Finding
-from raftctl.errors import CommandError
+from raftctl.errors import CommandError, paste_ready
 
 _LONGEST_S = 150.0
 
@@ -18,17 +18,17 @@ def states(context: Context) -> Iterator[Finding]:
     try:
         result = context.ask(protocol.StateCheck(id=1), protocol.StateCheckResult)
     except CommandError as failure:
-        yield Finding("fail", "states", failure.error, failure.hint)
+        yield Finding("fail", "states", failure.error, paste_ready(failure.hint, context.call))
         return
     if not result.agreed:
-        text = f"No majority of the members has equal states behind index {result.index}"
+        text = f"No majority of the members has equal states after index {result.index}"
         yield Finding("fail", "states", text, f"{context.call} health")
     for member in result.members:
         yield _finding(member, result)
 
 
 def _finding(member: protocol.MemberState, result: protocol.StateCheckResult) -> Finding:
-    shown = f"{member.name} has the state {member.digest or '(none)'} behind index {result.index}"
+    shown = f"{member.name} has the state {member.digest or '(none)'} after index {result.index}"
     fix = f"raftctl --node {member.name} rebuild"
     if member.state == "agrees":
         return Finding("ok", "state", shown)

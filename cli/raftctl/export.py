@@ -64,7 +64,7 @@ def export() -> None:
     help="How many keys there may be at most.",
 )
 @click.option("--group", type=Utf8(), default="", help="May read the pin, on every node.")
-@click.option("--with-revision", is_flag=True, help="Behind each value its revision, a u64.")
+@click.option("--with-revision", is_flag=True, help="After each value its revision, a u64.")
 def export_add(
     *,
     map_name: str,

@@ -19,10 +19,13 @@ def _number(value: int | None, unit: str = "") -> str:
 
 
 def health_text(
-    result: protocol.HealthResult, out: Output, status: protocol.StatusResult | None = None
+    result: protocol.HealthResult,
+    out: Output,
+    status: protocol.StatusResult | None = None,
+    call: str = "raftctl",
 ) -> str:
     """One line per member, then one about the quorum. `status`: the node's own, which may say why
-    it sees none."""
+    it sees none; `call`: how people call raftctl to reach it."""
     rows = [("NAME", "ROLE", "STATE", "CONTACT", "MATCH", "LAG", "ADDRESS", "AGENT", "DETAIL")]
     for item in result.members:
         role = "leader" if item.name == result.leader else item.role
@@ -50,7 +53,10 @@ def health_text(
     elif status is not None and status.removed:
         verdict = f"{out.mark(False)} {printable(status.node_id)} is no member: ask another node"
     else:
-        verdict = f"{out.mark(False)} No quorum: writes wait until more members are back"
+        verdict = (
+            f"{out.mark(False)} No quorum: writes wait until more members are back\n"
+            f"  If they are lost for good: {call} recover --dry-run"
+        )
     if status is not None and status.note:
         verdict += f"\n  {printable(f'{status.node_id}: {status.note}')}"
     return "\n".join([head, *colored, verdict])
@@ -82,13 +88,17 @@ def _show_why_alone(context: Context, result: protocol.HealthResult) -> None:
     """,
 )
 def health() -> None:
-    """Show one line per member, the dead ones too. Exit status 6 when there is no quorum."""
+    """Show one line per member, the dead ones too. Exit status 6 when there is no quorum.
+
+    MATCH is the log index up to which a member has what the leader has, LAG how many entries it
+    lacks; AGENT the raft-agent that it runs and, in brackets, the cluster versions that it knows.
+    """
     context = current()
     result = context.ask(protocol.Health(id=1), protocol.HealthResult)
     out = context.out
     if result.members:
         status = None if result.quorum else _own_status(context)
-        out.result(health_text(result, out, status), result)
+        out.result(health_text(result, out, status, context.call), result)
     else:
         _show_why_alone(context, result)
     if not result.quorum:

@@ -11,8 +11,8 @@ from raftctl.context import Context, current
 from raftctl.errors import NOT_REACHABLE, CommandError
 from raftctl.framework import RaftGroup
 from raftctl.messages import write_data
-from raftctl.output import printable
-from raftctl.quantities import MAX_REVISION, Seconds, Whole
+from raftctl.output import printable, table
+from raftctl.quantities import MAX_REVISION, LeaseSeconds, Whole
 
 # Of the time of a lease, after so much of it `keepalive --follow` asks again.
 _KEPT_ALIVE = 3
@@ -56,9 +56,9 @@ def _lease_data(result: protocol.LeaseResult) -> dict[str, object]:
     raftctl --node node-02 -o json lease grant 30 | jq .lease
     """,
 )
-@click.argument("seconds", type=Seconds())
+@click.argument("seconds", type=LeaseSeconds())
 def grant(seconds: float) -> None:
-    """A lease that ends unless it is kept alive for SECONDS (from 1 on)."""
+    """A lease that ends unless it is kept alive for SECONDS, from 1 to 31536000 (a year)."""
     context = current()
     request = protocol.LeaseGrant(id=1, ttl_ms=round(seconds * 1000), forward=context.forward)
     result = context.write(request, protocol.LeaseResult)
@@ -147,9 +147,10 @@ def list_() -> None:
         ]
         context.out.result("", {"leases": data})
         return
+    rows = [("ID", "TIME", "REMAINING", "KEYS")]
     for info in leases:
-        line = f"{info.lease}\t{_seconds(info.ttl_ms)}\t{_remaining(info)}\t{info.key_count}"
-        context.out.result(line, None)
+        rows.append((str(info.lease), _seconds(info.ttl_ms), _remaining(info), str(info.key_count)))
+    context.out.result(table(rows), None)
 
 
 @lease.command(action="show the lease", examples="raftctl --node node-01 lease show 7")

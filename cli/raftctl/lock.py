@@ -17,7 +17,7 @@ from raftctl.context import Context, agent_errors, current
 from raftctl.errors import EXIT_INTERRUPTED, LOCK_LOST, CommandError
 from raftctl.framework import RaftCommand, Utf8
 from raftctl.output import printable
-from raftctl.quantities import Seconds
+from raftctl.quantities import LeaseSeconds, Seconds
 
 # What a command that is told to end has for it.
 _KILL_AFTER_S = 10.0
@@ -42,11 +42,11 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 @click.option(
     "--ttl",
     "ttl_s",
-    type=Seconds(),
+    type=LeaseSeconds(),
     default=10.0,
     show_default=True,
     metavar="SECONDS",
-    help="How long after the holder has died the lock is given on (from 1 on).",
+    help="How long after the holder has died the lock is given on, from 1 to 31536000.",
 )
 @click.option(
     "--wait",

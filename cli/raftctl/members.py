@@ -52,7 +52,10 @@ def members_text(result: protocol.MemberListResult) -> str:
     """,
 )
 def member_list() -> None:
-    """List the members: name, id, address and role, as this node knows them."""
+    """List the members: name, id, address and role, as this node knows them.
+
+    AGENT is the raft-agent that each one runs and, in brackets, the cluster versions that it knows.
+    """
     context = current()
     result = context.ask(protocol.MemberList(id=1), protocol.MemberListResult)
     if context.out.is_text and not result.members:

@@ -29,6 +29,15 @@ def printable_bytes(value: bytes) -> str:
     return printable(value.decode("utf-8", "backslashreplace"))
 
 
+def tabbed(*columns: str | bytes) -> str:
+    """One line of printable columns with tabs between them, and none in them."""
+    shown = (
+        printable_bytes(column) if isinstance(column, bytes) else printable(column)
+        for column in columns
+    )
+    return "\t".join(column.replace("\t", "\\t") for column in shown)
+
+
 def value_fields(value: bytes) -> dict[str, object]:
     """`value` when it is UTF-8, else `value_base64`, as the contract names them."""
     try:

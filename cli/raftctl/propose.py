@@ -14,7 +14,7 @@ from raftctl.context import Context, current
 from raftctl.errors import CommandError
 from raftctl.framework import Key, RaftGroup, Utf8
 from raftctl.messages import write_data
-from raftctl.output import printable, printable_bytes
+from raftctl.output import printable, tabbed
 from raftctl.propose_data import event_data, event_line, key_data
 from raftctl.quantities import MAX_INTERVAL_MS, MAX_REVISION, Whole
 from raftctl.streams import Follower
@@ -224,8 +224,8 @@ def get(key: str, consistency: str) -> None:
 def list_(prefix: str, limit: int | None, after: str, consistency: str) -> None:
     """List the keys that start with PREFIX and their values, in byte order.
 
-    In text form a line is KEY, a tab and VALUE, with control characters as \\n or \\xNN; use
-    -o json for the exact bytes.
+    In text form a line is KEY, a tab and VALUE, with control characters as \\n, \\t or \\xNN;
+    use -o json for the exact bytes.
     """
     context = current()
     pages = _read_pages(context, prefix, limit, after, consistency)
@@ -233,7 +233,7 @@ def list_(prefix: str, limit: int | None, after: str, consistency: str) -> None:
     out = context.out
     if out.is_text:
         for item in keys:
-            out.result(f"{printable(item.key)}\t{printable_bytes(item.value)}", None)
+            out.result(tabbed(item.key, item.value), None)
         if more:
             out.note(f"There are more: --after {printable(keys[-1].key)}")
         _tell_age(context, consistency, pages.age_ms)

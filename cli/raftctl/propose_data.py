@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from raft_agent.api import protocol
-from raftctl.output import printable, printable_bytes, value_fields
+from raftctl.output import tabbed, value_fields
 
 
 def key_data(item: protocol.KeyValue) -> dict[str, object]:
@@ -38,5 +38,6 @@ def event_data(event: protocol.KeyEvent) -> dict[str, object]:
 def event_line(event: protocol.KeyEvent) -> str:
     if event.type == "bookmark":
         return f"{event.type}\t{event.revision}"
-    line = f"{event.type}\t{printable(event.key)}"
-    return f"{line}\t{printable_bytes(event.value)}" if event.type == "put" else line
+    if event.type == "put":
+        return tabbed(event.type, event.key, event.value)
+    return tabbed(event.type, event.key)

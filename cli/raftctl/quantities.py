@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import click
@@ -11,6 +10,9 @@ import click
 MAX_COUNT = 1_000_000_000
 MAX_REVISION = (1 << 63) - 1
 MAX_SECONDS = 1_000_000.0
+# As the state machine has it (machine/leases.py).
+MIN_LEASE_SECONDS = 1.0
+MAX_LEASE_SECONDS = 31_536_000.0
 MAX_INTERVAL_MS = 86_400_000
 
 
@@ -34,12 +36,14 @@ class Whole(click.ParamType):  # type: ignore[type-arg]  # click 8.1 has no type
 
 
 class Seconds(click.ParamType):  # type: ignore[type-arg]
-    """A time in seconds: at most MAX_SECONDS, and more than 0 unless `zero` is allowed."""
+    """A time in seconds from `low` to `high`; 0 only when `zero` is allowed."""
 
     name = "seconds"
 
-    def __init__(self, *, zero: bool = False) -> None:
+    def __init__(self, *, zero: bool = False, low: float = 0, high: float = MAX_SECONDS) -> None:
         self.zero = zero
+        self.low = low
+        self.high = high
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
@@ -48,10 +52,17 @@ class Seconds(click.ParamType):  # type: ignore[type-arg]
             seconds = float(value)
         except ValueError:
             self.fail(f"{value!r} is no number of seconds", param, ctx)
-        if math.isnan(seconds) or not 0 <= seconds <= MAX_SECONDS or not (seconds or self.zero):
-            low = "0" if self.zero else "more than 0"
-            self.fail(f"{value} is not from {low} to {MAX_SECONDS:.0f} seconds", param, ctx)
+        if not self.low <= seconds <= self.high or not (seconds or self.zero):
+            low = f"{self.low:g}" if self.zero or self.low else "more than 0"
+            self.fail(f"{value} is not from {low} to {self.high:.0f} seconds", param, ctx)
         return seconds
+
+
+class LeaseSeconds(Seconds):
+    """How long a lease may last."""
+
+    def __init__(self) -> None:
+        super().__init__(low=MIN_LEASE_SECONDS, high=MAX_LEASE_SECONDS)
 
 
 class Switch(click.types.BoolParamType):

@@ -58,7 +58,8 @@ def rebuild(force: bool, no_wait: bool, wait_s: int, data_dir: Path | None) -> N
         return
     result = context.write(protocol.Rebuild(1, force), protocol.RebuildResult)
     out = context.out
-    out.note(f"Rebuilding, because {printable(result.reason)}")
+    reason = printable(result.reason)
+    out.note(f"Rebuilding, because {reason[:1].lower()}{reason[1:]}")
     status = None if no_wait else _wait_until_it_serves(context, wait_s)
     done = "It starts anew" if status is None else f"{printable(status.node_id)} serves again"
     out.result(

@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 
 import click
+import msgspec
 
 from raft_agent.api import protocol
 from raftctl.context import Context, current
-from raftctl.errors import CommandError
+from raftctl.errors import CommandError, paste_ready
 from raftctl.framework import RaftCommand
 from raftctl.output import printable, table
 
@@ -76,6 +77,7 @@ def recover(*, accept_data_loss: bool, dry_run: bool) -> None:
             "--accept-data-loss"
         )
     found = context.ask(protocol.Recover(id=1), protocol.RecoverResult)
+    found = msgspec.structs.replace(found, hint=paste_ready(found.hint, context.call))
     if dry_run:
         _show(context, found, _verdict(context, found))
         return
@@ -92,14 +94,17 @@ def recover(*, accept_data_loss: bool, dry_run: bool) -> None:
     ]
     if others:
         lines.append(f"  Come in again by themselves: {printable(', '.join(others))}")
-    lines.append("  Replace the lost members: raftctl join NAME ADDR")
+    lines.append(f"  Replace the lost members: {context.call} join NAME ADDR")
     context.out.result("\n".join(lines), result)
 
 
 def _verdict(context: Context, found: protocol.RecoverResult) -> str:
     out = context.out
     if not found.refusal:
-        return f"{out.mark(True)} {printable(found.best)} is the one to recover at"
+        return (
+            f"{out.mark(True)} {printable(found.best)} is the one to recover at\n"
+            f"  When the lost ones stay off for sure: {context.call} recover --accept-data-loss"
+        )
     text = f"{out.mark(False)} {printable(found.refusal)}"
     return f"{text}\n  Hint: {printable(found.hint)}" if found.hint else text
 

@@ -160,14 +160,14 @@ def restore(
     """Make a new cluster of one member from the backup FILE. Needs no agent.
 
     Cluster and member get new ids, so nobody of the old cluster is taken for one of it. Keys keep
-    their revisions; new ones begin behind all that the old cluster can have given out. Start the
+    their revisions; new ones begin after all that the old cluster can have given out. Start the
     agent on DIR afterwards, and add the others with: raftctl join NAME ADDR
     """
     from raft_agent.backup import restore as make_data_dir  # noqa: PLC0415  (not for --help)
 
     context = current()
     if config is not None:
-        name, address = _from_config(config, name, address)
+        name, address = _from_config(context, config, data_dir, name, address)
     if not name or not address:
         raise click.UsageError("Give the member's --name and --address, or its --config")
     with _backup_errors():
@@ -180,12 +180,20 @@ def restore(
     context.out.result(text, made)
 
 
-def _from_config(path: Path, name: str | None, address: str | None) -> tuple[str, str]:
+def _from_config(
+    context: Context, path: Path, data_dir: Path, name: str | None, address: str | None
+) -> tuple[str, str]:
     """What the options leave open, as the member's raft.toml has it."""
     from raft_agent.config import ConfigError, load  # noqa: PLC0415  (not for --help)
 
     try:
         config = load(path)
-        return name or config.server.node_id, address or config.advertise_address()
+        found = name or config.server.node_id, address or config.advertise_address()
     except ConfigError as error:
         raise CommandError(f"The configuration is refused: {error}") from error
+    if data_dir.resolve() != Path(config.server.data_dir).resolve():
+        context.out.note(
+            f"Warning: an agent with {printable(str(path))} does not look there: its "
+            f"server.data_dir is {printable(config.server.data_dir)}"
+        )
+    return found

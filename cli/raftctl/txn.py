@@ -12,7 +12,7 @@ from raftctl.context import current
 from raftctl.errors import CommandError
 from raftctl.framework import RaftCommand
 from raftctl.messages import write_data
-from raftctl.output import Output, printable, printable_bytes
+from raftctl.output import Output, tabbed
 from raftctl.propose_data import key_data
 from raftctl.txn_file import TransactionFileError, parse
 
@@ -116,10 +116,10 @@ def _show(out: Output, result: protocol.TxnResult, operations: list[protocol.Ope
 
 def _lines(operation: protocol.Operation, done: protocol.OperationResult) -> list[str]:
     if isinstance(operation, protocol.PutKey):
-        return [f"put\t{printable(operation.key)}"]
+        return [tabbed("put", operation.key)]
     if isinstance(operation, protocol.DeleteKey):
-        return [f"delete\t{printable(operation.key)}\t{done.deleted}"]
+        return [tabbed("delete", operation.key, str(done.deleted))]
     if isinstance(operation, protocol.DeletePrefix):
-        return [f"delete-prefix\t{printable(operation.prefix)}\t{done.deleted}"]
-    lines = [f"get\t{printable(item.key)}\t{printable_bytes(item.value)}" for item in done.keys]
+        return [tabbed("delete-prefix", operation.prefix, str(done.deleted))]
+    lines = [tabbed("get", item.key, item.value) for item in done.keys]
     return [*lines, "more\t"] if done.more else lines

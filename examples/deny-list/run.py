@@ -33,7 +33,7 @@ PATIENCE_S = 20.0
 
 
 def run(*command: str) -> str:
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    done = subprocess.run(command, check=False, capture_output=True, text=True)  # noqa: S603
     if done.returncode:
         sys.exit(f"{' '.join(command)}: {done.stderr.strip() or done.stdout.strip()}")
     return done.stdout
@@ -92,7 +92,7 @@ class Guest:
     def reaches(self) -> dict[str, bool]:
         """Which nodes answer it."""
         command = ["nsenter", f"--net=/run/netns/{self.namespace}", sys.executable, __file__]
-        pings = {name: subprocess.Popen([*command, "--ping", address_of(name)]) for name in NAMES}
+        pings = {name: subprocess.Popen([*command, "--ping", address_of(name)]) for name in NAMES}  # noqa: S603
         return {name: process.wait() == 0 for name, process in pings.items()}
 
     def wait_until(self, wanted: dict[str, bool]) -> float:

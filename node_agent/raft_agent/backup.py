@@ -6,6 +6,7 @@ A backup is a snapshot file (`storage/snapshot_format.py`): every block in it ha
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 from collections.abc import Iterator
@@ -50,6 +51,8 @@ from raft_agent.storage.snapshot_format import (
 
 _BUFFER_BYTES = 1 << 20
 _SYNC_EVERY_BYTES = 8 << 20
+# FAT and exFAT, for instance, on a stick.
+_NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS})
 _OTHER_COPY = "Use another copy of it: no part of a damaged backup is restored"
 
 
@@ -130,12 +133,22 @@ class NewBackup:
             if self._force:
                 self._part.replace(self._path)
             else:
-                # Unlike a rename this replaces nobody's file that has come meanwhile.
-                os.link(self._part, self._path)
-                self._part.unlink()
+                self._name_it()
             sync_directory(self._path.parent)
         self.close()
         return info
+
+    def _name_it(self) -> None:
+        """Unlike a rename alone this replaces nobody's file that has come meanwhile."""
+        try:
+            os.link(self._part, self._path)
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            os.close(os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+            self._part.replace(self._path)
+        else:
+            self._part.unlink()
 
     def close(self) -> None:
         """Remove what has not got its name. May be called again."""

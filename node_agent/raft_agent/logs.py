@@ -103,7 +103,12 @@ def _timestamp(record: logging.LogRecord) -> str:
 
 
 # What strangers send may end up in a message: it must not fake lines nor drive a terminal.
-_ESCAPES = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))} | {
+_CONTROLS = (*range(0x20), *range(0x7F, 0xA0))
+# Line and paragraph separators, and what turns the direction of the text (Unicode, UAX #9).
+_TURNS = (0x061C, 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A))
+_ESCAPES = {
+    **{code: f"\\x{code:02x}" for code in _CONTROLS},
+    **{code: f"\\u{code:04x}" for code in _TURNS},
     ord("\n"): "\\n",
     ord("\r"): "\\r",
     ord("\t"): "\\t",

@@ -175,6 +175,16 @@ def test_raftctl_reaches_an_agent_over_tls(leader: Agent, office: Office) -> Non
     assert (done.returncode, answer(done)["code"]) == (1, "permission_denied")
 
 
+def test_doctor_examines_an_agent_over_tls(leader: Agent, office: Office) -> None:
+    files = office.issue(client("doctor", Role.READER))
+    findings = answer(raftctl("-o", "json", "doctor", **options(leader, files)))["findings"]
+    found = {finding["check"]: finding["level"] for finding in findings}
+    assert found["certificates"] == found["agent"] == found["quorum"] == "ok"
+    done = raftctl("--server-name", "node-09", "doctor", **options(leader, files))
+    assert done.returncode == 1
+    assert "say by --server-name which node is meant" in done.stdout
+
+
 def test_bench_runs_over_tls(leader: Agent, office: Office) -> None:
     files = office.issue(client("frank", Role.WRITER))
     for more in ((), ("--processes", "2")):
@@ -274,7 +284,7 @@ def test_a_client_refuses_a_node_under_a_name_that_is_not_its_own(
     with SyncClient(Endpoint(leader.address, files, server_name=leader.name)) as right:
         assert right.request(protocol.Status(1)).node_id == leader.name
     with (
-        pytest.raises(AgentNotReachable, match="other host names"),
+        pytest.raises(AgentNotReachable, match="is for other hosts"),
         SyncClient(Endpoint(leader.address, files, server_name="node-99")),
     ):
         pass
@@ -316,6 +326,17 @@ def test_raftctl_says_what_is_wrong_with_its_own_files(leader: Agent, office: Of
     done = raftctl("--endpoint", leader.address, "status")
     assert done.returncode == 1
     assert "--endpoint takes --cacert and --cert and --key, too" in done.stderr
+
+
+def test_a_name_that_is_not_in_the_nodes_certificate_leads_to_the_option_for_it(
+    leader: Agent, office: Office
+) -> None:
+    given = options(leader, office.issue(client("hugo", Role.READER)))
+    done = raftctl("--server-name", "node-99", "status", **given)
+    assert done.returncode == 5
+    assert "its certificate is for other host names" in done.stderr
+    assert "--server-name NAME" in done.stderr
+    assert raftctl("--server-name", leader.name, "status", **given).returncode == 0
 
 
 def test_requests_without_tls_are_refused_where_it_is_spoken(leader: Agent) -> None:

@@ -8,10 +8,12 @@ import threading
 import urllib.request
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from raft_agent import wire
 from raft_agent.api import protocol
+from raft_agent.transport.handshake import Hello, encode_hello
 from raft_agent.wire import FrameType
 from tests.e2e.agents import Agent, free_ports, local_cluster, wait_for
 from tests.e2e.intruders import KINDS, Intruder, Papers, flood, intrude
@@ -75,6 +77,37 @@ def test_what_a_client_sends_that_is_no_tls_closes_its_connection_with_one_line(
         [line] = re.findall(r".*TLS records that can't be read.*", agent.log_text())
         assert "closed the connection of " in line
         assert "node-02 (admin)" in line
+
+
+def test_a_node_with_a_certificate_that_is_no_member_has_nothing_passed_on(tmp_path: Path) -> None:
+    papers = Papers(tmp_path, NAMES)
+    hello = Hello(1, 1, "", 9, "node-09", "127.0.0.1:1")
+    asked = (protocol.Put(1, "k", b"v"), protocol.Join(2, "node-09", "127.0.0.1:1"))
+
+    async def ask(agent: Agent) -> list[protocol.Reply]:
+        intruder = Intruder(papers, address(agent))
+        channel = await intruder.shaken("other")
+        await intruder.send(*channel.seal([encode_hello(FrameType.HELLO, hello)]))
+        reader = wire.FrameReader(frozenset({FrameType.HELLO_REPLY, FrameType.FORWARD_REPLY}))
+        replies = []
+        frames = reader.feed(await intruder.receive(channel))
+        assert frames[0].type == FrameType.HELLO_REPLY
+        for request in asked:
+            body = protocol.ENCODER.encode(request)
+            frame = wire.encode(FrameType.FORWARD_REQUEST, body, sender=9, request_id=request.id)
+            await intruder.send(*channel.seal([frame]))
+            frames = []
+            while not frames:
+                frames = reader.feed(await intruder.receive(channel))
+            replies.append(msgspec.msgpack.decode(frames[0].body, type=protocol.Reply))
+        return replies
+
+    with local_cluster(1, extra=papers.section, lone="node-01") as cluster:
+        agent = cluster.leader()
+        for reply in asyncio.run(ask(agent)):
+            assert reply.error is not None
+            assert reply.error.code == "permission_denied"
+        assert "node 0000000000000009: join name=node-09" in agent.log_text()
 
 
 def test_a_node_without_tls_does_not_come_into_a_cluster_with_it(tmp_path: Path) -> None:

@@ -12,10 +12,11 @@ from tests.fuzz.targets import (
     machine,
     settings,
     storage,
+    tls,
 )
 
 TARGETS: dict[str, Target] = {
     target.name: target
-    for module in (frames, clients, storage, machine, settings, command_line, kernel, http)
+    for module in (frames, clients, storage, machine, settings, command_line, kernel, http, tls)
     for target in module.TARGETS
 }

@@ -59,6 +59,16 @@ _SAMPLES: tuple[protocol.Request, ...] = (
     protocol.FaultSet(33, "node-02", 5, 500),
     protocol.FaultHeal(34),
     protocol.Cancel(35, 9),
+    protocol.SnapshotSave(36),
+    protocol.Recover(37, True),
+    protocol.StateCheck(38, False),
+    protocol.Rebuild(39, True),
+    protocol.FaultFlip(40, "key"),
+    protocol.ExportAdd(41, "fw/deny/", "deny_v4", "lpm_trie", "ipv4_prefix", "u32", 100),
+    protocol.ExportRemove(42, "deny_v4"),
+    protocol.ExportList(43),
+    protocol.ExportDump(44, "deny_v4", 10),
+    protocol.ExportWatch(45, "deny_v4"),
 )
 
 

@@ -251,7 +251,7 @@ def test_data_on_a_syn_is_part_of_the_stream(program: LoadedObject) -> None:
         (4, b"\x02"),
         (5, b"\x00"),
         (5, b"\x28"),
-        (8, b"\x01\x00\x00\x02"),
+        (8, b"\x01\x00\x01\x02"),  # one more than MAX_SEALED_BYTES
         (44, b"\x01"),
     ],
     ids=["magic", "version", "type 0", "type 40", "length", "reserved"],

@@ -535,6 +535,9 @@ def options_of(seed: int, nodes: int) -> Options:
     options = options_for(seed, nodes=nodes, events=900)
     chance = random.Random(f"rescue/{seed}/{nodes}")
     apart = ("isolate_leader", "partition", "crash", "burst", "one_way", "pause", "slow_disk")
+    faults = [fault for fault in apart if chance.random() < 0.7]
+    if options.settings.audit_interval_us:
+        faults.append("flip_state")
     return replace(
         options,
         nodes=nodes,
@@ -543,7 +546,7 @@ def options_of(seed: int, nodes: int) -> Options:
         skew_ppm=(0,) * nodes,
         wall_ahead_ms=(0,) * nodes,
         calm_start=True,
-        faults=tuple(fault for fault in apart if chance.random() < 0.7),
+        faults=tuple(faults),
         snapshot_every=chance.choice((0, 0, 5, 20)),
         clients=replace(options.clients, store=0.0, lease=0.0, clients=4, think_us=20_000),
     )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -86,7 +88,28 @@ def test_what_is_not_complete_never_gets_the_name(tmp_path: Path, backup: Path) 
         assert sorted(item.name for item in tmp_path.iterdir()) == ["a.raft", "s"]
 
 
-def test_a_file_of_that_name_that_came_meanwhile_stays(tmp_path: Path, backup: Path) -> None:
+def no_links(*_: object) -> None:
+    raise PermissionError(errno.EPERM, "Operation not permitted")
+
+
+def test_a_backup_gets_its_name_where_a_file_can_have_only_one(
+    tmp_path: Path, backup: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "link", no_links)
+    path = tmp_path / "stick" / "c.raft"
+    path.parent.mkdir()
+    new = NewBackup(path, force=False)
+    new.append(backup.read_bytes())
+    assert new.finish().keys == 1200
+    assert [entry.name for entry in path.parent.iterdir()] == ["c.raft"]
+
+
+@pytest.mark.parametrize("has_links", [True, False])
+def test_a_file_of_that_name_that_came_meanwhile_stays(
+    tmp_path: Path, backup: Path, monkeypatch: pytest.MonkeyPatch, has_links: bool
+) -> None:
+    if not has_links:
+        monkeypatch.setattr(os, "link", no_links)
     path = tmp_path / "c.raft"
     new = NewBackup(path, force=False)
     new.append(backup.read_bytes())

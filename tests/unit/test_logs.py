@@ -76,8 +76,10 @@ def test_strangers_can_not_fake_lines_or_drive_the_terminal(
     stream: io.StringIO, context: logs.LogContext
 ) -> None:
     logs.setup("info", context=context, stream=stream)
-    logging.getLogger("raft.transport").info("hello from %s", "a\nERROR b\x1b[2J\x9b\t")
-    assert stream.getvalue().endswith(": hello from a\\nERROR b\\x1b[2J\\x9b\\t\n")
+    name = "a\nERROR b\x1b[2J\x9b\t\u2028\u202eb\u2066"
+    logging.getLogger("raft.transport").info("hello from %s", name)
+    shown = "a\\nERROR b\\x1b[2J\\x9b\\t\\u2028\\u202eb\\u2066"
+    assert stream.getvalue().endswith(f": hello from {shown}\n")
     assert len(stream.getvalue().splitlines()) == 1
 
 

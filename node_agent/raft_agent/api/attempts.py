@@ -26,7 +26,14 @@ _GONE = WRONG_TIME | {ErrorCode.SESSION_EXPIRED}
 # Nothing has happened, and another agent or a later moment may serve it.
 _PASSING = frozenset({ErrorCode.NO_LEADER, ErrorCode.NOT_LEADER, ErrorCode.BUSY})
 # Nothing has happened, and this agent will not serve it soon.
-_ELSEWHERE = frozenset({ErrorCode.SHUTTING_DOWN, ErrorCode.REMOVED, ErrorCode.STORAGE_FAILED})
+_ELSEWHERE = frozenset(
+    {
+        ErrorCode.SHUTTING_DOWN,
+        ErrorCode.REMOVED,
+        ErrorCode.STORAGE_FAILED,
+        ErrorCode.STATE_DIFFERS,
+    }
+)
 
 
 class Attempts:

@@ -5,6 +5,7 @@ Everything that takes the role admin is told to the host once it is answered.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import msgspec
@@ -17,6 +18,7 @@ from raft_agent.tls.identity import Role
 
 # Of no use to people, or not for their eyes.
 _LEFT_OUT = frozenset({"id", "forward", "once", "nonce", "proof"})
+_PLAIN = re.compile(r"[A-Za-z0-9._:/@\[\]-]+")
 # Asked every second by a node that is not let in.
 _ONLY_WHEN_DONE = (protocol.JoinSelf,)
 
@@ -30,13 +32,15 @@ def is_audited(kind: type[protocol.Request]) -> bool:
 
 
 def described(request: protocol.Request) -> str:
-    """The request in one line: its word, and the fields that differ from their defaults."""
+    """The request in one line: its word, and the fields that differ from their defaults. A text
+    that is no plain word stands in quotes, so that it can't pass for the rest of the line."""
     words = [str(type(request).__struct_config__.tag)]
     for field in msgspec.structs.fields(request):
         value = getattr(request, field.name)
         if field.name not in _LEFT_OUT and value != field.default:
             shown = str(value).lower() if isinstance(value, bool) else str(value)
-            words.append(f"{field.name}={shown}")
+            plain = shown if _PLAIN.fullmatch(shown) else ascii(shown)
+            words.append(f"{field.name}={plain}")
     return " ".join(words)
 
 

@@ -172,7 +172,7 @@ class SealedSocket:
         except wire.FrameError as error:
             with contextlib.suppress(OSError):
                 self._socket.sendall(self._channel.take())
-            raise RefusedError(str(error)) from None
+            raise RefusedError(str(error)) from error
 
     def settimeout(self, timeout_s: float | None) -> None:
         self._socket.settimeout(timeout_s)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from raft_agent import wire
 from raft_agent.api import protocol
 from raft_agent.api.protocol import Error, ErrorCode
 from raft_agent.machine.results import (
@@ -43,6 +44,14 @@ def no_such_key(request: protocol.Get, age_ms: int | None) -> Error:
 
 def too_large(what: str, size: int, limit: int) -> Error:
     return Error(f"The {what} of {size} bytes is over the limit of {limit}", ErrorCode.TOO_LARGE)
+
+
+def too_many_messages(count: int) -> Error:
+    return Error(
+        f"The newest {count} messages are over the limit of {wire.MAX_BODY_BYTES} bytes together",
+        ErrorCode.TOO_LARGE,
+        "Ask for fewer (limit), or watch them.",
+    )
 
 
 def too_much_unread() -> Error:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeAlias, cast
 
+from raft_agent import wire
 from raft_agent.api import audit, problems, protocol, rescuing
 from raft_agent.api.caller import REPLY_BYTES, Caller, error_of
 from raft_agent.api.changes import ChangeHandlers
@@ -54,6 +55,7 @@ _OF_STATE = frozenset(
         protocol.Get,
         protocol.List,
         protocol.WatchKeys,
+        protocol.SnapshotSave,
         protocol.Txn,
         protocol.LeaseGrant,
         protocol.LeaseKeepalive,
@@ -128,11 +130,11 @@ class RequestHandlers:
         if caller.principal.role is not Role.ADMIN:
             denied = denial(caller.principal, request)
             if denied is not None:
-                self._deny(caller, request, denied)
+                self._refuse(caller, request, denied)
                 return
         unfit = self._host.unfit
         if unfit is not None and type(request) in _OF_STATE:
-            caller.fail(request.id, error_of(unfit))
+            self._refuse(caller, request, error_of(unfit))
             return
         try:
             self._handlers[type(request)](caller, request)
@@ -141,10 +143,10 @@ class RequestHandlers:
             _log.exception("request %s failed", type(request).__name__)
             caller.fail(request.id, Error(f"Internal error: {error!r}", ErrorCode.INTERNAL))
 
-    def _deny(self, caller: Caller, request: protocol.Request, denied: Error) -> None:
+    def _refuse(self, caller: Caller, request: protocol.Request, error: Error) -> None:
         if audit.is_audited(type(request)):
             caller = audit.AuditedCaller(caller, request, self._host.audit)
-        caller.fail(request.id, denied)
+        caller.fail(request.id, error)
 
     def _audited(
         self,
@@ -190,6 +192,8 @@ class RequestHandlers:
         self._host.read_barrier(partial(self._barrier_done, reads), lease=True)
 
     def _barrier_done(self, reads: list[_Read], failure: Failure | None) -> None:
+        # The state may have become unfit while they waited.
+        failure = failure or self._host.unfit
         for caller, request in reads:
             caller.in_flight -= 1
             if failure is None:
@@ -244,6 +248,7 @@ class RequestHandlers:
         failure: Failure | None,
     ) -> None:
         caller.in_flight -= 1
+        failure = failure or self._host.unfit
         if failure is not None:
             caller.fail(request.id, error_of(failure))
             return
@@ -268,7 +273,12 @@ class RequestHandlers:
             caller.fail(request.id, problems.too_much_unread())
             return
         messages = self._machine.messages(request.limit)
-        size = sum(len(message.text) + REPLY_BYTES for message in messages)
+        size = 0
+        for message in messages:
+            size += len(message.text) + REPLY_BYTES
+            if size > wire.MAX_BODY_BYTES:  # looked at before all of it is encoded
+                caller.fail(request.id, problems.too_many_messages(len(messages)))
+                return
         items = [message_item(message) for message in messages]
         caller.reply(request.id, protocol.MessagesResult(self._machine.last_applied, items), size)
 

@@ -44,6 +44,7 @@ class BackupStream(Stream):
 
     def _begin(self, failure: Failure | None) -> None:
         self.caller.in_flight -= 1
+        failure = failure or self._host.unfit
         backup = self._host.begin_backup() if failure is None else failure
         if isinstance(backup, Failure):
             self.caller.fail(self.stream_id, error_of(backup))
@@ -65,6 +66,11 @@ class BackupStream(Stream):
                 piece = await backup.next_piece()
                 if not await self._client_reads():
                     self._give_up()
+                    return
+                if piece.is_last and self._host.unfit is not None:
+                    # Found while it went over, so it may be in there.
+                    self._cancel = None
+                    self.end(error_of(self._host.unfit))
                     return
                 self.caller.push(self.stream_id, piece, len(piece.data))
                 if piece.is_last:

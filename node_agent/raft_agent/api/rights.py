@@ -132,6 +132,21 @@ def of_socket(connection: socket.socket | None, group_id: int | None) -> Princip
     return Principal(who, None, reason)
 
 
+# What a node may ask before it is a member: the token of the cluster lets it in, or nothing does.
+_OF_NEW_NODES = (protocol.JoinChallenge, protocol.JoinSelf)
+
+
+def of_node(name: str, request: protocol.Request, *, is_member: bool) -> Principal:
+    """A node that passes a request on. A member has made sure of who asks. Any other node has shown
+    at most that it has a certificate, and some that have were removed."""
+    if is_member:
+        return Principal(f"a client of {name}", Role.ADMIN)
+    who = f"node {name}"
+    if isinstance(request, _OF_NEW_NODES):
+        return Principal(who, Role.ADMIN)
+    return Principal(who, None, f"{name} is no member of this cluster")
+
+
 def of_identity(identity: Identity, address: str) -> Principal:
     """Whoever has shown this certificate over TLS, from `address`."""
     who = f"{identity} at {address}"

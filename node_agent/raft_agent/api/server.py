@@ -17,9 +17,9 @@ from raft_agent.api.limits import MAX_REFUSED_CONNECTIONS, Crowd
 from raft_agent.api.listener import BACKLOG, UnixListener
 from raft_agent.api.protocol import Error, ErrorCode
 from raft_agent.api.requests import RequestHandlers
-from raft_agent.api.rights import Principal, of_identity, of_socket
+from raft_agent.api.rights import Principal, of_identity, of_node, of_socket
 from raft_agent.api.salvage import UnreadableError, decode_request
-from raft_agent.tls.identity import Identity, Role
+from raft_agent.tls.identity import Identity
 
 _log = logging.getLogger("raft.api")
 
@@ -96,23 +96,27 @@ class ApiServer:
         )
 
     def serve_forwarded(
-        self, body: bytes, reply: Callable[[bytes], None], sender: str = "another node"
+        self,
+        body: bytes,
+        reply: Callable[[bytes], None],
+        sender: str = "another node",
+        *,
+        is_member: bool = True,
     ) -> None:
-        """Serve a request that the node `sender` forwarded, which has checked who asks: `body` is
-        one request array in MessagePack (not an array of them). `reply` gets the encoded Reply, now
-        or later, exactly once.
+        """Serve a request that the node `sender` forwarded: `body` is one request array in
+        MessagePack (not an array of them). `is_member`: whether the configuration has the node,
+        which has checked who asks then. `reply` gets the encoded Reply, now or later, exactly once.
         """
-        caller = _ForwardedCaller(reply, sender)
         try:
             request = decode_request(body)
         except UnreadableError as error:
-            caller.fail(0, Error(f"Bad request: {error}", ErrorCode.BAD_REQUEST))
-            return
+            request = 0, Error(f"Bad request: {error}", ErrorCode.BAD_REQUEST)
         if isinstance(request, tuple):
-            caller.fail(*request)
-        else:
-            self._handlers.handle(caller, request)
-            self._handlers.finish(caller)
+            reply(_failed(*request))
+            return
+        caller = _ForwardedCaller(reply, of_node(sender, request, is_member=is_member))
+        self._handlers.handle(caller, request)
+        self._handlers.finish(caller)
 
     def _accept(self) -> ClientConnection:
         return ClientConnection(
@@ -154,13 +158,17 @@ def _remote(identity: Identity, transport: asyncio.Transport) -> Principal:
     return of_identity(identity, address)
 
 
+def _failed(request_id: int, error: Error) -> bytes:
+    return protocol.ENCODER.encode((request_id, error, None))
+
+
 class _ForwardedCaller(Caller):
     """Another agent on behalf of its client: one request, one answer, no streams."""
 
     may_forward = False
 
-    def __init__(self, answer: Callable[[bytes], None], sender: str) -> None:
-        super().__init__(Principal(f"a client of {sender}", Role.ADMIN))
+    def __init__(self, answer: Callable[[bytes], None], principal: Principal) -> None:
+        super().__init__(principal)
         self._answer = answer
 
     def reply(self, request_id: int, result: object, data_bytes: int = 0) -> None:  # noqa: ARG002
@@ -171,7 +179,7 @@ class _ForwardedCaller(Caller):
             self._answer(body)
 
     def fail(self, request_id: int, error: Error) -> None:
-        self._answer(protocol.ENCODER.encode((request_id, error, None)))
+        self._answer(_failed(request_id, error))
 
     def push(self, stream_id: int, item: object, data_bytes: int) -> None:
         raise NotImplementedError("a forwarded request has no streams")

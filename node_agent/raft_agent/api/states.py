@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from raft_agent.api.terms import BaseRequest
+from raft_agent.api.terms import BaseRequest, KeyText
 
 
 class StateCheck(BaseRequest, frozen=True, tag="state_check"):
@@ -28,7 +28,7 @@ class FaultFlip(BaseRequest, frozen=True, tag="fault_flip"):
     """Turn one bit of the key's value in this node's memory, and nowhere else. Only an agent that
     was started for such tests does it."""
 
-    key: str
+    key: KeyText
 
 
 class MemberState(msgspec.Struct, frozen=True):

@@ -21,6 +21,7 @@ from raft_agent.consensus.types import (
     AuditWanted,
     Configuration,
     Judgement,
+    Role,
     StateHashed,
     StateJudged,
 )
@@ -32,6 +33,7 @@ _QUIET_INTERVALS = 10
 _WORK_SHARE = 50
 # So many times the patience with others, this node's own answer may take.
 _OWN_PATIENCES = 60
+_LEADS_OR_STANDS = (Role.LEADER, Role.CANDIDATE, Role.PRE_CANDIDATE)
 # A verdict and a digest meet within a round or two.
 _KEPT = 4
 
@@ -72,7 +74,10 @@ class Audit:
         leadership = state.leadership
         if leadership is not None:
             self._take_own(leadership, event)
-        elif event.index not in self._verdicts:
+        elif event.index in self._verdicts:
+            # Nothing depends on it any more; the leader shows who agrees, and names who does not.
+            self._report(event.index, event.digest)
+        else:
             self._unanswered = (event.index, event.digest)
             self._send_report()
         self._compare(event.index)
@@ -85,10 +90,14 @@ class Audit:
             self._send_report()
 
     def _send_report(self) -> None:
+        if self._unanswered is not None and self._state.leader_id:
+            self._reported_us = self._state.now_us
+            self._report(*self._unanswered)
+
+    def _report(self, index: int, digest: int) -> None:
         state = self._state
-        if self._unanswered is not None and state.leader_id:
-            self._reported_us = state.now_us
-            report = AuditReport(state.current_term, state.next_request_id(), *self._unanswered)
+        if state.leader_id:
+            report = AuditReport(state.current_term, state.next_request_id(), index, digest)
             state.send(state.leader_id, report)
 
     def _compare(self, index: int) -> None:
@@ -104,13 +113,14 @@ class Audit:
             self._differs(index)
 
     def _differs(self, index: int) -> None:
-        """This node's state is not that of a quorum: it leads no more, and does not stand."""
+        """This node's state is not that of a quorum: it leads no more, and does not stand, also
+        when it has already asked for votes."""
         state = self._state
         if not state.diverged_index:
             state.diverged_index = index
             state.note("state_differs", index=index)
         state.effects.append(StateJudged(index, Judgement.DIFFERS))
-        if state.leadership is not None:
+        if state.role in _LEADS_OR_STANDS:
             state.become_follower(state.current_term, 0)
 
     # --- leader
@@ -150,7 +160,7 @@ class Audit:
 
     def _is_own_overdue(self, audit: AuditRound) -> bool:
         patience_us = _OWN_PATIENCES * self._state.settings.audit_patience_us
-        return self._state.now_us > audit.began_us + patience_us
+        return audit.is_left_out or self._state.now_us > audit.began_us + patience_us
 
     def _is_due(self, leadership: Leadership) -> bool:
         state, audit = self._state, leadership.audit
@@ -165,7 +175,12 @@ class Audit:
 
     def _take_own(self, leadership: Leadership, event: StateHashed) -> None:
         state, audit = self._state, leadership.audit
-        if audit is None or audit.index != event.index:
+        if audit is None:
+            return
+        if event.index < audit.index <= max(state.applied_index, state.applying_to):
+            audit.is_left_out = True
+            audit.deadline_us = state.now_us + state.settings.audit_patience_us
+        if audit.index != event.index:
             return
         took_us = state.now_us - audit.began_us
         audit.deadline_us = state.now_us + state.settings.audit_patience_us + 3 * took_us
@@ -232,7 +247,9 @@ class Audit:
         if verdict is not None:
             was_quiet = self._state.log.last_index == audit.index
             self._append(leadership, BatchKind.AUDIT, 1, encode_verdict(verdict))
-            audit.last_index = self._state.log.last_index if was_quiet else 0
+            # Where nobody knows whose state is right nothing is written, but the rebuilt wait.
+            is_at_rest = was_quiet and verdict.agreed
+            audit.last_index = self._state.log.last_index if is_at_rest else 0
 
 
 def _holders(reports: dict[int, int]) -> dict[int, set[int]]:

@@ -66,8 +66,9 @@ class AuditRound:
     """A comparison of the members' states behind the entry `index`. `reports`: what they came to,
     by member; `agreed`: what a quorum's did, 0 while that is not known.
     `deadline_us`: who has not reported by then is not waited for, 0 until this node's own is there.
-    `work_us`: how long that took the processor. `last_index`: the entry that closed the round, when
-    nothing had been written since it began.
+    `is_left_out`: this node still read its state behind an earlier entry when this one was applied,
+    so its own report will not come. `work_us`: how long reading took the processor. `last_index`:
+    the entry that closed the round, when nothing had been written since it began.
     """
 
     __slots__ = (
@@ -76,6 +77,7 @@ class AuditRound:
         "deadline_us",
         "index",
         "is_closed",
+        "is_left_out",
         "last_index",
         "reports",
         "work_us",
@@ -89,6 +91,7 @@ class AuditRound:
         self.reports: dict[int, int] = {}
         self.agreed = 0
         self.is_closed = False
+        self.is_left_out = False
         self.last_index = 0
 
 

@@ -163,7 +163,7 @@ class Reconfiguration:
         reached = {
             peer: progress.match_index
             for peer, progress in leadership.progress.items()
-            if peer in configuration.voters
+            if peer in configuration.voters and peer not in leadership.odd
         }
         heir = max(reached, key=lambda peer: (reached[peer], peer), default=0)
         if heir:

@@ -65,6 +65,9 @@ def judge(state: RaftState, survivors: Iterable[Survivor]) -> Verdict:
         refusal = RefusalReason.STORAGE_FAILED
     elif state.was_removed:
         refusal = RefusalReason.REMOVED
+    elif state.diverged_index:
+        # From its log it is rebuilt with nobody's help, and may recover then.
+        refusal = RefusalReason.STATE_DIFFERS
     elif state.recovering or state.installing:
         refusal = RefusalReason.RECOVERY_PENDING
     elif len(alike) < len(answers):

@@ -65,9 +65,14 @@ class Handover:
             self._start(leadership, None, target)
 
     def _furthest(self, leadership: Leadership, peers: Iterable[int]) -> int:
-        """Of these peers the voter, and one that stays one, whose log is furthest; 0: none."""
+        """Of these peers the voter, and one that stays one, whose log is furthest; 0: none. Who is
+        known to have another state than a quorum would not stand."""
         configuration = self._state.configuration
-        voters = [peer for peer in peers if configuration and peer in configuration.voters]
+        voters = [
+            peer
+            for peer in peers
+            if configuration and peer in configuration.voters and peer not in leadership.odd
+        ]
         return max(
             voters,
             key=lambda peer: (

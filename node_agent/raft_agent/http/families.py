@@ -352,7 +352,7 @@ _STATE = Group(
         one(
             Kind.GAUGE,
             "raft_state_check_index",
-            "The newest entry behind which this node's state was a majority's; 0 before the first.",
+            "The newest entry after which this node's state was a majority's; 0 before the first.",
             lambda r: r.agreed_index,
         ),
         one(

@@ -17,6 +17,7 @@ from raft_agent.http.complaints import complaints
 from raft_agent.http.exposition import Exposition
 from raft_agent.http.feed import Feed
 from raft_agent.http.limits import MAX_STREAMS, Gate, Handler, only_get, set_headers
+from raft_agent.http.names import is_loopback, only_own_names
 from raft_agent.http.source import Source
 
 _log = logging.getLogger("raft.http")
@@ -98,7 +99,10 @@ class HttpServer:
             await self._runner.cleanup()
 
     def _app(self) -> web.Application:
-        app = web.Application(middlewares=[self._hear, only_get])
+        middlewares = [self._hear, only_get]
+        if is_loopback(split_address(self._address)[0]):
+            middlewares.insert(1, only_own_names)
+        app = web.Application(middlewares=middlewares)
         app.on_response_prepare.append(set_headers)
         app.router.add_get("/metrics", self._metrics)
         app.router.add_get("/healthz", self._healthz)

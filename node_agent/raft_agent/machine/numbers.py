@@ -28,7 +28,7 @@ def floor_in(payload: bytes | memoryview) -> int:
     """The floor that the configuration in a batch says; 0 when it says none."""
     try:
         return _DECODER.decode(payload).generation.floor
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return 0
 
 

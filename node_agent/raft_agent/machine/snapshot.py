@@ -362,10 +362,13 @@ def survey(blocks: Iterable[bytes]) -> tuple[Header, dict[Section, int]]:
             written = items
         else:
             counts[section] = counts.get(section, 0) + len(items)
-    found = [counts.get(section, 0) for section in Section]
-    if found != written:
-        raise SnapshotError(f"the snapshot should hold {written} items, but has {found}")
+    _check_counts([counts.get(section, 0) for section in Section], written)
     return header, counts
+
+
+def _check_counts(counts: list[int], written: list[int]) -> None:
+    if counts != written:
+        raise SnapshotError(f"the snapshot should hold {written} items, but has {counts}")
 
 
 class Reader:
@@ -482,7 +485,6 @@ class Reader:
         raise SnapshotError("the snapshot ends before its last block")
 
     def _check_end(self, counts: list[int], written: list[int]) -> None:
-        if counts != written:
-            raise SnapshotError(f"the snapshot should hold {written} items, but has {counts}")
+        _check_counts(counts, written)
         if next(self._blocks, None) is not None:
             raise SnapshotError("something follows the last block of the snapshot")

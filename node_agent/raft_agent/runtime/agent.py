@@ -43,7 +43,7 @@ from raft_agent.runtime.events import WARNINGS, EventLog
 from raft_agent.runtime.export_side import ExportSide
 from raft_agent.runtime.first_words import say_what_is_awaited, say_what_was_restored
 from raft_agent.runtime.front import Front
-from raft_agent.runtime.identity import check_owner, make_node, own_address
+from raft_agent.runtime.identity import check_owner, dial_targets, make_node, own_address
 from raft_agent.runtime.joining import Applicant
 from raft_agent.runtime.kernel_side import KernelSide
 from raft_agent.runtime.lease_keeper import LeaseKeeper
@@ -57,7 +57,7 @@ from raft_agent.runtime.versions import VersionKeeper
 from raft_agent.runtime.views import Views, members_line
 from raft_agent.runtime.word import Word
 from raft_agent.storage.store import StorageFailure, Store
-from raft_agent.transport.transport import Hello, PeerTarget, Transport, TransportHandlers
+from raft_agent.transport.transport import Hello, Transport, TransportHandlers
 from raft_agent.versions import VersionError
 
 if TYPE_CHECKING:
@@ -132,7 +132,10 @@ class Agent:
                 on_peer_up=lambda peer, name: self.engine.feed(PeerConnected(peer, name)),
                 on_peer_down=lambda peer: self.engine.feed(PeerLost(peer)),
                 on_forward=lambda sender, body, reply: self._api.serve_forwarded(
-                    body, reply, self._views.member_name(sender)
+                    body,
+                    reply,
+                    self._views.member_name(sender),
+                    is_member=self._views.is_member(sender),
                 ),
                 on_client=lambda certificate: self._api.remote_client(certificate.identity),
                 on_superseded=lambda *told: self.engine.feed(Superseded(*told)),
@@ -404,19 +407,10 @@ class Agent:
         self._versions.admit(hello)
 
     def _set_peers(self, configuration: Configuration | None) -> None:
-        if configuration is None:
-            self._transport.set_peers(
-                [PeerTarget(peer.id, peer.address, 0) for peer in self._config.peers]
-            )
-        else:
+        if configuration is not None:
             self._kernel.follow(configuration)
-            self._transport.set_peers(
-                [
-                    PeerTarget(member.name, member.address, member.id)
-                    for member in configuration.members
-                    if member.id != self.node.state.member_id
-                ]
-            )
+        own_id = self.node.state.member_id
+        self._transport.set_peers(dial_targets(self._config, configuration, own_id))
 
     # --- Observer
 

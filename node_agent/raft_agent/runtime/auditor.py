@@ -100,7 +100,7 @@ class Auditor:
             value = digest.value
         except Exception:
             # What is in memory does not fit together any more; that is for the members to judge.
-            log.exception("the state could not be read behind index %d", index)
+            log.exception("the state could not be read after index %d", index)
         finally:
             view.close()
             self._task = None

@@ -29,6 +29,7 @@ WARNINGS = frozenset(
         "recovered",
         "superseded",
         "superseded_ignored",
+        "survivor_refused",
         "snapshot_spoilt",
         "state_differs",
         "member_differs",
@@ -71,8 +72,8 @@ _TEXTS = {
     "log_truncated": "dropped the uncommitted entries {from_index} to {last_index}, "
     "which the leader does not have",
     "log_refilled": "the damaged end of the log is whole again, up to {index}",
-    "configuration_changes": "the configuration changes with index {index}: {voters} voters, "
-    "{learners} learners",
+    "configuration_changes": "the configuration changes with index {index}: voters {voters}, "
+    "learners {learners}",
     "configuration_in_force": "members are now {members}",
     "catching_up": "{target} is catching up: round {round}, up to index {index}",
     "learner_promoted": "{target} has caught up and becomes a voter",
@@ -90,6 +91,7 @@ _TEXTS = {
     "this node follows a leader that has a majority: keep one of the two, and empty the data "
     "directories of the others",
     "survivor_taken_in": "{name}, which survived, comes in again from {address}",
+    "survivor_refused": "{name}, which survived, can't come in again: {reason}",
     "restored": "begins the cluster {cluster_id} with what a backup held, up to index {index}",
     "join_asked": "asks {address} to be added",
     "join_refused": "was not added: {reason}",
@@ -129,13 +131,13 @@ _TEXTS = {
     "kernel_lost_sync": "the kernel lost its place in the stream {way} {address}: {reason}",
     "kernel_fault_hit": "the kernel loses {per_mille} ‰ of the packets {way} {address} on purpose",
     "kernel_more": "the kernel reported {count} more events than are shown",
-    "state_differs": "its state differs from the other members' behind index {index}: serves "
+    "state_differs": "its state differs from the other members' after index {index}: serves "
     "nothing until it is rebuilt (raftctl rebuild)",
-    "member_differs": "the state of {target} differs from the others' behind index {index}: "
+    "member_differs": "the state of {target} differs from the others' after index {index}: "
     "rebuild it there with raftctl rebuild",
-    "states_disputed": "no majority of the members has equal states behind index {index}: nothing "
+    "states_disputed": "no majority of the members has equal states after index {index}: nothing "
     "is read or written until one has",
-    "audit_unanswered": "too few members told in time what their state comes to behind index "
+    "audit_unanswered": "too few members told in time what their state comes to after index "
     "{index}",
     "rebuilding": "throws its state away and starts anew from its disk: {reason}",
     "storage_failed": "takes no part any more: {reason}",

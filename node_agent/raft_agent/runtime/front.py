@@ -135,6 +135,7 @@ class Front:
         self.barriers.give_up(failure)
         self._changes.give_up(failure)
         self.gatherer.stop()
+        self._states.give_up(failure)
         self._rescue.give_up(failure)
         self._memberships.give_up(failure)
 
@@ -269,8 +270,8 @@ class Front:
         if not self._may_flip:
             return Failure(
                 ErrorCode.REFUSED,
-                "This agent does not spoil its state",
-                "Start it with --enable-fault-injection, on a machine for tests",
+                "This agent was not started for tests with faults",
+                "Start it with raft-agent --enable-fault-injection",
             )
         if not flip_bit(self.machine, key):
             return Failure(ErrorCode.KEY_NOT_FOUND, f'There is no key "{key}" with a value')

@@ -1,4 +1,4 @@
-"""Who this node is, by its data directory, and where others are to dial it."""
+"""Who this node is, by its data directory, where others are to dial it, and whom it dials."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import secrets
 from raft_agent.config import Config
 from raft_agent.config.values import is_served, split_address
 from raft_agent.consensus.node import Node
-from raft_agent.consensus.types import Member, Settings
+from raft_agent.consensus.types import Configuration, Member, Settings
 from raft_agent.runtime.engine import now_us
 from raft_agent.storage.errors import StorageError
 from raft_agent.storage.store import Recovered
+from raft_agent.transport.transport import PeerTarget
 
 
 def check_owner(config: Config, recovered: Recovered) -> None:
@@ -72,3 +73,16 @@ def _own_entry(recovered: Recovered) -> Member | None:
     configurations = recovered.log.configurations
     members = configurations[-1][1].members if configurations else ()
     return next((m for m in members if m.id == recovered.member_id), None)
+
+
+def dial_targets(
+    config: Config, configuration: Configuration | None, own_id: int
+) -> list[PeerTarget]:
+    """Whom this node dials: the other members, or before there are any, its configured peers."""
+    if configuration is None:
+        return [PeerTarget(peer.id, peer.address, 0) for peer in config.peers]
+    return [
+        PeerTarget(member.name, member.address, member.id)
+        for member in configuration.members
+        if member.id != own_id
+    ]

@@ -201,6 +201,7 @@ class Gatherer:
         self._loop = loop
         self._tell = tell
         self._task: asyncio.Task[None] | None = None
+        self._told: dict[int, str] = {}
 
     def look(self) -> None:
         """The role or the configuration has changed."""
@@ -244,6 +245,10 @@ class Gatherer:
         outcome = await joined
         if not isinstance(outcome, Failure):
             self._tell("survivor_taken_in", name=member.name, address=member.address)
+        elif outcome.code is ErrorCode.REFUSED and self._told.get(member.id) != outcome.error:
+            # It is tried again and again; people have to do something about this.
+            self._told[member.id] = outcome.error
+            self._tell("survivor_refused", name=member.name, reason=outcome.error)
 
 
 def _refusal(verdict: Verdict, best: str) -> Failure | None:

@@ -187,6 +187,8 @@ class Snapshotter:
         draft = _Draft()
         try:
             await self._write(draft, view, lambda: self._create(index, term, configuration))
+            # The members may take long, and every change costs more while a view is open.
+            view.close()
             self._proof = self._loop.create_future()
             self._feed(StateHashed(index, draft.digest_value, int(draft.worked_s * 1e6)))
             if draft.error is not None:
@@ -225,7 +227,7 @@ class Snapshotter:
                 await self._in_thread(partial(draft.add, portions))
             draft.is_whole = True
         except (KeyError, ValueError, TypeError, AttributeError):
-            log.exception("the state could not be read behind index %d", view.header.last_applied)
+            log.exception("the state could not be read after index %d", view.header.last_applied)
 
     async def _in_thread(
         self, work: Callable[[], _T], *, undo: Callable[[_T], None] | None = None

@@ -31,6 +31,11 @@ class StateChecks:
         self._node = node
         self._loop = loop
         self._feed = feed
+        self._given_up: Failure | None = None
+
+    def give_up(self, failure: Failure) -> None:
+        """The node ends or its disk failed. Who waits holds on to all of its state until then."""
+        self._given_up = failure
 
     def check(self, done: Done, not_leading: Callable[[], Failure]) -> None:
         """`not_leading`: why this node can't do it."""
@@ -46,8 +51,8 @@ class StateChecks:
         self, done: Done, not_leading: Callable[[], Failure], behind_index: int, asked_s: float
     ) -> None:
         leadership = self._node.state.leadership
-        if leadership is None:
-            done(not_leading())
+        if self._given_up is not None or leadership is None:
+            done(self._given_up or not_leading())
             return
         audit = leadership.audit
         waited_s = self._loop.time() - asked_s

@@ -64,6 +64,10 @@ class Views:
         member = self._node.state.membership.member(member_id)
         return member.name if member is not None else f"{member_id:016x}"
 
+    def is_member(self, member_id: int) -> bool:
+        """Whether the configuration in force has it."""
+        return self._node.state.membership.member(member_id) is not None
+
     def leader_name(self) -> str | None:
         return self.member_name(self._node.leader_id) if self._node.leader_id else None
 

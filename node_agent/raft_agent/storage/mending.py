@@ -10,6 +10,7 @@ ends before that (`Vote`, floor).
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
@@ -100,8 +101,8 @@ def _mend_log(data_dir: Path, known_end: tuple[int, int]) -> list[str]:
     if not directory.is_dir():
         return []
     names = sorted(p.name for p in directory.iterdir() if parse_segment_name(p.name) is not None)
-    contents = [(directory / name).read_bytes() for name in names]
-    damage = _first_damage(names, contents)
+    # One after the other: all of a log may be more than there is memory.
+    damage = _first_damage(names, ((directory / name).read_bytes() for name in names))
     if damage is None:
         return []
     path = directory / names[damage.place]
@@ -115,10 +116,12 @@ def _mend_log(data_dir: Path, known_end: tuple[int, int]) -> list[str]:
             START_ANEW,
         )
     vote, _ = load_vote(data_dir)
-    floor = max((vote.floor_term, vote.floor_index), known_end, _last_entry(contents, damage, vote))
+    doubted = ((directory / name).read_bytes() for name in names[damage.place :])
+    last_entry = _last_entry(doubted, damage.offset) or (vote.term + 1, 0)
+    floor = max((vote.floor_term, vote.floor_index), known_end, last_entry)
     # The promise is on the medium before anything goes that it stands for.
     replace_file(data_dir / VOTE_NAME, encode_vote(Vote(vote.term, vote.voted_for, *floor)))
-    replace_file(data_dir / LAST_SEGMENT_NAME, _last_segment(kept, contents, newest))
+    replace_file(data_dir / LAST_SEGMENT_NAME, _last_segment(directory, kept, newest))
     for name in reversed(names[len(kept) :]):
         (directory / name).unlink()
         sync_directory(directory)
@@ -131,16 +134,17 @@ def _mend_log(data_dir: Path, known_end: tuple[int, int]) -> list[str]:
     ]
 
 
-def _last_segment(kept: list[str], contents: list[bytes], newest: SnapshotMeta | None) -> bytes:
+def _last_segment(directory: Path, kept: list[str], newest: SnapshotMeta | None) -> bytes:
     """What the file of that name has to say of the log that is left."""
     if not kept and newest is not None:
         cluster_id = newest.configuration.cluster_id
         return encode_segment_header(newest.index + 1, cluster_id, is_to_come=True)
-    cluster_id = decode_segment_header(contents[0]).cluster_id
+    with (directory / kept[0]).open("rb") as file:
+        cluster_id = decode_segment_header(file.read(SEGMENT_HEADER_SIZE)).cluster_id
     return encode_segment_header(parse_segment_name(kept[-1]) or 0, cluster_id)
 
 
-def _first_damage(names: list[str], contents: list[bytes]) -> _Damage | None:
+def _first_damage(names: list[str], contents: Iterable[bytes]) -> _Damage | None:
     """Where the log stops being intact. A torn end is no damage: the start knows what to do."""
     last_term, next_index = 0, 0
     for place, (name, data) in enumerate(zip(names, contents, strict=True)):
@@ -162,15 +166,16 @@ def _first_damage(names: list[str], contents: list[bytes]) -> _Damage | None:
     return None
 
 
-def _last_entry(contents: list[bytes], damage: _Damage, vote: Vote) -> tuple[int, int]:
-    """(term, index) behind which the log certainly had no entry: by the headers that can still be
-    read. Without any of them all that is certain is that no entry is of a later term."""
+def _last_entry(contents: Iterable[bytes], offset: int) -> tuple[int, int] | None:
+    """(term, index) behind which these segments, the first one from byte `offset` on, certainly had
+    no entry: by the headers that can still be read. Without any of them (None) all that is certain
+    is that no entry is of a later term than the vote."""
     found = (0, 0)
-    for place, data in enumerate(contents[damage.place :]):
-        at = damage.offset if place == 0 else SEGMENT_HEADER_SIZE
+    for place, data in enumerate(contents):
+        at = offset if place == 0 else SEGMENT_HEADER_SIZE
         while (at := data.find(_MAGIC_BYTES, at)) >= 0:
             with contextlib.suppress(batches.BatchError):
                 header = batches.decode_header(data, at)
                 found = max(found, (header.term, header.last_index))
             at += 1
-    return found if found != (0, 0) else (vote.term + 1, 0)
+    return found if found != (0, 0) else None

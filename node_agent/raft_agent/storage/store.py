@@ -118,8 +118,8 @@ class Store:
         try:
             make_data_dir(data_dir)
             lock = DirectoryLock(data_dir)
-            promised = promised_version(data_dir, versions)
-            return cls._open_locked(lock, data_dir, segment_bytes, resident_bytes, promised)
+            promised_version(data_dir, versions)
+            return cls._open_locked(lock, data_dir, segment_bytes, resident_bytes, versions)
         except BaseException as error:
             if lock is not None:
                 lock.release()
@@ -140,12 +140,14 @@ class Store:
         data_dir: Path,
         segment_bytes: int,
         resident_bytes: int,
-        promised: int,
+        versions: Versions,
     ) -> Store:
         # A killed agent may have left names that are not on the medium: a vote that is believed now
         # is given again without another write.
         sync_directory(data_dir)
         aside = finish_putting_aside(data_dir)
+        # Behind that: what the member before has promised went with its data.
+        promised = promised_version(data_dir, versions)
         member_id = load_identity(data_dir)
         mended = mend(data_dir)
         vote, warnings = load_vote(data_dir)

@@ -139,7 +139,7 @@ def read_request(pem: bytes) -> x509.CertificateSigningRequest:
         request = x509.load_pem_x509_csr(pem)
         is_signed = request.is_signature_valid
     except (*UNREADABLE, InvalidSignature) as error:
-        raise TlsError(f"is no certificate signing request in PEM: {error}") from None
+        raise TlsError(f"is no certificate signing request in PEM{_detail(error)}") from None
     if not is_signed:
         raise TlsError("is a request that was not signed with its own key")
     return request
@@ -205,6 +205,15 @@ def is_authority(certificate: x509.Certificate) -> bool:
         return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
     except (x509.ExtensionNotFound, *UNREADABLE):
         return False
+
+
+def has_signed(authority: x509.Certificate, certificate: x509.Certificate) -> bool:
+    """Whether the key of `authority` has signed `certificate`, and under its name."""
+    try:
+        certificate.verify_directly_issued_by(authority)
+    except (*UNREADABLE, InvalidSignature):
+        return False
+    return True
 
 
 class Authority:
@@ -288,11 +297,7 @@ class Authority:
 
     def has_signed(self, certificate: x509.Certificate) -> bool:
         """Whether the certificate is one of this authority's."""
-        try:
-            certificate.verify_directly_issued_by(self.certificate)
-        except (*UNREADABLE, InvalidSignature):
-            return False
-        return True
+        return has_signed(self.certificate, certificate)
 
     def _key_identifier(self) -> x509.AuthorityKeyIdentifier:
         found = self.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
@@ -304,7 +309,7 @@ def read_certificates(pem: bytes) -> Sequence[x509.Certificate]:
     try:
         return x509.load_pem_x509_certificates(pem)
     except UNREADABLE as error:
-        raise TlsError(f"has no certificate in PEM: {error}") from None
+        raise TlsError(f"has no certificate in PEM{_detail(error)}") from None
 
 
 def read_revocations(pem: bytes) -> x509.CertificateRevocationList:
@@ -312,7 +317,13 @@ def read_revocations(pem: bytes) -> x509.CertificateRevocationList:
     try:
         return x509.load_pem_x509_crl(pem)
     except UNREADABLE as error:
-        raise TlsError(f"is no list of revoked certificates in PEM: {error}") from None
+        raise TlsError(f"is no list of revoked certificates in PEM{_detail(error)}") from None
+
+
+def _detail(error: Exception) -> str:
+    """What the library says of a file, unless that is only that it is no PEM."""
+    text = str(error)
+    return "" if not text or "PEM" in text else f": {text}"
 
 
 def _number_of(revocations: x509.CertificateRevocationList | None) -> int:

@@ -4,7 +4,8 @@ Every frame keeps its header in clear, for the program in the kernel, and its bo
 that carry the real frame, header and all. The sealed header is the one that counts, and the clear
 one must not differ from it but in length and checksum; the latter is 0, since TLS has its own. With
 `clear_headers=False` the clear header tells nothing but the length. Both forms are understood
-whatever is sent.
+whatever is sent. Only what TLS protects is believed, but the program in the kernel reads the clear
+headers: none may say what it does not have to.
 
 The handshake and alerts go in frames of type TLS_HANDSHAKE. A sealed frame begins and ends with its
 TLS records, so a stream that was cut delivers whole frames and nothing else, and its end says no
@@ -32,7 +33,10 @@ WORN_BYTES = 1 << 38
 _RECORD_BYTES = 16 << 10
 _HANDSHAKE = int(FrameType.TLS_HANDSHAKE)
 _SEALED = int(FrameType.TLS_FRAME)
+# Frames of TLS that have no header to repeat.
+_BARE = frozenset((_HANDSHAKE, _SEALED))
 _LENGTH_AT = 8
+_CHECKSUM_AT = 12
 _CHECKSUM_END = 16
 _NO_CHECKSUM = bytes(4)
 # Handshake record, version 3.x (RFC 8446 §5.1); ClientHello (§4) follows its length.
@@ -201,6 +205,8 @@ class Channel:
             return
         length = wire.body_length(head)
         if self.is_open:
+            if wire.type_of(head) in _BARE:
+                _check_bare(head)
             if length > MAX_SEALED_BYTES:
                 raise FrameError(
                     "length", f"sealed frame of {length} bytes is over {MAX_SEALED_BYTES}"
@@ -317,8 +323,18 @@ def _check_handshake_head(head: bytes) -> None:
             "tls_plain",
             f"a plain frame of type {kind} where TLS is spoken: set [tls] at both ends",
         )
+    _check_bare(head)
     if wire.body_length(head) > _HANDSHAKE_FRAME_BYTES:
         raise _too_long()
+
+
+def _check_bare(head: bytes) -> None:
+    """Whether the header of a frame of TLS tells nothing but its type and its length."""
+    kind = wire.type_of(head)
+    if head != wire.bare_header(kind, wire.body_length(head)):
+        raise FrameError(
+            "tls_header", f"the clear header of a frame of type {kind} says more than its length"
+        )
 
 
 def _check_client_hello(body: bytes) -> None:
@@ -343,10 +359,12 @@ def _clear_head(frame: bytes, length: int) -> bytes:
 
 
 def _compare(clear: bytes, sealed: bytes) -> None:
-    """Raises FrameError when the headers differ in anything but length and checksum."""
+    """Raises FrameError when the headers differ in anything but length and checksum, or when the
+    clear one has a checksum."""
     if (
         clear[:_LENGTH_AT] == sealed[:_LENGTH_AT]
         and clear[_CHECKSUM_END:] == sealed[_CHECKSUM_END:]
+        and clear[_CHECKSUM_AT:_CHECKSUM_END] == _NO_CHECKSUM
     ):
         return
     names = (
@@ -370,3 +388,4 @@ def _compare(clear: bytes, sealed: bytes) -> None:
                 f"the clear header of a frame says {name} {shown:#x}, the sealed one {meant:#x}: "
                 "somebody changes frames on their way",
             )
+    raise FrameError("tls_header", "the clear header of a sealed frame has a checksum")

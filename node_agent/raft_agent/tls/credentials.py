@@ -15,10 +15,14 @@ from typing import TypeVar
 
 import msgspec
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 
-from raft_agent.tls.authority import is_authority, read_certificates, read_revocations
+from raft_agent.tls.authority import (
+    has_signed,
+    is_authority,
+    read_certificates,
+    read_revocations,
+)
 from raft_agent.tls.certificate import UNREADABLE, identity_of
 from raft_agent.tls.errors import CertificateRefused, TlsError
 from raft_agent.tls.files import Contents, TlsFiles, read_files
@@ -217,6 +221,7 @@ class _Contexts:
         context = ssl.SSLContext(protocol)
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         context.check_hostname = check_hostname
+        context.hostname_checks_common_name = False
         context.verify_mode = ssl.CERT_REQUIRED
         # An authority between two others can be trusted by itself, without the one above it.
         context.verify_flags |= ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
@@ -311,13 +316,16 @@ def _check_chain(
 ) -> None:
     """Others would refuse what does not lead to an authority; say it here."""
     current, others = chain[0], list(chain[1:])
-    while not any(_has_signed(authority, current) for authority in authorities):
-        above = next((item for item in others if _has_signed(item, current)), None)
+    while not any(has_signed(authority, current) for authority in authorities):
+        above = next((item for item in others if has_signed(item, current)), None)
         if above is None:
+            issuer = current.issuer.rfc4514_string()
+            is_namesake = any(authority.subject == current.issuer for authority in authorities)
+            where = f"which is not in {files.ca}"
+            if is_namesake:
+                where = f"but with another key than the {issuer} in {files.ca} has"
             raise TlsError(
-                f"the certificate of {_name(chain[0])} was signed by "
-                f"{current.issuer.rfc4514_string()}, which is not in {files.ca}",
-                files.cert,
+                f"the certificate of {_name(chain[0])} was signed by {issuer}, {where}", files.cert
             )
         others.remove(above)
         current = above
@@ -356,14 +364,6 @@ def _check_not_revoked(
                 "new one made",
                 files.cert,
             )
-
-
-def _has_signed(authority: x509.Certificate, certificate: x509.Certificate) -> bool:
-    try:
-        certificate.verify_directly_issued_by(authority)
-    except (*UNREADABLE, InvalidSignature):
-        return False
-    return True
 
 
 def _has_signed_list(

@@ -11,6 +11,11 @@ from raft_agent.wire import FrameError
 
 _FOREIGN = ("tls_foreign", "its certificate was not signed by an authority of this cluster")
 _EXPIRED = ("tls_expired", "its certificate has expired")
+_OTHER_HOST = (
+    "tls_name",
+    "its certificate is for other hosts: dial one that it names, or say by --server-name which "
+    "node is meant",
+)
 _BY_VERIFY_CODE = {
     2: _FOREIGN,
     18: _FOREIGN,
@@ -25,8 +30,8 @@ _BY_VERIFY_CODE = {
     11: ("tls_crl", "the list of revoked certificates is not valid yet: do the clocks differ?"),
     12: ("tls_crl", "the list of revoked certificates in tls.crl has expired: make it anew"),
     26: ("tls_purpose", "its certificate is not for this purpose (extended key usage)"),
-    62: ("tls_name", "its certificate is for other host names"),
-    64: ("tls_name", "its certificate is for other addresses"),
+    62: _OTHER_HOST,
+    64: _OTHER_HOST,
 }
 
 # What the other side says of our certificate (RFC 8446 §6.2).

@@ -54,15 +54,23 @@ def read_file(path: str, *, private: bool = False) -> bytes:
     group may read what belongs to root. Raises TlsError.
     """
     try:
-        with Path(path).open("rb") as file:
+        with open(path, "rb", opener=_without_waiting) as file:
+            found = os.fstat(file.fileno())
+            if not stat.S_ISREG(found.st_mode):
+                raise TlsError("is no file that can be read twice, but a pipe or a device", path)
             if private:
-                _check_privacy(path, os.fstat(file.fileno()))
+                _check_privacy(path, found)
             data = file.read(_MAX_BYTES + 1)
     except OSError as error:
         raise TlsError(f"can't be read: {error.strerror}", path) from error
     if len(data) > _MAX_BYTES:
         raise TlsError(f"is over {_MAX_BYTES} bytes: that can't be certificates", path)
     return data
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    # open(2) of a pipe waits for somebody who writes, for ever.
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _check_privacy(path: str, found: os.stat_result) -> None:

@@ -82,7 +82,11 @@ class Layer(asyncio.Protocol):
         return sum(map(len, self._unsent))
 
     def send(self, data: list[bytes]) -> None:
-        """Whole frames, each in one piece or in several, are sealed and written with one call."""
+        """Whole frames, each in one piece or in several, are sealed and written with one call.
+        They are dropped once the connection has failed or is closed.
+        """
+        if self._error is not None or self.tcp.is_closing():
+            return
         if self.channel.is_open:
             pieces = self.channel.seal(data)
             self.tcp.writelines(pieces)

@@ -43,7 +43,7 @@ _FRAMES: dict[str, frozenset[int]] = {
 class InboundOwner(Protocol):
     """Who keeps the connections that were accepted."""
 
-    strangers: Strangers
+    strangers: Strangers[InboundConnection]
     """The inbound connections that have not finished their handshake."""
 
     serials: Iterator[int]
@@ -92,9 +92,10 @@ class InboundConnection(Connection):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self.serial = next(self._owner.serials)
-        crowd = self._owner.strangers.come(self.reject_host())
-        if crowd:
-            self.reject("crowded", crowd)
+        too_many = self._owner.strangers.come(self, self.reject_host())
+        if too_many is not None:
+            oldest, why = too_many
+            oldest.reject("crowded", why)
 
     def _hand_over(self, certificate: PeerCertificate, data: bytes) -> None:
         """It is no peer but a client: somebody else serves it from here on."""
@@ -112,7 +113,7 @@ class InboundConnection(Connection):
     def _no_stranger(self) -> None:
         if self._is_stranger:
             self._is_stranger = False
-            self._owner.strangers.leave(self.reject_host())
+            self._owner.strangers.leave(self, self.reject_host())
 
     def _hello_received(self, frame: wire.Frame) -> None:
         own = self.local.hello()

@@ -123,7 +123,7 @@ class Transport:
         self._outbound: dict[int, OutboundConnection] = {}
         self._stats: dict[int, PeerStats] = {}
         self._names: dict[int, str] = {}
-        self.strangers = Strangers()
+        self.strangers: Strangers[InboundConnection] = Strangers()
         self.serials: Iterator[int] = itertools.count(1)
 
     async def start(self) -> None:

@@ -6,7 +6,9 @@ import google_crc32c
 
 from raft_agent import wire
 from raft_agent.consensus import batch as batches
+from raft_agent.consensus.generations import generation_of
 from raft_agent.consensus.membership import read_configuration
+from raft_agent.machine.numbers import floor_in
 from raft_agent.transport import codec
 from raft_agent.transport.handshake import (
     Hello,
@@ -169,7 +171,9 @@ def decode_batches(data: bytes) -> None:
         assert batch.record == data[offset : offset + len(batch.record)]
         assert batch.count <= batches.MAX_ENTRIES
         if batch.kind == batches.BatchKind.CONFIGURATION:
-            read_configuration(batch)
+            configuration = read_configuration(batch)
+            floor = floor_in(batch.payload)
+            assert configuration is None or floor == generation_of(configuration).floor
         offset += len(batch.record)
 
 

@@ -91,15 +91,16 @@ def ask(data: bytes) -> None:
 
 def _requests() -> list[bytes]:
     paths = (b"/metrics", b"/healthz", b"/readyz", b"/stream", b"/", b"/page.css?x=1", b"/%2e%2e")
-    found = [b"GET " + path + b" HTTP/1.1\r\nHost: a\r\n\r\n" for path in paths]
+    found = [b"GET " + path + b" HTTP/1.1\r\nHost: ::1\r\n\r\n" for path in paths]
     return [
         *found,
-        b"GET /metrics HTTP/1.1\r\nHost: a\r\nAccept: application/openmetrics-text; version=1.0.0;"
+        b"GET /metrics HTTP/1.1\r\nHost: ::1\r\nAccept: application/openmetrics-text;version=1.0.0;"
         b"q=0.5,*/*;q=0.1\r\n\r\n",
-        b"POST /metrics HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello",
+        b"POST /metrics HTTP/1.1\r\nHost: ::1\r\nContent-Length: 5\r\n\r\nhello",
         b"HEAD / HTTP/1.0\r\n\r\n",
-        b"PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
-        b"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: somewhere.example:80\r\n\r\n",
+        b"PUT / HTTP/1.1\r\nHost: ::1\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: ::1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
     ]
 
 

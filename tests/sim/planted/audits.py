@@ -52,7 +52,7 @@ FAULTS = (
         (
             Edit(
                 _AUDIT,
-                "        if state.leadership is not None:\n"
+                "        if state.role in _LEADS_OR_STANDS:\n"
                 "            state.become_follower(state.current_term, 0)\n",
                 "",
             ),

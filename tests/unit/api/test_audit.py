@@ -10,6 +10,7 @@ import pytest
 
 from raft_agent.api import protocol, rights
 from raft_agent.api.audit import described, is_audited
+from raft_agent.api.host import Failure
 from tests.unit.api.raw_client import RawClient, with_node
 from tests.unit.api.single_node import SingleNode
 
@@ -41,6 +42,11 @@ def test_a_line_has_the_fields_that_were_given() -> None:
     assert described(protocol.SettingSet(7, "messages_keep", 5, forward=True)) == (
         "setting_set name=messages_keep value=5"
     )
+
+
+@pytest.mark.parametrize("name", ["node-03: done", "x force=true", "a\nb", "\u202etext", ""])
+def test_a_name_can_not_pass_for_the_rest_of_the_line(name: str) -> None:
+    assert described(protocol.Leave(7, name)) == f"leave name={name!a}"
 
 
 def test_a_proof_is_not_told() -> None:
@@ -90,6 +96,17 @@ def test_who_is_denied_is_audited_too(tmp_path: Path) -> None:
 
     with mock.patch.object(rights, "peer_credentials", return_value=(123, 4711, 4711)):
         with_node(tmp_path, check)
+
+
+def test_a_change_that_an_unfit_node_refuses_is_audited(tmp_path: Path) -> None:
+    node = SingleNode()
+    node.unfit = Failure(protocol.ErrorCode.STATE_DIFFERS, "Its state differs")
+
+    async def check(client: RawClient, node: SingleNode) -> None:
+        await client.ask(["setting_set", 1, "messages_keep", 5])
+        assert [outcome for _, _, outcome in node.audits] == ["state_differs: Its state differs"]
+
+    with_node(tmp_path, check, node)
 
 
 def test_a_host_that_fails_is_audited_as_that(tmp_path: Path) -> None:

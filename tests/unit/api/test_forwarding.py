@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from raft_agent import wire
@@ -135,6 +137,42 @@ def test_a_forwarded_request_that_can_not_be_served_is_answered(
     assert len(answers) == 1
     assert reply.error is not None
     assert (reply.id, reply.error.code) == (request_id, code)
+
+
+@pytest.mark.parametrize("kind", sorted(protocol.RESULT_TYPES, key=lambda kind: kind.__name__))
+def test_who_is_no_member_has_nothing_served_but_its_own_joining(
+    tmp_path: Path, kind: type[protocol.Request]
+) -> None:
+    """A certificate makes nobody a member: it may be one of a node that was removed."""
+
+    async def main() -> None:
+        node = SingleNode()
+        server = ApiServer(node, socket_path=tmp_path / "s", group=None)
+        answers: list[bytes] = []
+        required = (field for field in msgspec.structs.fields(kind) if field.required)
+        request = kind(*(_value(field.type) for field in required))
+        body = protocol.ENCODER.encode(request)
+        server.serve_forwarded(body, answers.append, "node-09", is_member=False)
+        await asyncio.sleep(0)
+        reply = msgspec.msgpack.decode(answers[0], type=protocol.Reply)
+        if kind in (protocol.JoinChallenge, protocol.JoinSelf):
+            assert reply.error is None
+        else:
+            assert reply.error is not None
+            assert reply.error.code == "permission_denied"
+            assert "node-09 is no member of this cluster" in reply.error.error
+            assert all(who == "node node-09" for who, _, _ in node.audits)
+
+    run(main())
+
+
+def _value(kind: Any) -> Any:
+    """Something that a field of this type may hold."""
+    options = (1, "node-04", b"1", [])
+    for value in options:
+        with contextlib.suppress(msgspec.ValidationError):
+            return msgspec.convert(msgspec.to_builtins(value), kind)
+    raise AssertionError(kind)
 
 
 def test_an_answer_too_large_for_a_frame_is_refused_where_it_is_made(

@@ -10,10 +10,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from raft_agent.api import protocol
+from raft_agent import wire
+from raft_agent.api import protocol, requests
 from raft_agent.api.limits import Crowd
 from raft_agent.api.protocol import Request
 from raft_agent.api.requests import RequestHandlers
+from raft_agent.machine.commands import SendMessage
 from raft_agent.machine.machine import Entry
 from tests.unit.api.raw_client import RawClient, with_node
 from tests.unit.api.single_node import SingleNode
@@ -91,6 +93,22 @@ def test_list_goes_on_after_the_last_key(tmp_path: Path) -> None:
         assert rest["more"] is False
 
     with_node(tmp_path, check)
+
+
+def test_messages_that_fit_no_frame_are_not_encoded_to_find_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = SingleNode()
+    node.apply_commands([SendMessage("x" * 300, "node-01")] * 5)
+    monkeypatch.setattr(wire, "MAX_BODY_BYTES", 1000)
+    monkeypatch.setattr(requests, "message_item", None)
+
+    async def check(client: RawClient, node: SingleNode) -> None:
+        reply = (await client.ask(["messages", 1, 3]))[0]
+        assert reply[1]["code"] == "too_large"
+        assert "The newest 3 messages are over the limit of 1000 bytes" in reply[1]["error"]
+
+    with_node(tmp_path, check, node)
 
 
 def test_messages_have_their_node_and_the_leaders_time(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from raft_agent.api.client import Client
 from raft_agent.api.host import Failure
 from raft_agent.api.protocol import ErrorCode
 from raft_agent.api.requests import _OF_STATE
@@ -26,6 +27,7 @@ ASKED: list[list[Any]] = [
     ["get", 1, "k", "lease"],
     ["list", 1, ""],
     ["watch_keys", 1, "k"],
+    ["snapshot_save", 1],
     ["txn", 1, [], [["put", "k", b"v"]]],
     ["lease_grant", 1, 5_000],
     ["lease_keepalive", 1, 1],
@@ -114,5 +116,69 @@ def test_watches_end_with_the_reason_and_events_go_on(tmp_path: Path) -> None:
             node.happen("state_differs")
             (event,) = await client.items()
             assert (event[0], event[1]) == (8, None)
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [["get", 1, "k"], ["get", 1, "k", "lease"], ["lease_list", 1], ["snapshot_save", 1]],
+    ids=["get", "lease", "lease_list", "snapshot_save"],
+)
+def test_a_read_that_waited_while_the_state_became_unfit_is_refused(
+    tmp_path: Path, request_: list[Any]
+) -> None:
+    async def check(client: RawClient, node: SingleNode) -> None:
+        await client.ask(["put", 2, "k", b"v"])
+        barrier = node.read_barrier
+
+        def read_barrier(done: Any, *, lease: bool = False) -> None:
+            node.unfit = WRONG
+            barrier(done, lease=lease)
+
+        node.read_barrier = read_barrier  # type: ignore[method-assign]
+        (reply,) = await client.ask(request_)
+        assert reply[1]["code"] == "state_differs"
+
+    with_node(tmp_path, check)
+
+
+def test_a_backup_of_a_state_that_is_found_to_be_unfit_meanwhile_does_not_come_to_its_end(
+    tmp_path: Path,
+) -> None:
+    async def check(client: RawClient, node: SingleNode) -> None:
+        await client.ask(["put", 2, "k", b"v"])
+        begin = node.begin_backup
+
+        def begin_backup() -> Any:
+            backup = begin()
+            node.unfit = WRONG
+            return backup
+
+        node.begin_backup = begin_backup  # type: ignore[method-assign]
+        (started,) = await client.ask(["snapshot_save", 1])
+        assert started[1] is None
+        items = await client.items()
+        while items[-1][1] is None:
+            items = await client.items()
+        assert items[-1][1]["code"] == "state_differs"
+        assert not node.machine._views
+
+    with_node(tmp_path, check)
+
+
+def test_a_client_of_several_members_goes_on_to_one_whose_state_is_right(tmp_path: Path) -> None:
+    async def main() -> None:
+        wrong, right = SingleNode(), SingleNode("node-02")
+        wrong.unfit = WRONG
+        paths = [tmp_path / "1.sock", tmp_path / "2.sock"]
+        async with (
+            serving(wrong, paths[0]),
+            serving(right, paths[1]),
+            Client([str(path) for path in paths]) as client,
+        ):
+            await client.put("k", b"v")
+            assert (await client.get("k")).value == b"v"
+        assert wrong.machine.last_applied == 0
 
     run(main())

@@ -142,6 +142,13 @@ def test_a_request_for_anything_else_than_what_is_said_is_not_signed(
     assert not (tmp_path / f"{signed[0]}.pem").exists()
 
 
+def test_whoever_signs_sees_for_which_hosts(pki: Path, tmp_path: Path) -> None:
+    """A request may ask for the addresses of others."""
+    done("csr", "node-04", "192.0.2.1", "node-01", "--dir", tmp_path)
+    shown = run("sign", tmp_path / "node-04.csr", "node-04", "--ca-dir", pki, "--dir", tmp_path)
+    assert "  hosts: node-04, node-01, 192.0.2.1\n" in shown.stdout
+
+
 def test_a_renewed_certificate_is_for_the_same_key_and_names(pki: Path) -> None:
     own = ("--ca-dir", pki, "--dir", pki)
     before = done("node", "node-01", "192.0.2.7", *own, "--days", "10")
@@ -152,6 +159,39 @@ def test_a_renewed_certificate_is_for_the_same_key_and_names(pki: Path) -> None:
     assert after["not_after"] > before["not_after"]
     assert after["serial"] != before["serial"]
     assert Credentials(files_of(pki, "node-01"), NODE_01).own == NODE_01
+
+
+def test_what_another_authority_signed_is_renewed_only_when_it_is_named(
+    pki: Path, tmp_path: Path
+) -> None:
+    """Whoever brings a file would choose its own role otherwise."""
+    done("ca", "--dir", tmp_path / "other")
+    own = ("--ca-dir", tmp_path / "other", "--dir", tmp_path / "other")
+    done("client", "mallory", "--role", "admin", *own)
+    file = tmp_path / "other" / "mallory.pem"
+    before = file.read_bytes()
+    said = refused("renew", file, "--ca-dir", pki)
+    assert f"{file} was not signed by the authority in {pki / 'ca.pem'}" in said
+    assert file.read_bytes() == before
+    done("renew", file, "--ca-dir", pki, "--former-ca-dir", tmp_path / "other")
+    assert done("renew", file, "--ca-dir", pki)["name"] == "mallory"
+
+
+def test_a_revoked_certificate_is_not_renewed(pki: Path) -> None:
+    done("client", "alice", "--ca-dir", pki, "--dir", pki)
+    done("revoke", pki / "alice.pem", "--ca-dir", pki)
+    assert "is revoked" in refused("renew", pki / "alice.pem", "--ca-dir", pki)
+
+
+@pytest.mark.parametrize("serial", ["0", "-5", "xyz", "", "f" * 40, "f" * 60, "1_0", "0x1"])
+def test_what_is_no_serial_number_is_refused(pki: Path, serial: str) -> None:
+    said = refused("revoke", f"--serial={serial}", "--ca-dir", pki)
+    assert "is no serial number in hexadecimal digits" in said
+    assert not (pki / "crl.pem").exists()
+
+
+def test_an_authority_is_not_renewed_like_others(pki: Path) -> None:
+    assert str(pki / "ca.pem") in refused("renew", pki / "ca.pem", "--ca-dir", pki)
 
 
 def test_a_revoked_certificate_is_on_the_list_and_the_others_are_not(pki: Path) -> None:

@@ -73,6 +73,14 @@ def test_a_configuration_in_which_secrets_can_not_be_told_is_left_out(
         assert "secret" not in "".join(parts.values()).replace("a secret in it", "")
 
 
+def test_what_is_unpacked_is_one_directory_of_the_bundles_name(tmp_path: Path) -> None:
+    for name in ("report.tar.gz", "report.tgz"):
+        file = tmp_path / name
+        raftctl("--socket", str(tmp_path / "nobody"), "debug", "bundle", str(file))
+        with tarfile.open(file) as archive:
+            assert {Path(found).parts[0] for found in archive.getnames()} == {"report"}
+
+
 def test_nothing_is_written_over_a_file_that_is_there(at: tuple[str, str], tmp_path: Path) -> None:
     file = tmp_path / "report.tar.gz"
     file.write_text("precious")

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from raft_agent.machine.commands import ExpireLease
+from raft_agent.machine.leases import MAX_TTL_MS, MIN_TTL_MS
 from tests.unit.cli.served import (
     TIMEOUT_S,
     Follower,
@@ -41,7 +42,10 @@ def test_a_lease_from_its_grant_to_its_end(served: Served, at: tuple[str, str]) 
     assert found["lease"] == 1
     kept = raftctl(*at, "lease", "keepalive", "1")
     assert kept.stdout.decode() == "✓ Lease 1 has 30 s from now on\n"
-    assert raftctl(*at, "lease", "list").stdout.decode() == "1\t30 s\t30 s\t1\n"
+    assert raftctl(*at, "lease", "list").stdout.decode().splitlines() == [
+        "ID  TIME  REMAINING  KEYS",
+        "1   30 s  30 s       1",
+    ]
     shown = raftctl(*at, "lease", "show", "1").stdout.decode().splitlines()
     assert shown == ["Lease:     1", "Time:      30 s", "Remaining: 30 s", "Keys:      1", "  web"]
     listed = json_of(raftctl(*at, "-o", "json", "lease", "list"))
@@ -51,6 +55,17 @@ def test_a_lease_from_its_grant_to_its_end(served: Served, at: tuple[str, str]) 
     revoked = raftctl(*at, "lease", "revoke", "1")
     assert "Lease 1 revoked, and 1 key deleted (revision 2)" in revoked.stdout.decode()
     assert raftctl(*at, "propose", "get", "web").returncode == 4
+
+
+def test_a_lease_may_last_as_long_as_the_state_machine_allows(at: tuple[str, str]) -> None:
+    shortest, longest = MIN_TTL_MS / 1000, MAX_TTL_MS / 1000
+    for seconds in (shortest, longest):
+        assert raftctl(*at, "lease", "grant", f"{seconds:.0f}").returncode == 0
+    for seconds in (shortest - 0.001, longest + 1):
+        for asked in (("lease", "grant", str(seconds)), ("lock", "l", "--ttl", str(seconds))):
+            refused = raftctl(*at, *asked)
+            assert refused.returncode == 2
+            assert "is not from 1 to 31536000 seconds" in refused.stderr.decode()
 
 
 @pytest.mark.parametrize(

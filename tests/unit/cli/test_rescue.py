@@ -50,6 +50,8 @@ def test_a_dry_run_shows_what_each_survivor_has_and_the_one_to_recover_at(served
         "node-02  10.0.0.2:5555  3          12          answers",
         "node-03  10.0.0.3:5555  -          -           does not answer: connection refused",
         "✓ node-01 is the one to recover at",
+        "  When the lost ones stay off for sure: "
+        f"raftctl --socket {served.path} recover --accept-data-loss",
     ]
 
 
@@ -59,6 +61,11 @@ def test_a_dry_run_where_it_would_be_refused_says_why_and_where_else(served: Ser
     status, out, _ = ask(served, "recover", "--dry-run")
     assert status == 1
     assert out.splitlines()[-2:] == ["✗ It has more", f"  Hint: {hint}"]
+    served.host.recovery = lambda _: protocol.RecoverResult(
+        "node-02", MEMBERS, "It lives", "See: raftctl health"
+    )
+    *_, told = ask(served, "recover", "--dry-run")[1].splitlines()
+    assert told == f"  Hint: See: raftctl --socket {served.path} health"
     done = raftctl("--socket", str(served.path), "-o", "json", "recover", "--dry-run")
     assert done.returncode == 1
     assert json_of(done)["best"] == "node-02"
@@ -93,7 +100,7 @@ def test_a_recovery_says_what_has_begun_who_comes_in_again_and_what_to_do(served
     assert out.splitlines() == [
         "✓ Generation 00ab of the cluster has begun with index 18: node-01 leads it",
         "  Come in again by themselves: node-02",
-        "  Replace the lost members: raftctl join NAME ADDR",
+        f"  Replace the lost members: raftctl --socket {served.path} join NAME ADDR",
     ]
     assert "node-03" in told
 
@@ -132,6 +139,10 @@ def test_a_restore_needs_a_name_and_an_address_or_a_configuration(
     made = raftctl("-o", "json", "snapshot", "restore", str(backup), *arguments)
     assert made.returncode == 0, made.stderr
     assert (json_of(made)["name"], json_of(made)["address"]) == ("from-file", "127.0.0.1:5999")
+    assert made.stderr == b""
+    elsewhere = ("--data-dir", str(tmp_path / "other"), "--config", str(config))
+    told = raftctl("snapshot", "restore", str(backup), *elsewhere).stderr.decode()
+    assert told.endswith(f"does not look there: its server.data_dir is {data_dir}\n")
 
 
 def test_what_is_no_backup_is_refused_with_the_place(tmp_path: Path) -> None:

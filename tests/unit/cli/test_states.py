@@ -9,6 +9,8 @@ from raft_agent.api.host import Failure
 from raft_agent.api.protocol import ErrorCode
 from raft_agent.storage.datadir import DirectoryLock, load_identity
 from raft_agent.storage.mending import REQUEST_NAME
+from raftctl.context import Context
+from raftctl.doctor_checks import _quorum
 from raftctl.doctor_states import _finding
 from tests.unit.cli.served import Served, json_of, raftctl
 
@@ -25,7 +27,7 @@ def test_a_node_that_differs_is_rebuilt_and_serves_again(
     done = raftctl(*at, "rebuild")
     assert done.returncode == 0
     assert "node-01 serves again" in done.stdout.decode()
-    assert "because This node's state differs" in done.stderr.decode()
+    assert "because this node's state differs" in done.stderr.decode()
     assert raftctl(*at, "propose", "put", "k", "v").returncode == 0
 
 
@@ -75,6 +77,16 @@ def test_each_outcome_of_a_comparison_has_its_command() -> None:
         "unknown": "warn",
     }
     assert found["differs"].fix == found["unreadable"].fix == "raftctl --node node-03 rebuild"
+
+
+def test_doctor_fails_for_a_member_that_differs_and_names_the_rebuild() -> None:
+    member = protocol.HealthMember(
+        "node-03", "a3", "h:3", "voter", "differs", 9, 9, 0, "its state is not the others'"
+    )
+    health = protocol.HealthResult(True, "node-01", 3, [member])
+    _, found = _quorum(Context(), health, set())
+    assert (found.level, found.fix) == ("fail", "raftctl --node node-03 rebuild")
+    assert found.text == "node-03 at h:3 differs: its state is not the others'"
 
 
 def test_a_bit_is_turned_on_purpose(served: Served, at: tuple[str, str]) -> None:

@@ -169,6 +169,7 @@ def test_a_change_of_a_key_is_one_line() -> None:
     delete = protocol.KeyEvent("delete", "a/b", b"", 6, 10)
     assert event_line(put) == "put\ta/b\ttwo\\nlines"
     assert event_line(delete) == "delete\ta/b"
+    assert event_line(protocol.KeyEvent("put", "a\tb", b"c\td", 5, 9)) == "put\ta\\tb\tc\\td"
     assert event_data(put)["value"] == "two\nlines"
     assert event_data(delete) == {"type": "delete", "key": "a/b", "revision": 6, "index": 10}
 

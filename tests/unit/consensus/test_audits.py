@@ -11,6 +11,7 @@ from raft_agent.consensus.types import (
     AuditReport,
     AuditWanted,
     Judgement,
+    MembershipChange,
     Propose,
     Read,
     ReadReady,
@@ -19,6 +20,7 @@ from raft_agent.consensus.types import (
     Role,
     StateHashed,
     StateJudged,
+    TransferLeadership,
     read_verdict,
 )
 from tests.unit.consensus.harness import Cluster
@@ -83,6 +85,19 @@ def test_a_majority_closes_it_and_who_is_late_compares_by_the_log() -> None:
     assert cluster.node(3).state.diverged_index == index
 
 
+@pytest.mark.parametrize("late", [RIGHT, WRONG])
+def test_who_is_late_tells_the_leader_all_the_same(late: int) -> None:
+    cluster = led_by_1()
+    index = begin(cluster)
+    tell(cluster, index, {1: RIGHT, 2: RIGHT})
+    tell(cluster, index, {3: late})
+    leadership = cluster.node(1).state.leadership
+    assert leadership is not None
+    assert leadership.audit is not None
+    assert leadership.audit.reports == {1: RIGHT, 2: RIGHT, 3: late}
+    assert leadership.odd == ({3} if late == WRONG else set())
+
+
 def test_one_report_decides_nothing() -> None:
     cluster = led_by_1()
     index = begin(cluster)
@@ -100,6 +115,22 @@ def test_who_differs_takes_no_requests_and_does_not_stand() -> None:
     ]
     assert not cluster.node(2).state.can_stand
     assert cluster.node(2).role is Role.FOLLOWER
+
+
+def test_leadership_is_not_handed_over_to_who_differs() -> None:
+    cluster = led_by_1()
+    tell(cluster, begin(cluster), {1: RIGHT, 2: RIGHT, 3: WRONG})
+    cluster.step(1, TransferLeadership(5, 0))
+    cluster.settle()
+    assert cluster.leaders == [2]
+
+
+def test_a_leader_that_leaves_has_nobody_stand_who_differs() -> None:
+    cluster = led_by_1()
+    tell(cluster, begin(cluster), {1: RIGHT, 2: RIGHT, 3: WRONG})
+    cluster.change(1, MembershipChange(remove=(1,)))
+    cluster.settle()
+    assert cluster.leaders == [2]
 
 
 def test_who_differs_still_acknowledges_entries_and_votes() -> None:
@@ -123,6 +154,25 @@ def test_a_leader_that_differs_steps_down_at_once() -> None:
     tell(cluster, begin(cluster), {1: WRONG, 2: RIGHT, 3: RIGHT})
     assert cluster.node(1).role is Role.FOLLOWER
     assert judgements(cluster, 1) == [Judgement.DIFFERS]
+
+
+@pytest.mark.parametrize("has_pre_votes", [False, True])
+def test_who_hears_that_it_differs_while_it_stands_is_not_elected(has_pre_votes: bool) -> None:
+    """Seed 20000253 of the simulator."""
+    cluster = led_by_1()
+    index = begin(cluster)
+    tell(cluster, index, {1: RIGHT, 2: RIGHT})
+    cluster.down.add(1)
+    node = cluster.node(3)
+    cluster.time_out(3)
+    if has_pre_votes:
+        cluster.deliver()
+        cluster.deliver()
+    assert node.role is (Role.CANDIDATE if has_pre_votes else Role.PRE_CANDIDATE)
+    cluster.step(3, StateHashed(index, WRONG, 0))
+    cluster.settle()
+    assert node.role is Role.FOLLOWER
+    assert judgements(cluster, 3) == [Judgement.DIFFERS]
 
 
 def test_a_leader_that_is_late_hears_from_its_own_log_that_it_differs() -> None:
@@ -255,6 +305,15 @@ def test_states_are_compared_at_regular_distances_and_seldom_while_nothing_is_wr
     assert audits(cluster) == 3
 
 
+def test_while_states_are_disputed_they_are_compared_as_often_as_under_load() -> None:
+    cluster = led_by_1(settings=REGULAR)
+    tell(cluster, begin(cluster), {1: RIGHT, 2: WRONG, 3: OTHER})
+    assert verdicts(cluster) == [(0, False)]
+    before = audits(cluster)
+    cluster.run_for(INTERVAL_US + 100_000)
+    assert audits(cluster) == before + 1
+
+
 def audits(cluster: Cluster) -> int:
     """How many comparisons have begun."""
     return sum(
@@ -281,3 +340,16 @@ def test_a_leader_that_still_reads_its_own_state_begins_nothing_new() -> None:
     tell(cluster, index, {1: RIGHT})
     cluster.run_for(100_000)
     assert audits(cluster) == 2
+
+
+def test_a_leader_that_left_an_entry_out_does_not_wait_for_itself() -> None:
+    """It came to lead while it still read its state behind an older one (seed 20000121)."""
+    cluster = led_by_1()
+    older = begin(cluster)
+    cluster.elect(2)
+    begin(cluster, 2)
+    tell(cluster, older, {2: RIGHT})
+    cluster.run_for(PATIENCE_US + 200_000)
+    assert audits(cluster) == 2
+    begin(cluster, 2)
+    assert audits(cluster) == 3

@@ -7,6 +7,7 @@ import pytest
 from raft_agent.consensus import changes
 from raft_agent.consensus.generations import FIRST, Kinship, generation_of, is_awaited, kinship
 from raft_agent.consensus.membership import first_entry
+from raft_agent.consensus.recovery import judge
 from raft_agent.consensus.types import (
     Abandon,
     AppendEntries,
@@ -151,6 +152,18 @@ def test_a_broken_disk_a_fresh_node_and_a_removed_one_do_not_recover() -> None:
     removed = alone()
     removed.step(Superseded(2, 5, False))
     assert recover(removed) is RefusalReason.REMOVED
+
+
+def test_who_has_another_state_than_a_quorum_had_is_rebuilt_before_it_recovers() -> None:
+    server = alone()
+    server.node.state.diverged_index = 2
+    assert judge(server.node.state, ()).refusal is RefusalReason.STATE_DIFFERS
+    assert recover(server) is RefusalReason.STATE_DIFFERS
+    server.start()
+    server.tick()
+    server.now_us += MAX_TIMEOUT_US
+    server.tick()
+    assert recover(server) == 4
 
 
 def test_a_learner_with_the_most_complete_log_becomes_the_only_voter() -> None:

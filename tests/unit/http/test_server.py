@@ -101,6 +101,50 @@ def test_every_answer_says_what_a_browser_may_do_with_it() -> None:
     run(test)
 
 
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("localhost:9555", 200),
+        ("node.localhost", 200),
+        ("127.0.0.1:9555", 200),
+        ("[::1]:9555", 200),
+        ("192.0.2.7", 200),
+        ("attacker.example", 421),
+        ("attacker.example:9555", 421),
+        ("127.0.0.1.attacker.example", 421),
+        ("localhost.attacker.example", 421),
+        ("[attacker.example]", 421),
+        ("", 421),
+    ],
+)
+def test_a_site_whose_name_leads_to_this_machine_reads_nothing(host: str, status: int) -> None:
+    """DNS rebinding: the browser believes that what is here is that site's."""
+
+    async def test(_: HttpServer, session: aiohttp.ClientSession) -> None:
+        for path in ("/", "/metrics", "/stream"):
+            async with session.get(path, headers={"Host": host}) as answer:
+                assert answer.status == status, path
+
+    run(test)
+
+
+def test_what_is_for_others_is_asked_for_under_any_name() -> None:
+    async def test(session: aiohttp.ClientSession) -> None:
+        async with session.get("/healthz", headers={"Host": "raft.example"}) as answer:
+            assert answer.status == 200
+
+    async def main() -> None:
+        served = HttpServer(FakeSource(), f"0.0.0.0:{free_ports(1)[0]}")
+        await served.start()
+        try:
+            async with aiohttp.ClientSession(f"http://127.0.0.1:{served.port}") as session:
+                await test(session)
+        finally:
+            await served.close()
+
+    asyncio.run(main())
+
+
 def test_the_page_is_served_with_all_that_it_needs() -> None:
     async def test(_: HttpServer, session: aiohttp.ClientSession) -> None:
         async with session.get("/") as answer:

@@ -85,6 +85,7 @@ def test_a_configuration_without_a_generation_says_no_floor() -> None:
     assert floor_in(encode_configuration(configuration())) == 0
     assert floor_in(encode_configuration(configuration(FLOOR))) == FLOOR
     assert floor_in(b"\xc1") == 0
+    assert floor_in(b"\x81\xa1a" + b"\x91" * 5000) == 0
 
 
 def test_a_configuration_without_a_generation_is_written_as_before_there_were_any() -> None:

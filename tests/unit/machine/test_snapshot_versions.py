@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from raft_agent.machine.audit import Trail
 from raft_agent.machine.commands import (
     Command,
     GrantLease,
@@ -14,7 +15,7 @@ from raft_agent.machine.commands import (
     RevokeLease,
 )
 from raft_agent.machine.machine import Machine
-from raft_agent.machine.snapshot import Section, SnapshotError, encode_block
+from raft_agent.machine.snapshot import Section, SnapshotError, encode_block, survey
 from tests.golden.make import SNAPSHOT_INDEX, machine_at
 from tests.unit.machine.batches import apply
 
@@ -54,3 +55,20 @@ def test_a_lease_of_what_is_not_there_is_refused(left_out: Section) -> None:
     without = {section: block for section, block in blocks().items() if section != left_out}
     with pytest.raises(SnapshotError, match="binds the key"):
         Machine.restore(without.values())
+
+
+@pytest.mark.parametrize("has_trail", [True, False])
+def test_what_a_snapshot_holds_is_counted_before_the_first_comparison_of_states_too(
+    has_trail: bool,
+) -> None:
+    machine = machine_at(SNAPSHOT_INDEX)
+    if has_trail:
+        machine._trail = Trail()
+    view = machine.begin_snapshot()
+    found = [encode_block(portion) for portion in iter(view.next_items, None)]
+    view.close()
+    header, counts = survey(found)
+    assert header.last_applied == SNAPSHOT_INDEX
+    assert counts[Section.KEYS] == machine.key_count()
+    with pytest.raises(SnapshotError, match="should hold"):
+        survey([block for block in found if block != blocks()[Section.KEYS]])

@@ -16,6 +16,7 @@ from raft_agent.consensus.types import (
     Judgement,
     SnapshotMeta,
     SnapshotTaken,
+    StateHashed,
     StateJudged,
     read_verdict,
 )
@@ -348,6 +349,29 @@ def test_a_snapshot_of_a_state_that_is_not_a_majoritys_gets_no_name(
 
 
 MIB = 1 << 20
+
+
+def test_changes_cost_no_more_while_a_snapshot_waits_for_the_members_word(
+    snapshots: SnapshotStore,
+) -> None:
+    async def test() -> None:
+        host = Host(snapshots)
+        host.put("k")
+        views: list[int] = []
+        feed = host.snapshotter._feed
+
+        def fed(event: Event) -> None:
+            if isinstance(event, StateHashed):
+                views.append(len(host.machine._views))
+            feed(event)
+
+        host.snapshotter._feed = fed
+        assert host.snapshotter.take()
+        await host.next_word()
+        assert len(host.taken) == 1
+        assert views == [0]
+
+    run(test)
 
 
 async def written_sizes(

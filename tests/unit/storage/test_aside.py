@@ -10,9 +10,13 @@ import pytest
 
 from raft_agent.storage import aside
 from raft_agent.storage.aside import MARK_NAME, put_aside
+from raft_agent.storage.datadir import save_promise
 from raft_agent.storage.errors import StorageError
 from raft_agent.storage.store import Store
+from raft_agent.versions import Versions
 from tests.unit.storage.support import CLUSTER, make_batch, opened, take_snapshot
+
+KNOWN = Versions(1, 2)
 
 
 class Crash(Exception):  # noqa: N818
@@ -64,6 +68,7 @@ def test_a_crash_at_any_step_leaves_the_member_as_it_was_or_an_empty_one(
     for steps in range(100):
         data_dir = tmp_path / str(steps)
         member_id = used(data_dir)
+        save_promise(data_dir, KNOWN.newest)
         before = files_of(data_dir)
         with monkeypatch.context() as patch:
             _crash_after(patch, steps)
@@ -73,13 +78,15 @@ def test_a_crash_at_any_step_leaves_the_member_as_it_was_or_an_empty_one(
                 pass
             else:
                 break
-        store = Store.open(data_dir)
+        store = Store.open(data_dir, versions=KNOWN)
         store.close()
         recovered = store.recovered
         is_old = recovered.member_id == member_id
         outcomes.append(is_old)
         assert recovered.cluster_id == (CLUSTER if is_old else "")
         assert recovered.is_to_be_joined is not is_old
+        # A promise holds only where its file is.
+        assert recovered.promised_version == (KNOWN.newest if is_old else 1)
         if is_old:
             assert {name: files_of(data_dir)[name] for name in before} == before
         else:

@@ -244,6 +244,27 @@ def test_a_clear_header_that_differs_from_the_sealed_one_is_refused(
     assert f"says {name} " in str(error)
 
 
+def test_a_clear_header_with_a_checksum_is_refused(pair: Pair) -> None:
+    data = bytearray(sent(pair.client, HEARTBEAT))
+    data[12] ^= 1
+    error = refusal(pair.server, bytes(data))
+    assert (error.reason, "checksum" in str(error)) == ("tls_header", True)
+
+
+@pytest.mark.parametrize("at", [6, 12, 16, 24, 32, 40])
+def test_a_frame_that_hides_its_header_says_nothing_else_in_its_place(
+    contexts: tuple[ssl.SSLContext, ssl.SSLContext], at: int
+) -> None:
+    """Nobody believes it, but the program in the kernel reads it."""
+    pair = Pair(contexts, clear_headers=False).shake()
+    data = bytearray(sent(pair.client, HEARTBEAT))
+    data[at] ^= 1
+    assert refusal(pair.server, bytes(data)).reason == "tls_header"
+    hello = bytearray(Pair(contexts).client.take())
+    hello[at] ^= 1
+    assert refusal(fresh(contexts), bytes(hello)).reason == "tls_header"
+
+
 def test_two_frames_that_change_places_are_refused(pair: Pair) -> None:
     first = sent(pair.client, HEARTBEAT)
     second = sent(pair.client, HEARTBEAT)

@@ -7,11 +7,13 @@ import ssl
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from raft_agent.tls.authority import key_pem, make_key
+from raft_agent.tls.authority import Subject, key_pem, make_key
 from raft_agent.tls.credentials import Credentials
 from raft_agent.tls.errors import CertificateRefused, TlsError
 from raft_agent.tls.files import TlsFiles
@@ -128,6 +130,19 @@ def test_a_client_checks_the_host_that_it_dialled(office: Office) -> None:
         Ends(ours.server_context(), alice.host_context(), host).shake().exchange()
     with pytest.raises(ssl.SSLCertVerificationError, match=r"192\.0\.2\.8"):
         Ends(ours.server_context(), alice.host_context(), "192.0.2.8").shake()
+
+
+def test_a_common_name_is_no_host(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A certificate without hosts is for nobody that is dialled by one (RFC 9525 §2)."""
+    alice = Credentials(office.issue(client("alice", Role.READER)), Kind.CLIENT)
+    names = x509.SubjectAlternativeName([x509.UniformResourceIdentifier("urn:raft:node:node-01")])
+    usages = x509.ExtendedKeyUsage(
+        [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
+    )
+    monkeypatch.setattr(Subject, "extensions", lambda _: [names, usages])
+    ours = of_node(office.issue(node("node-01")))
+    with pytest.raises(ssl.SSLCertVerificationError, match="node-01"):
+        Ends(ours.server_context(), alice.host_context(), "node-01").shake()
 
 
 def test_a_revoked_certificate_is_refused_also_on_a_connection_that_stands(
@@ -284,6 +299,30 @@ def test_a_list_that_no_authority_of_ours_has_signed_is_refused(
     office.crl.write_bytes(Office(tmp_path / "other").authority.revoke([1]))
     said = refusal(office.issue(node("node-01"), crl=True))
     assert "test-crl.pem: the list of CN=test was signed by no authority" in said
+
+
+@pytest.mark.parametrize("name", ["ca", "cert", "key", "crl"])
+def test_a_pipe_is_refused_and_not_waited_for(office: Office, tmp_path: Path, name: str) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe, 0o600)
+    files = msgspec.structs.replace(office.issue(node("node-01")), **{name: str(pipe)})
+    assert refusal(files) == f"{pipe}: is no file that can be read twice, but a pipe or a device"
+
+
+def test_an_authority_of_the_same_name_with_another_key_is_told_apart(tmp_path: Path) -> None:
+    files = Office(tmp_path).issue(node("node-01"))
+    (tmp_path / "other").mkdir()
+    namesake = Office(tmp_path / "other")
+    said = refusal(msgspec.structs.replace(files, ca=str(namesake.ca)))
+    assert f"signed by CN=test, but with another key than the CN=test in {namesake.ca} has" in said
+
+
+def test_what_is_no_pem_is_refused_in_our_own_words(office: Office, tmp_path: Path) -> None:
+    cut = tmp_path / "cut.pem"
+    files = office.issue(node("node-01"))
+    cut.write_bytes(Path(files.cert).read_bytes()[:300])
+    said = refusal(msgspec.structs.replace(files, cert=str(cut)))
+    assert said == f"{cut}: has no certificate in PEM"
 
 
 def test_a_list_that_is_none_is_refused(office: Office) -> None:
