@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import grp
 import ipaddress
+import os
 import re
 import struct
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from raft_agent.kernel import export_layout, libbpf
@@ -39,11 +44,11 @@ SECOND_NS = 1_000_000_000
 class Copy:
     """Two maps and their status, as an agent keeps them."""
 
-    def __init__(self, directory: Path) -> None:
-        directory.mkdir()
+    def __init__(self, directory: Path, ports: Export = PORTS) -> None:
+        directory.mkdir(mode=0o711)
         self.directory = directory
         self.machine = Machine()
-        apply(self.machine, AddExport(DENY), AddExport(PORTS))
+        apply(self.machine, AddExport(DENY), AddExport(ports))
         self.maps = {shape.export.map: Written(directory, shape) for shape in self.machine.exports}
         self.state = StatusMap(directory)
         self.state.ensure()
@@ -128,6 +133,82 @@ def test_a_reader_can_not_write(copy: Copy) -> None:
     with pytest.raises(PermissionError):
         opened.update(bytes(4), bytes(16))
     opened.close()
+
+
+# --- without rights -------------------------------------------------------------------------------
+
+_AS_NOBODY = """
+import os, sys
+from raft_agent.kernel.reader import ExportedMap  # before the rights to read it go
+from raft_agent.kernel import libbpf
+libbpf.library()
+os.setgroups([int(sys.argv[2])])
+os.setgid(65534)
+os.setuid(65534)
+try:
+    types = {"key": "u32", "value": "bytes[4]", "with_revision": True}
+    with ExportedMap(sys.argv[1], "ports", **types) as ports:
+        print(ports.get("80"), ports.is_fresh())
+except OSError as error:
+    print(f"{type(error).__name__}: {error}")
+"""
+_SYSCTL = Path("/proc/sys/kernel/unprivileged_bpf_disabled")
+
+
+def read_without_rights(directory: Path, group: int) -> str:
+    return harness.run(sys.executable, "-c", _AS_NOBODY, directory, str(group)).strip()
+
+
+@pytest.fixture
+def for_a_group(pins: Path) -> Iterator[tuple[Path, int]]:
+    """Maps whose pins a group may read, in directories that everybody may enter."""
+    made = Copy(pins, msgspec.structs.replace(PORTS, group="games"))
+    made.put(Put("ports/80", b"web"))
+    enter = [made.directory, *made.directory.parents]
+    modes = {place: place.stat().st_mode & 0o7777 for place in enter}
+    for place, mode in modes.items():
+        if not mode & 0o001:
+            place.chmod(mode | 0o011)
+    yield made.directory, grp.getgrnam("games").gr_gid
+    for place, mode in modes.items():
+        if place.stat().st_mode & 0o7777 != mode:
+            place.chmod(mode)
+    made.close()
+
+
+@contextlib.contextmanager
+def unprivileged_bpf(value: int) -> Iterator[None]:
+    before = _SYSCTL.read_text().strip()
+    if before == "1":
+        pytest.skip("kernel.unprivileged_bpf_disabled is 1, which stays until the next boot")
+    _SYSCTL.write_text(f"{value}\n")
+    try:
+        yield
+    finally:
+        _SYSCTL.write_text(f"{before}\n")
+
+
+@pytest.mark.parametrize("unprivileged_bpf_disabled", [0, 2])
+def test_a_group_reads_without_rights_where_the_kernel_allows_it(
+    for_a_group: tuple[Path, int], unprivileged_bpf_disabled: int
+) -> None:
+    """Up to Linux 5.18 the setting forbids all calls; since then those that make something."""
+    directory, group = for_a_group
+    release = tuple(int(part) for part in os.uname().release.split(".")[:2])
+    with unprivileged_bpf(unprivileged_bpf_disabled):
+        said = read_without_rights(directory, group)
+    if release >= (5, 19) or unprivileged_bpf_disabled == 0:
+        assert said == "b'web' True"
+    else:
+        assert said.startswith("PermissionError")
+        assert "CAP_BPF" in said
+
+
+def test_who_is_not_in_the_group_does_not_read(for_a_group: tuple[Path, int]) -> None:
+    directory, _ = for_a_group
+    said = read_without_rights(directory, 65534)
+    assert said.startswith("PermissionError")
+    assert "a pin that this user may read" in said
 
 
 # --- in C -----------------------------------------------------------------------------------------

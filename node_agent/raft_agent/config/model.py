@@ -301,14 +301,14 @@ class ExportSeed(msgspec.Struct, frozen=True, kw_only=True):
     key: Annotated[
         str,
         Key(
-            "What stands behind the prefix: `u32`, `u64`, `bytes[N]`, `ipv4`, `ipv6`, "
+            "What stands after the prefix: `u32`, `u64`, `bytes[N]`, `ipv4`, `ipv6`, "
             "`ipv4_prefix` or `ipv6_prefix`."
         ),
     ]
     value: Annotated[str, Key("What the keys hold: `u8`, `u16`, `u32`, `u64` or `bytes[N]`.")]
     max_entries: Annotated[int, Key("How many keys there may be at most.", values.count)] = 10_000
     group: Annotated[str, Key("A group that may read the pin, on every node.")] = ""
-    with_revision: Annotated[bool, Key("Behind each value stands its revision, a `u64`.")] = False
+    with_revision: Annotated[bool, Key("After each value stands its revision, a `u64`.")] = False
 
 
 class Peer(msgspec.Struct, frozen=True, kw_only=True):

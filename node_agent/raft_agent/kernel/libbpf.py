@@ -145,15 +145,22 @@ class Map:
         self._buffer_size = info.value_size
         if info.type in _PER_CPU_TYPES:
             self._buffer_size = -(-info.value_size // 8) * 8 * possible_cpus()
+        # At hand, because a read that is as quick as the call itself has no time to look for them.
+        self._value_type = ctypes.c_char * self._buffer_size
+        self._look_up = library().bpf_map_lookup_elem
 
     def lookup(self, key: bytes) -> bytes | None:
         """The value at `key`, None when there is none."""
-        value = ctypes.create_string_buffer(self._buffer_size)
-        result = library().bpf_map_lookup_elem(self.fd, self._key(key), value)
+        if len(key) != self.key_size:
+            self._key(key)
+        value = self._value_type()
+        result = self._look_up(self.fd, key, value)
+        if result == 0:
+            return value.raw
         if result == -errno.ENOENT:
             return None
         _check(result, f"read the map {self.name}")
-        return value.raw
+        return None
 
     def lookup_sum(self, key: bytes) -> int:
         """Of a per-CPU map whose values are u64: the sum over all CPUs."""

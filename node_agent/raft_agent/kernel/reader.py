@@ -7,8 +7,8 @@ asking it.
         deny.get("203.0.113.5/32")               # 1, or None
         deny.get("203.0.113.5/32", fresh=True)   # raises StaleError when this copy is too old
 
-It takes libbpf1, a pin_dir that one may enter, and CAP_BPF; without CAP_BPF it works from Linux
-5.14 on where kernel.unprivileged_bpf_disabled is 0.
+It takes libbpf1, a pin that one may read in directories that one may enter, and CAP_BPF; without
+CAP_BPF it works from Linux 5.19 on, and before where kernel.unprivileged_bpf_disabled is 0.
 """
 
 from __future__ import annotations
@@ -57,6 +57,9 @@ class ExportedMap:
         self._key: FieldType = key_type(key)
         self._value: FieldType = value_type(value)
         self._with_revision = with_revision
+        self._encode = self._key.encode
+        self._is_number = self._value.name.startswith("u")
+        self._value_size = self._value.size
         place = Path(directory)
         self._map = _open(place / f"{name}_v{version}")
         try:
@@ -107,24 +110,29 @@ class ExportedMap:
         `fresh`: only while this copy is fresh; `at_index`: only when everything up to this index of
         the log is in it. Raises StaleError, FieldError for what is no key of this map, OSError.
         """
-        found = self.get_with_revision(key, fresh=fresh, at_index=at_index)
-        return None if found is None else found[0]
+        field = self._field(key, fresh, at_index)
+        return None if field is None else self._decode(field)
 
     def get_with_revision(
         self, key: str, *, fresh: bool = False, at_index: int = 0
     ) -> tuple[int | bytes, int] | None:
         """The same with the key's revision behind it; 0 when this map's values have none."""
-        encoded = self._key.encode(key.encode())
-        if fresh or at_index:
-            self._demand(fresh=fresh, at_index=at_index)
-        field = self._map.lookup(encoded)
+        field = self._field(key, fresh, at_index)
         if field is None:
             return None
         revision = int.from_bytes(field[-_REVISION_BYTES:], "little") if self._with_revision else 0
-        field = field[: self._value.size]
-        if self._value.name.startswith("u"):
-            return int.from_bytes(field, "little"), revision
-        return self._value.decode(field), revision
+        return self._decode(field), revision
+
+    def _field(self, key: str, fresh: bool, at_index: int) -> bytes | None:
+        encoded = self._encode(key.encode())
+        if fresh or at_index:
+            self._demand(fresh=fresh, at_index=at_index)
+        return self._map.lookup(encoded)
+
+    def _decode(self, field: bytes) -> int | bytes:
+        if self._is_number:
+            return int.from_bytes(field[: self._value_size], "little")
+        return self._value.decode(field[: self._value_size])
 
     def _demand(self, *, fresh: bool, at_index: int) -> None:
         status = self.status()
@@ -143,7 +151,7 @@ def _open(path: Path) -> TypedMap:
         if error.errno in (errno.EPERM, errno.EACCES):
             raise PermissionError(
                 error.errno,
-                f"can't open {path}: reading maps takes CAP_BPF, or Linux 5.14 with "
-                "kernel.unprivileged_bpf_disabled=0, and a pin that this user may read",
+                f"can't open {path}: it takes a pin that this user may read, in directories "
+                "that it may enter, and CAP_BPF, Linux 5.19, or kernel.unprivileged_bpf_disabled=0",
             ) from error
         raise
