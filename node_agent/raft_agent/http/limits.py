@@ -53,32 +53,59 @@ async def set_headers(_request: web.Request, response: web.StreamResponse) -> No
 
 
 class Gate:
-    """Makes the protocol of each connection that comes in. `heard`: call it with every request."""
+    """Makes the protocol of each connection that comes in. `heard`: call it with every request, and
+    `served` once it has been.
+
+    When there are too many the connection goes from which a request has been awaited for longest,
+    so that whoever holds all of them keeps no probe of the agent's health out.
+    """
 
     def __init__(self, server: web.Server, loop: asyncio.AbstractEventLoop) -> None:
         self._server = server
         self._loop = loop
         self._silent: dict[web.RequestHandler, asyncio.TimerHandle] = {}
+        # From whom a request is awaited, and since when; the longest first.
+        self._awaited: dict[web.RequestHandler, float] = {}
 
     def connect(self) -> asyncio.BaseProtocol:
-        if len(self._server.connections) >= MAX_CONNECTIONS:
-            return _Refusal()
-        if len(self._silent) > _MAX_SILENT:
+        if len(self._silent) > _MAX_SILENT or len(self._awaited) > _MAX_SILENT:
             self._forget_gone()
+        if len(self._server.connections) >= MAX_CONNECTIONS and not self._make_room():
+            return _Refusal()
         protocol = self._server()
+        self._awaited[protocol] = self._loop.time()
         # aiohttp waits for ever for the first request.
         self._silent[protocol] = self._loop.call_later(_FIRST_REQUEST_S, self._give_up, protocol)
         return protocol
 
     def heard(self, request: web.Request) -> None:
-        timer = self._silent.pop(request.protocol, None)
-        if timer is not None:
-            timer.cancel()
+        self._awaited.pop(request.protocol, None)
+        self._stop_waiting(request.protocol)
+
+    def served(self, request: web.Request) -> None:
+        self._awaited[request.protocol] = self._loop.time()
 
     def close(self) -> None:
         for timer in self._silent.values():
             timer.cancel()
         self._silent.clear()
+        self._awaited.clear()
+
+    def _stop_waiting(self, protocol: web.RequestHandler) -> None:
+        timer = self._silent.pop(protocol, None)
+        if timer is not None:
+            timer.cancel()
+
+    def _make_room(self) -> bool:
+        """Close one connection; False when all of them are being served."""
+        connected = (found for found in self._awaited if found.transport is not None)
+        oldest = next(connected, None)
+        if oldest is None:
+            return False
+        del self._awaited[oldest]
+        self._stop_waiting(oldest)
+        oldest.force_close()
+        return True
 
     def _forget_gone(self) -> None:
         """Who comes and goes a thousand times a second must not be remembered for ten seconds."""
@@ -88,6 +115,10 @@ class Gate:
             if protocol.transport is None and timer.when() < settled:
                 timer.cancel()
                 del self._silent[protocol]
+        settled = self._loop.time() - _SETTLE_S
+        for protocol, since in list(self._awaited.items()):
+            if protocol.transport is None and since < settled:
+                del self._awaited[protocol]
 
     def _give_up(self, protocol: web.RequestHandler) -> None:
         self._silent.pop(protocol, None)

@@ -115,9 +115,14 @@ class HttpServer:
 
     @web.middleware
     async def _hear(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        if self._gate is not None:
-            self._gate.heard(request)
-        return await handler(request)
+        gate = self._gate
+        if gate is None:
+            return await handler(request)
+        gate.heard(request)
+        try:
+            return await handler(request)
+        finally:
+            gate.served(request)
 
     async def _metrics(self, request: web.Request) -> web.Response:
         body, content_type = self._exposition.page(request.headers.get("Accept", ""))

@@ -208,19 +208,38 @@ def test_more_pages_than_allowed_are_told_so(monkeypatch: pytest.MonkeyPatch) ->
     run(test)
 
 
-def test_more_connections_than_allowed_are_told_so_and_closed(
+def test_of_too_many_connections_the_one_that_has_asked_nothing_for_longest_is_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whoever holds all of them must not make the agent look dead."""
+    monkeypatch.setattr(limits, "MAX_CONNECTIONS", 2)
+
+    async def test(served: HttpServer, session: aiohttp.ClientSession) -> None:
+        first, second = [await asyncio.open_connection("127.0.0.1", served.port) for _ in range(2)]
+        first[1].write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert await first[0].readuntil(b"alive\n")
+        async with session.get("/healthz") as answer:
+            assert answer.status == 200
+        assert await second[0].read() == b""
+        for _, writer in (first, second):
+            writer.close()
+            await writer.wait_closed()
+
+    run(test)
+
+
+def test_when_all_connections_are_being_served_one_more_is_told_so(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(limits, "MAX_CONNECTIONS", 2)
 
-    async def test(served: HttpServer, session: aiohttp.ClientSession) -> None:
-        silent = [await asyncio.open_connection("127.0.0.1", served.port) for _ in range(2)]
-        async with session.get("/healthz") as answer:
-            assert answer.status == 503
-            assert await answer.text() == "too many connections; try again later\n"
-        for _, writer in silent:
-            writer.close()
-            await writer.wait_closed()
+    async def test(_: HttpServer, session: aiohttp.ClientSession) -> None:
+        async with session.get("/stream") as one, session.get("/stream") as other:
+            for stream in (one, other):
+                await stream.content.readline()
+            async with session.get("/healthz") as answer:
+                assert answer.status == 503
+                assert await answer.text() == "too many connections; try again later\n"
 
     run(test)
 
@@ -296,5 +315,6 @@ def test_who_comes_and_goes_without_a_word_is_not_remembered(
             while served._runner is not None and served._runner.server.connections:
                 await asyncio.sleep(0.001)
         assert len(served._gate._silent) <= 6
+        assert len(served._gate._awaited) <= 6
 
     run(test)
