@@ -23,7 +23,7 @@ NOT_IN_THIS_VERSION = "not_in_this_version"
 # Commands that talk to an agent and, in a hint, mean the agent that was just asked.
 _ASKING = (
     "status|health|send|messages|watch|propose|lease|lock|join|leave|member|leader|settings|events"
-    "|doctor|bench|top|recover|rebuild"
+    "|doctor|bench|top|recover|rebuild|export|kernel|fault"
 )
 _BARE_CALL = re.compile(
     rf"\braftctl (?=(?:--timeout \S+ |--forward |(?:-o|--output) \S+ )*(?:{_ASKING})\b)"

@@ -53,10 +53,9 @@ def health_text(
     elif status is not None and status.removed:
         verdict = f"{out.mark(False)} {printable(status.node_id)} is no member: ask another node"
     else:
-        verdict = (
-            f"{out.mark(False)} No quorum: writes wait until more members are back\n"
-            f"  If they are lost for good: {call} recover --dry-run"
-        )
+        verdict = f"{out.mark(False)} No quorum: writes wait until more members are back"
+        if any(item.state == "unreachable" for item in result.members):
+            verdict += f"\n  If they are lost for good: {call} recover --dry-run"
     if status is not None and status.note:
         verdict += f"\n  {printable(f'{status.node_id}: {status.note}')}"
     return "\n".join([head, *colored, verdict])

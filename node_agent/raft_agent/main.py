@@ -73,7 +73,8 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="set one key, as in server.node_id=node-01; wins over file and environment",
+        help="set one key, as in server.node_id=node-01; wins over file and environment; may be "
+        "given several times",
     )
     parser.add_argument("--check", action="store_true", help="validate the configuration and end")
     parser.add_argument("--version", action="version", version=f"raft-agent {__version__}")

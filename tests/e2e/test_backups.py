@@ -78,6 +78,10 @@ def test_three_machines_are_restored_from_a_backup_that_was_taken_under_load(
             with pytest.raises(RequestFailed) as refused:
                 next(client.stream(watch))
             assert refused.value.code is protocol.ErrorCode.COMPACTED
+        # Who began with the backup, and who came in by a snapshot of that, hold the same.
+        compared = seed.ask(protocol.StateCheck(1))
+        assert isinstance(compared, protocol.StateCheckResult)
+        assert {member.state for member in compared.members} == {"agrees"}
 
 
 def test_a_damaged_backup_says_where_and_is_not_restored(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from raft_agent.api import protocol
 from raft_agent.api.client import RequestFailed
 from raft_agent.api.protocol import ErrorCode
 from tests.e2e.agents import UNREACHABLE, Agent, LocalCluster, local_cluster, wait_for
+from tests.e2e.test_recovery import destroy, leaderless
 
 INTERVAL_MS = 300
 EXTRA = f"[timing]\nstate_check_interval_ms = {INTERVAL_MS}\n"
@@ -248,3 +249,30 @@ def test_what_is_not_known_to_be_wrong_is_rebuilt_only_by_force(nodes: int) -> N
         assert done.returncode == 0, done.stderr
         wait_for("a leader", lambda: True if agent.status() and agent.status().leader else None)  # type: ignore[union-attr]
         assert get(agent, "k") == b"right"
+
+
+def test_a_survivor_whose_state_is_wrong_is_rebuilt_before_it_recovers() -> None:
+    """From its own disk, since there is no leader any more who could help."""
+    with flipping_cluster() as cluster:
+        begin(cluster)
+        leader = cluster.leader()
+        put(leader, "k", b"right")
+        survivor, other = cluster.followers()
+        wait_for("the key", lambda: True if get(survivor, "k") == b"right" else None)
+        survivor.ask(protocol.FaultFlip(1, "k"))
+        until_refused(survivor, ErrorCode.STATE_DIFFERS)
+        for lost in (leader, other):
+            destroy(lost)
+        leaderless([survivor])
+        shown = raftctl(survivor, "recover", "--dry-run")
+        assert shown.returncode == 1
+        assert "rebuild --no-wait" in shown.stdout
+        assert raftctl(survivor, "recover", "--accept-data-loss").returncode == 1
+        assert raftctl(survivor, "rebuild", "--no-wait").returncode == 0
+        wait_for(
+            "it to be the one to recover at",
+            lambda: True if raftctl(survivor, "recover", "--dry-run").returncode == 0 else None,
+        )
+        done = raftctl(survivor, "recover", "--accept-data-loss")
+        assert done.returncode == 0, done.stderr
+        assert get(survivor, "k") == b"right"

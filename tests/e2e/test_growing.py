@@ -135,6 +135,9 @@ def test_a_node_with_the_token_is_added_when_it_asks_and_one_without_is_not(
         second.start()
         wait_for("it to be told why not", lambda: _heard_refusal(second))
         assert voters(first) == ["node-01"]
+        waiting = second.status()
+        assert waiting is not None
+        assert waiting.note.endswith("what they answer: raftctl events")
         second.kill()
         del second.environment["RAFT_CLUSTER_TOKEN"]
         second.start()

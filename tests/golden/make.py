@@ -1,4 +1,5 @@
-"""The bytes of version 1: frames of each type, and a data directory with all its files.
+"""The bytes of version 1: frames of each type, a data directory with all its files, and what the
+states come to that its log leads to.
 
 `python -m tests.golden.make` writes them anew into `version-1/`. Once a version has been released
 its files never change again: a later version gets a folder of its own, and goes on reading these.
@@ -16,6 +17,7 @@ from raft_agent import wire
 from raft_agent.api import protocol
 from raft_agent.consensus.batch import Batch, BatchKind, encode
 from raft_agent.consensus.types import Configuration, Member, Vote
+from raft_agent.machine.audit import digest_of
 from raft_agent.machine.commands import (
     AddExport,
     CloseSession,
@@ -56,6 +58,7 @@ from tests.unit.transport.messages import ONE_OF_EACH
 VERSION_1 = Path(__file__).parent / "version-1"
 FRAMES = "frames"
 DATA = "data"
+STATES = "states.txt"
 
 MEMBER_ID = 0x1122334455667788
 CLUSTER_ID = "0123456789abcdef" * 2
@@ -162,6 +165,15 @@ def machine_at(index: int) -> Machine:
     return machine
 
 
+def states() -> str:
+    """What the state after each batch comes to, as members compare it."""
+    machine, lines = Machine(), []
+    for batch in batches():
+        machine.apply(batch)
+        lines.append(f"{batch.last_index} {digest_of(machine.begin_snapshot()):016x}\n")
+    return "".join(lines)
+
+
 def write_data_dir(data_dir: Path) -> None:
     """A data directory as an agent would have left it, without what is different each time."""
     data_dir.mkdir(parents=True)
@@ -203,6 +215,7 @@ def main() -> int:
     for name, frame in frames().items():
         (VERSION_1 / FRAMES / f"{name}.bin").write_bytes(frame)
     write_data_dir(VERSION_1 / DATA)
+    (VERSION_1 / STATES).write_text(states())
     return 0
 
 

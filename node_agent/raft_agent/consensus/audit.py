@@ -207,16 +207,19 @@ class Audit:
         state, configuration = self._state, self._state.configuration
         if audit.is_closed or leadership.transfer is not None or configuration is None:
             return
-        holders = _holders(audit.reports)
+        voters = _voters(configuration)
+        # Learners are named when they differ, but what is right is no matter of theirs.
+        heard = {member: said for member, said in audit.reports.items() if member in voters}
+        holders = _holders(heard)
         for digest, members in holders.items():
             if state.has_quorum(members):
                 self._agreed(leadership, audit, digest)
                 return
-        silent = _voters(configuration) - set(audit.reports)
+        silent = voters - set(heard)
         camps = (*holders.values(), set())
         may_agree = any(state.has_quorum(members | silent) for members in camps)
         is_late = 0 < audit.deadline_us <= state.now_us
-        is_split = len(holders) > 1 or UNREADABLE in audit.reports.values()
+        is_split = len(holders) > 1 or UNREADABLE in heard.values()
         if not may_agree or (is_late and is_split):
             state.note("states_disputed", index=audit.index)
             self._close(leadership, audit, Verdict(audit.index, 0, agreed=False))

@@ -59,9 +59,10 @@ class Auditor:
 
     def applied(self, batch: Batch) -> None:
         """An audit entry was applied. Who still reads behind an earlier one leaves this one out."""
-        if read_verdict(batch) is not None or self._task is not None:
+        if read_verdict(batch) is not None:
             return
-        if self._snapshotter.is_reading:
+        if self._task is not None or self._snapshotter.is_reading:
+            self._snapshotter.left_out()
             return
         self._snapshotter.drop_unproven()
         if not self._snapshotter.begin():

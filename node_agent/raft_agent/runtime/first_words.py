@@ -27,7 +27,8 @@ def say_what_is_awaited(
         tell("first_start", founder=min(*peers, name), others=", ".join(peers))
         return
     if asks:
-        views.note = f"asks {', '.join(config.cluster.join)} to be added"
+        asked = ", ".join(config.cluster.join)
+        views.note = f"asks {asked} to be added; what they answer: raftctl events"
         return
     reason = f"at a member run: raftctl --node MEMBER join {name} {config.advertise_address()}"
     views.note = f"waiting to be joined: {reason}"

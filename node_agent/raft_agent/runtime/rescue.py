@@ -255,6 +255,9 @@ def _refusal(verdict: Verdict, best: str) -> Failure | None:
     if verdict.refusal is None:
         return None
     failure = failure_of(verdict.refusal, "", "")
+    if verdict.refusal is RefusalReason.STATE_DIFFERS:
+        hint = "Have it read its state from its own disk again first: raftctl rebuild --no-wait"
+        return Failure(failure.code, failure.error, hint)
     if verdict.refusal is not RefusalReason.RECOVER_ELSEWHERE:
         return failure
     return Failure(

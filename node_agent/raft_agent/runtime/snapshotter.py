@@ -148,6 +148,13 @@ class Snapshotter:
         self._task.add_done_callback(self._done)
         return True
 
+    def left_out(self) -> None:
+        """An audit entry was passed over, because the state of an earlier one is still being read:
+        one that is wanted needs another."""
+        self._asked_term = 0
+        if self._is_wanted:
+            self._ask()
+
     def judged(self, effect: StateJudged) -> None:
         """The members have compared the states behind an entry."""
         if effect.index == self._index:

@@ -36,12 +36,12 @@ T = TypeVar("T")
 
 
 class PeerCertificate(msgspec.Struct, frozen=True):
-    """What is kept of the certificate that the other side has shown. `issuer` is the authority's
-    distinguished name (DER), in whose list `serial` would be revoked.
+    """What is kept of the certificate that the other side has shown. `issuer` stands for the name
+    of the authority in whose list `serial` would be revoked.
     """
 
     identity: Identity
-    issuer: bytes
+    issuer: str
     serial: int
     not_after: datetime.datetime
 
@@ -59,7 +59,7 @@ class Loaded(msgspec.Struct, frozen=True):
     server: ssl.SSLContext
     to_node: ssl.SSLContext
     to_host: ssl.SSLContext
-    revoked: frozenset[tuple[bytes, int]]
+    revoked: frozenset[tuple[str, int]]
     crl_due: datetime.datetime | None
 
 
@@ -158,7 +158,7 @@ def _read_peer(der: bytes) -> PeerCertificate:
         certificate = x509.load_der_x509_certificate(der)
         return PeerCertificate(
             identity_of(certificate),
-            certificate.issuer.public_bytes(),
+            _comparable(certificate.issuer),
             certificate.serial_number,
             certificate.not_valid_after_utc,
         )
@@ -199,7 +199,7 @@ def _load(files: TlsFiles, contents: Contents, expected: Identity | Kind) -> Loa
         to_node=contexts.make(ssl.PROTOCOL_TLS_CLIENT),
         to_host=contexts.make(ssl.PROTOCOL_TLS_CLIENT, check_hostname=True),
         revoked=frozenset(
-            (item.issuer.public_bytes(), entry.serial_number)
+            (_comparable(item.issuer), entry.serial_number)
             for item in revocations
             for entry in item
         ),
@@ -356,7 +356,7 @@ def _check_not_revoked(
     revocations: Sequence[x509.CertificateRevocationList],
 ) -> None:
     for item in revocations:
-        if item.issuer != certificate.issuer:
+        if _comparable(item.issuer) != _comparable(certificate.issuer):
             continue
         if item.get_revoked_certificate_by_serial_number(certificate.serial_number) is not None:
             raise TlsError(
@@ -382,6 +382,12 @@ def _in_file(path: str, read: Callable[[bytes], T], data: bytes) -> T:
         return read(data)
     except TlsError as error:
         raise TlsError(error.text, path) from None
+
+
+def _comparable(name: x509.Name) -> str:
+    """The same for two encodings of a name (RFC 5280 §7.1): a list may have another one of its
+    authority's name than the certificates in it."""
+    return " ".join(name.rfc4514_string().casefold().split())
 
 
 def _name(certificate: x509.Certificate) -> str:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+
+import pytest
 
 from raft_agent.consensus import batch as batches
 from raft_agent.consensus.batch import BatchKind
@@ -42,6 +45,7 @@ from raft_agent.machine.transactions import (
 from raft_agent.machine.transactions import (
     Target as What,
 )
+from raft_agent.versions import VersionError
 from tests.fuzz.target import Target
 
 _COMPARE = Compare(What.VALUE, "a", Relation.EQUAL, b"1")
@@ -87,14 +91,20 @@ def exercise(machine: Machine, twin: Machine) -> None:
 
 
 def apply_commands(data: bytes) -> None:
-    """A payload of any bytes gives a result for each entry, on every node the same."""
+    """A payload of any bytes gives a result for each entry, on every node the same; but one that
+    raises the version beyond what this program knows ends it, on every node alike."""
     if not data:
         return
     count, payload = data[0] + 1, data[1:]
     commands = split_commands(memoryview(payload)[8:] if len(payload) < 8 else payload, count)
     assert len(commands) == count
     machine, twin = full_machine(), full_machine()
-    results = _apply(machine, payload, count)
+    try:
+        results = _apply(machine, payload, count)
+    except VersionError as ended:
+        with pytest.raises(VersionError, match=re.escape(str(ended))):
+            _apply(twin, payload, count)
+        return
     assert isinstance(results, list)
     assert len(results) == count
     assert _apply(twin, payload, count) == results

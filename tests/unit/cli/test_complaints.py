@@ -187,9 +187,11 @@ def test_a_closed_output_is_no_traceback(at: tuple[str, str]) -> None:
         ("raftctl --timeout 30 doctor", "raftctl --node n --timeout 30 doctor"),
         ("sudo raftctl --socket /s doctor", "sudo raftctl --socket /s doctor"),
         ("raftctl --node other health", "raftctl --node other health"),
+        ("raftctl export list; raftctl kernel",
+         "raftctl --node n export list; raftctl --node n kernel"),
         ("raftctl dev up; raftctl --help; raftctl --version", None),
         ("at a member: raftctl join a b:1", "at a member: raftctl --node n join a b:1"),
-        ("raftctl kernel x", None),
+        ("raftctl cert show x", None),
         ("", None),
     ],
 )  # fmt: skip

@@ -194,6 +194,12 @@ def test_health_has_a_line_for_each_member_the_dead_too() -> None:
         "node-03  voter   unreachable  -        -      -    127.0.0.1:3  -            no answer\n"
         "✓ Quorum: leader node-01, term 3"
     )
+    lost = protocol.HealthResult(False, "", 3, members)
+    *_, verdict, way_out = health_text(lost, Output(color=False), None, "raftctl -x").splitlines()
+    assert verdict == "✗ No quorum: writes wait until more members are back"
+    assert way_out == "  If they are lost for good: raftctl -x recover --dry-run"
+    mute = protocol.HealthResult(False, "", 3, members[:2])
+    assert health_text(mute, Output(color=False)).endswith(verdict)  # nobody is lost
 
 
 def test_members_are_a_table_that_marks_the_leader() -> None:

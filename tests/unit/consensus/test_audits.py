@@ -23,7 +23,7 @@ from raft_agent.consensus.types import (
     TransferLeadership,
     read_verdict,
 )
-from tests.unit.consensus.harness import Cluster
+from tests.unit.consensus.harness import Cluster, with_learners
 from tests.unit.consensus.server import SETTINGS, of
 
 RIGHT, WRONG, OTHER = 7, 8, 9
@@ -229,6 +229,19 @@ def test_silence_alone_proves_nothing() -> None:
     assert again > index
     tell(cluster, again, {1: RIGHT, 2: RIGHT, 3: RIGHT})
     assert verdicts(cluster) == [(RIGHT, True)]
+
+
+@pytest.mark.parametrize("said", [WRONG, UNREADABLE])
+def test_a_learner_that_differs_makes_no_dispute_while_voters_are_slow(said: int) -> None:
+    cluster = with_learners(4)
+    index = begin(cluster)
+    tell(cluster, index, {1: RIGHT, 4: said})
+    cluster.run_for(SETTINGS.audit_patience_us + 200_000)
+    assert verdicts(cluster) == []
+    again = begin(cluster)
+    tell(cluster, again, {1: RIGHT, 2: RIGHT, 4: said})
+    assert verdicts(cluster) == [(RIGHT, True)]
+    assert cluster.node(4).state.diverged_index == again
 
 
 def test_a_later_majority_ends_the_dispute() -> None:

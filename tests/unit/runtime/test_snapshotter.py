@@ -12,6 +12,7 @@ import pytest
 
 from raft_agent.consensus.batch import BatchKind
 from raft_agent.consensus.types import (
+    AuditWanted,
     Event,
     Judgement,
     SnapshotMeta,
@@ -349,6 +350,24 @@ def test_a_snapshot_of_a_state_that_is_not_a_majoritys_gets_no_name(
 
 
 MIB = 1 << 20
+
+
+def test_another_audit_entry_is_asked_for_when_the_one_for_a_snapshot_was_left_out(
+    snapshots: SnapshotStore,
+) -> None:
+    async def test() -> None:
+        host = Host(snapshots)
+        asked: list[Event] = []
+        host.snapshotter._feed = asked.append
+        assert host.snapshotter.take()
+        host.write("k")
+        assert asked == [AuditWanted()]
+        host.snapshotter.left_out()
+        assert asked == [AuditWanted()] * 2
+        host.write("k")
+        assert asked == [AuditWanted()] * 2
+
+    run(test)
 
 
 def test_changes_cost_no_more_while_a_snapshot_waits_for_the_members_word(

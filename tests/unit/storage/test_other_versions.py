@@ -12,13 +12,14 @@ import pytest
 from raft_agent.consensus import batch as batches
 from raft_agent.storage.errors import StorageError
 from raft_agent.storage.format import BLOCK_BYTES, SEGMENT_HEADER_SIZE, encode_promise
+from raft_agent.storage.snapshot_format import snapshot_name
 from raft_agent.storage.store import Store
 from raft_agent.versions import Versions
-from tests.golden.make import DATA, VERSION_1, contents
+from tests.golden.make import DATA, SNAPSHOT_INDEX, VERSION_1, contents
 
 FIRST = Versions(1, 1)
 SEGMENT = "log/00000000000000000001.seg"
-SNAPSHOT = "snapshots/00000000000000000015-00000000000000000002.snap"
+SNAPSHOT = f"snapshots/{snapshot_name(SNAPSHOT_INDEX, 2)}"
 
 
 def crc(data: bytes) -> bytes:

@@ -6,14 +6,15 @@ import os
 import ssl
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import msgspec
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
-from cryptography.x509.oid import ExtendedKeyUsageOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from raft_agent.tls.authority import Subject, key_pem, make_key
+from raft_agent.tls.authority import Authority, Subject, key_pem, make_key
 from raft_agent.tls.credentials import Credentials
 from raft_agent.tls.errors import CertificateRefused, TlsError
 from raft_agent.tls.files import TlsFiles
@@ -143,6 +144,26 @@ def test_a_common_name_is_no_host(office: Office, monkeypatch: pytest.MonkeyPatc
     ours = of_node(office.issue(node("node-01")))
     with pytest.raises(ssl.SSLCertVerificationError, match="node-01"):
         Ends(ours.server_context(), alice.host_context(), "node-01").shake()
+
+
+def test_a_list_that_spells_its_authority_otherwise_revokes_all_the_same(office: Office) -> None:
+    files = office.issue(node("node-02"))
+    certificate = x509.load_pem_x509_certificate(Path(files.cert).read_bytes())
+    other = of_node(files, "node-02")
+    authority = office.authority
+    printable = x509.NameAttribute(
+        NameOID.COMMON_NAME,
+        "test",
+        _type=x509.name._ASN1Type.PrintableString,
+    )
+    respelt = mock.Mock(subject=x509.Name([printable]), extensions=authority.certificate.extensions)
+    assert respelt.subject.public_bytes() != certificate.issuer.public_bytes()
+    spelling = Authority(respelt, authority._key)
+    office.crl.write_bytes(spelling.revoke([certificate.serial_number]))
+    ours = of_node(office.issue(node("node-01"), crl=True))
+    ends = Ends(ours.server_context(), other.client_context()).shake()
+    with pytest.raises(CertificateRefused, match="node node-02 is revoked"):
+        ours.check(ends.server.getpeercert(binary_form=True))
 
 
 def test_a_revoked_certificate_is_refused_also_on_a_connection_that_stands(
