@@ -5,7 +5,7 @@ SEEDS ?= 100
 MINUTES ?= 10
 PROCESSES ?= $(shell getconf _NPROCESSORS_ONLN)
 
-.PHONY: help demo demo-down setup test test-e2e test-kernels bpf lint format sim bench fuzz audit lock docs clean
+.PHONY: help demo demo-down setup test test-e2e test-kernels test-deploy deploy-setup bpf lint format sim bench fuzz audit lock docs clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | \
@@ -27,11 +27,18 @@ test: setup ## Check and test everything; prints what this machine could not run
 
 test-e2e: setup ## Test what takes longer: many kills and pauses, other kernels
 	@tools/setup.sh kernels
-	@.venv/bin/python -m pytest -m long tests
+	@.venv/bin/python -m pytest -m long --ignore=tests/e2e/deploy tests
 
 test-kernels: setup ## Run the kernel's program on Debian's kernels 5.10, 6.1 and 6.12
 	@tools/setup.sh kernels
 	@.venv/bin/python -m pytest -m long tests/kernel/test_kernels.py
+
+test-deploy: setup ## Have the playbooks of ansible/ set up and mend real Debian systems (root)
+	@tools/setup.sh machines
+	@.venv/bin/python -m pytest -m long tests/e2e/deploy
+
+deploy-setup: ## Install what the playbooks of ansible/ need into .venv
+	@tools/setup.sh deploy
 
 bpf: ## Build the kernel's program anew (needs clang and libbpf's headers)
 	@tools/setup.sh bpf
@@ -66,6 +73,7 @@ lock: ## Write requirements/*.txt anew: the newest versions that pyproject.toml 
 docs: setup ## Write the generated pages of docs/ anew
 	@.venv/bin/python tools/config_docs.py docs/configuration.md
 	@.venv/bin/python tools/metrics_docs.py docs/metrics.md
+	@.venv/bin/python tools/role_docs.py
 
 clean: ## Remove .venv, caches and build output (not .demo)
 	@rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

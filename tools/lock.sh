@@ -30,6 +30,12 @@ compile runtime
 compile demo --extra tui --constraint "$scratch/runtime.txt"
 compile build --only-build-deps --build-deps-for editable
 compile dev --extra dev --constraint "$scratch/demo.txt" --constraint "$scratch/build.txt"
+compile deploy --extra deploy --constraint "$scratch/dev.txt"
+# Of the package installer alone: it travels to machines that have none.
+{
+    echo "# Written by \`make lock\` from pyproject.toml; install with pip's --require-hashes."
+    sed -n '/^pip==/,/^    # via/p' "$scratch/deploy.txt" | sed '/^    # via/d'
+} > requirements/installer.txt
 compile bench --extra bench --constraint "$scratch/runtime.txt"
 compile fuzz --extra fuzz --constraint "$scratch/dev.txt"
 compile audit --extra audit --constraint "$scratch/dev.txt"

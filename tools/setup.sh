@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
 # tools/setup.sh demo|dev: makes .venv hold exactly what the lock files say, and the programs of
 # this checkout. Does nothing when that is so already. PYTHON=… chooses the interpreter.
-# tools/setup.sh bpf|kernels: installs what `make bpf` and `make test-kernels` need.
+# tools/setup.sh deploy: the same for the machine from which the playbooks of ansible/ are run.
+# tools/setup.sh bpf|kernels|machines: installs what `make bpf`, `make test-kernels` and
+# `make test-deploy` need.
 set -eu
 cd "$(dirname "$0")/.."
 checkout=$PWD
@@ -117,7 +119,23 @@ install_machines() {
     fi
 }
 
+# machines: what makes and boots whole systems, and reaches them. Tests say so where it is missing.
+install_systems() {
+    local missing=()
+    command -v mmdebstrap > /dev/null || missing+=(mmdebstrap)
+    command -v systemd-nspawn > /dev/null || missing+=(systemd-container)
+    command -v ssh > /dev/null || missing+=(openssh-client)
+    if [ "${#missing[@]}" != 0 ] && [ "$(uname)" = Linux ]; then
+        install_packages "${missing[@]}" ||
+            say "setup: could not install ${missing[*]}; tests that need it will say so"
+    fi
+}
+
 case $wanted in
+    machines)
+        install_systems
+        exit 0
+        ;;
     kernels)
         install_machines
         exit 0
@@ -131,11 +149,12 @@ case $wanted in
         exit 0
         ;;
     demo) if is_ready demo || is_ready dev; then exit 0; fi ;;
+    deploy) if is_ready deploy || is_ready dev; then exit 0; fi ;;
     dev)
         install_test_programs
         if is_ready dev; then exit 0; fi
         ;;
-    *) fail "usage: tools/setup.sh demo|dev|bpf|kernels" ;;
+    *) fail "usage: tools/setup.sh demo|dev|deploy|bpf|kernels|machines" ;;
 esac
 
 say "setup: installing into .venv (once)"

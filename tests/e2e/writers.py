@@ -12,17 +12,18 @@ from pathlib import Path
 
 import uvloop
 
-from raft_agent.api.client import Client
+from raft_agent.api.client import Client, Endpoint
 
 CLIENT_TIMEOUT_S = 10.0
 
 
 class Writers:
-    """`acks` holds (when it was acknowledged in seconds of the monotonic clock, key). `errors` are
-    those that no retry within CLIENT_TIMEOUT_S cured."""
+    """`agents` by node name. `acks` holds (when it was acknowledged in seconds of the monotonic
+    clock, key). `errors` are those that no retry within CLIENT_TIMEOUT_S cured.
+    """
 
-    def __init__(self, sockets: Mapping[str, Path], clients: int) -> None:
-        self._sockets = dict(sockets)
+    def __init__(self, agents: Mapping[str, Path | Endpoint], clients: int) -> None:
+        self._agents = dict(agents)
         self._clients = clients
         self.acks: list[tuple[float, str]] = []
         self.errors: list[str] = []
@@ -53,7 +54,7 @@ class Writers:
 
     async def _write(self, number: int) -> None:
         count = 0
-        async with Client(self._sockets, timeout_s=CLIENT_TIMEOUT_S) as client:
+        async with Client(self._agents, timeout_s=CLIENT_TIMEOUT_S) as client:
             while not self._ends:
                 count += 1
                 key = f"w{number}-{count}"

@@ -201,3 +201,16 @@ def test_an_agent_of_another_user_needs_three_capabilities_and_no_more(
     # What is exported, and how fresh it is, outlives the agent; the rest is as it was prepared.
     (exported,) = pins_of_nobody.iterdir()
     assert [path.name for path in exported.iterdir()] == ["raft_status_v1"]
+
+
+def test_a_place_for_pins_that_may_not_be_looked_at_costs_the_pins_alone(
+    pins_of_nobody: Path,
+) -> None:
+    os.chown(pins_of_nobody, 0, 0)
+    with isolated_cluster(1, wrapper=AS_NOBODY, start=False, interface="eth0") as cluster:
+        (one,) = cluster
+        one.environment["RAFT_EBPF_PIN_DIR"] = str(pins_of_nobody / "below")
+        cluster.hand_over(_NOBODY)
+        cluster.start()
+        cluster.wait_attached()
+        assert "maps are not pinned in" in one.log_text()

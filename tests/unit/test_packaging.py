@@ -64,6 +64,7 @@ def test_a_lock_names_versions_and_hashes_and_no_machine(lock: Path) -> None:
             PROJECT["dependencies"] + PROJECT["optional-dependencies"]["tui"],
         ),
         ("dev", PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dev"]),
+        ("deploy", PROJECT["dependencies"] + PROJECT["optional-dependencies"]["deploy"]),
         *(
             (name, PROJECT["dependencies"] + PROJECT["optional-dependencies"][name])
             for name in ("bench", "fuzz", "audit")

@@ -48,9 +48,10 @@ class Pins:
     def __init__(self, loaded: LoadedObject, directory: Path) -> None:
         self._loaded = loaded
         self._directory = directory
-        # What the service prepared, with an owner and a mode of its choice, stays.
-        self._is_ours = not directory.exists()
+        self._is_ours = False
         try:
+            # What the service prepared, with an owner and a mode of its choice, stays.
+            self._is_ours = not directory.exists()
             # Whoever may read an exported map has to get to it.
             directory.mkdir(mode=0o711, parents=True, exist_ok=True)
             loaded.pin_maps(directory)

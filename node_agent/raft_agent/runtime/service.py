@@ -14,6 +14,7 @@ from raft_agent.config import Config, ConfigError, load
 from raft_agent.logs import LogContext
 from raft_agent.runtime.agent import Agent
 from raft_agent.runtime.certificates import make_credentials
+from raft_agent.runtime.supervisor import Supervisor
 from raft_agent.storage.aside import put_aside
 from raft_agent.storage.errors import StorageError
 from raft_agent.storage.files import is_disk_full
@@ -31,9 +32,11 @@ async def run(config: Config, context: LogContext) -> int:
     """
     loop = asyncio.get_running_loop()
     stop: asyncio.Future[None] = loop.create_future()
+    supervisor = Supervisor(loop)
 
     def end() -> None:
         if not stop.done():
+            supervisor.stopping()
             stop.set_result(None)
 
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -42,13 +45,15 @@ async def run(config: Config, context: LogContext) -> int:
     agent: Agent | None = Agent(config, context, credentials=credentials)
 
     def reload() -> None:
+        supervisor.reloading()
         _reload_log_levels(config)
         if agent is not None:
             agent.reload_certificates()
+        supervisor.ready()
 
     loop.add_signal_handler(signal.SIGHUP, reload)
     while agent is not None:
-        await _serve(agent, stop)
+        await _serve(agent, stop, supervisor)
         abandoned = agent.abandoned
         # A disk that was full, a state that was wrong, or data put aside: all keys of the former
         # node, which are frozen, go before others are read.
@@ -63,13 +68,15 @@ async def run(config: Config, context: LogContext) -> int:
     return 0
 
 
-async def _serve(agent: Agent, stop: asyncio.Future[None]) -> None:
+async def _serve(agent: Agent, stop: asyncio.Future[None], supervisor: Supervisor) -> None:
     """Run one node until `stop`, or until a full disk has room again. Raises what ended it."""
     try:
         await agent.start()
         _quiet_garbage_collector()
+        supervisor.ready()
         await asyncio.wait([stop, agent.ended], return_when=asyncio.FIRST_COMPLETED)
         if not stop.done() and agent.disk_full:
+            supervisor.waiting("the disk is full: waiting until there is room again")
             await _room(agent, stop)
     finally:
         await agent.stop()
