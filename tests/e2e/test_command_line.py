@@ -134,12 +134,6 @@ def test_leadership_moves_to_the_member_that_is_named(leader: str, follower: str
     assert status["role"] == "leader"
 
 
-def test_commands_of_later_parts_say_so(leader: str) -> None:
-    later = run("--node", leader, "debug", "bundle", "report.tar.gz")
-    assert later.returncode == 1
-    assert "not in this version" in later.stderr
-
-
 def test_a_thousand_clients_put_without_an_error(leader: str) -> None:
     bench = run(
         *("--node", leader, "-o", "json", "bench", "put", "--clients", "1000", "--pipeline", "1"),

@@ -249,6 +249,7 @@ def test_a_map_that_is_added_while_others_are_read_keeps_them_fresh(
 ) -> None:
     follower = next(agent for agent in exported.cluster if agent is not exported.leader())
     opened = exported.pins[follower.name] / "deny_v4_v1"
+    wait_for("the map to be pinned", lambda: opened.exists() or None)
     before = TypedMap.open(opened)
     exported.write(protocol.Put(1, "ports/80", b"7"))
     exported.write(protocol.ExportAdd(2, "ports/", "ports", "hash", "u32", "u32", 10))
