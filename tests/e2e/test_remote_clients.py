@@ -21,7 +21,7 @@ from raft_agent.tls.credentials import PeerCertificate
 from raft_agent.tls.errors import TlsError
 from raft_agent.tls.files import TlsFiles
 from raft_agent.tls.identity import Identity, Kind, Role
-from tests.e2e.agents import Agent, LocalCluster, local_cluster, wait_for
+from tests.e2e.agents import Agent, LocalCluster, free_ports, local_cluster, wait_for
 from tests.e2e.certified import (
     LOOPBACK,
     answer,
@@ -30,6 +30,7 @@ from tests.e2e.certified import (
     options,
     raftctl,
     replace,
+    use,
 )
 from tests.unit.tls.papers import Office, client, node
 
@@ -358,3 +359,27 @@ def test_a_cluster_without_tls_says_so_once_and_serves_no_remote_clients(
         ):
             pass
         assert agent.status() is not None
+
+
+def test_a_new_node_with_a_certificate_is_added_because_it_asks(office: Office) -> None:
+    with certified_cluster(office) as running:
+        port = free_ports(1)[0]
+        home = running.leader().directory.parent / "node-04"
+        seeds = ", ".join(f'"{agent.address}"' for agent in running)
+        new = Agent(
+            "node-04",
+            home,
+            f'[server]\nnode_id = "node-04"\nlisten_addr = "127.0.0.1:{port}"\n'
+            f'data_dir = "{home / "data"}"\nipc_socket = "{home / "ipc.sock"}"\n'
+            f"[cluster]\njoin = [{seeds}]\n",
+            (),
+        )
+        use(new, office.issue(node("node-04", LOOPBACK), crl=True))
+        running.agents["node-04"] = new
+        new.start()
+
+        def is_voter() -> bool | None:
+            status = new.status()
+            return True if status is not None and "node-04" in status.voters else None
+
+        wait_for("node-04 to be a voter", is_voter)

@@ -231,7 +231,12 @@ class ChangeHandlers:
             else:
                 caller.reply(request.id, outcome)
 
-        self._host.change_membership(request, done, may_forward=caller.may_forward)
+        self._host.change_membership(
+            request,
+            done,
+            may_forward=caller.may_forward,
+            certified=caller.principal.certified,
+        )
 
     def _leader_transfer(self, caller: Caller, request: protocol.LeaderTransfer) -> None:
         if not self._host.is_leader():

@@ -87,9 +87,10 @@ class Host(Protocol):
         done: Callable[[protocol.MembershipResult | Failure], None],
         *,
         may_forward: bool,
+        certified: str = "",
     ) -> None:
         """Change the members. `may_forward`: find the leader; else fail when this node does not
-        lead."""
+        lead. `certified`: the node whose certificate whoever asks has shown, if any."""
 
     def recover(
         self,

@@ -83,12 +83,13 @@ LEAST_ROLE: dict[type, Role] = {
 
 class Principal(msgspec.Struct, frozen=True):
     """Who asks. `who` is for logs and the audit; without a `role` there is no right, and `reason`
-    says why.
+    says why. `certified`: of a node that asks for itself, the name in its certificate.
     """
 
     who: str
     role: Role | None
     reason: str = ""
+    certified: str = ""
 
 
 def denial(principal: Principal, request: protocol.Request) -> Error | None:
@@ -136,14 +137,16 @@ def of_socket(connection: socket.socket | None, group_id: int | None) -> Princip
 _OF_NEW_NODES = (protocol.JoinChallenge, protocol.JoinSelf)
 
 
-def of_node(name: str, request: protocol.Request, *, is_member: bool) -> Principal:
+def of_node(
+    name: str, request: protocol.Request, *, is_member: bool, certified: str = ""
+) -> Principal:
     """A node that passes a request on. A member has made sure of who asks. Any other node has shown
     at most that it has a certificate, and some that have were removed."""
     if is_member:
         return Principal(f"a client of {name}", Role.ADMIN)
     who = f"node {name}"
     if isinstance(request, _OF_NEW_NODES):
-        return Principal(who, Role.ADMIN)
+        return Principal(who, Role.ADMIN, certified=certified)
     return Principal(who, None, f"{name} is no member of this cluster")
 
 

@@ -102,10 +102,12 @@ class ApiServer:
         sender: str = "another node",
         *,
         is_member: bool = True,
+        certified: str = "",
     ) -> None:
         """Serve a request that the node `sender` forwarded: `body` is one request array in
         MessagePack (not an array of them). `is_member`: whether the configuration has the node,
-        which has checked who asks then. `reply` gets the encoded Reply, now or later, exactly once.
+        which has checked who asks then; `certified`: its name, if a certificate says so. `reply`
+        gets the encoded Reply, now or later, exactly once.
         """
         try:
             request = decode_request(body)
@@ -114,7 +116,9 @@ class ApiServer:
         if isinstance(request, tuple):
             reply(_failed(*request))
             return
-        caller = _ForwardedCaller(reply, of_node(sender, request, is_member=is_member))
+        caller = _ForwardedCaller(
+            reply, of_node(sender, request, is_member=is_member, certified=certified)
+        )
         self._handlers.handle(caller, request)
         self._handlers.finish(caller)
 

@@ -17,7 +17,8 @@ from raft_agent.config.sources import Sources, Value
 from raft_agent.config.tls import check_tls
 
 _ONLY_WAITS = (
-    "cluster.join is set without cluster.token: this node waits until somebody runs raftctl join"
+    "cluster.join is set without cluster.token or [tls]: this node waits until somebody runs "
+    "raftctl join"
 )
 
 
@@ -222,7 +223,7 @@ def _without_own_entry(sources: Sources, server: dict[str, Any], peers: list[Pee
 
 def _with_notes(config: Config, notes: list[str]) -> Config:
     notes = list(notes)
-    if config.cluster.join and config.cluster.token is None:
+    if config.cluster.join and config.cluster.token is None and config.tls.cert is None:
         notes.append(_ONLY_WAITS)
     timing = config.timing
     if timing.election_timeout_min_ms == timing.election_timeout_max_ms:

@@ -273,15 +273,16 @@ class Cluster(msgspec.Struct, frozen=True, kw_only=True):
     join: Annotated[
         tuple[str, ...],
         Key(
-            "Addresses of members that a new node asks to be added. Without `token` it waits until "
-            "somebody runs `raftctl join`. Not together with peers.",
+            "Addresses of members that a new node asks to be added. Without `token` and `[tls]` it "
+            "waits until somebody runs `raftctl join`. Not together with peers.",
             values.dial_addresses,
         ),
     ] = ()
     token: Annotated[
         str | None,
         Key(
-            "A secret that all members share: a new node that has it is added when it asks. It "
+            "A secret that all members share: a new node that has it is added when it asks, and with "
+            "`[tls]` one without it no longer is. It "
             "never crosses the network. Better in the environment than in the file.",
             values.secret,
             "none: nodes are added by `raftctl join` only",

@@ -136,6 +136,7 @@ class Agent:
                     reply,
                     self._views.member_name(sender),
                     is_member=self._views.is_member(sender),
+                    certified=self._transport.certified_name(sender),
                 ),
                 on_client=lambda certificate: self._api.remote_client(certificate.identity),
                 on_superseded=lambda *told: self.engine.feed(Superseded(*told)),
@@ -273,7 +274,8 @@ class Agent:
     def _make_applicant(self, address: str) -> Applicant | None:
         """Who asks for this node to be added; None when somebody else has to."""
         cluster = self._config.cluster
-        if self.node.role is not Role.FRESH or not cluster.join or cluster.token is None:
+        has_proof = cluster.token is not None or self._certificates is not None
+        if self.node.role is not Role.FRESH or not cluster.join or not has_proof:
             return None
         return Applicant(
             token=cluster.token,

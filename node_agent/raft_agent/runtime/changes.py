@@ -55,15 +55,17 @@ class Changes:
         self._pausing: dict[_Asked, asyncio.TimerHandle] = {}
         self._given_up: Failure | None = None
 
-    def change(self, request: Request, done: Done, *, may_forward: bool) -> None:
+    def change(
+        self, request: Request, done: Done, *, may_forward: bool, certified: str = ""
+    ) -> None:
         """`may_forward`: a client asks, so this node finds the leader for it; else another node
-        does that, and wants to hear where the lead has gone."""
+        does that, and wants to hear where the lead has gone. `certified`: see Host."""
         if isinstance(request, protocol.JoinSelf):
-            problem = self._doorkeeper.problem(request)
+            problem = self._doorkeeper.problem(request, certified)
             if problem is not None:
                 done(problem)
                 return
-            # Whoever was asked has made sure of the token; the leader takes its word.
+            # Whoever was asked has made sure of that; the leader takes its word.
             request = protocol.Join(request.id, request.name, request.address)
             may_forward = True
         patience_s = min(request.patience_ms / 1000 or _PATIENCE_S, _PATIENCE_S)

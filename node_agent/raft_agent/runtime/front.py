@@ -204,8 +204,9 @@ class Front:
         done: Callable[[protocol.MembershipResult | Failure], None],
         *,
         may_forward: bool,
+        certified: str = "",
     ) -> None:
-        self._changes.change(request, done, may_forward=may_forward)
+        self._changes.change(request, done, may_forward=may_forward, certified=certified)
 
     def recover(
         self,

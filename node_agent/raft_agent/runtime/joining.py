@@ -1,7 +1,8 @@
 """A new node that asks to be added by itself ([cluster] join), and how it proves that it may.
 
 Whoever asks shows that it knows the cluster's token without sending it: an HMAC (RFC 2104) over a
-challenge that is good once, and over the name and address that are asked for.
+challenge that is good once, and over the name and address that are asked for. Where members have no
+token and speak TLS, the certificate with that name is proof enough.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def proof(token: str, nonce: bytes, name: str, address: str) -> bytes:
 
 
 class Doorkeeper:
-    """A member's side. `token` None: nobody is let in this way."""
+    """A member's side. `token` None: only who has a certificate is let in this way."""
 
     def __init__(self, token: str | None, clock: Callable[[], float]) -> None:
         self._token = token
@@ -60,12 +61,18 @@ class Doorkeeper:
         self._challenges[nonce] = now + _CHALLENGE_S
         return nonce
 
-    def problem(self, request: protocol.JoinSelf) -> Failure | None:
-        """Why whoever asks is not let in; None when it knows the token."""
+    def problem(self, request: protocol.JoinSelf, certified: str = "") -> Failure | None:
+        """Why whoever asks is not let in; None when it knows the token, or, where there is none,
+        has shown the certificate of the node that it wants to be: `certified`."""
         if self._token is None:
+            if certified and certified == request.name:
+                return None
+            lacks = "neither [cluster] token nor [tls]"
+            if certified:
+                lacks = f"no [cluster] token, and the certificate is {certified}'s"
             return Failure(
                 ErrorCode.REFUSED,
-                "This member has no [cluster] token, so it adds nobody who asks by itself",
+                f"This member has {lacks}, so it does not add {request.name} because it asks",
                 f"At a member: raftctl join {request.name} {request.address}",
             )
         good_until = self._challenges.pop(request.nonce, 0.0)
@@ -82,13 +89,14 @@ class Doorkeeper:
 class Applicant:
     """The new node's side: asks one address after the other until it is a member.
 
-    `is_fresh`: whether it still has to ask. `tell(kind, **facts)` puts an event into the log.
+    `token` None: its certificate has to be enough. `is_fresh`: whether it still has to ask.
+    `tell(kind, **facts)` puts an event into the log.
     """
 
     def __init__(
         self,
         *,
-        token: str,
+        token: str | None,
         name: str,
         address: str,
         targets: Sequence[str],
@@ -137,7 +145,9 @@ class Applicant:
             self._say("join_refused", reason=f"the answer of {address} can't be read: {error}")
             return
         self._say("join_asked", address=address)
-        shown = proof(self._token, nonce, self._name, self._address)
+        shown = b""
+        if self._token is not None:
+            shown = proof(self._token, nonce, self._name, self._address)
         request = protocol.JoinSelf(1, self._name, self._address, nonce, shown)
         answer = await self._forward(peer, request)
         result = membership_result(answer) if answer is not None else None

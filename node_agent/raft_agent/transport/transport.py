@@ -316,6 +316,11 @@ class Transport:
                 return member_id
         return 0
 
+    def certified_name(self, member_id: int) -> str:
+        """Who dialled us by the certificate that it has shown; "" where there is no TLS."""
+        connection = self._inbound.get(member_id)
+        return connection.name if connection is not None and connection.certificate else ""
+
     def leader_silence_us(self, peer: int, term: int) -> int | None:
         """For how many microseconds the kernel has received nothing on the main connection that
         `peer` dialled, provided that its last frame was of `term`; None when that can't be told.

@@ -108,7 +108,9 @@ class SingleNode:
         done: Callable[[protocol.MembershipResult | Failure], None],
         *,
         may_forward: bool,
+        certified: str = "",
     ) -> None:
+        self.certified = certified
         self.membership_requests.append((request, may_forward))
         if request.name == self.node_name:
             done(Failure(protocol.ErrorCode.QUORUM_AT_RISK, "The last voter can't go"))

@@ -71,7 +71,9 @@ class Node(SingleNode):
         done: Callable[[protocol.MembershipResult | Failure], None],
         *,
         may_forward: bool,
+        certified: str = "",
     ) -> None:
+        self.certified = certified
         self.membership_requests.append((request, may_forward))
         if self.is_mute:
             return

@@ -96,6 +96,19 @@ def test_a_name_or_address_that_was_not_proved_is_refused() -> None:
         assert door.problem(request) is not None
 
 
+def test_without_a_token_the_certificate_with_that_name_is_proof_enough() -> None:
+    door = Doorkeeper(None, Clock())
+    assert door.problem(asking(door.challenge()), NAME) is None
+    refused = door.problem(asking(door.challenge()), "node-05")
+    assert refused is not None
+    assert "the certificate is node-05's" in refused.error
+
+
+def test_where_there_is_a_token_no_certificate_stands_for_it() -> None:
+    door = Doorkeeper(TOKEN, Clock())
+    assert door.problem(asking(door.challenge(), "another"), NAME) is not None
+
+
 def test_without_a_token_nobody_is_let_in_and_a_person_can_do_it() -> None:
     door = Doorkeeper(None, Clock())
     refused = door.problem(asking(door.challenge()))
