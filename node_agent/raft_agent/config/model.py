@@ -282,7 +282,8 @@ class Cluster(msgspec.Struct, frozen=True, kw_only=True):
         str | None,
         Key(
             "A secret that all members share: a new node that has it is added when it asks, and "
-            "with `[tls]` one without it no longer is. It never crosses the network. Better in the environment than in the file.",
+            "with `[tls]` one without it no longer is. It never crosses the network. Better in the "
+            "environment than in the file.",
             values.secret,
             "none: nodes are added by `raftctl join` only",
             secret=True,
