@@ -4,6 +4,7 @@ the test's own, and the controller that reaches them by SSH alone.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -42,6 +43,7 @@ class Machine:
         self._namespace = namespace
         self._key = key
         self._process: subprocess.Popen[bytes] | None = None
+        self._boots = 0
 
     def make(self) -> None:
         """An empty disk, with nothing but what lets the controller in."""
@@ -50,6 +52,7 @@ class Machine:
         for folder in (upper / "etc/systemd/network", self._home / "work", self._home / "root"):
             folder.mkdir(parents=True)
         (upper / "etc/hostname").write_text(f"{self.name}\n")
+        (upper / "etc/hosts").write_text(f"127.0.0.1 localhost {self.name}\n")
         (upper / "etc/systemd/network/10-host0.network").write_text(
             f"[Match]\nName=host0\n[Network]\nAddress={self.address}/24\nLinkLocalAddressing=no\n"
         )
@@ -65,13 +68,14 @@ class Machine:
 
     def boot(self) -> None:
         """Returns at once; `wait` waits for sshd."""
+        self._boots += 1
         with (self._home / "console.log").open("ab") as console:
             self._process = subprocess.Popen(
                 [
                     *(*enter(self._namespace), "unshare", "--mount", "bash", "-c", _BOOT, "boot"),
                     *(str(images.debian()), str(self._home)),
                     *("--boot", "--quiet", "--register=no", "--keep-unit", "--console=pipe"),
-                    *(f"--machine=rafttest-{os.getpid()}-{self.name}", f"--hostname={self.name}"),
+                    *(f"--machine={self._label}", f"--hostname={self.name}"),
                     *(f"--directory={self._home / 'root'}", "--network-bridge=br0"),
                     *("--link-journal=no", "--resolv-conf=off", "--timezone=off"),
                     "--capability=CAP_BPF,CAP_NET_ADMIN,CAP_PERFMON,CAP_SYS_ADMIN",
@@ -100,6 +104,14 @@ class Machine:
         self._process.kill()
         self._process.wait()
         self._process = None
+        # A systemd-nspawn that is killed leaves this, which is a mount point no more.
+        with contextlib.suppress(OSError):
+            (Path("/run/systemd/nspawn/propagate") / self._label).rmdir()
+
+    @property
+    def _label(self) -> str:
+        """Of another name at each boot: what the one before has left goes in its own time."""
+        return f"rafttest-{os.getpid()}-{self.name}-{self._boots}"
 
     def run(self, command: str, *, check: bool = True) -> subprocess.CompletedProcess[str]:
         """A command of root's, over SSH."""

@@ -89,7 +89,7 @@ def _one_that_is_killed_comes_back(made: Site) -> None:
     """By systemd's hand alone."""
     three = made.machines["node-03"]
     before = three.run("systemctl show -P MainPID raft-agent.service").stdout
-    three.run("systemctl kill --signal=KILL raft-agent.service")
+    three.run(f"kill -KILL {before.strip()}")
     three.run(
         f"until [ $(systemctl show -P MainPID raft-agent.service) -gt 0 ] && "
         f"[ $(systemctl show -P MainPID raft-agent.service) != {before.strip()} ] && "
