@@ -24,8 +24,12 @@ from tests.kernel.netns import enter, ip, namespaces
 
 ROOT = Path(__file__).resolve().parents[3]
 NETWORK = "10.98.0"
+# A control group of its own in every hierarchy: on a host without systemd all machines would have
+# the same one, and each would kill and count the others' processes as its services'.
 _BOOT = """
 set -e
+for group in $1; do mkdir -p "$group" && echo $$ > "$group/cgroup.procs"; done
+shift
 mount --make-rprivate /
 mount -t overlay overlay -o "lowerdir=$1,upperdir=$2/upper,workdir=$2/work" "$2/root"
 shift 2
@@ -73,7 +77,7 @@ class Machine:
             self._process = subprocess.Popen(
                 [
                     *(*enter(self._namespace), "unshare", "--mount", "bash", "-c", _BOOT, "boot"),
-                    *(str(images.debian()), str(self._home)),
+                    *(" ".join(map(str, self._groups())), str(images.debian()), str(self._home)),
                     *("--boot", "--quiet", "--register=no", "--keep-unit", "--console=pipe"),
                     *(f"--machine={self._label}", f"--hostname={self.name}"),
                     *(f"--directory={self._home / 'root'}", "--network-bridge=br0"),
@@ -107,6 +111,18 @@ class Machine:
         # A systemd-nspawn that is killed leaves this, which is a mount point no more.
         with contextlib.suppress(OSError):
             (Path("/run/systemd/nspawn/propagate") / self._label).rmdir()
+        for group in self._groups():
+            wait_for(f"{group} to be empty", lambda group=group: _removed(group))
+
+    def _groups(self) -> list[Path]:
+        """Its control groups: in all hierarchies of version 1 but cpuset, and in that of version
+        2."""
+        roots = [Path("/sys/fs/cgroup"), *Path("/sys/fs/cgroup").iterdir()]
+        return [
+            root / self._label
+            for root in roots
+            if (root / "cgroup.procs").exists() and root.name != "cpuset" and root.is_mount()
+        ]
 
     @property
     def _label(self) -> str:
@@ -135,6 +151,19 @@ class Machine:
 
     def console(self) -> str:
         return (self._home / "console.log").read_text(errors="replace")
+
+
+def _removed(group: Path) -> bool | None:
+    """Whether the group and those below it are gone; processes that were killed take a moment."""
+    try:
+        for folder in sorted((path for path in group.rglob("*") if path.is_dir()), reverse=True):
+            folder.rmdir()
+        group.rmdir()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return None
+    return True
 
 
 def _children(pid: int) -> list[int]:
