@@ -50,10 +50,17 @@ def destroy(agent: Agent) -> None:
 
 
 def leaderless(agents: list[Agent]) -> None:
+    """Wait until none of them knows a leader, nor has heard one a moment ago."""
     for agent in agents:
         wait_for(
             f"{agent.name} to know no leader",
-            lambda a=agent: True if (s := a.status()) is not None and s.leader is None else None,
+            lambda a=agent: (
+                True
+                if (s := a.status()) is not None
+                and s.leader is None
+                and "A leader is known" not in raftctl(a, "recover", "--dry-run").stdout
+                else None
+            ),
         )
 
 
