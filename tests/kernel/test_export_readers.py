@@ -18,6 +18,7 @@ import pytest
 
 from raft_agent.kernel import export_layout, libbpf
 from raft_agent.kernel.export_layout import STATUS_NAME, ExportState, NodeRole, Status
+from raft_agent.kernel.export_place import PinDirectory
 from raft_agent.kernel.exported import ExportedMap as Written
 from raft_agent.kernel.exported import StatusMap
 from raft_agent.kernel.reader import ExportedMap, StaleError
@@ -49,8 +50,9 @@ class Copy:
         self.directory = directory
         self.machine = Machine()
         apply(self.machine, AddExport(DENY), AddExport(ports))
-        self.maps = {shape.export.map: Written(directory, shape) for shape in self.machine.exports}
-        self.state = StatusMap(directory)
+        place = PinDirectory(directory)
+        self.maps = {shape.export.map: Written(place, shape) for shape in self.machine.exports}
+        self.state = StatusMap(place)
         self.state.ensure()
         self.put()
 
