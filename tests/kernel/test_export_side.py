@@ -10,7 +10,6 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import msgspec
-import pytest
 
 from raft_agent.api.host import Failure
 from raft_agent.config import load
@@ -22,7 +21,6 @@ from raft_agent.kernel.typed_map import TypedMap
 from raft_agent.machine.commands import AddExport, Command, Delete, Put, RemoveExport
 from raft_agent.machine.exports import Export
 from raft_agent.machine.machine import Machine
-from raft_agent.runtime import export_feed
 from raft_agent.runtime.export_side import ExportSide
 from tests.kernel.test_exported_maps import expected, pins
 from tests.unit.machine.batches import apply
@@ -205,13 +203,13 @@ def test_a_state_that_differs_from_the_others_is_not_fresh(pins: Path) -> None:
 
 
 def test_what_waits_is_bounded_and_the_maps_are_right_afterwards(
-    pins: Path, monkeypatch: pytest.MonkeyPatch
+    pins: Path,
 ) -> None:
-    monkeypatch.setattr(export_feed, "MAX_WAITING", 100)
-    monkeypatch.setattr(export_feed, "FEW_WAITING", 50)
-
     async def check() -> None:
         side = Side(pins, Machine())
+        feed = side.side._feed
+        assert feed is not None
+        feed.max_waiting, feed.few_waiting = 100, 50
         side.apply(AddExport(PORTS))
         await side.until(side.is_at_the_end)
         go_on = threading.Event()
@@ -220,8 +218,7 @@ def test_what_waits_is_bounded_and_the_maps_are_right_afterwards(
         exporter.put(Ask("none", 1, lambda *_: go_on.wait(TIMEOUT_S) and None))
         for number in range(500):
             side.apply(Put(f"ports/{number}", b"x"))
-        assert side.side._feed is not None
-        assert side.side._feed.waiting <= 101
+        assert feed.waiting <= 101
         assert side.machine.exports.changes == []
         assert [kind for kind, _ in side.told] == ["export_behind"]
         go_on.set()

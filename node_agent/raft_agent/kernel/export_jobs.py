@@ -80,11 +80,21 @@ class Listener(Protocol):
         """These are in the maps, which are at this index."""
 
 
-def together(job: Change, take: Callable[[], Job | None]) -> tuple[Change, Job | None]:
-    """One change of this one and those that follow it, and what was taken in vain. `take`: the next
-    job that is there already."""
-    if job.completes:
-        return job, None
+def together(job: Job, take: Callable[[], Job | None]) -> tuple[Job, Job | None]:
+    """One job for this one and what follows it, where that comes to the same, and what was taken in
+    vain. `take`: the next job that is there already."""
+    if isinstance(job, Change) and not job.completes:
+        return _changes_together(job, take)
+    following: Job | None = None
+    while isinstance(job, Beat):
+        following = take()
+        if not isinstance(following, Beat):
+            break
+        job = following
+    return job, following
+
+
+def _changes_together(job: Change, take: Callable[[], Job | None]) -> tuple[Change, Job | None]:
     changes, index = list(job.changes), job.index
     while len(changes) < MAX_TOGETHER:
         following = take()

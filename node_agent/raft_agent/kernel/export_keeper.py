@@ -78,7 +78,8 @@ class Keeper:
         if job is not None:
             self._guarded(lambda: self._do(job))
         if self._mending is None and self._now_s() >= self._mend_at:
-            self._mend(list(self._maps))
+            # Of the others not all has come that they should hold.
+            self._mend([name for name, found in self._maps.items() if found.is_known])
         if self._mending is not None:
             self._guarded(self._go_on_mending)
 
@@ -263,7 +264,7 @@ class Keeper:
         kept = {
             name: reason
             for name, reason in self.problems.items()
-            if name and name not in names and name in self._maps
+            if name in self._maps and name not in names
         }
         self._say(kept | problems)
         self._is_whole = self._is_complete

@@ -43,6 +43,8 @@ class ExportedMap:
         self._map: KernelMap | None = None
         # Keys that were written since a comparison began, which has seen some of them before.
         self._touched: set[bytes] | None = None
+        # Of such a write: then the comparison can't say that all is right.
+        self._failure: OSError | None = None
 
     def forget(self) -> None:
         """What it should hold is about to come anew."""
@@ -75,19 +77,26 @@ class ExportedMap:
         if self._map is None:
             return
         wanted = self.wanted
-        # What goes makes room for what comes.
-        self._map.delete_many([key for key in keys if key not in wanted])
-        self._map.update_many([(key, wanted[key]) for key in keys if key in wanted])
+        try:
+            # What goes makes room for what comes.
+            self._map.delete_many([key for key in keys if key not in wanted])
+            self._map.update_many([(key, wanted[key]) for key in keys if key in wanted])
+        except OSError as error:
+            self._failure = error
+            raise
 
     def mend(self) -> Generator[None, None, int]:
         """Have the map, let it hold what is `wanted`, and pin it; in steps between which `write`
         may be called. Gives how many entries differed. Raises ExportError, OSError."""
+        self._failure = None
         is_pinned = self._open()
         assert self._map is not None  # noqa: S101  # just opened
         try:
             differed = yield from self._compare(self._map)
         finally:
             self._touched = None
+        if self._failure is not None:
+            raise self._failure
         # Only now, so that nobody finds a map at its name that is still to be filled.
         group = self.shape.export.group
         mode = 0o640 if group else 0o600

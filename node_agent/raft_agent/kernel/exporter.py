@@ -7,7 +7,7 @@ import threading
 import time
 from pathlib import Path
 
-from raft_agent.kernel.export_jobs import Change, Job, Listener, Stop, together
+from raft_agent.kernel.export_jobs import Job, Listener, Stop, together
 from raft_agent.kernel.export_keeper import Keeper
 from raft_agent.kernel.export_layout import Status
 from raft_agent.kernel.export_place import PinDirectory
@@ -67,15 +67,14 @@ class Exporter:
             keeper.do(job)
 
     def _take(self) -> Job | None:
-        """The next job, changes that follow each other as one; None when it is time to mend."""
+        """The next job, or several as one; None when it is time to mend."""
         job, self._next = self._next, None
         if job is None:
             try:
                 job = self._jobs.get(timeout=self._keeper.patience_s(_PAUSE_S))
             except queue.Empty:
                 return None
-        if isinstance(job, Change):
-            job, self._next = together(job, self._take_waiting)
+        job, self._next = together(job, self._take_waiting)
         return job
 
     def _take_waiting(self) -> Job | None:

@@ -11,19 +11,15 @@ from raft_agent.kernel.export_jobs import Beat, Change, Declare, Fill, Job
 from raft_agent.machine.exports import Shape
 from raft_agent.machine.machine import Machine
 
-# Keys that are read from the machine in one turn of the loop.
-_PIECE = 500
-# When so many changes wait to be written, they are left out, and all is handed over anew later.
-MAX_WAITING = 200_000
-FEW_WAITING = 20_000
-
 _END = object()
 
 
 class ExportFeed:
     """`put` takes a job, `done` says how many entries and changes of the jobs were taken in.
     `is_current`: it is known that this node has had all that was acknowledged up to some moment.
-    `tell` as the agent's events.
+    `tell` as the agent's events. `piece`: so many keys are read from the machine in one turn. When
+    `max_waiting` changes wait to be written they are left out, and all is handed over anew once
+    `few_waiting` do.
     """
 
     def __init__(
@@ -34,12 +30,18 @@ class ExportFeed:
         done: Callable[[], int],
         is_current: Callable[[], bool],
         tell: Callable[..., None],
+        piece: int = 500,
+        max_waiting: int = 200_000,
+        few_waiting: int = 20_000,
     ) -> None:
         self._machine = machine
         self._put = put
         self._done = done
         self._is_current = is_current
         self._tell = tell
+        self._piece = piece
+        self.max_waiting = max_waiting
+        self.few_waiting = few_waiting
         # What the maps held before this start; None: not seen yet.
         self._found_index: int | None = None
         # From the first Declare on, but for the time in which too much waits.
@@ -67,7 +69,7 @@ class ExportFeed:
         if exports.declared_index != self._declared_index:
             self._declare(anew=False)
         elif exports.changes:
-            if self.waiting > MAX_WAITING:
+            if self.waiting > self.max_waiting:
                 self._fall_behind()
                 return
             changes, exports.changes = exports.changes, []
@@ -120,7 +122,7 @@ class ExportFeed:
         must not go back. All of them are of this log only if it comes to their index; once the node
         is current without that, they are of another one."""
         found = self._found_index
-        if found is None or self.waiting > FEW_WAITING:
+        if found is None or self.waiting > self.few_waiting:
             return
         if self._machine.last_applied >= found or self._is_current():
             self._follows = True
@@ -129,6 +131,8 @@ class ExportFeed:
     def _fall_behind(self) -> None:
         """The kernel takes more time than the log: no memory is spent on what waits."""
         self._follows = False
+        # Nor are maps called complete that lack what is left out from here on.
+        self._steps = None
         self._machine.exports.track(wanted=False)
         self._tell("export_behind", waiting=self.waiting)
 
@@ -143,8 +147,9 @@ class ExportFeed:
             name: shape for name, shape in self._handed.items() if exports.get(name) is shape
         }
         exports.changes = [change for change in exports.changes if change.map in self._handed]
-        self._put_changes()
+        # Before the index moves: what is gone must not be found at it.
         self._put(Declare(shapes, anew))
+        self._put_changes()
         self._steps = self._hand_over(shapes)
 
     def _put_changes(self, *, completes: bool = False) -> None:
@@ -160,7 +165,7 @@ class ExportFeed:
         for shape in unknown:
             after, more = "", True
             while more:
-                entries, more = self._machine.list(shape.export.prefix, _PIECE, after)
+                entries, more = self._machine.list(shape.export.prefix, self._piece, after)
                 self._put_count += len(entries)
                 self._put(Fill(shape.export.map, entries))
                 after = entries[-1].key if entries else after

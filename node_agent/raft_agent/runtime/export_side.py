@@ -22,7 +22,7 @@ from raft_agent.consensus.types import Role
 from raft_agent.kernel.export_jobs import Ask
 from raft_agent.machine.machine import Machine
 from raft_agent.platform import boot_time_ns
-from raft_agent.runtime.export_feed import FEW_WAITING, ExportFeed
+from raft_agent.runtime.export_feed import ExportFeed
 from raft_agent.runtime.export_seeds import ExportSeeds, Propose
 
 if TYPE_CHECKING:
@@ -267,7 +267,7 @@ async def _hand_over(feed: ExportFeed) -> None:
     while feed.has_more:
         feed.step()
         await asyncio.sleep(0)
-        while feed.waiting > FEW_WAITING:
+        while feed.waiting > feed.few_waiting:
             await asyncio.sleep(_LOOK_AGAIN_S)
 
 
