@@ -42,7 +42,7 @@ _HEALING_TIMEOUTS = 40
 _LOOK_EVERY_US = 50_000
 # So long clients that send something again may go on with that.
 _LATE_CLIENTS_US = 60_000_000
-# What failed is tried again after ten seconds.
+# What failed is tried again after a while.
 _MAPS_FOLLOW_US = 30_000_000
 _BEGAN_MS = 1_700_000_000_000
 _LINEARIZABILITY_STEPS = 10_000_000

@@ -26,6 +26,7 @@ Content: TypeAlias = dict[bytes, bytes]
 FRESH_US = 400_000
 _PIECE = 2
 _MAX_WAITING, _FEW_WAITING = 8, 4
+_MEND_S = 0.5
 _STALLS = 0.02
 _NS_PER_US = 1000
 # Between two looks of a thread that has nothing to do at what it should mend.
@@ -72,7 +73,7 @@ class Exports:
         self._is_working = False
         self._is_walking = False
         process = self._process
-        self._keeper = Keeper(self.kernel, self, lambda: process.clock.now_us() / 1e6)
+        self._keeper = Keeper(self.kernel, self, lambda: process.clock.now_us() / 1e6, _MEND_S)
         self._feed = ExportFeed(
             process.machine,
             put=self._put,
@@ -286,7 +287,7 @@ class ExportChecks:
         )
 
     def has_settled(self, process: Process) -> bool:
-        """Whether this process's maps are at the end of the log, and it knows how fresh they are."""
+        """Whether this process's maps are at the end of the log, and say how fresh they are."""
         if not process.exports.are_on:
             return True
         kernel, status = process.exports.kernel, process.exports.kernel.status

@@ -31,17 +31,22 @@ from raft_agent.machine.exports import MapChange, Shape
 
 log = logging.getLogger("raft.kernel")
 
-# Somebody else's writes are found within this time, and what failed is tried again.
-MEND_S = 10.0
-
 _END = object()
 
 
 class Keeper:
-    """Keeps maps at `place`. `now_s`: a clock that never goes back."""
+    """Keeps maps at `place`. `now_s`: a clock that never goes back. `mend_s`: so often it looks for
+    somebody else's writes, and so long it waits before it tries again what failed."""
 
-    def __init__(self, place: Place, listener: Listener, now_s: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        place: Place,
+        listener: Listener,
+        now_s: Callable[[], float],
+        mend_s: float = 10.0,
+    ) -> None:
         self._place = place
+        self._mend_s = mend_s
         self._listener = listener
         self._now_s = now_s
         self._maps: dict[str, ExportedMap] = {}
@@ -237,10 +242,10 @@ class Keeper:
     def _go_on_mending(self) -> None:
         if self._mending is not None and next(self._mending, _END) is _END:
             self._mending = None
-            self._mend_at = self._now_s() + MEND_S
+            self._mend_at = self._now_s() + self._mend_s
 
     def _mend_all(self, names: list[str]) -> Generator[None, None, None]:
-        problems: dict[str, str] = {}
+        for_all: dict[str, str] = {}
         try:
             self._place.prepare()
             self._status_map.ensure()
@@ -248,7 +253,7 @@ class Keeper:
                 named = {pin_name(found.shape) for found in self._maps.values()}
                 forget_others(self._place, named)
         except (OSError, ExportError, KernelUnavailable) as error:
-            problems[""] = self._in_words(error)
+            for_all[""] = self._in_words(error)
         if not self._is_whole:
             self._show(writing=self._index)
         for name in names:
@@ -257,16 +262,14 @@ class Keeper:
             try:
                 differed = yield from found.mend()
             except (OSError, ExportError, KernelUnavailable) as error:
-                problems[name] = self._in_words(error)
+                self._say({**self.problems, name: self._in_words(error)})
                 continue
             if differed and not is_new and name not in self.problems:
                 self._listener.happened("export_repaired", map=name, entries=differed)
-        kept = {
-            name: reason
-            for name, reason in self.problems.items()
-            if name in self._maps and name not in names
-        }
-        self._say(kept | problems)
+            # Now, since what fails from here on is not mended.
+            self._say({other: why for other, why in self.problems.items() if other != name})
+        kept = {name: why for name, why in self.problems.items() if name in self._maps}
+        self._say(kept | for_all)
         self._is_whole = self._is_complete
         # It may be somebody else's word that stands there.
         self._is_shown = False
@@ -282,7 +285,7 @@ class Keeper:
 
     def _fail(self, name: str, reason: str) -> None:
         self._say({**self.problems, name: reason})
-        self._mend_at = min(self._mend_at, self._now_s() + MEND_S)
+        self._mend_at = min(self._mend_at, self._now_s() + self._mend_s)
 
     def _say(self, problems: dict[str, str]) -> None:
         before, self.problems = self.problems, problems
