@@ -80,9 +80,10 @@ class Side:
         return Status() if value is None else Status.decode(value)
 
     def kernel(self, name: str) -> dict[bytes, bytes]:
-        if not (self.directory / name).exists():
+        try:
+            found = TypedMap.open(self.directory / name)
+        except FileNotFoundError:
             return {}
-        found = TypedMap.open(self.directory / name)
         try:
             return dict(item for piece in found.scan() for item in piece)
         finally:
