@@ -306,6 +306,19 @@ def audits(options: Options) -> Options:
     )
 
 
+def read_audits(options: Options) -> Options:
+    """As `audits`; and clients read from all nodes all the time, as soon as a bit has turned."""
+    audited = audits(options)
+    return replace(
+        audited,
+        faults=("flip_state",),
+        events=6_000,
+        clients=replace(
+            audited.clients, clients=6, think_us=20_000, keys=8, weights=(4, 1, 0, 0, 0)
+        ),
+    )
+
+
 def no_audits(options: Options) -> Options:
     """The states are not compared, and no bit turns in memory."""
     return replace(
