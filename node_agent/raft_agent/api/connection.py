@@ -162,13 +162,7 @@ class ClientConnection(asyncio.Protocol):
         if refusal is not None:
             self._refuse_all(channel, requests, refusal)
             return
-        handle = self._handlers.handle
-        for request in requests:
-            if isinstance(request, tuple):
-                channel.fail(*request)
-            else:
-                handle(channel, request)
-        self._handlers.finish(channel)
+        self._handlers.handle_all(channel, requests)
 
     def _refuse_all(
         self,

@@ -120,7 +120,7 @@ class ApiServer:
             reply, of_node(sender, request, is_member=is_member, certified=certified)
         )
         self._handlers.handle(caller, request)
-        self._handlers.finish(caller)
+        self._handlers.finish()
 
     def _accept(self) -> ClientConnection:
         return ClientConnection(
