@@ -175,7 +175,9 @@ def _membership(context: Context, status: StatusResult) -> Iterator[Finding]:
         return
     if status.note:
         yield Finding("warn", "note", status.note, f"{context.call} events --limit 20")
-    yield Finding("ok", "cluster", f"{len(status.members)} members, cluster {status.cluster_id}")
+    since = f", generation {status.generation}" if status.generation else ""
+    text = f"{len(status.members)} members, cluster {status.cluster_id}{since}"
+    yield Finding("ok", "cluster", text)
     if status.leader:
         yield Finding("ok", "leader", f"{status.leader}, term {status.term}")
     else:

@@ -201,7 +201,9 @@ class StatusResult(msgspec.Struct, frozen=True, omit_defaults=False):
     empty cluster_id, and `note` says what it waits for. `removed`: it knows that it is no member
     any more; its log may end before the entry that settled it, and so still have it as one.
     `version`: of this raft-agent; `cluster_version`: what is in force, 0 without a cluster;
-    `knows`: the oldest and the newest cluster version that this raft-agent knows."""
+    `knows`: the oldest and the newest cluster version that this raft-agent knows.
+    `generation`: the number of the one that a recovery began, in 16 hexadecimal digits; empty for
+    that of the founding."""
 
     node_id: str
     role: str
@@ -221,6 +223,7 @@ class StatusResult(msgspec.Struct, frozen=True, omit_defaults=False):
     removed: bool = False
     cluster_version: int = 0
     knows: tuple[int, int] = (1, 1)
+    generation: str = ""
 
 
 class HealthMember(msgspec.Struct, frozen=True):
