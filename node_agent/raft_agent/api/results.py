@@ -198,8 +198,10 @@ class ProgressInfo(msgspec.Struct, frozen=True):
 
 class StatusResult(msgspec.Struct, frozen=True, omit_defaults=False):
     """`role`: leader, follower, candidate, learner; a node without a cluster says follower and an
-    empty cluster_id, and `note` says what it waits for. `removed`: it knows that it is no member
-    any more; its log may end before the entry that settled it, and so still have it as one.
+    empty cluster_id, and `note` says what it waits for. `id`: its own, as in MemberInfo, also
+    while it is no member. `removed`: it knows that it is no member any more; its log may end
+    before the entry that settled it, and so still have it as one. `superseded`: that is so because
+    others went on without it (`raftctl recover`), so its data may be all that is left of something.
     `version`: of this raft-agent; `cluster_version`: what is in force, 0 without a cluster;
     `knows`: the oldest and the newest cluster version that this raft-agent knows."""
 
@@ -221,6 +223,8 @@ class StatusResult(msgspec.Struct, frozen=True, omit_defaults=False):
     removed: bool = False
     cluster_version: int = 0
     knows: tuple[int, int] = (1, 1)
+    id: str = ""
+    superseded: bool = False
 
 
 class HealthMember(msgspec.Struct, frozen=True):

@@ -130,6 +130,8 @@ class Views:
             removed=node.state.was_removed,
             cluster_version=self.versions.in_force,
             knows=self._agent_of(node.state.member_id)[1] or (0, 0),
+            id=f"{node.state.member_id:016x}",
+            superseded=node.state.superseded != 0,
         )
 
     def _shown_role(self) -> str:

@@ -112,6 +112,8 @@ def test_status_has_the_contracts_fields() -> None:
         "progress",
         "removed",
         "cluster_version",
+        "id",
+        "superseded",
         "knows",
     }
     assert data["progress"] == {"node-01": {"match_index": 4, "lag": 0, "last_contact_ms": 12}}
