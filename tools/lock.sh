@@ -30,6 +30,7 @@ compile runtime
 compile demo --extra tui --constraint "$scratch/runtime.txt"
 compile build --only-build-deps --build-deps-for editable
 compile dev --extra dev --constraint "$scratch/demo.txt" --constraint "$scratch/build.txt"
+compile operator --extra operator --constraint "$scratch/dev.txt"
 compile deploy --extra deploy --constraint "$scratch/dev.txt"
 # Of the package installer alone: it travels to machines that have none.
 {

@@ -26,7 +26,7 @@ def pins(lock: Path) -> dict[str, str]:
     return {canonicalize_name(name): version for name, version in found}
 
 
-def test_the_wheel_holds_both_packages_and_nothing_else(tmp_path: Path) -> None:
+def test_the_wheel_holds_the_packages_and_nothing_else(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
@@ -35,13 +35,15 @@ def test_the_wheel_holds_both_packages_and_nothing_else(tmp_path: Path) -> None:
         (entry_points,) = (name for name in names if name.endswith("entry_points.txt"))
         programs = archive.read(entry_points).decode()
     roots = {name.split("/")[0] for name in names}
-    assert roots == {"raft_agent", "raftctl", f"raft_ebpf-{raft_agent.__version__}.dist-info"}
+    information = f"raft_ebpf-{raft_agent.__version__}.dist-info"
+    assert roots == {"raft_agent", "raftctl", "raft_operator", information}
     assert {"raft_agent/main.py", "raft_agent/py.typed", "raftctl/main.py"} <= set(names)
     assert {"raft_agent/http/page/index.html", "raft_agent/http/page/main.js"} <= set(names)
     assert "raft_agent/kernel/raft_tc.bpf.o" in names
     assert not [name for name in names if "__pycache__" in name]
     assert "raft-agent = raft_agent.main:main" in programs
     assert "raftctl = raftctl.main:main" in programs
+    assert "raft_operator/permissions.yaml" in names
 
 
 @pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.stem)
@@ -65,6 +67,7 @@ def test_a_lock_names_versions_and_hashes_and_no_machine(lock: Path) -> None:
         ),
         ("dev", PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dev"]),
         ("deploy", PROJECT["dependencies"] + PROJECT["optional-dependencies"]["deploy"]),
+        ("operator", PROJECT["dependencies"] + PROJECT["optional-dependencies"]["operator"]),
         *(
             (name, PROJECT["dependencies"] + PROJECT["optional-dependencies"][name])
             for name in ("bench", "fuzz", "audit")
