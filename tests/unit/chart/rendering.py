@@ -28,20 +28,31 @@ class StrictLoader(yaml.SafeLoader):
 
 
 def render_files(
-    values: Document | None = None, *, release: str = "raft", namespace: str = "raft-system"
+    values: Document | None = None,
+    *,
+    release: str = "raft",
+    namespace: str = "raft-system",
+    chart: Path = CHART,
 ) -> dict[str, str]:
     """Text by template. Raises helm.HelmError."""
-    with helm.Chart.load(CHART) as chart:
-        chart.validate_schema(values or {})
-        rendered: dict[str, str] = chart.render(values or {}, name=release, namespace=namespace)
+    with helm.Chart.load(chart) as loaded:
+        loaded.validate_schema(values or {})
+        rendered: dict[str, str] = loaded.render(values or {}, name=release, namespace=namespace)
     return rendered
 
 
-def render(values: Document | None = None, **options: str) -> list[Document]:
+def render(
+    values: Document | None = None,
+    *,
+    release: str = "raft",
+    namespace: str = "raft-system",
+    chart: Path = CHART,
+) -> list[Document]:
     """What Helm would hand to the API server, tests too."""
+    files = render_files(values, release=release, namespace=namespace, chart=chart)
     return [
         document
-        for name, text in render_files(values, **options).items()
+        for name, text in files.items()
         if name != NOTES
         for document in yaml.load_all(text, Loader=StrictLoader)
         if document is not None

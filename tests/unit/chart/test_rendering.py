@@ -6,6 +6,8 @@ import ast
 import functools
 import json
 import re
+import shutil
+from pathlib import Path
 from typing import Any
 
 import kubernetes_validate
@@ -164,6 +166,30 @@ def test_the_definition_is_the_one_of_the_folder_of_definitions() -> None:
     (source,) = CHART.glob("crd-bases/*.yaml")
     rendered = only(render(), "CustomResourceDefinition")
     assert rendered["spec"] == yaml.safe_load(source.read_text())["spec"]
+
+
+@pytest.mark.parametrize(("version", "are_there"), [("v1.24.17", False), ("v1.25.0", True)])
+def test_the_definition_has_rules_where_the_api_server_knows_them(
+    version: str, are_there: bool, tmp_path: Path
+) -> None:
+    """Rendered without a cluster, a chart sees the version that Helm was made with."""
+    chart = shutil.copytree(CHART, tmp_path / "raft")
+    template = chart / "templates" / "crds.yaml"
+    asked = "$.Capabilities.KubeVersion.Version"
+    assert template.read_text().count(asked) == 1
+    template.write_text(template.read_text().replace(asked, f'"{version}"'))
+    definition = only(render(chart=chart), "CustomResourceDefinition")
+    (source,) = CHART.glob("crd-bases/*.yaml")
+    assert ("x-kubernetes-validations" in str(definition)) is are_there
+    expected = without_rules(yaml.safe_load(source.read_text())["spec"])
+    assert without_rules(definition["spec"]) == expected
+
+
+def without_rules(part: Any) -> Any:
+    if isinstance(part, dict):
+        kept = {key: value for key, value in part.items() if key != "x-kubernetes-validations"}
+        return {key: without_rules(value) for key, value in kept.items()}
+    return [without_rules(one) for one in part] if isinstance(part, list) else part
 
 
 def test_the_notes_hold_commands_that_can_be_pasted() -> None:
