@@ -70,10 +70,11 @@ audit: ## Ask for known vulnerabilities of all that requirements/*.txt lock (nee
 lock: ## Write requirements/*.txt anew: the newest versions that pyproject.toml allows
 	@tools/lock.sh
 
-docs: setup ## Write the generated pages of docs/ anew
+docs: setup ## Write the generated pages of docs/, ansible/ and charts/ anew
 	@.venv/bin/python tools/config_docs.py docs/configuration.md
 	@.venv/bin/python tools/metrics_docs.py docs/metrics.md
 	@.venv/bin/python tools/role_docs.py
+	@.venv/bin/python tools/chart_files.py
 
 clean: ## Remove .venv, caches and build output (not .demo)
 	@rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
