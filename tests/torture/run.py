@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 import subprocess
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +19,7 @@ from tests.torture.world import Options, World, clients, world
 _CLIENTS_END_S = 90
 # What an agent's log holds only when something is wrong that should never be.
 _ALARMS = re.compile(r"Traceback|must never happen|invariant|never retrieved|Assertion", re.I)
+_LEADS = re.compile(r" (node-\d+) t(\d+) leader: leads from now on")
 WEIGHTS = {kind.kind: weight for kind, weight in strikes.WEIGHTS.items()}
 
 
@@ -89,11 +90,22 @@ def _end_clients(made: World, working: subprocess.Popen[bytes], nemesis: Nemesis
 
 
 def _alarms(directory: Path) -> list[str]:
+    """What the logs tell of that must never be: alarms, and two leaders of a term (section 5.2 of
+    the paper)."""
     found = []
+    leaders: dict[str, set[str]] = defaultdict(set)
     for log in sorted(directory.glob("node-*/agent.log")):
         for line in log.read_text(errors="replace").splitlines():
             if _ALARMS.search(line):
                 found.append(f"{log.parent.name}: {line}")
+            leads = _LEADS.search(line)
+            if leads is not None:
+                leaders[leads[2]].add(leads[1])
+    found += [
+        f"term {term} has several leaders: {sorted(names)}"
+        for term, names in leaders.items()
+        if len(names) > 1
+    ]
     return found[:10]
 
 

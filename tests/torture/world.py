@@ -28,6 +28,10 @@ from tests.torture.papers import Papers
 ROOT = Path(__file__).resolve().parents[2]
 PORT = 5555
 GUEST = "10.77.9.1"
+# A machine that does other things besides lets processes wait for longer than the defaults bear.
+PATIENT = (
+    "heartbeat_interval_ms = 100\nelection_timeout_min_ms = 400\nelection_timeout_max_ms = 800"
+)
 
 
 @dataclass(frozen=True)
@@ -41,9 +45,10 @@ class Options:
     voters: int = 3
     spares: int = 2
     source: Path | None = None
-    timing: str = ""
+    timing: str = PATIENT
     storage: str = "snapshot_entries = 2000"
     lossy: bool = True
+    fsync_ms: int = 0
     skewed: bool = False
     pause_s: float = 0.03
 
@@ -252,6 +257,8 @@ def world(directory: Path, options: Options) -> Iterator[World]:
                 agent.environment["PYTHONPATH"] = str(options.source)
             disk = (LossyDisk if lossy else PlainDisk)(home / "disk", chance.randrange(1 << 30))
             stack.callback(disk.close)
+            if options.fsync_ms and disk.can_fail:
+                disk.command(f"fsync_takes {options.fsync_ms}")
             agent.data_dir = home / "disk" / "data"
             nodes.append(
                 Node(name, namespace, addresses=places[name], agent=agent, disk=disk, clock=clock)

@@ -21,6 +21,7 @@ WEIGHTS: dict[type[Strike], int] = {
     links.Loss: 3,
     links.Flaky: 2,
     disks.PowerFailure: 6,
+    disks.ElectionPower: 2,
     disks.FailedSync: 3,
     disks.FullDisk: 3,
     disks.SlowDisk: 3,

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 
 from tests.torture.strikes.base import NotNow, Strike
 from tests.torture.world import Node
+
+_ELECTION_S = 5.0
 
 
 class _OfDisks(Strike):
@@ -36,6 +39,38 @@ class PowerFailure(_OfDisks):
             for node in victims
         ]
         return "power failure of " + ", ".join(told)
+
+    def end(self) -> None:
+        for node in self._taken:
+            node.start()
+
+
+class ElectionPower(_OfDisks):
+    """The leader dies, and in the midst of the election power fails everywhere: what somebody voted
+    must be known afterwards."""
+
+    kind = "election_power"
+
+    def begin(self) -> str:
+        leader = self.world.leader()
+        victims = [node for node in self.free() if node.disk.can_fail]
+        if leader not in victims:
+            raise NotNow("nobody leads who is free")
+        term = max(status.term for status in self.world.statuses().values())
+        for node in victims:
+            self.take(node)
+        leader.kill()
+        deadline = time.monotonic() + _ELECTION_S
+        while time.monotonic() < deadline:
+            if any(status.term > term for status in self.world.statuses().values()):
+                break
+        for node in victims:
+            if node.is_running:
+                node.agent.signal(signal.SIGKILL)
+        for node in victims:
+            node.kill()
+            node.disk.command(f"lose {self.chance.randrange(1 << 30)}")
+        return f"power failure everywhere in the election after {leader.name}"
 
     def end(self) -> None:
         for node in self._taken:
@@ -96,7 +131,7 @@ class SlowDisk(_OfDisks):
 
     def end(self) -> None:
         for node in self._taken:
-            node.disk.command("fsync_takes 0")
+            node.disk.command(f"fsync_takes {self.world.options.fsync_ms}")
 
 
 class TurnedBits(Strike):
