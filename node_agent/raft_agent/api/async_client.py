@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 # How long to wait before all agents are tried once more.
 _ROUND_PAUSE_S = 0.05
+# One agent may use up this part of the time before another one is tried.
+_SHARES = 3
 # A session that nobody closed is forgotten after this time.
 _SESSION_TTL_MS = 60_000
 _KEEP_EVERY_S = _SESSION_TTL_MS / 3000
@@ -73,6 +75,7 @@ class Client(Calls):
         self._agents = [*(agents.values() if isinstance(agents, Mapping) else agents)]
         if not self._agents:
             raise ValueError("a client needs at least one agent")
+        self._is_alone = len(self._agents) == 1
         self._timeout_s = timeout_s
         self._forward = forward
         self._exactly_once = exactly_once
@@ -147,7 +150,7 @@ class Client(Calls):
     ) -> Any:
         loop = asyncio.get_running_loop()
         # An agent that hangs must not use up the time in which another one could answer.
-        until = min(deadline, loop.time() + self._timeout_s / 3) if may_repeat else deadline
+        until = min(deadline, loop.time() + self._timeout_s / _SHARES) if may_repeat else deadline
         answer = link.ask(request)
         try:
             async with asyncio.timeout_at(until):
@@ -235,12 +238,15 @@ class Client(Calls):
 
     async def connect(self, deadline: float) -> Link:
         """A new connection to the first agent that answers, from the one used last on."""
+        loop = asyncio.get_running_loop()
         while True:
             reason = "no answer"
-            for _ in self._agents:
+            for left in range(len(self._agents), 0, -1):
                 agent = self._agents[self._place]
+                # One that stands still, or is cut off, must not use up the time of the others.
+                share = (deadline - loop.time()) / (1 if self._is_alone else min(left + 1, _SHARES))
                 try:
-                    async with asyncio.timeout_at(deadline):
+                    async with asyncio.timeout_at(loop.time() + share):
                         return await open_link(agent)
                 except OSError as error:
                     reason = f"{agent}: {error.strerror or str(error) or 'no answer in time'}"
