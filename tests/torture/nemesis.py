@@ -62,15 +62,16 @@ class Nemesis:
                 done.append(item[1])
             self._look()
             time.sleep(_TICK_S)
-        if done:
+        self._book.flush()
+        if done and not self.complaints:
             self._recover(done)
         for strike in done:
-            try:
-                strike.settle()
-            except AssertionError as error:
-                self.complaints.append(f"after {strike.kind}: {error}")
+            if not self.complaints:
+                try:
+                    strike.settle()
+                except AssertionError as error:
+                    self.complaints.append(f"after {strike.kind}: {error}")
             strike.let_go()
-        self._book.flush()
         if what.rests:
             self._rest()
         time.sleep(what.calm_s)
@@ -78,7 +79,7 @@ class Nemesis:
     def _rest(self) -> None:
         """Until all agents answer and have what was committed."""
         deadline = time.monotonic() + _REST_S
-        while not self._are_well():
+        while not self.complaints and not self._are_well():
             if time.monotonic() > deadline:
                 self.complaints.append(f"not all are well {_REST_S:g} s after a round")
                 return
@@ -107,14 +108,14 @@ class Nemesis:
         return strike, Deed(kind.kind, started, 0, text, self._round, len(what.blows) == 1)
 
     def _look(self) -> None:
-        """An agent that ends by itself was not asked to, and its supervisor starts it again."""
+        """Nobody asked an agent to end that ends by itself."""
         for node in self._world.nodes:
             if node.may_end:
                 continue
             status = node.reap()
             if status is not None:
-                self.complaints.append(f"{node.name} ended by itself with status {status}")
-                node.start()
+                told = node.agent.log_text().splitlines()[-1]
+                self.complaints.append(f"{node.name} ended by itself with status {status}: {told}")
 
     def _recover(self, done: list[Strike]) -> None:
         kind = done[0].kind if len(done) == 1 else "many"
@@ -141,6 +142,7 @@ class Nemesis:
         """Seconds until a write was acknowledged through somebody; infinite when none was."""
         began = time.monotonic()
         while time.monotonic() < began + 3 * SERVE_S:
+            self._look()
             for node in self._world.running():
                 if self._serves(node):
                     return time.monotonic() - began
@@ -157,6 +159,8 @@ class Nemesis:
 
     def compare_states(self) -> None:
         """All members come to the same state, by the cluster's own comparison."""
+        if self.complaints:
+            return
         deadline = time.monotonic() + _AGREE_S
         said = "nothing"
         while time.monotonic() < deadline:
