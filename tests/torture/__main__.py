@@ -53,19 +53,13 @@ def main() -> int:
             report.append(verdict, arguments.json)
         if verdict.complaints:
             failed += 1
-            print(f"  history, logs and data: {directory}\n  again: {_again(seed, arguments)}")
+            print(report.again(seed, minutes, directory, arguments.only))
         elif not arguments.keep:
             shutil.rmtree(directory)
         all_strikes += verdict.strikes
         seed += 1
     print(f"{seed - arguments.seed} runs, {failed} failed, {all_strikes.total()} strikes")
     return 1 if failed else 0
-
-
-def _again(seed: int, arguments: argparse.Namespace) -> str:
-    only = f" --only {arguments.only}" if arguments.only else ""
-    minutes = min(arguments.run_minutes, arguments.minutes)
-    return f"python -m tests.torture --minutes {minutes:g} --seed {seed}{only}"
 
 
 if __name__ == "__main__":

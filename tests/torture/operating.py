@@ -37,13 +37,13 @@ class Operator:
         node = self._world.leader() or next(iter(self._world.running()), None)
         return (False, "nobody runs") if node is None else self.raftctl(node, *words)
 
-    def join(self, node: Node) -> None:
-        """Until the node is a voter."""
+    def join(self, node: Node, *more: str) -> None:
+        """Until the node is a voter. `more`: options of `raftctl join`."""
 
         def is_voter() -> bool:
             if self._is_voter(node):
                 return True
-            self.ask("join", node.name, node.address, "--no-wait")
+            self.ask("join", node.name, node.address, "--no-wait", *more)
             return self._is_voter(node)
 
         self._until(f"{node.name} to be a voter", is_voter)

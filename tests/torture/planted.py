@@ -27,7 +27,7 @@ _RUN_MINUTES = 2.0
 
 _QUICK = Options(0)
 # Disks as slow as small boards have them: so much is on its way when the power fails.
-_SLOW = Options(0, fsync_ms=10)
+_SLOW = Options(0, fsync_ms=40)
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,16 @@ def text(verdict: Verdict) -> str:
     return "\n".join(lines)
 
 
+def again(seed: int, minutes: float, directory: Path, only: str = "") -> str:
+    """Where to look, and how to run it once more. The plan is the same then; what the machine does
+    meanwhile is not."""
+    kinds = f" --only {only}" if only else ""
+    return (
+        f"  history, logs and data: {directory}\n"
+        f"  again: .venv/bin/python -m tests.torture --minutes {minutes:.2g} --seed {seed}{kinds}"
+    )
+
+
 def append(verdict: Verdict, path: Path) -> None:
     """One JSON object in a line."""
     with path.open("ab") as file:

@@ -30,7 +30,7 @@ PORT = 5555
 GUEST = "10.77.9.1"
 # A machine that does other things besides lets processes wait for longer than the defaults bear.
 PATIENT = (
-    "heartbeat_interval_ms = 100\nelection_timeout_min_ms = 400\nelection_timeout_max_ms = 800"
+    "heartbeat_interval_ms = 150\nelection_timeout_min_ms = 800\nelection_timeout_max_ms = 1600"
 )
 
 
@@ -50,7 +50,7 @@ class Options:
     lossy: bool = True
     fsync_ms: int = 0
     skewed: bool = False
-    pause_s: float = 0.03
+    pause_s: float = 0.05
 
 
 class Node:

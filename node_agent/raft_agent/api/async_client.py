@@ -75,7 +75,6 @@ class Client(Calls):
         self._agents = [*(agents.values() if isinstance(agents, Mapping) else agents)]
         if not self._agents:
             raise ValueError("a client needs at least one agent")
-        self._is_alone = len(self._agents) == 1
         self._timeout_s = timeout_s
         self._forward = forward
         self._exactly_once = exactly_once
@@ -239,22 +238,23 @@ class Client(Calls):
     async def connect(self, deadline: float) -> Link:
         """A new connection to the first agent that answers, from the one used last on."""
         loop = asyncio.get_running_loop()
+        # One that stands still, or is cut off, must not use up the time of the others.
+        share = self._timeout_s if len(self._agents) == 1 else self._timeout_s / _SHARES
         while True:
             reason = "no answer"
-            for left in range(len(self._agents), 0, -1):
+            for _ in self._agents:
                 agent = self._agents[self._place]
-                # One that stands still, or is cut off, must not use up the time of the others.
-                share = (deadline - loop.time()) / (1 if self._is_alone else min(left + 1, _SHARES))
                 try:
-                    async with asyncio.timeout_at(loop.time() + share):
+                    async with asyncio.timeout_at(min(deadline, loop.time() + share)):
                         return await open_link(agent)
                 except OSError as error:
                     reason = f"{agent}: {error.strerror or str(error) or 'no answer in time'}"
                 except AgentNotReachable as error:
                     reason = f"{agent}: {error}"
                 self._place = (self._place + 1) % len(self._agents)
-            if self._deadline_is_near(deadline):
-                raise AgentNotReachable(reason)
+                if self._deadline_is_near(deadline):
+                    # The next request begins with the next one, whoever stood still here.
+                    raise AgentNotReachable(reason)
             await asyncio.sleep(_ROUND_PAUSE_S)
 
     @property

@@ -35,7 +35,7 @@ KINDS: tuple[tuple[str, int, Run], ...] = (
     ("lease", 2, locks.run_leases),
     ("message", 2, streams.run_messages),
     ("message_watch", 2, streams.run_message_watch),
-    ("key_watch", 3, streams.run_key_watch),
+    ("key_watch", 2, streams.run_key_watch),
 )
 READ_AGAIN_S = 20.0
 _FLUSH_S = 1.0

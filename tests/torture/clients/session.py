@@ -18,7 +18,7 @@ from tests.torture.history import Outcome, Record, Writer, now_ns
 
 T = TypeVar("T")
 
-TIMEOUT_S = 4.0
+TIMEOUT_S = 6.0
 # Keys are left behind after this time, so that the history of each stays short enough to search.
 GENERATION_S = 6.0
 

@@ -21,13 +21,13 @@ class _OfDisks(Strike):
 
 
 class PowerFailure(_OfDisks):
-    """One, some or all machines lose power: what was not synced is lost, or some of it."""
+    """One, two or all machines lose power: what was not synced is lost, or some of it."""
 
     kind = "power"
 
     def begin(self) -> str:
-        count = self.chance.choice([1, 1, 2, len(self.world.nodes)])
-        victims = [self.take(node) for node in self.some(count) if node.disk.can_fail]
+        chosen = self.free() if self.chance.random() < 0.5 else self.some(2)
+        victims = [self.take(node) for node in chosen if node.disk.can_fail]
         if not victims:
             raise NotNow("plain disks do not fail")
         for node in victims:

@@ -70,7 +70,7 @@ class Replace(_OfMembers):
         return f"{new.name} takes the place of {self._old.name}"
 
     def settle(self) -> None:
-        self.operator.join(self._taken[0])
+        self.operator.join(self._taken[0], "--replace", self._old.name)
         self.operator.retire(self._old)
 
 

@@ -64,9 +64,24 @@ def test_an_agent_that_stands_still_uses_up_no_more_than_its_share_of_the_time(
         # Its system takes connections in, and nobody says anything on them.
         with socket.create_server(("127.0.0.1", 0)) as silent:
             silent_one = Endpoint(f"127.0.0.1:{silent.getsockname()[1]}", files)
-            agents = [silent_one, silent_one, tmp_path / "s"]
+            agents = [*[silent_one] * 2, tmp_path / "s"]
             async with serving(SingleNode(), tmp_path / "s"), Client(agents, timeout_s=3) as client:
                 assert (await client.put("k", b"v")).revision == 1
                 assert await client.get("k") is not None
+
+    run(main())
+
+
+def test_a_client_gets_past_more_agents_that_stand_still_than_one_request_has_time_for(
+    tmp_path: Path, files: TlsFiles
+) -> None:
+    async def main() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            silent_one = Endpoint(f"127.0.0.1:{silent.getsockname()[1]}", files)
+            agents = [*[silent_one] * 5, tmp_path / "s"]
+            async with serving(SingleNode(), tmp_path / "s"), Client(agents, timeout_s=1) as client:
+                with pytest.raises(AgentNotReachable, match="no answer in time"):
+                    await client.get("k")
+                assert await client.get("k") is None
 
     run(main())
