@@ -23,6 +23,7 @@ CACHE = ROOT / "build" / "kernels"
 GUEST = Path(__file__).with_name("guest.c")
 _KEYS = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 _BOOT_SECONDS = 240
+_PYTEST_SECONDS = 600
 
 
 @dataclass(frozen=True)
@@ -225,10 +226,13 @@ def boot_pytest(machine: Machine, tests: Sequence[str], given: dict[str, bytes])
         "PYTEST_DISABLE_PLUGIN_AUTOLOAD=1",
         *("--", "-S", "/checkout/tests/kernel/guest_pytest.py"),
         *(f"/checkout/{test}" for test in tests),
+        seconds=_PYTEST_SECONDS,
     )
 
 
-def start(machine: Machine, files: dict[str, bytes], *words: str) -> list[str]:
+def start(
+    machine: Machine, files: dict[str, bytes], *words: str, seconds: float = _BOOT_SECONDS
+) -> list[str]:
     """What the machine's first process, /init or what `words` on the kernel's command line say,
     printed until the machine went off; its last word must be "done"."""
     initramfs = machine.directory / "initramfs"
@@ -247,7 +251,7 @@ def start(machine: Machine, files: dict[str, bytes], *words: str) -> list[str]:
         capture_output=True,
         text=True,
         errors="replace",
-        timeout=_BOOT_SECONDS,
+        timeout=seconds,
     )
     lines = [line.strip() for line in done.stdout.splitlines()]
     assert "done" in lines, done.stdout[-5000:] + done.stderr

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -459,6 +461,39 @@ def test_a_place_that_is_no_bpf_file_system_is_told_and_nothing_ends(tmp_path: P
         assert running.exporter.status.state == ExportState.DEGRADED
     finally:
         running.exporter.stop()
+
+
+_WITHOUT_LOCKED_MEMORY = """
+import ctypes, resource, struct, sys
+from pathlib import Path
+from raft_agent.kernel.export_keeper import Keeper
+from raft_agent.kernel.export_place import PinDirectory
+
+class Silent:
+    def found(self, index): pass
+    def happened(self, kind, **facts): pass
+
+resource.setrlimit(resource.RLIMIT_MEMLOCK, (0, 0))
+libc = ctypes.CDLL(None)
+header, held = struct.pack("<Ii", 0x20080522, 0), ctypes.create_string_buffer(24)  # capget(2)
+libc.capget(header, held)
+words = [word & ~(1 << 24) if at < 3 else word  # CAP_SYS_RESOURCE, which could raise the limit
+         for at, word in enumerate(struct.unpack("<6I", held.raw))]
+assert libc.capset(header, struct.pack("<6I", *words)) == 0
+keeper = Keeper(PinDirectory(Path(sys.argv[1])), Silent(), lambda: 0.0)
+keeper.begin()
+print(keeper.problems)
+"""
+
+
+def test_too_little_memory_to_lock_is_told_where_the_kernel_counts_it(pins: Path) -> None:
+    """Linux 5.11 counts the memory of maps by control groups instead."""
+    said = harness.run(sys.executable, "-c", _WITHOUT_LOCKED_MEMORY, pins).strip()
+    release = tuple(int(part) for part in os.uname().release.split(".")[:2])
+    if release >= (5, 11):
+        assert said == "{}"
+    else:
+        assert "LimitMEMLOCK=infinity" in said
 
 
 def test_all_entries_come_out_of_a_scan(pins: Path) -> None:

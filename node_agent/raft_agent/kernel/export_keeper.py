@@ -278,8 +278,9 @@ class Keeper:
     def _in_words(self, error: Exception) -> str:
         if isinstance(error, PermissionError):
             return (
-                f"{error.strerror or error}: it takes CAP_BPF and a pin_dir on a BPF file system "
-                f"that this user may write to ({self._place})"
+                f"{error.strerror or error}: it takes CAP_BPF, a pin_dir on a BPF file system "
+                f"that this user may write to ({self._place}) and, before Linux 5.11, leave to "
+                "lock memory (LimitMEMLOCK=infinity in the agent's unit, or ulimit -l unlimited)"
             )
         return str(error)
 
