@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from raft_operator.names import ROLE_LABEL, VOLUME, ClusterKey
+from raft_operator.names import VOLUME, ClusterKey
 from raft_operator.spec import Spec
 
 Object = dict[str, Any]
@@ -21,12 +21,18 @@ _BPF = "/sys/fs/bpf"
 
 BOOTSTRAP_KEY = "bootstrap"
 CLUSTER_ID_KEY = "cluster-id"
-CONFIG_FILE = "raft.toml"
 AUTHORITIES_FILE = "ca.pem"
+
+# Written out by the kubelet, in variables and in the command line.
+_OWN_NAME = "$(RAFT_SERVER_NODE_ID)"
 
 # A leader hands over on SIGTERM, and writes what it has; a disk that hangs must not hold a node for
 # ever.
 _GRACE_S = 30
+
+
+def config_file(member: str) -> str:
+    return f"{member}.toml"
 
 
 def certificate_file(member: str) -> str:
@@ -97,7 +103,7 @@ def _container(key: ClusterKey, spec: Spec) -> Object:
         "image": spec.full_image,
         "imagePullPolicy": spec.image_pull_policy,
         "command": ["raft-agent"],
-        "args": ["--config", f"{_CONFIG}/{CONFIG_FILE}"],
+        "args": ["--config", f"{_CONFIG}/{config_file(_OWN_NAME)}"],
         "env": _environment(key, spec),
         "ports": [
             _port("raft", spec.ports.raft, spec),
@@ -126,7 +132,6 @@ def _port(name: str, number: int, spec: Spec) -> Object:
 
 def _environment(key: ClusterKey, spec: Spec) -> list[Object]:
     """All that differs from pod to pod; the rest stands in the file that they share."""
-    name = "$(RAFT_SERVER_NODE_ID)"
     certificates = f"{_CERTIFICATES}/"
     host = "127.0.0.1" if spec.network.http_on_loopback else "$(POD_IP)"
     variables: list[Object] = [
@@ -134,19 +139,14 @@ def _environment(key: ClusterKey, spec: Spec) -> list[Object]:
         _from_pod("POD_IP", "status.podIP"),
         _set("RAFT_SERVER_ADVERTISE_ADDR", f"$(POD_IP):{spec.ports.raft}"),
         _set("RAFT_SERVER_HTTP_ADDR", f"{host}:{spec.ports.http}"),
-        _set("RAFT_SERVER_IPC_SOCKET", f"{_SOCKETS}/{name}.sock"),
-        _set("RAFT_TLS_CERT", certificates + certificate_file(name)),
-        _set("RAFT_TLS_KEY", certificates + key_file(name)),
-        # Read at each start of the container: once the cluster is founded none founds another.
-        {
-            "name": "RAFT_CLUSTER_BOOTSTRAP",
-            "valueFrom": {"configMapKeyRef": {"name": key.config_map, "key": BOOTSTRAP_KEY}},
-        },
-        _set("RAFTCTL_NODE", name),
+        _set("RAFT_SERVER_IPC_SOCKET", f"{_SOCKETS}/{_OWN_NAME}.sock"),
+        _set("RAFT_TLS_CERT", certificates + certificate_file(_OWN_NAME)),
+        _set("RAFT_TLS_KEY", certificates + key_file(_OWN_NAME)),
+        _set("RAFTCTL_NODE", _OWN_NAME),
     ]
     if spec.ebpf.enabled:
         # One level, and no dot: such names are reserved on a BPF file system.
-        variables.append(_set("RAFT_EBPF_PIN_DIR", f"{_BPF}/raft_{key.namespace}_{name}"))
+        variables.append(_set("RAFT_EBPF_PIN_DIR", f"{_BPF}/raft_{key.namespace}_{_OWN_NAME}"))
     return variables
 
 
@@ -188,13 +188,7 @@ def _mounts(spec: Spec) -> list[Object]:
 
 def _volumes(key: ClusterKey, spec: Spec) -> list[Object]:
     volumes: list[Object] = [
-        {
-            "name": "config",
-            "configMap": {
-                "name": key.config_map,
-                "items": [{"key": CONFIG_FILE, "path": CONFIG_FILE}],
-            },
-        },
+        {"name": "config", "configMap": {"name": key.config_map}},
         # The agent refuses a key that others can read.
         {"name": "certificates", "secret": {"secretName": key.nodes_secret, "defaultMode": 0o400}},
         {"name": "sockets", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
@@ -229,8 +223,3 @@ def _probes(spec: Spec) -> Object:
         "livenessProbe": probe("/healthz", periodSeconds=10, failureThreshold=6),
         "readinessProbe": probe("/readyz", periodSeconds=2, failureThreshold=2),
     }
-
-
-def role_labels(role: str) -> Object:
-    """The label that says what the member in a pod is."""
-    return {ROLE_LABEL: role or None}

@@ -1,6 +1,6 @@
 """The objects of a cluster as they should be: plain dicts, from the spec and nothing else.
 
-They are written by server-side apply, so what is not named here belongs to somebody else.
+They are written whole; only labels and annotations of others stay.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -27,11 +27,11 @@ from raft_operator.names import (
 from raft_operator.pods import (
     BOOTSTRAP_KEY,
     CLUSTER_ID_KEY,
-    CONFIG_FILE,
     Object,
+    config_file,
     pod_template,
 )
-from raft_operator.spec import Spec
+from raft_operator.spec import MAX_REPLICAS, Spec
 
 
 class Owner(msgspec.Struct, frozen=True):
@@ -59,16 +59,18 @@ def digest(value: object) -> str:
 def config_map(owner: Owner, spec: Spec, *, bootstrap: bool, cluster_id: str) -> Object:
     """What all agents read. `bootstrap`: a start with an empty volume founds the cluster, which is
     so until there is one; `cluster_id` is what the operator remembers it by, "" before."""
-    data = {
-        CONFIG_FILE: raft_toml(owner.key, spec),
-        BOOTSTRAP_KEY: "true" if bootstrap else "false",
-        CLUSTER_ID_KEY: cluster_id,
-    }
-    return _object(owner, "v1", "ConfigMap", owner.key.config_map, {"data": data})
+    key = owner.key
+    data = {config_file(key.pod(ordinal)): raft_toml(key, spec) for ordinal in range(MAX_REPLICAS)}
+    if bootstrap:
+        # In a file that only the seed reads: whatever a kubelet has not heard yet, no other pod can
+        # found a second cluster.
+        data[config_file(key.pod(0))] = raft_toml(key, spec, bootstrap=True)
+    data |= {BOOTSTRAP_KEY: "true" if bootstrap else "false", CLUSTER_ID_KEY: cluster_id}
+    return _object(owner, "v1", "ConfigMap", key.config_map, {"data": data})
 
 
-def raft_toml(key: ClusterKey, spec: Spec) -> str:
-    """The part of the configuration that is the same for all members."""
+def raft_toml(key: ClusterKey, spec: Spec, *, bootstrap: bool = False) -> str:
+    """The configuration of a member, but for what its pod says."""
     ports, timing, ebpf = spec.ports, spec.timing, spec.ebpf
     tables: list[tuple[str, Mapping[str, object]]] = [
         (
@@ -97,7 +99,7 @@ def raft_toml(key: ClusterKey, spec: Spec) -> str:
                 "firewall_allow": list(ebpf.firewall_allow),
             },
         ),
-        ("[cluster]", {"name": key.name}),
+        ("[cluster]", {"name": key.name, **({"bootstrap": True} if bootstrap else {})}),
         (
             "[tls]",
             {"ca": "/etc/raft/tls/ca.pem", "clear_headers": spec.tls.clear_headers},
@@ -197,9 +199,10 @@ def secret(owner: Owner, name: str, data: Mapping[str, bytes]) -> Object:
     return _object(owner, "v1", "Secret", name, {"type": "Opaque", "data": encoded})
 
 
-def secret_data(found: Mapping[str, Any]) -> dict[str, bytes]:
-    """The files in a Secret."""
-    return {name: base64.b64decode(text) for name, text in (found.get("data") or {}).items()}
+def secret_data(found: Mapping[str, Any] | None) -> dict[str, bytes]:
+    """The files in a Secret; none where there is no Secret."""
+    data = (found or {}).get("data") or {}
+    return {name: base64.b64decode(text) for name, text in data.items()}
 
 
 def is_as_applied(found: Mapping[str, Any] | None, wanted: Mapping[str, Any]) -> bool:
@@ -217,10 +220,6 @@ def hosts_of(key: ClusterKey, member: str) -> tuple[str, ...]:
     services = (key.client_service, f"{member}.{key.peers_service}")
     suffixes = ("", f".{key.namespace}", f".{key.namespace}.svc")
     return tuple(service + suffix for service in services for suffix in suffixes)
-
-
-def wanted_members(key: ClusterKey, ordinals: Iterable[int]) -> list[str]:
-    return [key.pod(ordinal) for ordinal in ordinals]
 
 
 def _object(owner: Owner, api_version: str, kind: str, name: str, body: Object) -> Object:

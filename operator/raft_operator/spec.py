@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+MAX_REPLICAS = 9
 _MAX_NAME = 48
 _NAME = re.compile(r"[a-z]([a-z0-9-]*[a-z0-9])?")
 
@@ -97,7 +98,7 @@ class Spec(_Part, frozen=True):
     """`spec` of a RaftCluster, with its defaults. docs/kubernetes.md says what the fields mean."""
 
     image: Annotated[str, msgspec.Meta(min_length=1, max_length=512)]
-    replicas: Annotated[int, msgspec.Meta(ge=1, le=9)] = 3
+    replicas: Annotated[int, msgspec.Meta(ge=1, le=MAX_REPLICAS)] = 3
     allow_even: bool = False
     version: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.-]*$", max_length=128)] = ""
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"

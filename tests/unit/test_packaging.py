@@ -44,6 +44,7 @@ def test_the_wheel_holds_the_packages_and_nothing_else(tmp_path: Path) -> None:
     assert not [name for name in names if "__pycache__" in name]
     assert "raft-agent = raft_agent.main:main" in programs
     assert "raftctl = raftctl.main:main" in programs
+    assert "raft-operator = raft_operator.main:main" in programs
     assert "raft_operator/permissions.yaml" in names
 
 

@@ -152,13 +152,14 @@ class MemberInfo(msgspec.Struct, frozen=True):
 
 class MemberListResult(msgspec.Struct, frozen=True):
     """`configuration_index`: the log index of the configuration in force; `pending`: a change is on
-    its way."""
+    its way; `removed`: ids that were members once and are refused for ever."""
 
     cluster_id: str
     leader: str | None
     members: list[MemberInfo]
     configuration_index: int = 0
     pending: bool = False
+    removed: list[str] = []
 
 
 class MembershipResult(msgspec.Struct, frozen=True):

@@ -104,6 +104,7 @@ class Views:
             configuration_index=index,
             pending=configuration is not None
             and (bool(configuration.voters_outgoing) or index > self._node.commit_index),
+            removed=[f"{gone:016x}" for gone in configuration.removed] if configuration else [],
         )
 
     def status(self) -> StatusResult:

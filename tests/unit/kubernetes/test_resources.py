@@ -33,32 +33,36 @@ def container(wanted: Spec) -> dict[str, Any]:
     return found
 
 
-def environment(wanted: Spec, config_map: dict[str, Any]) -> dict[str, str]:
-    """What the kubelet makes of it in the pod kv-1."""
-    fields = {"metadata.name": "kv-1", "status.podIP": "192.0.2.7"}
+def written_out(text: str, variables: dict[str, str]) -> str:
+    return re.sub(r"\$\((\w+)\)", lambda match: variables[match[1]], text)
+
+
+def environment(wanted: Spec, name: str) -> dict[str, str]:
+    """What the kubelet makes of it."""
+    fields = {"metadata.name": name, "status.podIP": "192.0.2.7"}
     found: dict[str, str] = {}
     for variable in container(wanted)["env"]:
         source = variable.get("valueFrom", {})
         if "fieldRef" in source:
             value = fields[source["fieldRef"]["fieldPath"]]
-        elif "configMapKeyRef" in source:
-            assert source["configMapKeyRef"]["name"] == config_map["metadata"]["name"]
-            value = config_map["data"][source["configMapKeyRef"]["key"]]
         else:
-            value = re.sub(r"\$\((\w+)\)", lambda match: found[match[1]], variable["value"])
+            value = written_out(variable["value"], found)
         found[variable["name"]] = value
     return found
 
 
 @pytest.fixture
 def agents_view(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """How the agent in the pod kv-1 reads what it is given."""
+    """How the agent in the pod reads what it is given."""
 
-    def read(wanted: Spec, *, bootstrap: bool = False) -> Config:
+    def read(wanted: Spec, pod: str = "kv-1", *, bootstrap: bool = False) -> Config:
         config_map = resources.config_map(OWNER, wanted, bootstrap=bootstrap, cluster_id="")
-        file = tmp_path / "raft.toml"
-        file.write_text(config_map["data"]["raft.toml"])
-        for name, value in environment(wanted, config_map).items():
+        variables = environment(wanted, pod)
+        option, path = container(wanted)["args"]
+        assert option == "--config"
+        file = tmp_path / Path(written_out(path, variables)).name
+        file.write_text(config_map["data"][file.name])
+        for name, value in variables.items():
             monkeypatch.setenv(name, value)
         return load(file)
 
@@ -91,11 +95,14 @@ def test_the_agent_takes_the_kernel_part_and_its_exports(agents_view: Any) -> No
     assert (export.map, export.max_entries, export.kind) == ("deny", 10_000, "hash")
 
 
-@pytest.mark.parametrize("bootstrap", [True, False])
-def test_only_the_config_map_makes_an_agent_found_a_cluster(
-    agents_view: Any, bootstrap: bool
+@pytest.mark.parametrize(
+    ("pod", "bootstrap", "founds"),
+    [("kv-0", True, True), ("kv-0", False, False), ("kv-1", True, False), ("kv-8", True, False)],
+)
+def test_only_the_seed_founds_a_cluster_and_only_until_there_is_one(
+    agents_view: Any, pod: str, bootstrap: bool, founds: bool
 ) -> None:
-    assert agents_view(spec(), bootstrap=bootstrap).cluster.bootstrap is bootstrap
+    assert agents_view(spec(), pod, bootstrap=bootstrap).cluster.bootstrap is founds
 
 
 def test_the_http_port_can_stay_on_the_node(agents_view: Any) -> None:
@@ -242,4 +249,4 @@ def test_a_file_of_the_pods_is_where_the_agent_looks() -> None:
     mounts = {mount["name"]: mount["mountPath"] for mount in container(wanted)["volumeMounts"]}
     assert mounts["certificates"] == "/etc/raft/tls"
     assert f"{mounts['certificates']}/{pods.AUTHORITIES_FILE}" in resources.raft_toml(KEY, wanted)
-    assert mounts["config"] + "/raft.toml" in container(wanted)["args"]
+    assert container(wanted)["args"][1].startswith(mounts["config"] + "/")
