@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 import raft_agent
+from raft_operator import main
 from tests.unit.chart.matrix import MATRIX, VARIATIONS
 from tests.unit.chart.rendering import (
     CHART,
@@ -147,6 +148,8 @@ def test_the_operator_is_told_what_to_watch_and_how_to_log() -> None:
         "--log-level=debug",
         "--log-format=text",
     ]
+    read = main.parser().parse_args(container["args"])
+    assert (read.namespace, read.log_level) == (["b", "a"], "debug")
     (port,) = container["ports"]
     assert port == {"name": "health", "containerPort": 9000}
     for probe in ("livenessProbe", "readinessProbe"):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import kopf
 import pytest
 import yaml
 
+from raft_operator.handlers import configure
 from tests.unit.chart.rendering import ROOT, Document, is_test, only, render
 
 PERMISSIONS = yaml.safe_load((ROOT / "operator/raft_operator/permissions.yaml").read_text())
@@ -65,8 +67,13 @@ def test_an_operator_of_all_namespaces_may_do_in_all_what_its_code_calls() -> No
 
 def test_an_operator_of_some_namespaces_may_do_nothing_in_others() -> None:
     values = {"watch": {"namespaces": ["a", "b"]}}
-    assert granted(values) == {"": CLUSTER, "a": NAMESPACED, "b": NAMESPACED}
-    assert not [right for right in CLUSTER if right[1] in {"secrets", "pods", "raftclusters"}]
+    elsewhere = {("", "nodes", "list")}
+    assert granted(values) == {"": elsewhere, "a": NAMESPACED, "b": NAMESPACED}
+    assert elsewhere < CLUSTER
+    settings = kopf.OperatorSettings()
+    configure(settings, ("a", "b"))
+    # With that, kopf would look at definitions, too.
+    assert settings.scanning.disabled
 
 
 @pytest.mark.parametrize("values", [{}, {"watch": {"namespaces": ["a"]}}])
