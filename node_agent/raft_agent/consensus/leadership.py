@@ -119,9 +119,9 @@ class Leadership:
     `change_tag`: of the membership change that somebody waits for. `settled_index`: the last
     configuration of which all that follows from its commit was done. `departed`: who has gone and
     was not told yet. `announced`: where members say they are, by id; `refused_moves`: what of it
-    could not be done yet. `refused_snapshot`: the last that a peer found damaged; `spoilt_snapshot`: one
-    that was found so again, because no other had come about. `told`: what was noted once and would come up again with every message.
-    `audit`: the comparison that is under way, or was the last; `audit_wanted`: another one is to
+    could not be done yet. `refused_snapshot`: the last that a peer found damaged;
+    `spoilt_snapshot`: one that was found so again, because no other had come about. `told`: what
+    was noted once and would come up again with every message. `audit`: the comparison that is under way, or was the last; `audit_wanted`: another one is to
     follow; `odd`: whose states did not fit when they were told last.
     """
 

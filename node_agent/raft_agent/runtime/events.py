@@ -111,8 +111,7 @@ _TEXTS = {
     "{index}",
     "snapshot_sent": "{target} has the snapshot of index {index}",
     "snapshot_refused": "{target} found the snapshot of index {index} damaged: takes a new one",
-    "snapshot_stays_refused": "no good snapshot of index {index} comes about here: looks for another "
-    "leader",
+    "snapshot_stays_refused": "has no good snapshot of index {index}: looks for another leader",
     "snapshot_unreadable": "can't read the snapshot of index {index}, takes a new one: {reason}",
     "snapshot_spoilt": "its snapshot of index {index} has gone bad on the disk, takes a new one: "
     "{reason}",
