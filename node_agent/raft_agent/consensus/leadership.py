@@ -121,8 +121,9 @@ class Leadership:
     was not told yet. `announced`: where members say they are, by id; `refused_moves`: what of it
     could not be done yet. `refused_snapshot`: the last that a peer found damaged;
     `spoilt_snapshot`: one that was found so again, because no other had come about. `told`: what
-    was noted once and would come up again with every message. `audit`: the comparison that is under way, or was the last; `audit_wanted`: another one is to
-    follow; `odd`: whose states did not fit when they were told last.
+    was noted once and would come up again with every message. `audit`: the comparison that is under
+    way, or was the last; `audit_wanted`: another one is to follow; `odd`: whose states did not fit
+    when they were told last.
     """
 
     __slots__ = (
