@@ -116,7 +116,7 @@ class Audits:
         if self.flips == 0:
             process.cluster.checks.has_state(process, index, process.machine.digest())
         in_force = process.node.configuration_at(index) if process.node is not None else None
-        view = process.machine.begin_snapshot()
+        view = process.begin_snapshot()
         wanted, self._wants_snapshot = self._wants_snapshot, False
         self._reading = _Reading(process, view, wanted=wanted)
         at = (machine_index, process.machine.last_applied_term)

@@ -73,7 +73,7 @@ class Snapshots:
         self._is_taking = True
         process.cluster.checks.has_state(process, index, machine.digest())
         at = (index, machine.last_applied_term)
-        self._go_on(machine.begin_snapshot(), at, in_force, [])
+        self._go_on(process.begin_snapshot(), at, in_force, [])
 
     def _go_on(
         self,

@@ -105,6 +105,7 @@ class Views:
             configuration_index=index,
             pending=configuration is not None
             and (bool(configuration.voters_outgoing) or index > self._node.commit_index),
+            removed=[f"{gone:016x}" for gone in configuration.removed] if configuration else [],
         )
 
     def status(self) -> StatusResult:
@@ -132,6 +133,8 @@ class Views:
             cluster_version=self.versions.in_force,
             knows=self._agent_of(node.state.member_id)[1] or (0, 0),
             generation=self._generation(),
+            id=f"{node.state.member_id:016x}",
+            superseded=node.state.superseded != 0,
         )
 
     def _generation(self) -> str:

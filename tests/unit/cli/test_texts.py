@@ -118,6 +118,8 @@ def test_status_has_the_contracts_fields() -> None:
         "progress",
         "removed",
         "cluster_version",
+        "id",
+        "superseded",
         "knows",
         "generation",
     }
