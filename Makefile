@@ -25,9 +25,10 @@ setup: ## Install everything for development into .venv
 test: setup ## Check and test everything; prints what this machine could not run
 	@.venv/bin/python tools/run_tests.py
 
-test-e2e: setup ## Test what takes longer: many kills and pauses, other kernels
+test-e2e: setup ## Test what takes longer: many kills and pauses, other kernels, whole machines (root)
 	@tools/setup.sh kernels
-	@.venv/bin/python -m pytest -m long --ignore=tests/e2e/deploy tests
+	@tools/setup.sh machines
+	@.venv/bin/python -m pytest -m long tests
 
 test-kernels: setup ## Run the kernel's program on Debian's kernels 5.10, 6.1 and 6.12
 	@tools/setup.sh kernels
