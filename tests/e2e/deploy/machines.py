@@ -189,7 +189,7 @@ class Machine:
 
     def raftctl(self, arguments: str) -> str:
         """What it says, once there is a leader: status 6 is for none."""
-        command = f"raftctl --node {self.name} {arguments}"
+        command = f"raftctl --node {self.name} --timeout 60 {arguments}"
 
         def answered() -> subprocess.CompletedProcess[str] | None:
             done = self.run(command, check=False)
