@@ -26,10 +26,11 @@ setup: ## Install everything for development into .venv
 test: setup ## Check and test everything; prints what this machine could not run
 	@.venv/bin/python tools/run_tests.py
 
-test-e2e: setup ## Test what takes longer: many kills and pauses, other kernels
+test-e2e: setup ## Test what takes longer: many kills and pauses, other kernels, whole machines (root)
 	@tools/setup.sh kernels
 	@tools/setup.sh torture
-	@.venv/bin/python -m pytest -m long --ignore=tests/e2e/deploy --ignore=tests/e2e/kube tests
+	@tools/setup.sh machines
+	@.venv/bin/python -m pytest -m long --ignore=tests/e2e/kube tests
 
 test-kernels: setup ## Run the kernel's program on Debian's kernels 5.10, 6.1 and 6.12
 	@tools/setup.sh kernels

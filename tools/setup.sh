@@ -125,6 +125,7 @@ install_systems() {
     command -v mmdebstrap > /dev/null || missing+=(mmdebstrap)
     command -v systemd-nspawn > /dev/null || missing+=(systemd-container)
     command -v ssh > /dev/null || missing+=(openssh-client)
+    [ -x /usr/bin/qemu-aarch64-static ] || missing+=(qemu-user-static)
     if [ "${#missing[@]}" != 0 ] && [ "$(uname)" = Linux ]; then
         install_packages "${missing[@]}" ||
             say "setup: could not install ${missing[*]}; tests that need it will say so"
