@@ -17,6 +17,7 @@ from tests.torture.nemesis import Nemesis
 from tests.torture.plan import Plan
 from tests.torture.world import Options, World, clients, world
 
+SERVES = "it serves again in time"
 _CLIENTS_END_S = 90
 _BEGUN_BYTES = 8192
 # What an agent's log holds only when something is wrong that should never be.
@@ -67,10 +68,12 @@ def torture(
     verdict.seconds = (now_ns() - began_ns) / 1e9
     verdict.recoveries = nemesis.recoveries
     if nemesis.complaints:
-        verdict.complaints["the nemesis"] = nemesis.complaints
+        verdict.complaints["the nemesis sees nothing strange"] = nemesis.complaints
+    if nemesis.delays:
+        verdict.complaints[SERVES] = nemesis.delays
     alarms = _alarms(directory)
     if alarms:
-        verdict.complaints["the agents' logs"] = alarms
+        verdict.complaints["the agents' logs tell of nothing strange"] = alarms
     _judge(
         verdict, read_records(directory / "history.jsonl"), read_deeds(directory / "nemesis.jsonl")
     )
