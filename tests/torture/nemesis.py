@@ -24,8 +24,8 @@ _TICK_S = 0.02
 
 
 class Nemesis:
-    """`complaints` are what it saw itself, `delays` what took too long; `recoveries` (kind or "many", seconds) how long after
-    each healing a write was served."""
+    """`complaints` are what it saw itself, `delays` what took too long; `recoveries` (kind or
+    "many", seconds) how long after each healing a write was served."""
 
     def __init__(self, world: World, book: Writer) -> None:
         self._world = world
