@@ -119,7 +119,7 @@ class Client(Calls):
     async def _ask(self, request: protocol.Request, deadline: float) -> Any:
         self._last_id += 1
         request = msgspec.structs.replace(request, id=self._last_id)
-        attempts = Attempts(request, has_others=len(self._agents) > 1)
+        attempts = Attempts(request, has_others=self.has_others)
         tried = 0
         while True:
             try:
@@ -256,6 +256,11 @@ class Client(Calls):
                     # The next request begins with the next one, whoever stood still here.
                     raise AgentNotReachable(reason)
             await asyncio.sleep(_ROUND_PAUSE_S)
+
+    @property
+    def has_others(self) -> bool:
+        """Whether there is more than one agent to ask."""
+        return len(self._agents) > 1
 
     async def may_go_on(self, deadline: float) -> bool:
         """Turn to the next agent after a short pause; False when there is no time for that."""
