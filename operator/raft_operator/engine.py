@@ -11,6 +11,8 @@ import datetime
 import logging
 from collections.abc import Awaitable, Callable
 
+import msgspec
+
 from raft_agent.tls.files import TlsFiles
 from raft_operator import deeds, observation, resources, status
 from raft_operator.actions import Wait
@@ -96,9 +98,10 @@ class Engine:
             return await self._refuse(resource, "CertificatesFailed", str(error))
         await self._nodes.refresh()
         await self._ask_agents(view)
-        without_drift = observation.observed(view, self._nodes, ())
-        drift = await compare(self._kube, view, without_drift.membership, due)
-        return await self._go_on(view, observation.observed(view, self._nodes, drift.names), drift)
+        observed = observation.observed(view, self._nodes)
+        drift = await compare(self._kube, view, observed.membership, due)
+        observed = msgspec.structs.replace(observed, drift=drift.names)
+        return await self._go_on(view, observed, drift)
 
     async def _go_on(self, view: View, observed: Observed, drift: Drift) -> float:
         now = self._clock()
