@@ -149,3 +149,6 @@ Action: TypeAlias = (
     | Rescue
     | DropRescue
 )
+
+# None: nothing is left to do.
+Step: TypeAlias = Action | Wait | None

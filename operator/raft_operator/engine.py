@@ -15,7 +15,7 @@ import msgspec
 
 from raft_agent.tls.files import TlsFiles
 from raft_operator import deeds, observation, resources, status
-from raft_operator.actions import Wait
+from raft_operator.actions import Step, Wait
 from raft_operator.agents import Agents, AgentsError
 from raft_operator.credentials import Credentials, CredentialsError
 from raft_operator.kube import CLUSTERS, Conflict, Kube, KubeError, Object
@@ -23,7 +23,7 @@ from raft_operator.model import Desired, Observed
 from raft_operator.names import ClusterKey
 from raft_operator.nodes import Nodes
 from raft_operator.observation import View
-from raft_operator.planner import Step, plan
+from raft_operator.planner import plan
 from raft_operator.resources import Owner
 from raft_operator.spec import MAX_REPLICAS, InvalidSpec, Spec, read_spec
 from raft_operator.target import Target, next_target, read_target

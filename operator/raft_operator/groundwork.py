@@ -7,22 +7,19 @@ nothing is.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeAlias
 
 from raft_operator.actions import (
-    Action,
     DeleteVolume,
     NoteHome,
     Remember,
     ReplacePod,
     RestartPod,
     SetPods,
+    Step,
     Wait,
     WriteObjects,
 )
 from raft_operator.model import Agent, Claim, Desired, Membership, Observed, Pod
-
-Step: TypeAlias = Action | Wait | None
 
 
 def _write_objects(observed: Observed, _desired: Desired) -> Step:

@@ -25,9 +25,10 @@ from raft_operator.actions import (
     Rescue,
     RestartPod,
     SetPods,
+    Step,
     Wait,
 )
-from raft_operator.groundwork import Step, blank, clear_volumes, needed_pods, replacement
+from raft_operator.groundwork import blank, clear_volumes, needed_pods, replacement
 from raft_operator.model import Desired, Member, Membership, Observed, Pod
 
 # With so few voters none can be spared, and one that is to be updated is stopped all the same.

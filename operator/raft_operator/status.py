@@ -12,11 +12,10 @@ from typing import Any
 import msgspec
 
 from raft_agent.api.protocol import HealthMember
-from raft_operator.actions import Wait
+from raft_operator.actions import Step, Wait
 from raft_operator.kube import Object
 from raft_operator.model import Desired, Observed
 from raft_operator.observation import View, address_of, is_ready, node_of, problem_of
-from raft_operator.planner import Step
 from raft_operator.target import Target
 from raft_operator.times import text_of, time_of
 from raft_operator.words import words_of

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from raft_operator import actions
-from raft_operator.planner import Step
+from raft_operator.actions import Step
 
 
 def words_of(step: Step) -> str:
