@@ -10,6 +10,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.markers import Marker
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -79,6 +80,16 @@ def test_a_lock_satisfies_the_ranges_of_the_project(lock: str, requirements: lis
     locked = pins(ROOT / "requirements" / f"{lock}.txt")
     for requirement in map(Requirement, requirements):
         assert requirement.specifier.contains(locked[canonicalize_name(requirement.name)])
+
+
+@pytest.mark.parametrize("lock", ["runtime", "dev", "fuzz"])
+def test_a_lock_asks_for_nothing_where_there_is_none(lock: str) -> None:
+    wanted = PROJECT["dependencies"] + PROJECT["optional-dependencies"].get(lock, [])
+    text = (ROOT / "requirements" / f"{lock}.txt").read_text()
+    for requirement in map(Requirement, wanted):
+        if requirement.marker is not None:
+            (condition,) = re.findall(rf"^{requirement.name}==\S+ ; (.*) \\$", text, re.MULTILINE)
+            assert Marker(condition) == requirement.marker
 
 
 def test_what_the_demo_installs_is_enough_for_every_command() -> None:

@@ -1,4 +1,4 @@
-"""The root of a bare Debian 12 system, made once and kept in the user's cache directory.
+"""The root of the Debian systems that the playbooks set up.
 
 What is in it beyond systemd, sshd and Python is named here: the machines have no way to the
 internet, so the one package that the playbooks would install, libbpf1, is there already.
@@ -6,12 +6,9 @@ internet, so the one package that the playbooks would install, libbpf1, is there
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
-import os
-import shutil
-import subprocess
 from pathlib import Path
+
+from tests.e2e.debian import root
 
 _PACKAGES = (
     "systemd",
@@ -36,29 +33,6 @@ rm -f "$1/etc/resolv.conf" "$1/etc/hostname" "$1/etc/machine-id"
 """.strip()
 
 
-def cache() -> Path:
-    """Where images are kept: ~/.cache/raft-ebpf, or what XDG_CACHE_HOME says."""
-    home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(home) / "raft-ebpf"
-
-
 def debian() -> Path:
-    """The directory that holds the system. Nobody writes there: machines lie on top of it."""
-    digest = hashlib.sha256("\n".join([*_PACKAGES, _SETUP]).encode()).hexdigest()[:12]
-    root = cache() / f"debian-12-{digest}"
-    root.parent.mkdir(parents=True, exist_ok=True)
-    with (root.parent / f"{root.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not root.exists():
-            scratch = root.with_name(f"{root.name}.partial")
-            shutil.rmtree(scratch, ignore_errors=True)
-            _run("mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(_PACKAGES)}",
-                 "bookworm", str(scratch))  # fmt: skip
-            _run("sh", "-c", _SETUP, "setup", str(scratch))
-            scratch.rename(root)
-    return root
-
-
-def _run(*command: str) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, f"{command[0]}: {done.stderr}"
+    """The directory that holds the system."""
+    return root(_PACKAGES, _SETUP)
