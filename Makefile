@@ -27,6 +27,7 @@ test: setup ## Check and test everything; prints what this machine could not run
 
 test-e2e: setup ## Test what takes longer: many kills and pauses, other kernels
 	@tools/setup.sh kernels
+	@tools/setup.sh images
 	@.venv/bin/python -m pytest -m long --ignore=tests/e2e/deploy --ignore=tests/e2e/kube tests
 
 test-kernels: setup ## Run the kernel's program on Debian's kernels 5.10, 6.1 and 6.12
