@@ -184,12 +184,12 @@ class Cluster:
         }
 
     @contextmanager
-    def writing(self, clients: int = 4) -> Iterator[Writers]:
+    def writing(self, clients: int = 2) -> Iterator[Writers]:
         """Clients write to the members that there are at the moment; what was acknowledged must be
         there at the end.
         """
         with self.place.inside():
-            writers = Writers(self.endpoints(), clients)
+            writers = Writers(self.endpoints(), clients, pause_s=0.01)
             with writers.writing():
                 self.wait("to acknowledge", lambda: True if writers.acks else None, 30)
                 yield writers
