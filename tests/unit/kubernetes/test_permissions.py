@@ -8,7 +8,10 @@ from typing import Any
 import pytest
 import yaml
 
+from raft_operator.credentials import SecretCredentials
 from raft_operator.deletion import delete_cluster
+from raft_operator.resources import Owner
+from raft_operator.spec import read_spec
 from raft_operator.watchdog import Watchdog
 from tests.unit.kubernetes.driving import finish, make_engine, settle
 from tests.unit.kubernetes.world import KEY, World, WorldKube
@@ -62,6 +65,10 @@ def asked() -> set[Call]:
     settle(world, engine)
     world.lose_node(pod["spec"]["nodeName"])
     settle(world, engine)
+    for service in world.all("services"):  # somebody has changed them
+        service["metadata"]["annotations"] = {}
+    settle(world, engine)
+    _make_certificates_anew(world)
     world.change_spec(pdb={"enabled": False})
     settle(world, engine)
     world.resource["metadata"]["annotations"] = {"raft-ebpf.dev/rescue": "c0ffee"}
@@ -75,6 +82,17 @@ def asked() -> set[Call]:
     assert finish(delete_cluster(kube, KEY, world.resource, world.clock())) == 0
     finish(Watchdog((), world.clock).look(kube))
     return world.calls | KOPF
+
+
+def _make_certificates_anew(world: World) -> None:
+    """In the Secrets themselves, which the world has nobody look into."""
+    credentials = SecretCredentials(WorldKube(world), world.clock)
+    owner = Owner(KEY, world.resource["metadata"]["uid"])
+    spec = read_spec(KEY.name, world.resource["spec"])
+    for name in ("client", "another"):
+        assert finish(credentials.look(owner, spec, {"kv-0": (name,)}))
+        finish(credentials.write())
+    credentials.close()
 
 
 def test_all_that_is_asked_for_is_granted(asked: set[Call]) -> None:
