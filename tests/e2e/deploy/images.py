@@ -33,7 +33,8 @@ echo 'UseDNS no' > "$1/etc/ssh/sshd_config.d/test.conf"
 rm -f "$1/etc/resolv.conf" "$1/etc/hostname" "$1/etc/machine-id"
 : > "$1/etc/machine-id"
 """.strip()
-_ARM64_PACKAGES = ("python3", "python3-venv", "libc-bin", "coreutils", "bash", "iproute2")
+# libstdc++6 is what apt needs, so it is on every Debian; one of the wheels needs it, too.
+_ARM64_PACKAGES = ("python3", "python3-venv", "libc-bin", "coreutils", "bash", "libstdc++6")
 
 
 def debian() -> Path:

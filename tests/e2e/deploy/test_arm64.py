@@ -59,6 +59,8 @@ cd /bundle
     raft_ebpf-*.whl
 /opt/raft/bin/python "$(echo pip-*.whl)/pip" install --quiet --no-index --no-cache-dir --no-deps \
     /bundle/tests/*.whl
+# Without its compiled part this one warns, and is slow.
+/opt/raft/bin/python -W error -c 'import google_crc32c'
 /opt/raft/bin/python -c 'import platform; print(platform.machine())'
 /opt/raft/bin/raft-agent --version
 """
