@@ -3,9 +3,10 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 SEEDS ?= 100
 MINUTES ?= 10
+SEED ?= 1
 PROCESSES ?= $(shell getconf _NPROCESSORS_ONLN)
 
-.PHONY: help demo demo-down setup test test-e2e test-kernels test-deploy test-kube deploy-setup bpf lint format sim bench fuzz audit lock docs clean
+.PHONY: help demo demo-down setup test test-e2e test-kernels test-deploy test-kube torture deploy-setup bpf lint format sim bench fuzz audit lock docs clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | \
@@ -28,11 +29,16 @@ test: setup ## Check and test everything; prints what this machine could not run
 test-e2e: setup ## Test what takes longer: many kills and pauses, other kernels
 	@tools/setup.sh kernels
 	@tools/setup.sh images
+	@tools/setup.sh torture
 	@.venv/bin/python -m pytest -m long --ignore=tests/e2e/deploy --ignore=tests/e2e/kube tests
 
 test-kernels: setup ## Run the kernel's program on Debian's kernels 5.10, 6.1 and 6.12
 	@tools/setup.sh kernels
-	@.venv/bin/python -m pytest -m long tests/kernel/test_kernels.py
+	@.venv/bin/python -m pytest -m long tests/kernel/test_kernels.py tests/kernel/test_export_kernels.py
+
+torture: setup ## Torture real agents and check all promises: make torture MINUTES=60 SEED=1 (root)
+	@tools/setup.sh torture
+	@.venv/bin/python -m tests.torture --minutes $(MINUTES) --seed $(SEED)
 
 test-deploy: setup ## Have the playbooks of ansible/ set up and mend real Debian systems (root)
 	@tools/setup.sh machines

@@ -2,8 +2,9 @@
 # tools/setup.sh demo|dev: makes .venv hold exactly what the lock files say, and the programs of
 # this checkout. Does nothing when that is so already. PYTHON=… chooses the interpreter.
 # tools/setup.sh deploy: the same for the machine from which the playbooks of ansible/ are run.
-# tools/setup.sh bpf|kernels|machines|kube|images: installs what `make bpf`, `make test-kernels`,
-# `make test-deploy`, `make test-kube` and tests/e2e/test_containerfile.py need.
+# tools/setup.sh bpf|kernels|machines|kube|torture|images: installs what `make bpf`,
+# `make test-kernels`, `make test-deploy`, `make test-kube`, `make torture` and
+# tests/e2e/test_containerfile.py need.
 set -eu
 cd "$(dirname "$0")/.."
 checkout=$PWD
@@ -131,6 +132,20 @@ install_systems() {
     fi
 }
 
+# torture: the network's rules, disks that lose what was not synced, clocks. Tests say so where it is
+# missing.
+install_torture() {
+    local missing=()
+    command -v nft > /dev/null || [ -x /usr/sbin/nft ] || missing+=(nftables)
+    PATH=$PATH:/sbin:/usr/sbin ldconfig -p 2> /dev/null | grep -q 'libfuse3\.so' ||
+        missing+=(libfuse3-3)
+    command -v gcc > /dev/null || missing+=(gcc libc6-dev)
+    if [ "${#missing[@]}" != 0 ] && [ "$(uname)" = Linux ]; then
+        install_packages "${missing[@]}" ||
+            say "setup: could not install ${missing[*]}; tests that need it will say so"
+    fi
+}
+
 # kube: what makes the roots of nodes, and joins them. Kubernetes itself and what runs on the nodes is
 # fetched into these roots.
 install_node_makers() {
@@ -161,6 +176,10 @@ case $wanted in
         install_image_builders
         exit 0
         ;;
+    torture)
+        install_torture
+        exit 0
+        ;;
     kube)
         install_node_makers
         exit 0
@@ -187,7 +206,7 @@ case $wanted in
         install_test_programs
         if is_ready dev; then exit 0; fi
         ;;
-    *) fail "usage: tools/setup.sh demo|dev|deploy|bpf|kernels|machines|kube|images" ;;
+    *) fail "usage: tools/setup.sh demo|dev|deploy|bpf|kernels|machines|kube|torture|images" ;;
 esac
 
 say "setup: installing into .venv (once)"

@@ -40,6 +40,10 @@ _MACOS_LOCAL_PEERCRED = 1
 _MACOS_LOCAL_PEERPID = 2
 
 
+# It never goes back and counts suspended time too; on macOS CLOCK_MONOTONIC does so.
+BOOT_CLOCK = time.CLOCK_BOOTTIME if sys.platform == "linux" else time.CLOCK_MONOTONIC
+
+
 def open_files_limit() -> int:
     """How many files, sockets among them, this process may have open (RLIMIT_NOFILE)."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -114,12 +118,8 @@ def forget_cached(fd: int) -> None:
 
 
 def boot_time_ns() -> int:
-    """Nanoseconds on a clock that never goes back and counts suspended time too: CLOCK_BOOTTIME on
-    Linux; on macOS CLOCK_MONOTONIC does so.
-    """
-    if sys.platform == "linux":
-        return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-    return time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+    """Nanoseconds of BOOT_CLOCK."""
+    return time.clock_gettime_ns(BOOT_CLOCK)
 
 
 def read_ahead(fd: int) -> None:

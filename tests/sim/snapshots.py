@@ -73,7 +73,7 @@ class Snapshots:
         self._is_taking = True
         process.cluster.checks.has_state(process, index, machine.digest())
         at = (index, machine.last_applied_term)
-        self._go_on(machine.begin_snapshot(), at, in_force, [])
+        self._go_on(process.begin_snapshot(), at, in_force, [])
 
     def _go_on(
         self,
@@ -146,6 +146,7 @@ class Snapshots:
         process = self._process
         process.machine.adopt(restored(process, stored))
         process.audits.took_over()
+        process.exports.adopted()
         process.disk.took_over()
         process.cluster.version_checks.applied(process, None)
         process.cluster.checks.took_over(process, stored.meta)

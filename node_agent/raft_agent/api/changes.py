@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -50,6 +51,14 @@ from raft_agent.machine.transactions import written_bytes
 
 _log = logging.getLogger("raft.api")
 
+# Small requests of many callers are encoded together while they are in the processor's cache.
+_ENOUGH = 64
+_ENOUGH_BYTES = 64 << 10
+# No version of the cluster is without them.
+_COMMON = frozenset({Put, Delete, SendMessage})
+
+_Asked: TypeAlias = tuple[Caller, list[protocol.Request]]
+
 _WriteResult = protocol.WriteResult  # at hand for what is answered most often
 _REPLY_DECODER = msgspec.msgpack.Decoder(protocol.Reply)
 
@@ -59,9 +68,12 @@ class ChangeHandlers:
 
     def __init__(self, host: Host) -> None:
         self._host = host
-        self._requests: list[protocol.Request] = []
+        # What is to be proposed together: of whom, as they came, and what.
+        self._asked: list[_Asked] = []
         self._commands: list[Command] = []
         self._size_bytes = 0
+        self._has_rare = False
+        self._turn_ends = False
         self.handlers: dict[type, Callable[[Caller, Any], None]] = {
             protocol.Send: self._send,
             protocol.Put: self._put,
@@ -87,20 +99,19 @@ class ChangeHandlers:
     # --- commands for the log ---------------------------------------------------------------------
 
     def _put(self, caller: Caller, request: protocol.Put) -> None:
-        problem = problems.key_problem(request.key)
-        if problem is None and len(request.value) > protocol.MAX_VALUE_BYTES:
-            size = len(request.value)
-            problem = problems.too_large("value", size, protocol.MAX_VALUE_BYTES)
+        key, value = request.key, request.value
+        problem = problems.put_problem(key, value)
         if problem is not None:
             caller.fail(request.id, problem)
-        elif self._host.is_leader():
-            command: Put | PutLeased = Put(request.key, request.value, request.if_revision)
-            if request.lease:
-                command = PutLeased(request.key, request.value, request.if_revision, request.lease)
-            asked = command if request.once is None else _as_asked(command, request.once)
-            self._gather(caller, request, asked, len(request.value))
-        else:
+        elif not self._host.is_leader():
             self._not_leader(caller, request, forward=request.forward)
+        elif request.once is None and not request.lease:
+            self._gather(caller, request, Put(key, value, request.if_revision), len(value))
+        else:
+            command: Put | PutLeased = Put(key, value, request.if_revision)
+            if request.lease:
+                command = PutLeased(key, value, request.if_revision, request.lease)
+            self._gather(caller, request, _as_asked(command, request.once), len(value))
 
     def _delete(self, caller: Caller, request: protocol.Delete) -> None:
         problem = problems.key_problem(request.key)
@@ -192,32 +203,59 @@ class ChangeHandlers:
     def _gather(
         self, caller: Caller, request: protocol.Request, command: Command, size_bytes: int = 0
     ) -> None:
-        """Have `propose` replicate the command; until then all that is gathered is of one caller.
-        `size_bytes`: about how much data of users is in it."""
+        """Have `propose` replicate the command. `size_bytes`: about how much data of users is in
+        it."""
         caller.in_flight += 1
-        requests, commands = self._requests, self._commands
-        if requests and (
-            len(requests) >= MAX_TOGETHER or self._size_bytes + size_bytes > MAX_TOGETHER_BYTES
+        if type(command) not in _COMMON and not self._has_rare:
+            # It may be refused for what it is, and what is proposed together is refused together.
+            self.propose()
+            self._has_rare = True
+        commands = self._commands
+        if commands and (
+            len(commands) >= MAX_TOGETHER or self._size_bytes + size_bytes > MAX_TOGETHER_BYTES
         ):
-            self.propose(caller)
-            requests, commands = self._requests, self._commands
-        requests.append(request)
+            self.propose()
+            commands = self._commands
+        asked = self._asked
+        if asked and asked[-1][0] is caller:
+            asked[-1][1].append(request)
+        else:
+            asked.append((caller, [request]))
         commands.append(command)
         self._size_bytes += size_bytes
 
-    def propose(self, caller: Caller) -> None:
-        """Replicate what was gathered of this caller's requests: one outcome and one answer to all
-        of them cost less than as many as there are."""
-        requests = self._requests
-        if requests:
-            commands = self._commands
-            self._requests, self._commands, self._size_bytes = [], [], 0
-            try:
-                self._host.propose(commands, partial(_answer, caller, requests))
-            except Exception as error:
-                # A bug in here must not take the other requests of this node with it.
-                _log.exception("%d commands could not be proposed", len(commands))
-                _answer(caller, requests, Failure(ErrorCode.INTERNAL, f"Internal error: {error!r}"))
+    def finish(self) -> None:
+        """No more requests of this caller come in this turn of the loop; maybe of others."""
+        commands = self._commands
+        if not commands:
+            return
+        if not self._turn_ends:
+            # The host, too, gathers until the turn ends, from the first command on. So that what
+            # comes later in this turn still goes with it, its end here has to come before.
+            self._turn_ends = True
+            asyncio.get_running_loop().call_soon(self._end_turn)
+            self.propose()
+        elif self._has_rare or len(commands) >= _ENOUGH or self._size_bytes >= _ENOUGH_BYTES:
+            self.propose()
+
+    def _end_turn(self) -> None:
+        self._turn_ends = False
+        self.propose()
+
+    def propose(self) -> None:
+        """Replicate what was gathered: one outcome for all of it costs less than as many as there
+        are commands."""
+        commands = self._commands
+        if not commands:
+            return
+        asked = self._asked
+        self._asked, self._commands, self._size_bytes, self._has_rare = [], [], 0, False
+        try:
+            self._host.propose(commands, partial(_answer, asked))
+        except Exception as error:
+            # A bug in here must not take the other requests of this node with it.
+            _log.exception("%d commands could not be proposed", len(commands))
+            _answer(asked, Failure(ErrorCode.INTERNAL, f"Internal error: {error!r}"))
 
     # --- members and leadership -------------------------------------------------------------------
 
@@ -326,26 +364,30 @@ def _as_asked(command: StateCommand, once: protocol.Once) -> Command:
     return Once(once.request_id, once.deadline_ms, command)
 
 
-def _answer(caller: Caller, requests: list[protocol.Request], outcome: Outcome) -> None:
-    caller.in_flight -= len(requests)
+def _answer(asked: list[_Asked], outcome: Outcome) -> None:
     if isinstance(outcome, Failure):
         error = error_of(outcome)
-        caller.answer([(request.id, error, None) for request in requests])
+        for caller, requests in asked:
+            caller.in_flight -= len(requests)
+            caller.answer([(request.id, error, None) for request in requests])
         return
     index, term = outcome.first_index - 1, outcome.term
-    answers: list[Answer] = []
-    for request, result in zip(requests, outcome.results, strict=True):
-        index += 1
-        if type(result) is WriteDone:
-            done = _WriteResult(index, term, result.revision, result.deleted)
-            answers.append((request.id, None, done))
-        else:
-            answer = _unusual_answer(request, index, term, result)
-            if isinstance(answer[2], protocol.TxnResult):
-                caller.reply(request.id, answer[2], _data_bytes(answer[2]))
+    results = iter(outcome.results)
+    for caller, requests in asked:
+        caller.in_flight -= len(requests)
+        answers: list[Answer] = []
+        for request, result in zip(requests, results, strict=False):
+            index += 1
+            if type(result) is WriteDone:
+                done = _WriteResult(index, term, result.revision, result.deleted)
+                answers.append((request.id, None, done))
             else:
-                answers.append(answer)
-    caller.answer(answers)
+                answer = _unusual_answer(request, index, term, result)
+                if isinstance(answer[2], protocol.TxnResult):
+                    caller.reply(request.id, answer[2], _data_bytes(answer[2]))
+                else:
+                    answers.append(answer)
+        caller.answer(answers)
 
 
 def _data_bytes(result: protocol.TxnResult) -> int:

@@ -79,6 +79,9 @@ class Channel(Caller):
         self._queue(self._replies, (request_id, error, None), 0)
 
     def answer(self, answers: list[Answer]) -> None:
+        if len(answers) == 1:
+            self._queue(self._replies, answers[0], 0)
+            return
         replies, size = self._replies, REPLY_BYTES * len(answers)
         replies.items += answers
         replies.sizes += [REPLY_BYTES] * len(answers)
@@ -129,21 +132,28 @@ class Channel(Caller):
         connection = self._connection
         while outbox.items and not connection.write_paused:
             items, size = outbox.take()
-            self._write_items(items, frames)
+            body = self._encode(items)
+            if len(body) <= wire.MAX_BODY_BYTES:
+                connection.transport.write(frames.encode(body, len(items)))
+            else:
+                self._write_parts(items, len(body), frames)
             connection.unsent_bytes -= size
 
-    def _write_items(self, items: list[Answer], frames: wire.PlainFrames) -> None:
-        body = self._encode(items)
-        if len(body) > wire.MAX_BODY_BYTES:
-            if len(items) > 1:
-                middle = len(items) // 2
-                self._write_items(items[:middle], frames)
-                self._write_items(items[middle:], frames)
-                return
+    def _write_parts(self, items: list[Answer], size: int, frames: wire.PlainFrames) -> None:
+        """Write what is too large for one frame, `size` bytes, in several."""
+        if len(items) > 1:
+            middle = len(items) // 2
+            parts = [items[:middle], items[middle:]]
+        else:
             error = Error(
-                f"The answer of {len(body)} bytes is over the limit of {wire.MAX_BODY_BYTES}",
+                f"The answer of {size} bytes is over the limit of {wire.MAX_BODY_BYTES}",
                 ErrorCode.TOO_LARGE,
                 "Ask for fewer at a time (limit).",
             )
-            body = self._encode([(items[0][0], error, None)])
-        self._connection.transport.write(frames.encode(body, len(items)))
+            parts = [[(items[0][0], error, None)]]
+        for part in parts:
+            body = self._encode(part)
+            if len(body) > wire.MAX_BODY_BYTES:
+                self._write_parts(part, len(body), frames)
+            else:
+                self._connection.transport.write(frames.encode(body, len(part)))

@@ -32,6 +32,16 @@ def key_problem(key: str) -> Error | None:
     return None
 
 
+def put_problem(key: str, value: bytes) -> Error | None:
+    """What is wrong with a key and the value that it is to have."""
+    if key and 4 * len(key) <= protocol.MAX_KEY_BYTES and len(value) <= protocol.MAX_VALUE_BYTES:
+        return None
+    problem = key_problem(key)
+    if problem is None and len(value) > protocol.MAX_VALUE_BYTES:
+        problem = too_large("value", len(value), protocol.MAX_VALUE_BYTES)
+    return problem
+
+
 def no_such_key(request: protocol.Get, age_ms: int | None) -> Error:
     """`age_ms`: of a stale read, how old it may be; None when that is not known."""
     hint = ""

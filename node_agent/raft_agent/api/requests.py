@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, TypeAlias, cast
 
@@ -116,7 +116,7 @@ class RequestHandlers:
 
     def handle(self, caller: Caller, request: protocol.Request) -> None:
         """Serve one request; the caller is answered now or later, exactly once. `finish` has to
-        follow, before a request of another caller."""
+        follow."""
         if caller.in_flight >= protocol.MAX_IN_FLIGHT:
             caller.fail(
                 request.id,
@@ -139,9 +139,7 @@ class RequestHandlers:
         try:
             self._handlers[type(request)](caller, request)
         except Exception as error:
-            # A bug in one handler must not take the other requests of this node with it.
-            _log.exception("request %s failed", type(request).__name__)
-            caller.fail(request.id, Error(f"Internal error: {error!r}", ErrorCode.INTERNAL))
+            _failed(caller, request, error)
 
     def _refuse(self, caller: Caller, request: protocol.Request, error: Error) -> None:
         if audit.is_audited(type(request)):
@@ -156,18 +154,38 @@ class RequestHandlers:
     ) -> None:
         """Serve a request whose outcome is told to the host."""
         watched = audit.AuditedCaller(caller, request, self._host.audit)
-        # What is gathered together is answered together, so this one goes by itself.
-        self._changes.propose(caller)
         try:
             handler(watched, request)
-            self._changes.propose(watched)
         except Exception as error:
             watched.tell(f"{ErrorCode.INTERNAL}: {error!r}")
             raise
 
-    def finish(self, caller: Caller) -> None:
-        """No more requests of this caller come in this turn of the loop."""
-        self._changes.propose(caller)
+    def handle_all(
+        self, caller: Caller, requests: Sequence[protocol.Request | tuple[int, Error]]
+    ) -> None:
+        """Serve the requests of one frame, and refuse those that came with an error. What `handle`
+        asks of each is asked once, as long as nothing is in their way."""
+        is_clear = (
+            caller.principal.role is Role.ADMIN
+            and self._host.unfit is None
+            and caller.in_flight + len(requests) <= protocol.MAX_IN_FLIGHT
+        )
+        handlers = self._handlers
+        for request in requests:
+            if isinstance(request, tuple):
+                caller.fail(*request)
+            elif is_clear:
+                try:
+                    handlers[type(request)](caller, request)
+                except Exception as error:
+                    _failed(caller, request, error)
+            else:
+                self.handle(caller, request)
+        self._changes.finish()
+
+    def finish(self) -> None:
+        """No more requests of a caller come in this turn of the loop."""
+        self._changes.finish()
 
     # --- reads ------------------------------------------------------------------------------------
 
@@ -424,6 +442,12 @@ class RequestHandlers:
             stream.stop()
             caller.forget_pushes(request.stream)
         caller.reply(request.id, None)
+
+
+def _failed(caller: Caller, request: protocol.Request, error: Exception) -> None:
+    """A bug in one handler must not take the other requests of this node with it."""
+    _log.error("request %s failed", type(request).__name__, exc_info=error)
+    caller.fail(request.id, Error(f"Internal error: {error!r}", ErrorCode.INTERNAL))
 
 
 def _key_value(entry: Entry, lease: int, age_ms: int | None = None) -> protocol.KeyValue:

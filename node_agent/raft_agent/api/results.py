@@ -204,7 +204,9 @@ class StatusResult(msgspec.Struct, frozen=True, omit_defaults=False):
     before the entry that settled it, and so still have it as one. `superseded`: that is so because
     others went on without it (`raftctl recover`), so its data may be all that is left of something.
     `version`: of this raft-agent; `cluster_version`: what is in force, 0 without a cluster;
-    `knows`: the oldest and the newest cluster version that this raft-agent knows."""
+    `knows`: the oldest and the newest cluster version that this raft-agent knows.
+    `generation`: the number of the one that a recovery began, in 16 hexadecimal digits; empty for
+    that of the founding."""
 
     node_id: str
     role: str
@@ -224,6 +226,7 @@ class StatusResult(msgspec.Struct, frozen=True, omit_defaults=False):
     removed: bool = False
     cluster_version: int = 0
     knows: tuple[int, int] = (1, 1)
+    generation: str = ""
     id: str = ""
     superseded: bool = False
 

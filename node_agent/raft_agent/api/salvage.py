@@ -46,7 +46,10 @@ class UnreadableError(ValueError):
 def read_requests(body: bytes, is_json: bool) -> Sequence[protocol.Request | tuple[int, Error]]:
     """The requests in a frame's body in their order, and (id, error) in place of each that can't be
     served. Raises UnreadableError when they can't be answered one by one."""
-    _check_count(_json_items(body) if is_json else _array_length(body))
+    if is_json:
+        _check_count(_json_items(body))
+    elif body and body[0] >= _ARRAY_16:  # most frames have a shorter one
+        _check_count(_array_length(body))
     decoder = protocol.REQUESTS_JSON_DECODER if is_json else protocol.REQUESTS_DECODER
     requests: Sequence[protocol.Request | tuple[int, Error]]
     try:

@@ -69,7 +69,7 @@ class Membership:
 
     def is_removed(self, member_id: int, commit_index: int) -> bool:
         """Whether it is committed that this member is none any more."""
-        if not self._history or not self._history[-1][1].removed:
+        if self.current is None or not self.current.removed:
             return False
         committed = self.in_force_at(commit_index)
         return committed is not None and member_id in committed[1].removed
@@ -113,9 +113,11 @@ class Membership:
         self.current = configuration
 
     def member(self, member_id: int) -> Member | None:
-        if self.current is None:
-            return None
-        return next((m for m in self.current.members if m.id == member_id), None)
+        if self.current is not None:
+            for member in self.current.members:
+                if member.id == member_id:
+                    return member
+        return None
 
 
 def is_voter(configuration: Configuration | None, member_id: int) -> bool:

@@ -82,7 +82,6 @@ from raft_agent.consensus.types import (
 )
 
 _ASKED = (Propose, Read, TransferLeadership, ChangeMembership, Recover)
-_BOOTSTRAP_MESSAGES = (BootstrapAsk, BootstrapAnswer, BootstrapInstall)
 _EVENTS_OF_FRESH_NODES = (
     PeerConnected,
     PeerLost,
@@ -250,18 +249,22 @@ class Node:
         state = self.state
         leadership = state.leadership
         if leadership is not None:
-            self._reads.serve(leadership)
+            reads = leadership.reads
+            if reads.round or reads.waiting:
+                self._reads.serve(leadership)
             self._replication.announce_commit(leadership)
             self._reconfiguration.advance(leadership)
         self._reads.ask()
         self._receiver.pump()
-        self._applying.pump()
+        if state.applied_index < state.commit_index:
+            self._applying.pump()
         self._presence.pump()
-        self._recovery.pump()
+        if state.recovering:
+            self._recovery.pump()
         state.see_what_is_applied()
-        state.log.trim_resident(
-            min(state.applied_index, state.persisted_index), state.settings.resident_bytes
-        )
+        log, keep_bytes = state.log, state.settings.resident_bytes
+        if log.resident_bytes > keep_bytes:
+            log.trim_resident(min(state.applied_index, state.persisted_index), keep_bytes)
 
     def _timer_expired(self, event: TimerExpired) -> None:
         state = self.state
@@ -282,6 +285,7 @@ class Node:
         state = self.state
         if state.disk_stalls:
             self._handover.leave_stalled_disk(leadership)
+        self._handover.leave_spoilt_snapshot(leadership)
         self._audit.tick(leadership)
         if state.leadership is not leadership:
             return
@@ -335,14 +339,15 @@ class Node:
         if state.membership.is_removed(sender, state.commit_index) and not is_last_word:
             if isinstance(message, _CALLS):
                 state.send(sender, Removed(state.current_term, message.request_id))
-        elif isinstance(message, _BOOTSTRAP_MESSAGES):
-            self._bootstrap_message(sender, message)
+        elif (handle := self._on_message.get(type(message))) is not None:
+            if self._is_of_this_term(sender, message):
+                handle(sender, message)
         elif isinstance(message, Announce):
             self._reconfiguration.announced(sender, message)
         elif isinstance(message, Removed):
             self._presence.removed(sender, message)
-        elif self._is_of_this_term(sender, message):
-            self._on_message[type(message)](sender, message)
+        else:
+            self._bootstrap_message(sender, message)
 
     def _is_of_this_term(self, sender: int, message: Any) -> bool:
         """Figure 2, "Rules for Servers": a later term makes a follower, an earlier one is refused.
@@ -351,6 +356,8 @@ class Node:
         """
         state = self.state
         current = state.current_term
+        if message.term == current:
+            return True
         if isinstance(message, PreVote) or (isinstance(message, PreVoteReply) and message.granted):
             return True
         if message.term > current:
@@ -363,15 +370,13 @@ class Node:
                 return False
             state.become_follower(message.term, 0)
             return True
-        if message.term < current:
-            if isinstance(message, RequestVote):
-                self._election.refuse_vote(sender, message)
-            elif isinstance(message, AppendEntries | Heartbeat | SnapshotChunk):
-                self._appends.refuse_stale(sender, message)
-            elif isinstance(message, ReadIndex):
-                self._reads.refuse_stale(sender, message)
-            return False
-        return True
+        if isinstance(message, RequestVote):
+            self._election.refuse_vote(sender, message)
+        elif isinstance(message, AppendEntries | Heartbeat | SnapshotChunk):
+            self._appends.refuse_stale(sender, message)
+        elif isinstance(message, ReadIndex):
+            self._reads.refuse_stale(sender, message)
+        return False
 
     def _bootstrap_message(self, sender: int, message: Any) -> None:
         if isinstance(message, BootstrapAsk):

@@ -63,6 +63,6 @@ class Presence:
     def pump(self) -> None:
         """Note once that this node is no member any more."""
         state = self._state
-        if not self._noted and state.was_removed and not state.superseded:
+        if not self._noted and not state.superseded and state.was_removed:
             self._noted = True
             state.note("removed", index=state.commit_index)

@@ -77,11 +77,10 @@ class Reads:
             reads.acks.add(sender)
 
     def serve(self, leadership: Leadership) -> None:
-        """Close the round that a quorum has confirmed, and open the next one."""
+        """Close the round that a quorum has confirmed, and open the next one. Called when there is
+        one, or reads that wait for one."""
         state = self._state
         reads = leadership.reads
-        if not reads.round and not reads.waiting:
-            return
         self._answer_by_lease(leadership)
         while True:
             if reads.round:

@@ -126,10 +126,11 @@ class Reconfiguration:
     def advance(self, leadership: Leadership) -> None:
         """What a commit, a reply or a heartbeat may have made possible."""
         state = self._state
-        configuration = state.configuration
+        membership = state.membership
+        configuration = membership.current
         if configuration is None or state.commit_index < leadership.first_index:
             return
-        index = state.membership.index
+        index = membership.index
         if index > state.commit_index:
             return
         if changes.is_joint(configuration):

@@ -401,7 +401,7 @@ class RaftState:
         return self.membership.is_removed(self.member_id, self.commit_index)
 
     def has_quorum(self, agreeing: set[int]) -> bool:
-        configuration = self.configuration
+        configuration = self.membership.current
         return configuration is not None and quorum.has_quorum(configuration, agreeing)
 
     def leader_is_alive(self) -> bool:

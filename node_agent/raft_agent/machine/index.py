@@ -69,6 +69,10 @@ class KeyIndex:
         for number in range(place + 1, len(self._buckets)):
             yield from self._buckets[number]
 
+    def buckets(self) -> Iterator[list[str]]:
+        """All keys in order, some hundreds at a time. Valid until the next change."""
+        return iter(self._buckets)
+
     def dismantle(self) -> None:
         """Free the set piece by piece; it must not be used any more."""
         while self._buckets:

@@ -40,6 +40,7 @@ from raft_agent.machine.commands import (
 from raft_agent.machine.entry import Entry
 from raft_agent.machine.leases import expire, grant, keep, put_leased, revoke
 from raft_agent.machine.numbers import floor_in
+from raft_agent.machine.puts import PutRows
 from raft_agent.machine.recent import History
 from raft_agent.machine.results import (
     BadCommand,
@@ -53,7 +54,6 @@ from raft_agent.machine.results import (
     WriteDone,
 )
 from raft_agent.machine.settings import problem_with
-from raft_agent.machine.state import State
 from raft_agent.machine.transactions import Transaction
 from raft_agent.machine.upgrade import raised
 from raft_agent.machine.watches import KeyChange, Message
@@ -69,7 +69,7 @@ class MachineError(RuntimeError):
     """A batch that does not follow the last one: the node's bookkeeping is broken, stop it."""
 
 
-class Machine(State):
+class Machine(PutRows):
     """Apply committed batches with `apply`, in order; read at any time in between.
 
     `version` is the cluster version in force, which says what the log may hold. A program of a
@@ -147,13 +147,18 @@ class Machine(State):
         put = self._put
         results: list[CommandResult] = []
         add = results.append
-        index = batch.first_index
+        takes_rows = self._takes_put_rows
         # A version that begins in this batch holds from the next one on: the leader proposes
         # nothing that needs it before it has applied this one.
-        for command in self.vocabulary.split(payload, batch.count, self.version):
+        commands = self.vocabulary.split(payload, batch.count, self.version)
+        while (place := len(results)) < len(commands):
+            command, index = commands[place], batch.first_index + place
             kind = type(command)
             if kind is Put:
-                add(put(command, index))  # type: ignore[arg-type]
+                if takes_rows and command.if_revision < 0 and self._takes_put_rows:  # type: ignore[union-attr]
+                    self._put_row(commands, index, results)
+                if len(results) == place:
+                    add(put(command, index))  # type: ignore[arg-type]
             elif kind is InSession:
                 add(in_session(command, index, term, time_ms, apply))  # type: ignore[arg-type]
             elif kind is SendMessage:
@@ -164,7 +169,6 @@ class Machine(State):
                 add(_BAD)
             else:
                 add(self._apply_other(command, index))  # type: ignore[arg-type]
-            index += 1
         self._note_changes()
         return results
 

@@ -19,6 +19,7 @@ from raft_agent.machine.export_types import FieldError
 from raft_agent.machine.exports import Export, Exports, Layout
 from raft_agent.machine.index import KeyIndex
 from raft_agent.machine.leases import Lease, Leases
+from raft_agent.machine.pieces import letting_go
 from raft_agent.machine.recent import History, MessageLog
 from raft_agent.machine.results import Repeated, StateResult
 from raft_agent.machine.sessions import OneShot, OneShots, Session, Sessions
@@ -30,6 +31,9 @@ from raft_agent.versions import CLUSTER_VERSIONS, Versions, advise, other_versio
 # A block holds about this much, or one item that is larger.
 BLOCK_BYTES = 128 << 10
 BLOCK_ITEMS = 500
+
+# What is looked at together while a block is filled.
+_SOME_ITEMS = 32
 
 _SHARDS = 256
 # No index, revision or time comes near it.
@@ -131,7 +135,8 @@ class SnapshotView:
     """The state as it was when the view was made: `next_items` until that gives None, then `close`.
 
     The keys alone are read from the living machine, which tells what they were before it changes
-    them (`remember`); everything else is shared and copied by whoever changes it.
+    them (`remember`), unless all of them are in the pieces `all_keys`, in their order; everything
+    else is shared and copied by whoever changes it.
     """
 
     def __init__(
@@ -139,6 +144,7 @@ class SnapshotView:
         header: Header,
         *,
         entries: dict[str, Entry],
+        all_keys: list[Iterable[Entry]] | None,
         index: KeyIndex,
         messages: Iterator[Message],
         history: Iterator[KeyChange],
@@ -153,11 +159,12 @@ class SnapshotView:
         self._exports = exports
         self._trail = trail
         self._entries = entries
+        self._all_keys = all_keys or []
         self._index = index
         self._views = views
         # The last key that was read; those up to it may change as they like.
         self._cursor: str | None = None
-        self._keys_done = False
+        self._keys_done = self.has_all_keys = all_keys is not None
         # What keys that are still to be read were; None: they did not exist.
         self._before = _Remembered()
         self._before_index = KeyIndex()
@@ -186,6 +193,7 @@ class SnapshotView:
         if self in self._views:
             self._views.remove(self)
         self._keys_done = True
+        self._all_keys = []
         self._before = _Remembered()
         self._before_index = KeyIndex()
         self._portions.close()
@@ -199,6 +207,7 @@ class SnapshotView:
         leases: list[Lease],
     ) -> Generator[Portion, None, None]:
         yield Portion(Section.HEADER, [self.header])
+        yield from self._cut(Section.KEYS, letting_go(self._all_keys), _entry_bytes)
         while not self._keys_done:
             yield self._counted(Section.KEYS, self._next_keys())
         yield from self._cut(Section.MESSAGES, messages, lambda message: len(message.text))
@@ -258,12 +267,19 @@ class SnapshotView:
     ) -> Iterator[Portion]:
         portion: list[Any] = []
         size = 0
-        for item in items:
-            portion.append(item)
-            size += size_of(item)
-            if len(portion) >= self._limit or size >= BLOCK_BYTES:
-                yield self._counted(section, portion)
-                portion, size = [], 0
+        remaining = iter(items)
+        while some := list(islice(remaining, _SOME_ITEMS)):
+            more = sum(map(size_of, some))
+            if size + more < BLOCK_BYTES and len(portion) + len(some) < self._limit:
+                portion += some
+                size += more
+                continue
+            for item in some:
+                portion.append(item)
+                size += size_of(item)
+                if len(portion) >= self._limit or size >= BLOCK_BYTES:
+                    yield self._counted(section, portion)
+                    portion, size = [], 0
         if portion:
             yield self._counted(section, portion)
 
@@ -274,6 +290,10 @@ class SnapshotView:
 
 def _behind(index: KeyIndex, cursor: str | None) -> Iterator[str]:
     return index.at_or_after("") if cursor is None else index.after(cursor)
+
+
+def _entry_bytes(entry: Entry) -> int:
+    return len(entry.key) + len(entry.value)
 
 
 def _change_bytes(change: KeyChange) -> int:

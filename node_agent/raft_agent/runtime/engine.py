@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import enum
 import logging
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol, TypeAlias, TypeVar
@@ -53,7 +54,7 @@ from raft_agent.consensus.types import (
     VotePersisted,
     WriteSnapshot,
 )
-from raft_agent.platform import boot_time_ns
+from raft_agent.platform import BOOT_CLOCK
 from raft_agent.storage.errors import StorageError, in_words
 from raft_agent.storage.files import is_disk_full
 from raft_agent.storage.store import StorageFailure, Store
@@ -146,6 +147,7 @@ class Engine:
         self._log_persisted = 0
         self._vote_persisted = 0
         self._held: list[Send] = []
+        self._logs_messages = log.isEnabledFor(logging.DEBUG)
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due_us = 0
         self._carry_out: dict[type, Callable[[Any], None]] = {
@@ -229,7 +231,7 @@ class Engine:
                 carry_out[type(effect)](effect)
 
     def received(self, sender: int, message: Any) -> None:
-        if log.isEnabledFor(logging.DEBUG):
+        if self._logs_messages:
             log.debug("from %016x: %s", sender, message)
         self.feed(Received(sender, message))
 
@@ -239,7 +241,7 @@ class Engine:
         if effect.after_log > self._log_persisted or effect.after_vote > self._vote_persisted:
             self._held.append(effect)
             return
-        if log.isEnabledFor(logging.DEBUG):
+        if self._logs_messages:
             log.debug("to %016x: %s", effect.to, effect.message)
         self._transport.send(effect.to, effect.message)
 
@@ -384,6 +386,8 @@ class Engine:
 
     def _timer_fired(self) -> None:
         self._timer = None
+        # Asked once a tick and not for each message, since an idle leader does little else.
+        self._logs_messages = log.isEnabledFor(logging.DEBUG)
         due_us = self.node.next_deadline_us
         late_us = 0 if due_us is None else now_us() - due_us
         if due_us is None or late_us < 0:
@@ -426,4 +430,4 @@ class Engine:
 def now_us() -> int:
     """The core's clock in microseconds: it never goes back, and it goes on while the machine is
     suspended, because a leader's lease does not wait for it."""
-    return boot_time_ns() // 1000
+    return time.clock_gettime_ns(BOOT_CLOCK) // 1000

@@ -23,8 +23,9 @@ from raft_agent.versions import Versions, advise, other_version
 
 log = logging.getLogger("raft.runtime")
 
-# Members come up in seconds and versions rise once in months.
-_LOOK_EVERY_S = 0.25
+# Members come up in seconds and versions rise once in months; each look wakes an idle process up.
+_LOOK_EVERY_S = 1.0
+_LOOK_AGAIN_S = 0.25
 _RAISE_AGAIN_S = 2.0
 
 
@@ -153,19 +154,18 @@ class VersionKeeper:
 
     # --- the leader
 
-    def _arm(self) -> None:
-        self._timer = self._loop.call_later(_LOOK_EVERY_S, self._look_again)
+    def _arm(self, delay_s: float = _LOOK_AGAIN_S) -> None:
+        self._timer = self._loop.call_later(delay_s, self._look_again)
 
     def _look_again(self) -> None:
-        self._arm()
-        self._look()
+        self._arm(_LOOK_AGAIN_S if self._look() else _LOOK_EVERY_S)
 
-    def _look(self) -> None:
-        """Nothing else waits for the core here, so the members that are counted are those of the
-        log that RaiseVersion goes into."""
+    def _look(self) -> bool:
+        """Whether there is something to be done. Nothing else waits for the core here, so the
+        members that are counted are those of the log that RaiseVersion goes into."""
         upgrade, configuration = self._upgrade, self._node.configuration
         if upgrade is None or configuration is None or self._is_raising:
-            return
+            return self._is_raising
         own_id = self._node.state.member_id
         known = {**self._transport.known_versions(), own_id: self._machine.versions}
         members = [member.id for member in configuration.members]
@@ -175,6 +175,7 @@ class VersionKeeper:
         elif isinstance(step, Raise):
             self._is_raising = True
             self._proposals.add_at_once([RaiseVersion(step.version)], self._was_raised)
+        return step is not None
 
     def _ask(self, upgrade: Upgrade, step: Ask) -> None:
         own_id = self._node.state.member_id

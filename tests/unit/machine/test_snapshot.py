@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from raft_agent.machine import recent, sessions, snapshot
+from raft_agent.machine import recent, sessions, snapshot, state
 from raft_agent.machine.commands import (
     AddExport,
     CloseSession,
@@ -48,6 +48,14 @@ from raft_agent.machine.transactions import (
     Target,
 )
 from tests.unit.machine.batches import apply
+
+
+@pytest.fixture(scope="module", autouse=True, params=[0, 10_000], ids=["piecemeal", "at_once"])
+def keys_at_once(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Everything here holds whether keys are read little by little or all together."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(state, "KEYS_AT_ONCE", request.param)
+        yield
 
 
 def blocks_of(view: SnapshotView, limit: int = 500) -> list[bytes]:
