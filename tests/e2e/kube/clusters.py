@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from raft_agent.api.client import Endpoint, SyncClient
+from raft_agent.api.client import AgentNotReachable, Endpoint, RaftClientError, SyncClient
 from raft_agent.tls.authority import Subject, key_pem, make_key, read_authority
 from raft_agent.tls.files import TlsFiles
 from raft_agent.tls.identity import Kind, Role
@@ -193,21 +193,33 @@ class Cluster:
             with writers.writing():
                 self.wait("to acknowledge", lambda: True if writers.acks else None, 30)
                 yield writers
-            assert writers.errors == []
+            assert writers.errors == [], writers.errors[:3]
             self.holds(writers)
 
     def holds(self, writers: Writers) -> None:
         """Whether every acknowledged write is there, read linearizably."""
         written = {key for _, key in writers.acks}
-        with SyncClient(self.endpoints()[self.leader()], 30) as client:
-            found, after = set(), ""
+        found = self.wait("to be read", self._keys)
+        assert written <= found, f"lost: {sorted(written - found)[:10]}"
+
+    def _keys(self) -> set[str] | None:
+        """Those of the writers; None while the leader can't be asked."""
+        found: set[str] = set()
+        after = ""
+        try:
+            client = SyncClient(self.endpoints()[self.leader()], 30)
+        except AgentNotReachable:
+            return None
+        with client:
             while True:
-                page = client.list("w", limit=1000, after=after)
+                try:
+                    page = client.list("w", limit=1000, after=after)
+                except RaftClientError:
+                    return None
                 found |= {item.key for item in page.keys}
                 if not page.more:
-                    break
+                    return found
                 after = page.keys[-1].key
-        assert written <= found, f"lost: {sorted(written - found)[:10]}"
 
 
 @contextmanager
