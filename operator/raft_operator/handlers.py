@@ -191,5 +191,4 @@ def configure(settings: kopf.OperatorSettings, namespaces: tuple[str, ...]) -> N
     settings.networking.request_timeout = _CALL_S
     settings.networking.connect_timeout = _CALL_S
     settings.networking.enforce_retry_after = True
-    settings.process.ultimate_exiting_timeout = 2 * _CANCEL_S
     settings.posting.reporting_component = MANAGER

@@ -20,6 +20,7 @@ from raft_operator.times import utc_text
 log = logging.getLogger("raft.operator")
 
 EXIT_FAILED, EXIT_USAGE = 1, 2
+_EXIT_S = 25.0
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -32,9 +33,13 @@ def run(arguments: argparse.Namespace) -> int:
     namespaces = tuple(dict.fromkeys(arguments.namespace))
     operator = Operator(namespaces)
     kopf.on.login(registry=operator.registry)(log_in)
+    settings = kopf.OperatorSettings()
+    # Kubernetes would not wait much longer for a process that does not end.
+    settings.process.ultimate_exiting_timeout = _EXIT_S
     try:
         kopf.run(
             registry=operator.registry,
+            settings=settings,
             standalone=True,
             clusterwide=not namespaces,
             namespaces=namespaces,

@@ -10,7 +10,6 @@ import itertools
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
-import attrs
 import kmock
 from kubernetes.aio import client
 
@@ -61,7 +60,9 @@ class Emulator(kmock.KubernetesEmulator):
             self._note(request)
             if request.method == "PUT":
                 # kmock knows no replacement; what is left out stays, which nothing here minds.
-                request = attrs.evolve(request, method="PATCH", action=kmock.action.UPDATE)
+                # Changed in place: its filters only know the requests that it has seen.
+                object.__setattr__(request, "method", kmock.method.PATCH)
+                object.__setattr__(request, "action", kmock.action.UPDATE)
             if isinstance(request.data, dict) and request.method in ("POST", "PUT", "PATCH"):
                 number = str(next(self._numbers))
                 metadata = request.data.setdefault("metadata", {})
@@ -69,7 +70,11 @@ class Emulator(kmock.KubernetesEmulator):
                 if request.method == "POST":
                     metadata["uid"] = f"uid-{number}"
                     metadata.setdefault("generation", 1)
-        return await super()._handle(request)
+        try:
+            return await super()._handle(request)
+        finally:
+            # It looks for each request among all that there ever were, over and over.
+            self._requests[:] = [other for other in self._requests if other is not request]
 
     def _note(self, request: Any) -> None:
         verbs = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
@@ -150,7 +155,7 @@ class Controllers:
     """Makes pods and claims, and runs agents in them, until it is cancelled."""
 
     def __init__(
-        self, api: ApiServer, rafts: Rafts, every_s: float = 0.05, address: str = ""
+        self, api: ApiServer, rafts: Rafts, every_s: float = 0.3, address: str = ""
     ) -> None:
         self._api = api
         self._address = address  # of all pods; "": each has its own
