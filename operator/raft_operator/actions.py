@@ -41,6 +41,14 @@ class LabelPod(msgspec.Struct, frozen=True):
     role: str
 
 
+class NoteHome(msgspec.Struct, frozen=True):
+    """Note on a volume claim at which node its pod runs."""
+
+    ordinal: int
+    uid: str
+    node: str
+
+
 class Join(msgspec.Struct, frozen=True):
     """Have the agent at the address added, as a learner that becomes a voter."""
 
@@ -89,9 +97,12 @@ class RestartPod(msgspec.Struct, frozen=True):
 
 class ReplacePod(msgspec.Struct, frozen=True):
     """Delete the pod and its volume, which holds nothing that any member needs: the id in it was
-    removed for ever. `configuration` is the one that does not have it, which the leader has to
-    confirm. `claim` is the claim's uid, "" when it is gone already; `is_forced`: the pod's node
-    can't confirm that it has ended."""
+    removed for ever, or was never used.
+
+    `configuration` is the one that does not have it, which the leader has to confirm; 0 where the
+    agent itself says that its volume is empty. `claim` is the claim's uid, "" when it is gone
+    already, or is to stay; `is_forced`: the pod's node can't confirm that it has ended.
+    """
 
     pod: str
     uid: str
@@ -126,6 +137,7 @@ Action: TypeAlias = (
     | Remember
     | SetPods
     | LabelPod
+    | NoteHome
     | Join
     | Promote
     | Move
@@ -137,3 +149,6 @@ Action: TypeAlias = (
     | Rescue
     | DropRescue
 )
+
+# None: nothing is left to do.
+Step: TypeAlias = Action | Wait | None

@@ -13,7 +13,7 @@ from raft_operator.actions import Action
 from raft_operator.agents import Agents, AgentsError, Place
 from raft_operator.credentials import Credentials
 from raft_operator.kube import BUDGETS, CLAIMS, CLUSTERS, PODS, STATEFUL_SETS, Kube, Object
-from raft_operator.names import CLAIM_ANNOTATION, RESCUE_ANNOTATION, ROLE_LABEL
+from raft_operator.names import CLAIM_ANNOTATION, NODE_ANNOTATION, RESCUE_ANNOTATION, ROLE_LABEL
 from raft_operator.observation import View
 from raft_operator.wanted import CERTIFICATES, Drift
 from raft_operator.words import words_of
@@ -44,6 +44,11 @@ class Deeds:
                 labels = {"uid": uid, "labels": {ROLE_LABEL: role or None}}
                 namespace = self._view.key.namespace
                 await self._kube.patch(PODS, namespace, pod, {"metadata": labels})
+            case actions.NoteHome(ordinal, uid, node):
+                noted = {"uid": uid, "annotations": {NODE_ANNOTATION: node}}
+                key = self._view.key
+                claim = key.volume_claim(ordinal)
+                await self._kube.patch(CLAIMS, key.namespace, claim, {"metadata": noted})
             case actions.DropRescue():
                 await self._drop_rescue()
             case _:
@@ -120,7 +125,8 @@ class Deeds:
         await self._kube.put(wanted, view.stateful_set)
 
     async def _replace(self, step: actions.ReplacePod) -> None:
-        await self._confirm(step.configuration)
+        if step.configuration:
+            await self._confirm(step.configuration)
         if step.claim:
             await self._delete_claim(step.ordinal, step.claim)
         grace_s = 0 if step.is_forced else None
@@ -185,5 +191,5 @@ class Deeds:
 
 def is_news(step: Action) -> bool:
     """Whether people want to know of it; objects and labels are written without a word."""
-    quiet = (actions.WriteObjects, actions.LabelPod, actions.Remember)
+    quiet = (actions.WriteObjects, actions.LabelPod, actions.NoteHome, actions.Remember)
     return not isinstance(step, quiet)

@@ -11,9 +11,11 @@ import datetime
 import logging
 from collections.abc import Awaitable, Callable
 
+import msgspec
+
 from raft_agent.tls.files import TlsFiles
 from raft_operator import deeds, observation, resources, status
-from raft_operator.actions import Wait
+from raft_operator.actions import Step, Wait
 from raft_operator.agents import Agents, AgentsError
 from raft_operator.credentials import Credentials, CredentialsError
 from raft_operator.kube import CLUSTERS, Conflict, Kube, KubeError, Object
@@ -21,7 +23,7 @@ from raft_operator.model import Desired, Observed
 from raft_operator.names import ClusterKey
 from raft_operator.nodes import Nodes
 from raft_operator.observation import View
-from raft_operator.planner import Step, plan
+from raft_operator.planner import plan
 from raft_operator.resources import Owner
 from raft_operator.spec import MAX_REPLICAS, InvalidSpec, Spec, read_spec
 from raft_operator.target import Target, next_target, read_target
@@ -96,9 +98,10 @@ class Engine:
             return await self._refuse(resource, "CertificatesFailed", str(error))
         await self._nodes.refresh()
         await self._ask_agents(view)
-        without_drift = observation.observed(view, self._nodes, ())
-        drift = await compare(self._kube, view, without_drift.membership, due)
-        return await self._go_on(view, observation.observed(view, self._nodes, drift.names), drift)
+        observed = observation.observed(view, self._nodes)
+        drift = await compare(self._kube, view, observed.membership, due)
+        observed = msgspec.structs.replace(observed, drift=drift.names)
+        return await self._go_on(view, observed, drift)
 
     async def _go_on(self, view: View, observed: Observed, drift: Drift) -> float:
         now = self._clock()

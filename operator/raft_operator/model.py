@@ -22,21 +22,23 @@ class Agent(msgspec.Struct, frozen=True):
 class Pod(msgspec.Struct, frozen=True):
     """A pod, and what is in it.
 
-    `name` is the member's, too. `address`: where members reach it, "" before it has one.
-    `is_scheduled`: it has a node. `has_started`: its container runs, or ran. `is_outdated`: it was
-    made from another template than is asked for. `node_is_lost`: its node, or the one that its
-    volume is on, has been gone for so long that it counts as gone for good. `role`: its label.
-    `agent` is None when nothing answers.
+    `name` is the member's, too. `node`: where it runs, "" before that is settled. `address`: where
+    members reach it, "" before it has one. `is_running`: its container runs, as the kubelet said
+    last. `is_stuck`: no node was found for it for long. `is_outdated`: it was made from another
+    template than is asked for. `node_is_lost`: its node, or the one that its volume is on, has been
+    gone for so long that it counts as gone for good. `role`: its label. `agent` is None when
+    nothing answers.
     """
 
     name: str
     ordinal: int
     uid: str
+    node: str = "node"
     address: str = ""
-    is_scheduled: bool = True
-    has_started: bool = True
+    is_running: bool = True
     is_ready: bool = True
     is_stopping: bool = False
+    is_stuck: bool = False
     is_outdated: bool = False
     node_is_lost: bool = False
     role: str = ""
@@ -45,10 +47,11 @@ class Pod(msgspec.Struct, frozen=True):
 
 class Claim(msgspec.Struct, frozen=True):
     """The volume claim of the pod with this ordinal; `is_going`: it was deleted, and goes as soon
-    as no pod uses it."""
+    as no pod uses it. `home`: the node that is noted on it."""
 
     ordinal: int
     uid: str
+    home: str = "node"
     is_going: bool = False
 
 
@@ -140,4 +143,5 @@ class Desired(msgspec.Struct, frozen=True):
     def ordinal(self, member: str) -> int | None:
         """None for a member that is none of our pods."""
         head, _, number = member.rpartition("-")
-        return int(number) if head == self.name and number.isdecimal() else None
+        is_ours = head == self.name and number.isdecimal() and str(int(number)) == number
+        return int(number) if is_ours else None

@@ -19,6 +19,8 @@ TEMPLATE_ANNOTATION = f"{GROUP}/template"
 APPLIED_ANNOTATION = f"{GROUP}/applied"
 # What the operator is about to do; writing it takes the resource version that was planned with.
 CLAIM_ANNOTATION = f"{GROUP}/action"
+# On a volume claim: the node where its pod ran, since the claim does not say what node it is on.
+NODE_ANNOTATION = f"{GROUP}/node"
 # On a RaftCluster, by a person: go on from the best survivor of the cluster with this id.
 RESCUE_ANNOTATION = f"{GROUP}/rescue"
 FINALIZER = f"{GROUP}/operator"

@@ -37,13 +37,17 @@ class Nodes:
             self._states = {node["metadata"]["name"]: _state(node) for node in found}
             self._read_at = now
 
-    def is_lost(self, name: str, after_s: int) -> bool:
-        """Whether the node is gone, or has been silent for `after_s` (0: never)."""
+    def now(self) -> datetime.datetime:
+        return self._clock()
+
+    def is_lost(self, name: str, after_s: int, *, is_there: bool) -> bool:
+        """Whether the node has been silent for `after_s` (0: never), or is gone altogether and not
+        `is_there`, where a pod is still said to be on it."""
         if not name or not after_s:
             return False
         state = self._states.get(name)
         if state is None:
-            return True
+            return not is_there
         if state.is_ready or state.since is None:
             return False
         return self._clock() - state.since >= datetime.timedelta(seconds=after_s)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from raft_operator.agents import Agents, AgentsError, Place
 from raft_operator.kube import CLAIMS, CONFIG_MAPS, PODS, STATEFUL_SETS, Kube, Object
 from raft_operator.model import Agent, Claim, Member, Membership, Observed, Pod
 from raft_operator.names import (
+    NODE_ANNOTATION,
     RESCUE_ANNOTATION,
     ROLE_LABEL,
     TEMPLATE_ANNOTATION,
@@ -22,8 +24,14 @@ from raft_operator.nodes import Nodes
 from raft_operator.pods import BOOTSTRAP_KEY, CLUSTER_ID_KEY
 from raft_operator.resources import Owner, template_hash
 from raft_operator.spec import Spec
+from raft_operator.times import time_of
 
+# Written by the scheduler, where it chose the node before the volume was made.
 _SELECTED_NODE = "volume.kubernetes.io/selected-node"
+
+
+# The scheduler tries again within seconds, and attaching a volume elsewhere begins after that.
+_STUCK = datetime.timedelta(seconds=60)
 
 
 class View(msgspec.Struct):
@@ -112,8 +120,8 @@ async def ask_agents(view: View, agents: Agents) -> None:
             return
 
 
-def observed(view: View, nodes: Nodes, drift: tuple[str, ...]) -> Observed:
-    """What the planner is told."""
+def observed(view: View, nodes: Nodes) -> Observed:
+    """What the planner is told, but for what is to be written."""
     remembered = (view.config_map or {}).get("data") or {}
     annotations = view.resource["metadata"].get("annotations") or {}
     template = template_hash(view.key, view.spec)
@@ -124,7 +132,6 @@ def observed(view: View, nodes: Nodes, drift: tuple[str, ...]) -> Observed:
         wanted_pods=None if view.stateful_set is None else view.stateful_set["spec"]["replicas"],
         pods=tuple(_pod(view, pod, nodes, template) for pod in view.pods),
         claims=tuple(_claim(view.key, claim) for claim in view.claims),
-        drift=drift,
         membership=_membership(view),
         rescue=annotations.get(RESCUE_ANNOTATION, ""),
     )
@@ -134,18 +141,24 @@ def _pod(view: View, pod: Object, nodes: Nodes, template: str) -> Pod:
     metadata, spec = pod["metadata"], view.spec
     name, ordinal = metadata["name"], view.key.ordinal(metadata["name"]) or 0
     answer = view.answers.get(name)
-    home = node_of(pod) or _home(view, ordinal)
+    node, is_stuck = node_of(pod), _is_stuck(pod, nodes.now())
+    home = node or _home(view, ordinal)
+    after_s = spec.placement.replace_after_seconds
+    # A volume that can move will have moved before a pod counts as stuck; and the pods of a node
+    # that was deleted are deleted soon, too.
+    is_lost = (bool(node) or is_stuck) and nodes.is_lost(home, after_s, is_there=bool(node))
     return Pod(
         name=name,
         ordinal=ordinal,
         uid=metadata["uid"],
+        node=node,
         address=address_of(pod, spec),
-        is_scheduled=bool(node_of(pod)),
-        has_started=_has_started(pod),
+        is_running=_is_running(pod),
         is_ready=is_ready(pod),
         is_stopping="deletionTimestamp" in metadata,
+        is_stuck=is_stuck and after_s > 0,
         is_outdated=(metadata.get("annotations") or {}).get(TEMPLATE_ANNOTATION) != template,
-        node_is_lost=nodes.is_lost(home, spec.placement.replace_after_seconds),
+        node_is_lost=is_lost,
         role=(metadata.get("labels") or {}).get(ROLE_LABEL, ""),
         agent=None if answer is None else _agent(answer),
     )
@@ -162,26 +175,27 @@ def _agent(answer: StatusResult) -> Agent:
 
 
 def _home(view: View, ordinal: int) -> str:
-    """The node that the volume of a pod without a node is on, "" when that is not known: where the
-    scheduler put it, or where its pod was seen last."""
+    """The node that the volume of a pod without a node is on, "" when that is not known."""
     for claim in view.claims:
-        metadata = claim["metadata"]
-        if metadata["name"] != view.key.volume_claim(ordinal):
-            continue
-        selected = (metadata.get("annotations") or {}).get(_SELECTED_NODE, "")
-        if selected:
-            return str(selected)
-        for member in view.status.get("members") or []:
-            # What is remembered of another volume says nothing of this one.
-            if member["name"] == view.key.pod(ordinal) and member.get("volume") == metadata["uid"]:
-                return str(member.get("node", ""))
+        if claim["metadata"]["name"] == view.key.volume_claim(ordinal):
+            return _home_of(claim)
     return ""
+
+
+def _home_of(claim: Object) -> str:
+    annotations = claim["metadata"].get("annotations") or {}
+    return str(annotations.get(NODE_ANNOTATION) or annotations.get(_SELECTED_NODE) or "")
 
 
 def _claim(key: ClusterKey, claim: Object) -> Claim:
     metadata = claim["metadata"]
     ordinal = key.ordinal(metadata["name"].removeprefix(f"{VOLUME}-"))
-    return Claim(ordinal or 0, metadata["uid"], "deletionTimestamp" in metadata)
+    return Claim(
+        ordinal=ordinal or 0,
+        uid=metadata["uid"],
+        home=_home_of(claim),
+        is_going="deletionTimestamp" in metadata,
+    )
 
 
 def _membership(view: View) -> Membership | None:
@@ -219,17 +233,21 @@ def address_of(pod: Object, spec: Spec) -> str:
     return f"{host}:{spec.ports.raft}" if host else ""
 
 
+def _is_stuck(pod: Object, now: datetime.datetime) -> bool:
+    for condition in (pod.get("status") or {}).get("conditions") or []:
+        if condition["type"] == "PodScheduled" and condition["status"] == "False":
+            since = time_of(condition.get("lastTransitionTime"))
+            return since is not None and now - since >= _STUCK
+    return False
+
+
 def is_ready(pod: Object) -> bool:
     conditions = (pod.get("status") or {}).get("conditions") or []
     return any(item["type"] == "Ready" and item["status"] == "True" for item in conditions)
 
 
-def _has_started(pod: Object) -> bool:
-    """Whether its container runs, or has run: then there may be something in its volume."""
-    return any(
-        "running" in (container.get("state") or {}) or container.get("restartCount", 0) > 0
-        for container in _containers(pod)
-    )
+def _is_running(pod: Object) -> bool:
+    return any("running" in (container.get("state") or {}) for container in _containers(pod))
 
 
 def _containers(pod: Object) -> list[dict[str, Any]]:

@@ -12,11 +12,9 @@ is healthy. And a volume is deleted only when the id in it is none of the member
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TypeAlias
 
+from raft_operator import groundwork
 from raft_operator.actions import (
-    Action,
-    DeleteVolume,
     DropRescue,
     HandOver,
     Join,
@@ -24,17 +22,14 @@ from raft_operator.actions import (
     Leave,
     Move,
     Promote,
-    Remember,
-    ReplacePod,
     Rescue,
     RestartPod,
     SetPods,
+    Step,
     Wait,
-    WriteObjects,
 )
-from raft_operator.model import Agent, Desired, Member, Membership, Observed, Pod
-
-Step: TypeAlias = Action | Wait | None
+from raft_operator.groundwork import blank, clear_volumes, needed_pods, replacement
+from raft_operator.model import Desired, Member, Membership, Observed, Pod
 
 # With so few voters none can be spared, and one that is to be updated is stopped all the same.
 _NONE_TO_SPARE = 2
@@ -44,7 +39,7 @@ def plan(observed: Observed, desired: Desired) -> Step:
     """The next step; None when the cluster is as it should be."""
     if desired.is_paused:
         return None
-    for rule in _BEFORE_QUORUM:
+    for rule in groundwork.RULES:
         step = rule(observed, desired)
         if step is not None:
             return step
@@ -62,106 +57,11 @@ def plan(observed: Observed, desired: Desired) -> Step:
     return None
 
 
-# --- what needs no quorum
-
-
-def _write_objects(observed: Observed, _desired: Desired) -> Step:
-    return WriteObjects(observed.drift) if observed.drift else None
-
-
-def _found(observed: Observed, desired: Desired) -> Step:
-    """One seed founds the cluster; it is alone until everybody knows that no other may."""
-    if not observed.is_remembered:
-        # Volumes that are there already may hold a cluster, and none may be founded beside it.
-        is_new = not observed.claims and observed.wanted_pods is None
-        return Remember(founds=is_new)
-    if observed.wanted_pods is None:
-        return SetPods(1 if observed.founds else _needed_pods(observed, desired))
-    if observed.cluster_id:
-        return None
-    found = {pod.agent.cluster_id for pod in observed.pods if pod.agent and pod.agent.cluster_id}
-    if len(found) > 1:
-        return Wait(f"the pods hold {len(found)} different clusters: delete the wrong volumes")
-    if found:
-        return Remember(founds=False, cluster_id=found.pop())
-    return _found_without_data(observed, desired)
-
-
-def _found_without_data(observed: Observed, desired: Desired) -> Step:
-    """None of the pods that answer belongs to a cluster."""
-    if observed.founds:
-        if observed.wanted_pods != 1 or len(observed.pods) > 1:
-            return SetPods(1) if observed.wanted_pods != 1 else Wait("all pods but the seed end")
-        seed = observed.pod(0)
-        if seed is not None and seed.agent is not None and not seed.is_stopping:
-            # It was started before it was to found anything.
-            return RestartPod(seed.name, seed.uid, "it is to found the cluster")
-        return Wait(f"{desired.member(0)} is to found the cluster")
-    needed = _needed_pods(observed, desired)
-    if observed.wanted_pods is not None and observed.wanted_pods < needed:
-        return SetPods(needed)
-    answering = {pod.ordinal for pod in observed.pods if pod.agent is not None}
-    if answering >= set(range(needed)):
-        return Remember(founds=True)
-    return Wait("volumes of a former cluster are there: all of them have to be looked into")
-
-
-def _run_pods(observed: Observed, desired: Desired) -> Step:
-    """As many pods as are asked for, and as the members need that there are."""
-    needed = _needed_pods(observed, desired)
-    if observed.wanted_pods is not None and observed.wanted_pods < needed:
-        return SetPods(needed)
-    return None
-
-
-def _needed_pods(observed: Observed, desired: Desired) -> int:
-    """Whoever is a member still needs its pod, also above what is asked for."""
-    names: set[str] = set()
-    if observed.membership is not None:
-        names.update(member.name for member in observed.membership.members)
-    else:
-        for pod in observed.pods:
-            names.update(pod.agent.members if pod.agent is not None else ())
-    ordinals = [ordinal for name in names if (ordinal := desired.ordinal(name)) is not None]
-    if not observed.cluster_id:
-        # Nobody knows yet whose volumes these are.
-        ordinals += [claim.ordinal for claim in observed.claims]
-    return max([desired.replicas - 1, *ordinals]) + 1
-
-
-def _find_volume(observed: Observed, _desired: Desired) -> Step:
-    """A pod whose claim went while it waited for a node is made anew, which makes a claim, too."""
-    for pod in observed.pods:
-        if not pod.is_scheduled and not pod.is_stopping and observed.claim(pod.ordinal) is None:
-            return RestartPod(pod.name, pod.uid, "its volume claim is gone")
-    return None
-
-
-def _unstick(observed: Observed, _desired: Desired) -> Step:
-    """A pod that never came up with a former template can be replaced at any time."""
-    for pod in observed.pods:
-        if pod.is_outdated and not pod.is_stopping and pod.agent is None and not pod.has_started:
-            return RestartPod(pod.name, pod.uid, "it never came up with the former template")
-    return None
-
-
-_BEFORE_QUORUM: tuple[Callable[[Observed, Desired], Step], ...] = (
-    _write_objects,
-    _found,
-    _run_pods,
-    _find_volume,
-    _unstick,
-)
-
-
 def _without_quorum(observed: Observed) -> Step:
     """Nothing is touched, but for the rescue that people ask for by the cluster's own name."""
     if observed.rescue and observed.rescue == observed.cluster_id:
         return Rescue(observed.cluster_id)
     return Wait("no leader with a quorum answers")
-
-
-# --- what needs one
 
 
 def _label_pods(observed: Observed, _desired: Desired, membership: Membership) -> Step:
@@ -181,22 +81,20 @@ def _remove_dead(observed: Observed, _desired: Desired, membership: Membership) 
         if member is None:
             continue
         why = ""
-        blank = _blank(pod)
-        if blank is not None and blank.id != member.id:
+        waiting = blank(pod)
+        if waiting is not None and waiting.id != member.id:
             why = "its volume is a new one, and what it had promised is gone"
-        elif pod.node_is_lost and pod.agent is None and not member.is_healthy:
-            why = "its node is gone"
-        if why:
-            if not _majority_without(membership, member):
-                return Wait(f"{member.name} can't be removed without a healthy majority")
+        elif pod.agent is None and not member.is_healthy:
+            why = _out_of_reach(pod, observed)
+        if why and _may_leave(member, membership):
             return Leave(member.name, membership.configuration, why)
     return None
 
 
-def _majority_without(membership: Membership, member: Member) -> bool:
-    """Whether the others have a majority, of the voters before and after (§6)."""
-    healthy = sum(voter.is_healthy for voter in membership.voters if voter.id != member.id)
-    return healthy > len(membership.voters) // 2 or not member.is_voter
+def _may_leave(member: Member, membership: Membership) -> bool:
+    """Whether a majority of those that are left is healthy."""
+    rest = [voter for voter in membership.voters if voter != member]
+    return sum(voter.is_healthy for voter in rest) > len(rest) // 2
 
 
 def _replace_dead(observed: Observed, desired: Desired, membership: Membership) -> Step:
@@ -205,11 +103,10 @@ def _replace_dead(observed: Observed, desired: Desired, membership: Membership) 
     for pod in observed.pods:
         if membership.by_name(pod.name) is not None:
             continue
-        is_lost = pod.node_is_lost and pod.agent is None
+        why = "" if pod.agent is not None else _out_of_reach(pod, observed)
         is_away = pod.ordinal >= desired.replicas
-        if is_lost and (not is_away or pod.ordinal >= (observed.wanted_pods or 0)):
-            keeps = is_away and not desired.deletes_scaled_volumes
-            return _replacement(pod, observed, membership, keeps, "its node is gone")
+        if why and (not is_away or pod.ordinal >= (observed.wanted_pods or 0)):
+            return replacement(pod, observed, desired, why)
         if not is_away and _holds_removed_id(pod, observed, membership):
             if (
                 pod.agent is not None
@@ -217,8 +114,19 @@ def _replace_dead(observed: Observed, desired: Desired, membership: Membership) 
                 and not desired.deletes_scaled_volumes
             ):
                 return Wait(f"the volume of {pod.name} holds a removed id: delete it, or the claim")
-            return _replacement(pod, observed, membership, False, "its id is refused for ever")
+            return replacement(pod, observed, desired, "its id is refused for ever")
     return None
+
+
+def _out_of_reach(pod: Pod, observed: Observed) -> str:
+    """Why the pod can never come up with the volume that it has; "" when it may."""
+    if pod.node_is_lost:
+        return "its node is gone"
+    claim = observed.claim(pod.ordinal)
+    if not pod.is_stuck or claim is None:
+        return ""
+    taken = [other.name for other in observed.pods if other.node and other.node == claim.home]
+    return f"{taken[0]} is on the node that its volume is on" if taken else ""
 
 
 def _holds_removed_id(pod: Pod, observed: Observed, membership: Membership) -> bool:
@@ -231,20 +139,15 @@ def _holds_removed_id(pod: Pod, observed: Observed, membership: Membership) -> b
     return not agent.is_superseded and (knows or not agent.cluster_id)
 
 
-def _replacement(
-    pod: Pod, observed: Observed, membership: Membership, keeps_volume: bool, why: str
-) -> ReplacePod:
-    claim = observed.claim(pod.ordinal)
-    uid = "" if claim is None or claim.is_going or keeps_volume else claim.uid
-    return ReplacePod(
-        pod=pod.name,
-        uid=pod.uid,
-        ordinal=pod.ordinal,
-        claim=uid,
-        configuration=membership.configuration,
-        is_forced=pod.node_is_lost,
-        why=why,
-    )
+def _mend_outdated(observed: Observed, _desired: Desired, membership: Membership) -> Step:
+    """Outdated pods that take no part are made anew at once: another template may be what they
+    lack."""
+    for pod in observed.pods:
+        member = membership.by_name(pod.name)
+        takes_part = member is not None and member.health != "unreachable"
+        if pod.is_outdated and not pod.is_stopping and not takes_part:
+            return RestartPod(pod.name, pod.uid, "it is outdated, and takes no part")
+    return None
 
 
 def _follow_address(observed: Observed, _desired: Desired, membership: Membership) -> Step:
@@ -278,67 +181,56 @@ def _bring_in(observed: Observed, desired: Desired, membership: Membership) -> S
 def _fresh(observed: Observed, desired: Desired, membership: Membership) -> Iterator[Pod]:
     for pod in observed.pods:
         is_wanted = pod.ordinal < desired.replicas and membership.by_name(pod.name) is None
-        if is_wanted and pod.address and _blank(pod) is not None:
+        if is_wanted and pod.address and blank(pod) is not None:
             yield pod
-
-
-def _blank(pod: Pod) -> Agent | None:
-    """Its agent, when that waits to be joined: its volume has no log."""
-    agent = pod.agent
-    return agent if agent is not None and not agent.cluster_id and not pod.is_stopping else None
 
 
 def _shrink(observed: Observed, desired: Desired, membership: Membership) -> Step:
     """The highest ordinals leave, one by one, and only while all who stay are healthy. Nobody else
-    can be chosen, since a StatefulSet always drops its highest pod."""
+    can be chosen, since a StatefulSet always drops its highest pods."""
+    needed = needed_pods(observed, desired)
+    if observed.wanted_pods is not None and observed.wanted_pods > needed:
+        # Nobody's pods; their nodes may be what another one waits for.
+        return SetPods(needed)
     leaving = [
         (ordinal, member)
         for member in membership.members
         if (ordinal := desired.ordinal(member.name)) is not None and ordinal >= desired.replicas
     ]
     if leaving:
-        _, highest = max(leaving, key=lambda found: found[0])
-        rest = [member for member in membership.members if member != highest]
+        # One that is down first: it counts against those that are left.
+        _, first = min(leaving, key=lambda found: (found[1].is_healthy, -found[0]))
+        rest = [member for member in membership.members if member != first]
         gone = {member.name for _, member in leaving}
         for member in rest:
             if member.name not in gone and not (member.is_voter and member.is_healthy):
-                return Wait(f"{member.name} has to be healthy before {highest.name} leaves")
+                return Wait(f"{member.name} has to be healthy before {first.name} leaves")
         # Those that stay may lack one that waits for the node of one that leaves.
-        if sum(member.is_voter and member.is_healthy for member in rest) < desired.replicas:
-            return Wait(f"too few are healthy for {highest.name} to leave")
-        return Leave(highest.name, membership.configuration, "fewer members are asked for")
-    needed = _needed_pods(observed, desired)
-    if observed.wanted_pods is not None and observed.wanted_pods > needed:
-        return SetPods(needed)
-    return None
-
-
-def _clear_volumes(observed: Observed, desired: Desired, membership: Membership) -> Step:
-    """A volume that came back after the next growth would hold an id that is refused for ever."""
-    if not desired.deletes_scaled_volumes:
-        return None
-    for claim in observed.claims:
-        is_away = claim.ordinal >= (observed.wanted_pods or 0) and not claim.is_going
-        if is_away and observed.pod(claim.ordinal) is None:
-            return DeleteVolume(claim.ordinal, claim.uid, membership.configuration)
+        well = sum(member.is_voter and member.is_healthy for member in rest)
+        if well < desired.replicas or not _may_leave(first, membership):
+            return Wait(f"too few are healthy for {first.name} to leave")
+        return Leave(first.name, membership.configuration, "fewer members are asked for")
     return None
 
 
 def _update(observed: Observed, desired: Desired, membership: Membership) -> Step:
-    """Outdated pods are made anew one by one: broken ones, learners, followers, and the leader
-    last, after a hand-over."""
+    """Outdated pods are made anew one by one: learners, followers, and the leader last, after a
+    hand-over."""
     outdated = [pod for pod in observed.pods if pod.is_outdated]
     if not outdated:
         return _missing(observed, desired, membership)
     pod = min(outdated, key=lambda pod: _order(pod, membership))
     if pod.is_stopping:
         return Wait(f"{pod.name} stops, to be made anew")
-    member = membership.by_name(pod.name)
-    if member is None or member.health == "unreachable":
-        return RestartPod(pod.name, pod.uid, "it is outdated, and takes no part")
-    others = [other.name for other in observed.pods if other != pod and not _is_well(other)]
-    if others or len(observed.pods) < (observed.wanted_pods or 0):
-        return Wait(f"all other pods have to be up before {pod.name} is made anew")
+    up = {other.name for other in observed.pods if _is_well(other)} | {pod.name}
+    down = [m.name for m in membership.members if desired.ordinal(m.name) is not None]
+    down = [name for name in down if name not in up]
+    if down:
+        # The leader may not have noticed yet.
+        return Wait(f"{down[0]} has to be up before {pod.name} is made anew")
+    homeless = [other.name for other in observed.pods if not other.node]
+    if homeless:
+        return Wait(f"{homeless[0]} finds no node, and would take that of {pod.name}")
     few = len(membership.voters) <= _NONE_TO_SPARE and all(m.is_healthy for m in membership.members)
     if not membership.can_spare(pod.name) and not few:
         return Wait(f"all others have to have caught up before {pod.name} is made anew")
@@ -352,7 +244,7 @@ def _update(observed: Observed, desired: Desired, membership: Membership) -> Ste
 def _order(pod: Pod, membership: Membership) -> tuple[int, int]:
     """Whose turn it is first."""
     member = membership.by_name(pod.name)
-    if member is None or member.health == "unreachable" or pod.agent is None:
+    if pod.is_stopping or member is None or not member.is_healthy:
         turn = 0
     elif not member.is_voter:
         turn = 1
@@ -382,9 +274,10 @@ _WITH_QUORUM: tuple[Callable[[Observed, Desired, Membership], Step], ...] = (
     _label_pods,
     _remove_dead,
     _replace_dead,
+    _mend_outdated,
     _follow_address,
     _bring_in,
     _shrink,
-    _clear_volumes,
+    clear_volumes,
     _update,
 )

@@ -84,17 +84,13 @@ def _pod_spec(key: ClusterKey, spec: Spec) -> Object:
 
 
 def _pod_security(spec: Spec) -> Object:
+    # The kernel part can be turned on and off: uid 0 without capabilities has no more right to the
+    # files of another user than that one has to its own, so the group has to do.
+    group = {"fsGroup": _UID, "fsGroupChangePolicy": "Always"}
     if spec.ebpf.enabled:
         # Added capabilities take effect for uid 0 alone (kubernetes#56374).
-        return {"runAsUser": 0, "runAsGroup": 0}
-    return {
-        "runAsUser": _UID,
-        "runAsGroup": _UID,
-        "runAsNonRoot": True,
-        "fsGroup": _UID,
-        # Otherwise the kubelet walks through the whole volume before each start.
-        "fsGroupChangePolicy": "OnRootMismatch",
-    }
+        return {"runAsUser": 0, "runAsGroup": _UID, **group}
+    return {"runAsUser": _UID, "runAsGroup": _UID, "runAsNonRoot": True, **group}
 
 
 def _container(key: ClusterKey, spec: Spec) -> Object:

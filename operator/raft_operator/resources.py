@@ -60,7 +60,8 @@ def config_map(owner: Owner, spec: Spec, *, bootstrap: bool, cluster_id: str) ->
     """What all agents read. `bootstrap`: a start with an empty volume founds the cluster, which is
     so until there is one; `cluster_id` is what the operator remembers it by, "" before."""
     key = owner.key
-    data = {config_file(key.pod(ordinal)): raft_toml(key, spec) for ordinal in range(MAX_REPLICAS)}
+    text = raft_toml(key, spec)
+    data = {config_file(key.pod(ordinal)): text for ordinal in range(MAX_REPLICAS)}
     if bootstrap:
         # In a file that only the seed reads: whatever a kubelet has not heard yet, no other pod can
         # found a second cluster.

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import logging
+import os
+import socket
 import sys
-from typing import Any
+from typing import Any, cast
 
 import kopf
 
 from raft_operator.handlers import Operator
+from raft_operator.names import MANAGER
 from raft_operator.times import utc_text
 
 log = logging.getLogger("raft.operator")
@@ -27,13 +31,15 @@ def run(arguments: argparse.Namespace) -> int:
     set_up_log(arguments.log_level, arguments.log_format)
     namespaces = tuple(dict.fromkeys(arguments.namespace))
     operator = Operator(namespaces)
-    kopf.on.login(registry=operator.registry)(_log_in)
+    kopf.on.login(registry=operator.registry)(log_in)
     try:
         kopf.run(
             registry=operator.registry,
             standalone=True,
             clusterwide=not namespaces,
             namespaces=namespaces,
+            # kopf would make it from the user's name, and a container's user may have none.
+            identity=cast("Any", f"{MANAGER}@{socket.gethostname()}"),
             liveness_endpoint=f"http://{liveness}/healthz" if liveness else None,
         )
     except Exception as error:
@@ -44,8 +50,19 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _log_in(**arguments: Any) -> kopf.ConnectionInfo | None:
-    return kopf.login_with_service_account(**arguments) or kopf.login_with_kubeconfig(**arguments)
+def log_in(**arguments: Any) -> kopf.ConnectionInfo | None:
+    """How kopf reaches the API server: in a pod at the address that the kubelet names there, as the
+    operator's own calls do, since kopf's own way takes a DNS in the cluster."""
+    found = kopf.login_with_service_account(**arguments)
+    host = os.environ.get("KUBERNETES_SERVICE_HOST", "")
+    port = os.environ.get("KUBERNETES_SERVICE_PORT", "443")
+    if found is None:
+        return kopf.login_with_kubeconfig(**arguments)
+    if not host:
+        return found
+    return dataclasses.replace(
+        found, server=f"https://{f'[{host}]' if ':' in host else host}:{port}"
+    )
 
 
 def _is_address(text: str) -> bool:

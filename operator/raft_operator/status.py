@@ -12,11 +12,10 @@ from typing import Any
 import msgspec
 
 from raft_agent.api.protocol import HealthMember
-from raft_operator.actions import Wait
+from raft_operator.actions import Step, Wait
 from raft_operator.kube import Object
 from raft_operator.model import Desired, Observed
 from raft_operator.observation import View, address_of, is_ready, node_of, problem_of
-from raft_operator.planner import Step
 from raft_operator.target import Target
 from raft_operator.times import text_of, time_of
 from raft_operator.words import words_of
@@ -246,17 +245,12 @@ def _members(view: View) -> list[Object]:
     health = {member.id: member for member in (view.health.members if view.health else ())}
     before = {member["name"]: member for member in view.status.get("members") or []}
     pods = {pod["metadata"]["name"]: pod for pod in view.pods}
-    volumes = {claim["metadata"]["name"]: claim["metadata"]["uid"] for claim in view.claims}
     found = []
     for name in sorted({*listed, *pods}):
         pod, member = pods.get(name), listed.get(name)
         old = before.get(name, {})
-        ordinal = view.key.ordinal(name)
-        volume = "" if ordinal is None else volumes.get(view.key.volume_claim(ordinal), "")
         node = node_of(pod) if pod is not None else ""
-        if not node and old.get("volume") == volume:
-            node = old.get("node", "")
-        entry: Object = {"name": name, "node": node, "volume": volume}
+        entry: Object = {"name": name, "node": node or old.get("node", "")}
         if view.listed is None:
             kept = ("id", "address", "role", "version")
             entry |= {part: old[part] for part in kept if part in old}

@@ -17,17 +17,20 @@ from raft_operator.times import text_of, time_of
 
 
 class Target(msgspec.Struct, frozen=True):
-    """`generation`: of the spec that asked for it; `since`: when work on it began."""
+    """`generation`: of the spec that asked for it; `since`: when work on it began; `was_reached`:
+    what has happened to the cluster since is no work on the way there."""
 
     replicas: int
     generation: int
     since: datetime.datetime
+    was_reached: bool = False
 
     def to_status(self) -> dict[str, Any]:
         return {
             "replicas": self.replicas,
             "generation": self.generation,
             "since": text_of(self.since),
+            "reached": self.was_reached,
         }
 
 
@@ -37,7 +40,8 @@ def read_target(status: dict[str, Any]) -> Target | None:
     since = time_of(found.get("since"))
     if since is None or not isinstance(found.get("replicas"), int):
         return None
-    return Target(found["replicas"], found.get("generation", 0), since)
+    is_reached = found.get("reached") is True
+    return Target(found["replicas"], found.get("generation", 0), since, is_reached)
 
 
 def next_target(
@@ -52,12 +56,12 @@ def next_target(
     wanted = Target(spec.replicas, generation, now)
     if locked is None:
         return wanted
+    if is_reached(locked.replicas, observed):
+        locked = msgspec.structs.replace(locked, was_reached=True)
     if locked.replicas == spec.replicas:
         return locked
     deadline = datetime.timedelta(seconds=spec.progress_deadline_seconds)
-    if now - locked.since >= deadline or is_reached(locked.replicas, observed):
-        return wanted
-    return locked
+    return wanted if locked.was_reached or now - locked.since >= deadline else locked
 
 
 def is_reached(replicas: int, observed: Observed) -> bool:

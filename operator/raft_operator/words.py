@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from raft_operator import actions
-from raft_operator.planner import Step
+from raft_operator.actions import Step
 
 
 def words_of(step: Step) -> str:
@@ -23,6 +23,8 @@ def words_of(step: Step) -> str:
             return f"has {count} pods run"
         case actions.LabelPod(pod, _, role):
             return f"labels {pod} as {role or 'no member'}"
+        case actions.NoteHome(ordinal, _, node):
+            return f"notes that the volume of the member {ordinal} is at {node}"
         case actions.DropRescue():
             return "takes back the rescue that was asked for: a quorum answers"
         case actions.Rescue(cluster_id):

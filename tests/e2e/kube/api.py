@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,6 +13,7 @@ from typing import Any, TypeVar
 from tests.e2e.agents import wait_for
 
 T = TypeVar("T")
+_PAUSE_S = 0.2
 Object = dict[str, Any]
 
 CLUSTERS = "/apis/raft-ebpf.dev/v1alpha1/namespaces/{}/raftclusters"
@@ -98,6 +100,8 @@ class Api:
         """`wait_for`, for which an API server that is away is one that has nothing to tell yet."""
 
         def ask() -> T | None:
+            # Each question is work for the API server, which others wait for, too.
+            time.sleep(_PAUSE_S)
             try:
                 return probe()
             except ApiError:

@@ -53,7 +53,7 @@ def _operator(place: Place, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         authority = home / "ca.crt"
         authority.write_text(place.lab.control.authority())
         kubeconfig.write_text(place.lab.control.kubeconfig(OPERATOR, str(authority)))
-    made = Operator(place, kubeconfig, home / "operator.log")
+    made = place.operator = Operator(place, kubeconfig, home / "operator.log")
     yield made
     made.kill()
 

@@ -36,6 +36,7 @@ class Place:
         self.api = api
         self.kubectl = kubectl
         self.lab = lab
+        self.operator: Operator | None = None
         self.agent_image = os.environ.get("RAFT_TEST_AGENT_IMAGE", images.AGENT)
         # Another name of the same: what an update does is not what it updates to.
         self.later_image = os.environ.get("RAFT_TEST_LATER_IMAGE", images.LATER_AGENT)
@@ -99,7 +100,7 @@ class Operator:
     def start(self) -> None:
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [*self._place.entering(), sys.executable, "-m", "raft_operator"],
+                [*self._place.entering(), sys.executable, "-m", "raft_operator.main"],
                 env={**os.environ, "KUBECONFIG": str(self._kubeconfig)},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -116,20 +117,24 @@ class Operator:
         assert self._process is not None
         return self._process.pid
 
+    def check(self) -> None:
+        """AssertionError when it has ended by itself."""
+        process = self._process
+        assert process is None or process.poll() is None, self.log.read_text()[-3000:]
+
     def kill(self) -> None:
         """SIGKILL: what it was about to do next it does not do."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait()
 
     def stop(self) -> int:
         """SIGTERM, and wait; the exit status."""
-        assert self._process is not None
-        self._process.terminate()
-        status = self._process.wait(30)
-        self._process = None
-        return status
+        process, self._process = self._process, None
+        assert process is not None
+        process.terminate()
+        return process.wait(30)
 
 
 @contextmanager

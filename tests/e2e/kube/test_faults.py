@@ -29,8 +29,8 @@ def kill(cluster: Cluster, pod: str) -> None:
 
 
 def members(cluster: Cluster) -> dict[str, str]:
-    """Ids by name, as the status has them."""
-    return {each["name"]: each["id"] for each in cluster.status()["members"]}
+    """Ids by name, as the status has them; a pod that is no member yet has none."""
+    return {m["name"]: m["id"] for m in cluster.status()["members"] if "id" in m}
 
 
 def test_a_killed_pod_comes_back_as_the_member_that_it_was(make: Make) -> None:

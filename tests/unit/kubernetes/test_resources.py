@@ -121,11 +121,17 @@ def test_without_the_kernel_part_a_pod_has_no_rights() -> None:
 
 def test_the_kernel_part_takes_uid_0_and_three_capabilities() -> None:
     wanted = spec(ebpf={"enabled": True})
-    assert pod(wanted)["securityContext"] == {"runAsUser": 0, "runAsGroup": 0}
+    assert pod(wanted)["securityContext"]["runAsUser"] == 0
     capabilities = container(wanted)["securityContext"]["capabilities"]
     assert capabilities == {"drop": ["ALL"], "add": ["BPF", "NET_ADMIN", "PERFMON"]}
     older = container(spec(ebpf={"enabled": True, "sysResource": True}))
     assert "SYS_RESOURCE" in older["securityContext"]["capabilities"]["add"]
+
+
+def test_the_kernel_part_can_be_turned_on_and_off_over_the_same_files() -> None:
+    contexts = [pod(spec(ebpf={"enabled": on}))["securityContext"] for on in (True, False)]
+    assert {(found["fsGroup"], found["runAsGroup"]) for found in contexts} == {(10555, 10555)}
+    assert all(found["fsGroupChangePolicy"] == "Always" for found in contexts)
 
 
 @pytest.mark.parametrize("ebpf", [True, False])

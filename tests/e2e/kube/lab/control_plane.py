@@ -14,7 +14,7 @@ SERVICE_NET = "10.96.0.0/24"
 SERVICE_ADDRESS = "10.96.0.1"  # the service `kubernetes`, which pods dial
 # After so long a node that does not answer is unreachable, and its pods may be replaced after as
 # long again. The defaults, 40 s and 5 minutes, would only make the tests longer.
-NODE_GRACE_S = 8
+NODE_GRACE_S = 16
 _PKI = "/lab/home/pki"
 
 

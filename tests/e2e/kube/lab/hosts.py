@@ -62,6 +62,7 @@ for setting in "$home"/settings/*; do
     mount --bind "$setting" "$root/proc/sys/$(echo "$name" | tr : /)"
 done
 hostname "$5"
+tr -d - < /proc/sys/kernel/random/uuid > "$root/etc/machine-id"
 cd "$root"
 pivot_root . before
 umount -l /before

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.e2e.agents import wait_for
 from tests.e2e.kube.lab.containers import unpacked
 from tests.e2e.kube.lab.control_plane import SERVICE_ADDRESS, ControlPlane
 from tests.e2e.kube.lab.hosts import Groups, Host, system
@@ -64,7 +65,9 @@ class Lab:
             for each in (*booted, started):
                 each.result()
         self.control.apply(_STORAGE, *(v for node in self.nodes.values() for v in node.volumes()))
-        self.control.kubectl("wait", "node", "--all", "--for=condition=Ready", "--timeout=120s")
+        for node in self.nodes.values():
+            wait_for(f"{node.name} to come up", node.is_known, timeout_s=120)
+            self.wait_ready(node, "True")
 
     def _start(self, node: Node) -> None:
         node.prepare(f"/{self._groups.name}/{node.name}")

@@ -100,6 +100,18 @@ class Node:
             *("--network-plugin=cni", "--cni-conf-dir=/lab/home/cni", "--cni-bin-dir=/usr/lib/cni"),
         )
 
+    def is_known(self) -> bool | None:
+        """Whether its kubelet has told the API server of it."""
+        log = self.host.log("kubelet")
+        assert self.host.is_running("kubelet"), log.read_text()[-3000:]
+        return (
+            True
+            if self._control.kubectl(
+                "get", "nodes", "-o", "name", "--field-selector", f"metadata.name={self.name}"
+            )
+            else None
+        )
+
     def kill_kubelet(self) -> None:
         """Its pods run on."""
         self.host.stop("kubelet", signal.SIGKILL)
