@@ -4,8 +4,8 @@ SHELL := /bin/bash
 SEEDS ?= 100
 MINUTES ?= 10
 SEED ?= 1
-# What has a target of its own: make test-kube, make test-torture.
-ELSEWHERE = --ignore=tests/e2e/kube --ignore=tests/e2e/test_containerfile.py --ignore=tests/torture
+# What has a target of its own: make test-kube, make test-torture, make test-kernels.
+ELSEWHERE = --ignore=tests/kernel/test_export_kernels.py --ignore=tests/e2e/kube --ignore=tests/e2e/test_containerfile.py --ignore=tests/torture
 PROCESSES ?= $(shell getconf _NPROCESSORS_ONLN)
 
 .PHONY: help demo demo-down setup test test-e2e test-kernels test-deploy test-kube test-torture torture deploy-setup bpf lint format sim bench fuzz audit lock docs clean
@@ -35,7 +35,7 @@ test-e2e: setup ## Test what takes longer: many kills and pauses, other kernels,
 
 test-kernels: setup ## Run the kernel's program on Debian's kernels 5.10, 6.1 and 6.12
 	@tools/setup.sh kernels
-	@.venv/bin/python -m pytest -m long tests/kernel/test_kernels.py tests/kernel/test_export_kernels.py
+	@.venv/bin/python -m pytest -m long tests/kernel/test_kernels.py tests/kernel/test_export_kernels.py tests/kernel/test_export_kernels.py
 
 torture: setup ## Torture real agents and check all promises: make torture MINUTES=60 SEED=1 (root)
 	@tools/setup.sh torture
