@@ -35,7 +35,7 @@ test-e2e: setup ## Test what takes longer: many kills and pauses, other kernels
 
 test-kernels: setup ## Run the kernel's program on Debian's kernels 5.10, 6.1 and 6.12
 	@tools/setup.sh kernels
-	@.venv/bin/python -m pytest -m long tests/kernel/test_kernels.py tests/kernel/test_export_kernels.py tests/kernel/test_export_kernels.py
+	@.venv/bin/python -m pytest -m long tests/kernel/test_kernels.py tests/kernel/test_export_kernels.py
 
 torture: setup ## Torture real agents and check all promises: make torture MINUTES=60 SEED=1 (root)
 	@tools/setup.sh torture
