@@ -4,9 +4,11 @@ SHELL := /bin/bash
 SEEDS ?= 100
 MINUTES ?= 10
 SEED ?= 1
+# What has a target of its own: make test-kube, make test-torture.
+ELSEWHERE = --ignore=tests/e2e/kube --ignore=tests/e2e/test_containerfile.py --ignore=tests/torture
 PROCESSES ?= $(shell getconf _NPROCESSORS_ONLN)
 
-.PHONY: help demo demo-down setup test test-e2e test-kernels test-deploy test-kube torture deploy-setup bpf lint format sim bench fuzz audit lock docs clean
+.PHONY: help demo demo-down setup test test-e2e test-kernels test-deploy test-kube test-torture torture deploy-setup bpf lint format sim bench fuzz audit lock docs clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | \
@@ -26,10 +28,10 @@ setup: ## Install everything for development into .venv
 test: setup ## Check and test everything; prints what this machine could not run
 	@.venv/bin/python tools/run_tests.py
 
-test-e2e: setup ## Test what takes longer: many kills and pauses, other kernels
+test-e2e: setup ## Test what takes longer: many kills and pauses, other kernels, whole machines (root)
 	@tools/setup.sh kernels
-	@tools/setup.sh torture
-	@.venv/bin/python -m pytest -m long --ignore=tests/e2e/deploy --ignore=tests/e2e/kube tests
+	@tools/setup.sh machines
+	@.venv/bin/python -m pytest -m long $(ELSEWHERE) tests
 
 test-kernels: setup ## Run the kernel's program on Debian's kernels 5.10, 6.1 and 6.12
 	@tools/setup.sh kernels
@@ -45,7 +47,12 @@ test-deploy: setup ## Have the playbooks of ansible/ set up and mend real Debian
 
 test-kube: setup ## Run the operator on a real Kubernetes: that of KUBECONFIG, or its own (root)
 	@tools/setup.sh kube
-	@.venv/bin/python -m pytest -m long tests/e2e/kube
+	@tools/setup.sh images
+	@.venv/bin/python -m pytest -m long tests/e2e/test_containerfile.py tests/e2e/kube
+
+test-torture: setup ## Test five minutes of torture, partial links and the checks themselves (root)
+	@tools/setup.sh torture
+	@.venv/bin/python -m pytest -m long tests/torture
 
 deploy-setup: ## Install what the playbooks of ansible/ need into .venv
 	@tools/setup.sh deploy

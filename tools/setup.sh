@@ -2,8 +2,8 @@
 # tools/setup.sh demo|dev: makes .venv hold exactly what the lock files say, and the programs of
 # this checkout. Does nothing when that is so already. PYTHON=… chooses the interpreter.
 # tools/setup.sh deploy: the same for the machine from which the playbooks of ansible/ are run.
-# tools/setup.sh bpf|kernels|machines|kube|torture: installs what `make bpf`, `make test-kernels`,
-# `make test-deploy`, `make test-kube` and `make torture` need.
+# tools/setup.sh bpf|kernels|machines|kube|images|torture: installs what `make bpf`,
+# `make test-kernels`, `make test-deploy`, `make test-kube` and `make torture` need.
 set -eu
 cd "$(dirname "$0")/.."
 checkout=$PWD
@@ -125,6 +125,7 @@ install_systems() {
     command -v mmdebstrap > /dev/null || missing+=(mmdebstrap)
     command -v systemd-nspawn > /dev/null || missing+=(systemd-container)
     command -v ssh > /dev/null || missing+=(openssh-client)
+    [ -x /usr/bin/qemu-aarch64-static ] || missing+=(qemu-user-static)
     if [ "${#missing[@]}" != 0 ] && [ "$(uname)" = Linux ]; then
         install_packages "${missing[@]}" ||
             say "setup: could not install ${missing[*]}; tests that need it will say so"
@@ -159,9 +160,24 @@ install_node_makers() {
     fi
 }
 
+# images: what builds the Containerfile, and makes the root that it begins with.
+install_image_builders() {
+    local missing=()
+    command -v mmdebstrap > /dev/null || missing+=(mmdebstrap)
+    command -v buildah > /dev/null || missing+=(buildah)
+    if [ "${#missing[@]}" != 0 ] && [ "$(uname)" = Linux ]; then
+        install_packages "${missing[@]}" ||
+            say "setup: could not install ${missing[*]}; tests that need it will say so"
+    fi
+}
+
 case $wanted in
     torture)
         install_torture
+        exit 0
+        ;;
+    images)
+        install_image_builders
         exit 0
         ;;
     kube)
@@ -190,7 +206,7 @@ case $wanted in
         install_test_programs
         if is_ready dev; then exit 0; fi
         ;;
-    *) fail "usage: tools/setup.sh demo|dev|deploy|bpf|kernels|machines|kube|torture" ;;
+    *) fail "usage: tools/setup.sh demo|dev|deploy|bpf|kernels|machines|kube|images|torture" ;;
 esac
 
 say "setup: installing into .venv (once)"

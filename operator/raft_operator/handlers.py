@@ -62,7 +62,12 @@ class Operator:
         kopf.on.startup(registry=registry)(self._start)
         kopf.on.cleanup(registry=registry)(self._end)
         kopf.on.probe(registry=registry, id="watches")(self._probe)
-        kopf.daemon(*clusters, registry=registry, cancellation_timeout=_CANCEL_S)(self._run)
+        kopf.daemon(
+            *clusters,
+            registry=registry,
+            cancellation_backoff=_CANCEL_S,
+            cancellation_timeout=_CANCEL_S,
+        )(self._run)
         kopf.on.delete(*clusters, registry=registry)(self._delete)
         kopf.on.event(*clusters, registry=registry)(self._cluster_event)
         kopf.on.event("v1", "pods", labels=labels, registry=registry)(self._object_event)
@@ -95,7 +100,9 @@ class Operator:
 
     # --- clusters
 
-    async def _run(self, namespace: str | None, name: str, **_: Any) -> None:
+    async def _run(
+        self, namespace: str | None, name: str, stopped: kopf.DaemonStopped, **_: Any
+    ) -> None:
         """Until the cluster or the operator ends, which may cut it off anywhere."""
         if self._kube is None or self._nodes is None:
             raise AssertionError("a daemon runs before the operator has started")
@@ -111,12 +118,9 @@ class Operator:
             clock=now,
         )
         try:
-            while True:
+            while not stopped:
                 waker.clear()
-                pause_s = await self._turn(engine)
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(pause_s):
-                        await waker.wait()
+                await _pause(await self._turn(engine), waker, stopped)
         finally:
             self._wakers.pop(key, None)
             await engine.close()
@@ -154,6 +158,18 @@ class Operator:
         waker = self._wakers.get(key)
         if waker is not None:
             waker.set()
+
+
+async def _pause(seconds: float, waker: asyncio.Event, stopped: kopf.DaemonStopped) -> None:
+    """So long, or until the cluster is woken or ends."""
+
+    async def end() -> None:
+        await stopped.wait()
+
+    waits = {asyncio.ensure_future(waker.wait()), asyncio.ensure_future(end())}
+    _, pending = await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    for wait in pending:
+        wait.cancel()
 
 
 def configure(settings: kopf.OperatorSettings, namespaces: tuple[str, ...]) -> None:

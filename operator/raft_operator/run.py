@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import socket
 import sys
-from typing import Any
+from typing import Any, cast
 
 import kopf
 
 from raft_operator.handlers import Operator
+from raft_operator.names import MANAGER
 from raft_operator.times import utc_text
 
 log = logging.getLogger("raft.operator")
@@ -34,6 +36,8 @@ def run(arguments: argparse.Namespace) -> int:
             standalone=True,
             clusterwide=not namespaces,
             namespaces=namespaces,
+            # kopf would make it from the user's name, and a container's user may have none.
+            identity=cast("Any", f"{MANAGER}@{socket.gethostname()}"),
             liveness_endpoint=f"http://{liveness}/healthz" if liveness else None,
         )
     except Exception as error:

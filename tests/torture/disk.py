@@ -13,6 +13,7 @@ from tests.e2e.agents import wait_for
 ROOT = Path(__file__).resolve().parents[2]
 # Other mount namespaces of the machine may keep the file system for longer.
 _CLOSE_S = 0.5
+_MOUNT_S = 120
 
 
 class Disk:
@@ -58,7 +59,8 @@ class LossyDisk(Disk):
         try:
             wait_for(
                 f"{path} to be mounted",
-                lambda: True if os.path.ismount(path) else None,
+                lambda: True if path.is_mount() else None,
+                timeout_s=_MOUNT_S,
             )
         except BaseException:
             self.close()

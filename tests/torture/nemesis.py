@@ -24,19 +24,20 @@ _TICK_S = 0.02
 
 
 class Nemesis:
-    """`complaints` are what it saw itself; `recoveries` (kind or "many", seconds) how long after
-    each healing a write was served."""
+    """`complaints` are what it saw itself, `delays` what took too long; `recoveries` (kind or
+    "many", seconds) how long after each healing a write was served."""
 
     def __init__(self, world: World, book: Writer) -> None:
         self._world = world
         self._book = book
         self._round = -1
         self.complaints: list[str] = []
+        self.delays: list[str] = []
         self.recoveries: list[tuple[str, float]] = []
 
     def run(self, plan: Iterator[Round], until_ns: int) -> None:
         """Round after round, as many as begin before `until_ns`, or until something is wrong."""
-        while now_ns() < until_ns and not self.complaints:
+        while now_ns() < until_ns and not self.complaints and not self.delays:
             self._round += 1
             self._strike(next(plan))
 
@@ -81,7 +82,7 @@ class Nemesis:
         deadline = time.monotonic() + _REST_S
         while not self.complaints and not self._are_well():
             if time.monotonic() > deadline:
-                self.complaints.append(f"not all are well {_REST_S:g} s after a round")
+                self.delays.append(f"not all are well {_REST_S:g} s after a round")
                 return
             self._look()
             time.sleep(5 * _TICK_S)
@@ -127,7 +128,7 @@ class Nemesis:
         starting_s = self._until_answering()
         took_s = self.until_served()
         if took_s > SERVE_S:
-            self.complaints.append(
+            self.delays.append(
                 f"{took_s:.1f} s after {after}, and after all agents were up, no write was served"
             )
         return starting_s + took_s

@@ -10,13 +10,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.e2e.agents import wait_for
 from tests.torture import checks, strikes
 from tests.torture.history import Deed, Record, Writer, now_ns, read_deeds, read_records
 from tests.torture.nemesis import Nemesis
 from tests.torture.plan import Plan
 from tests.torture.world import Options, World, clients, world
 
+SERVES = "it serves again in time"
 _CLIENTS_END_S = 90
+_BEGUN_BYTES = 8192
 # What an agent's log holds only when something is wrong that should never be.
 _ALARMS = re.compile(r"Traceback|must never happen|invariant|never retrieved|Assertion", re.I)
 _LEADS = re.compile(r" (node-\d+) t(\d+) leader: leads from now on")
@@ -51,8 +54,9 @@ def torture(
     try:
         with world(directory, options) as made, clients(made) as working:
             nemesis = Nemesis(made, deeds)
+            wait_for("the clients to begin", lambda: _has_begun(directory), timeout_s=90)
             try:
-                nemesis.run(Plan(options.seed, weights), began_ns + int(minutes * 60e9))
+                nemesis.run(Plan(options.seed, weights), now_ns() + int(minutes * 60e9))
             except AssertionError as error:
                 nemesis.complaints.append(str(error))
             verdict.healed_s = nemesis.heal()
@@ -64,14 +68,21 @@ def torture(
     verdict.seconds = (now_ns() - began_ns) / 1e9
     verdict.recoveries = nemesis.recoveries
     if nemesis.complaints:
-        verdict.complaints["the nemesis"] = nemesis.complaints
+        verdict.complaints["the nemesis sees nothing strange"] = nemesis.complaints
+    if nemesis.delays:
+        verdict.complaints[SERVES] = nemesis.delays
     alarms = _alarms(directory)
     if alarms:
-        verdict.complaints["the agents' logs"] = alarms
+        verdict.complaints["the agents' logs tell of nothing strange"] = alarms
     _judge(
         verdict, read_records(directory / "history.jsonl"), read_deeds(directory / "nemesis.jsonl")
     )
     return verdict
+
+
+def _has_begun(directory: Path) -> bool | None:
+    history = directory / "history.jsonl"
+    return True if history.exists() and history.stat().st_size > _BEGUN_BYTES else None
 
 
 def _end_clients(made: World, working: subprocess.Popen[bytes], nemesis: Nemesis) -> None:

@@ -269,7 +269,7 @@ def world(directory: Path, options: Options) -> Iterator[World]:
         stack.callback(made.end)
         for node in nodes[: options.voters]:
             node.start()
-        wait_for("a leader", made.leader, timeout_s=60)
+        wait_for("a leader", made.leader, timeout_s=120)
         yield made
 
 

@@ -25,13 +25,13 @@ from tests.torture.history import Record, Writer, now_ns
 Run = Callable[[Session], Awaitable[None]]
 # (kind, how many clients do it, what they do)
 KINDS: tuple[tuple[str, int, Run], ...] = (
-    ("register", 4, registers.run),
+    ("register", 3, registers.run),
     ("txn", 2, transactions.run),
     ("set", 2, growing.run_set),
-    ("list", 2, growing.run_list),
+    ("list", 1, growing.run_list),
     ("counter", 2, growing.run_counter),
-    ("once", 2, growing.run_once),
-    ("lock", 3, locks.run_locks),
+    ("once", 1, growing.run_once),
+    ("lock", 2, locks.run_locks),
     ("lease", 2, locks.run_leases),
     ("message", 2, streams.run_messages),
     ("message_watch", 2, streams.run_message_watch),

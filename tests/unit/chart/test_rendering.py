@@ -152,7 +152,7 @@ def test_the_operator_is_told_what_to_watch_and_how_to_log() -> None:
     assert (read.namespace, read.log_level) == (["b", "a"], "debug")
     (port,) = container["ports"]
     assert port == {"name": "health", "containerPort": 9000}
-    for probe in ("livenessProbe", "readinessProbe"):
+    for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
         assert container[probe]["httpGet"] == {"path": "/healthz", "port": "health"}
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, TypeVar
 
 from raft_operator.engine import IDLE_S, WORKING_S, Engine
 from raft_operator.nodes import Nodes
 from tests.unit.kubernetes.world import KEY, World, WorldKube
 from tests.unit.kubernetes.world_agents import WorldAgents, WorldCredentials
+
+T = TypeVar("T")
 
 
 def make_engine(world: World) -> Engine:
@@ -22,7 +24,7 @@ def make_engine(world: World) -> Engine:
         KEY,
         kube=kube,
         credentials=WorldCredentials(kube),
-        connect=lambda _files: WorldAgents(world),
+        connect=lambda _files: WorldAgents(world.raft),
         nodes=Nodes(kube, world.clock),
         clock=world.clock,
         sleep=sleep,
@@ -54,6 +56,16 @@ class Turn:
             pass
         assert self.pause_s is not None
         return self.pause_s
+
+
+def finish(coroutine: Coroutine[Any, Any, T]) -> T:
+    """What it comes to when nobody comes between."""
+    while True:
+        try:
+            coroutine.send(None)
+        except StopIteration as end:
+            found: T = end.value
+            return found
 
 
 def run_until(

@@ -12,15 +12,15 @@ from raft_operator.agents import AgentsError, Place
 from raft_operator.kube import SECRETS, Kube
 from raft_operator.resources import Owner
 from raft_operator.spec import Spec
-from tests.unit.kubernetes.raft_model import Entry, Process
-from tests.unit.kubernetes.world import Stop, World
+from tests.unit.kubernetes.raft_model import Entry, Process, Raft
+from tests.unit.kubernetes.world import Stop
 
 _OFF = protocol.EbpfStatus(state="off", reason="", interfaces=[])
 
 
 class WorldAgents:
-    def __init__(self, world: World) -> None:
-        self._raft = world.raft
+    def __init__(self, raft: Raft) -> None:
+        self._raft = raft
 
     async def close(self) -> None:
         pass
