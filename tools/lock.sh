@@ -17,6 +17,7 @@ export PIP_CONFIG_FILE=/dev/null
 conditions='
     s/^helm-python-sdk==[^ ]*/& ; sys_platform == "linux" and platform_machine == "x86_64"/
     s/^atheris==[^ ]*/& ; sys_platform == "linux"/
+    s/^mfusepy==[^ ]*/& ; sys_platform == "linux"/
 '
 
 compile() {

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import logging
+import os
 import socket
 import sys
 from typing import Any, cast
@@ -29,7 +31,7 @@ def run(arguments: argparse.Namespace) -> int:
     set_up_log(arguments.log_level, arguments.log_format)
     namespaces = tuple(dict.fromkeys(arguments.namespace))
     operator = Operator(namespaces)
-    kopf.on.login(registry=operator.registry)(_log_in)
+    kopf.on.login(registry=operator.registry)(log_in)
     try:
         kopf.run(
             registry=operator.registry,
@@ -48,8 +50,19 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _log_in(**arguments: Any) -> kopf.ConnectionInfo | None:
-    return kopf.login_with_service_account(**arguments) or kopf.login_with_kubeconfig(**arguments)
+def log_in(**arguments: Any) -> kopf.ConnectionInfo | None:
+    """How kopf reaches the API server: in a pod at the address that the kubelet names there, as the
+    operator's own calls do, since kopf's own way takes a DNS in the cluster."""
+    found = kopf.login_with_service_account(**arguments)
+    host = os.environ.get("KUBERNETES_SERVICE_HOST", "")
+    port = os.environ.get("KUBERNETES_SERVICE_PORT", "443")
+    if found is None:
+        return kopf.login_with_kubeconfig(**arguments)
+    if not host:
+        return found
+    return dataclasses.replace(
+        found, server=f"https://{f'[{host}]' if ':' in host else host}:{port}"
+    )
 
 
 def _is_address(text: str) -> bool:
