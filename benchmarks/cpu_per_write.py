@@ -16,7 +16,7 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from agents import Agents, Load, RaftctlFailed, Run, agents, end_in_order, run_load
+from agents import PATIENT, Agents, Load, RaftctlFailed, Run, agents, end_in_order, run_load
 
 LOADS = {
     "1000 x 1, 1 KiB": Load(1000, 1, key_size=256, value_size=1024),
@@ -79,7 +79,9 @@ def compare(checkouts: list[Path], names: list[str], rounds: int, seconds: float
     found: dict[str, list[list[Figures]]] = {name: [[] for _ in checkouts] for name in names}
     with ExitStack() as stack:
         clusters = [
-            stack.enter_context(agents(environment={"PYTHONPATH": f"{path}/node_agent:{path}/cli"}))
+            stack.enter_context(
+                agents(environment={"PYTHONPATH": f"{path}/node_agent:{path}/cli"}, extra=PATIENT)
+            )
             for path in checkouts
         ]
         for number in range(rounds):
