@@ -3,9 +3,12 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 SEEDS ?= 100
 MINUTES ?= 10
+SEED ?= 1
+# What has a target of its own: make test-kube, make test-torture.
+ELSEWHERE = --ignore=tests/e2e/kube --ignore=tests/e2e/test_containerfile.py --ignore=tests/torture
 PROCESSES ?= $(shell getconf _NPROCESSORS_ONLN)
 
-.PHONY: help demo demo-down setup test test-e2e test-kernels test-deploy deploy-setup bpf lint format sim bench fuzz audit lock docs clean
+.PHONY: help demo demo-down setup test test-e2e test-kernels test-deploy test-kube test-torture torture deploy-setup bpf lint format sim bench fuzz audit lock docs clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | \
@@ -25,17 +28,31 @@ setup: ## Install everything for development into .venv
 test: setup ## Check and test everything; prints what this machine could not run
 	@.venv/bin/python tools/run_tests.py
 
-test-e2e: setup ## Test what takes longer: many kills and pauses, other kernels
+test-e2e: setup ## Test what takes longer: many kills and pauses, other kernels, whole machines (root)
 	@tools/setup.sh kernels
-	@.venv/bin/python -m pytest -m long --ignore=tests/e2e/deploy tests
+	@tools/setup.sh machines
+	@.venv/bin/python -m pytest -m long $(ELSEWHERE) tests
 
 test-kernels: setup ## Run the kernel's program on Debian's kernels 5.10, 6.1 and 6.12
 	@tools/setup.sh kernels
-	@.venv/bin/python -m pytest -m long tests/kernel/test_kernels.py
+	@.venv/bin/python -m pytest -m long tests/kernel/test_kernels.py tests/kernel/test_export_kernels.py
+
+torture: setup ## Torture real agents and check all promises: make torture MINUTES=60 SEED=1 (root)
+	@tools/setup.sh torture
+	@.venv/bin/python -m tests.torture --minutes $(MINUTES) --seed $(SEED)
 
 test-deploy: setup ## Have the playbooks of ansible/ set up and mend real Debian systems (root)
 	@tools/setup.sh machines
 	@.venv/bin/python -m pytest -m long tests/e2e/deploy
+
+test-kube: setup ## Run the operator on a real Kubernetes: that of KUBECONFIG, or its own (root)
+	@tools/setup.sh kube
+	@tools/setup.sh images
+	@.venv/bin/python -m pytest -m long tests/e2e/test_containerfile.py tests/e2e/kube
+
+test-torture: setup ## Test five minutes of torture, partial links and the checks themselves (root)
+	@tools/setup.sh torture
+	@.venv/bin/python -m pytest -m long tests/torture
 
 deploy-setup: ## Install what the playbooks of ansible/ need into .venv
 	@tools/setup.sh deploy
@@ -70,10 +87,11 @@ audit: ## Ask for known vulnerabilities of all that requirements/*.txt lock (nee
 lock: ## Write requirements/*.txt anew: the newest versions that pyproject.toml allows
 	@tools/lock.sh
 
-docs: setup ## Write the generated pages of docs/ anew
+docs: setup ## Write the generated pages of docs/, ansible/ and charts/ anew
 	@.venv/bin/python tools/config_docs.py docs/configuration.md
 	@.venv/bin/python tools/metrics_docs.py docs/metrics.md
 	@.venv/bin/python tools/role_docs.py
+	@.venv/bin/python tools/chart_files.py
 
 clean: ## Remove .venv, caches and build output (not .demo)
 	@rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

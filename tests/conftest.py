@@ -12,6 +12,8 @@ from hypothesis import settings
 
 # How long an example takes is the machine's affair.
 settings.register_profile("raft", deadline=None)
+# For emulated processors.
+settings.register_profile("few", deadline=None, max_examples=10)
 settings.load_profile("raft")
 
 ALLOWED_SKIPS = Path(__file__).with_name("allowed-skips.txt")

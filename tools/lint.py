@@ -18,6 +18,8 @@ CHECKS = (
     ("ruff", "format", "--check", "--quiet", "."),
     ("mypy",),
     ("lint-imports",),
+    ("yamllint", "--strict", "--config-file", "ansible/.yamllint", "ansible", "lima"),
+    ("yamllint", "--strict", "--config-file=charts/raft/.yamllint", "charts/raft"),
 )
 C_SOURCES = sorted([*ROOT.glob("bpf/*.c"), *ROOT.glob("bpf/*.h"), *ROOT.glob("tests/kernel/*.c")])
 

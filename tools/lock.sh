@@ -13,6 +13,13 @@ trap 'rm -rf "$scratch"' EXIT
 unset PIP_FIND_LINKS PIP_EXTRA_INDEX_URL PIP_INDEX_URL
 export PIP_CONFIG_FILE=/dev/null
 
+# pip-compile forgets on which machines an extra asks for something.
+conditions='
+    s/^helm-python-sdk==[^ ]*/& ; sys_platform == "linux" and platform_machine == "x86_64"/
+    s/^atheris==[^ ]*/& ; sys_platform == "linux"/
+    s/^mfusepy==[^ ]*/& ; sys_platform == "linux"/
+'
+
 compile() {
     local name=$1
     shift
@@ -21,7 +28,8 @@ compile() {
         --output-file "$scratch/$name.txt" "$@" pyproject.toml
     {
         echo "# Written by \`make lock\` from pyproject.toml; install with pip's --require-hashes."
-        sed "s|$scratch/|requirements/|g; /^$/d; /^# The following/d" "$scratch/$name.txt"
+        sed "s|$scratch/|requirements/|g; /^$/d; /^# The following/d" "$scratch/$name.txt" |
+            sed "$conditions"
     } > "requirements/$name.txt"
 }
 
@@ -30,6 +38,7 @@ compile runtime
 compile demo --extra tui --constraint "$scratch/runtime.txt"
 compile build --only-build-deps --build-deps-for editable
 compile dev --extra dev --constraint "$scratch/demo.txt" --constraint "$scratch/build.txt"
+compile operator --extra operator --constraint "$scratch/dev.txt"
 compile deploy --extra deploy --constraint "$scratch/dev.txt"
 # Of the package installer alone: it travels to machines that have none.
 {

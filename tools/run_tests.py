@@ -88,7 +88,7 @@ def run(arguments: list[str], scratch: Path, totals: Totals) -> bool:
     """Everything, in its order; whether all is well. A part without tests yet is left out."""
     parts = {
         name
-        for name in ("unit", "fuzz", "sim", "kernel", "e2e")
+        for name in ("unit", "fuzz", "sim", "kernel", "e2e", "torture")
         if any((ROOT / "tests" / name).glob("test_*"))
     }
     behind = Part("sim", scratch, arguments, behind=True) if "sim" in parts else None
@@ -100,7 +100,7 @@ def run(arguments: list[str], scratch: Path, totals: Totals) -> bool:
                 fine &= Part(name, scratch, arguments, behind=False).finish(totals)
         if behind is not None:
             fine &= behind.finish(totals)
-        for name in ("kernel", "e2e"):
+        for name in ("kernel", "e2e", "torture"):
             if name in parts:
                 fine &= Part(name, scratch, arguments, behind=False).finish(totals)
     finally:

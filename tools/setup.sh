@@ -2,8 +2,8 @@
 # tools/setup.sh demo|dev: makes .venv hold exactly what the lock files say, and the programs of
 # this checkout. Does nothing when that is so already. PYTHON=… chooses the interpreter.
 # tools/setup.sh deploy: the same for the machine from which the playbooks of ansible/ are run.
-# tools/setup.sh bpf|kernels|machines: installs what `make bpf`, `make test-kernels` and
-# `make test-deploy` need.
+# tools/setup.sh bpf|kernels|machines|kube|images|torture: installs what `make bpf`,
+# `make test-kernels`, `make test-deploy`, `make test-kube` and `make torture` need.
 set -eu
 cd "$(dirname "$0")/.."
 checkout=$PWD
@@ -125,6 +125,46 @@ install_systems() {
     command -v mmdebstrap > /dev/null || missing+=(mmdebstrap)
     command -v systemd-nspawn > /dev/null || missing+=(systemd-container)
     command -v ssh > /dev/null || missing+=(openssh-client)
+    [ -x /usr/bin/qemu-aarch64-static ] || missing+=(qemu-user-static)
+    if [ "${#missing[@]}" != 0 ] && [ "$(uname)" = Linux ]; then
+        install_packages "${missing[@]}" ||
+            say "setup: could not install ${missing[*]}; tests that need it will say so"
+    fi
+}
+
+# torture: the network's rules, disks that lose what was not synced, clocks. Tests say so where it is
+# missing.
+install_torture() {
+    local missing=()
+    command -v nft > /dev/null || [ -x /usr/sbin/nft ] || missing+=(nftables)
+    PATH=$PATH:/sbin:/usr/sbin ldconfig -p 2> /dev/null | grep -q 'libfuse3\.so' ||
+        missing+=(libfuse3-3)
+    command -v gcc > /dev/null || missing+=(gcc libc6-dev)
+    if [ "${#missing[@]}" != 0 ] && [ "$(uname)" = Linux ]; then
+        install_packages "${missing[@]}" ||
+            say "setup: could not install ${missing[*]}; tests that need it will say so"
+    fi
+}
+
+# kube: what makes the roots of nodes, and joins them. Kubernetes itself and what runs on the nodes is
+# fetched into these roots.
+install_node_makers() {
+    local missing=()
+    command -v mmdebstrap > /dev/null || missing+=(mmdebstrap)
+    command -v ip > /dev/null || missing+=(iproute2)
+    command -v nsenter > /dev/null || missing+=(util-linux)
+    command -v gcc > /dev/null || missing+=(gcc libc6-dev)
+    if [ "${#missing[@]}" != 0 ] && [ "$(uname)" = Linux ]; then
+        install_packages "${missing[@]}" ||
+            say "setup: could not install ${missing[*]}; tests that need it will say so"
+    fi
+}
+
+# images: what builds the Containerfile, and makes the root that it begins with.
+install_image_builders() {
+    local missing=()
+    command -v mmdebstrap > /dev/null || missing+=(mmdebstrap)
+    command -v buildah > /dev/null || missing+=(buildah)
     if [ "${#missing[@]}" != 0 ] && [ "$(uname)" = Linux ]; then
         install_packages "${missing[@]}" ||
             say "setup: could not install ${missing[*]}; tests that need it will say so"
@@ -132,6 +172,18 @@ install_systems() {
 }
 
 case $wanted in
+    torture)
+        install_torture
+        exit 0
+        ;;
+    images)
+        install_image_builders
+        exit 0
+        ;;
+    kube)
+        install_node_makers
+        exit 0
+        ;;
     machines)
         install_systems
         exit 0
@@ -154,7 +206,7 @@ case $wanted in
         install_test_programs
         if is_ready dev; then exit 0; fi
         ;;
-    *) fail "usage: tools/setup.sh demo|dev|deploy|bpf|kernels|machines" ;;
+    *) fail "usage: tools/setup.sh demo|dev|deploy|bpf|kernels|machines|kube|images|torture" ;;
 esac
 
 say "setup: installing into .venv (once)"

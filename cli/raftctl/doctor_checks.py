@@ -142,6 +142,7 @@ def _asked(context: Context, how_to_reach: Callable[[], str]) -> Iterator[Findin
         return
     joining = {item.name for item in status.members if item.state == "joining"}
     yield from _quorum(context, health, joining)
+    yield from _exports(context)
 
 
 def _how_to_reach(context: Context, path: Path) -> str:
@@ -175,7 +176,9 @@ def _membership(context: Context, status: StatusResult) -> Iterator[Finding]:
         return
     if status.note:
         yield Finding("warn", "note", status.note, f"{context.call} events --limit 20")
-    yield Finding("ok", "cluster", f"{len(status.members)} members, cluster {status.cluster_id}")
+    since = f", generation {status.generation}" if status.generation else ""
+    text = f"{len(status.members)} members, cluster {status.cluster_id}{since}"
+    yield Finding("ok", "cluster", text)
     if status.leader:
         yield Finding("ok", "leader", f"{status.leader}, term {status.term}")
     else:
@@ -195,6 +198,26 @@ def _ebpf(status: StatusResult) -> Finding:
         text += f": {status.ebpf.reason}"
     good = status.ebpf.state in ("off", "attached")
     return Finding("ok" if good else "warn", "ebpf", text, status.ebpf.fix)
+
+
+def _exports(context: Context) -> Iterator[Finding]:
+    """Of a node that keeps exported maps, and is asked by somebody who may know."""
+    from raft_agent.api import protocol  # noqa: PLC0415
+
+    try:
+        found = context.ask(protocol.ExportList(id=1), protocol.ExportListResult)
+    except CommandError:
+        return
+    if found.state == "off" or not found.exports:
+        return
+    text = f"{len(found.exports)} exported maps, {found.state} at index {found.applied_index}"
+    if found.state == "degraded":
+        yield Finding("fail", "exports", f"{text}: {found.reason}", f"{context.call} export list")
+    elif not found.fresh_ms:
+        why = "they count as fresh no longer, or not yet"
+        yield Finding("warn", "exports", f"{text}: {why}", f"{context.call} export list")
+    else:
+        yield Finding("ok", "exports", text)
 
 
 def _quorum(context: Context, health: HealthResult, joining: set[str]) -> Iterator[Finding]:

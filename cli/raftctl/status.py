@@ -51,6 +51,8 @@ def status_text(result: protocol.StatusResult) -> str:
         f"In Force:     {in_force_text(result)}",
         f"eBPF:         {ebpf_text(result.ebpf)}",
     ]
+    if result.generation:
+        lines.append(f"Generation:   {result.generation}, since a recovery")
     if result.learners:
         lines.append(f"Learners:     {json.dumps(result.learners, ensure_ascii=False)}")
     if not result.removed:  # what it saw last goes on without it

@@ -173,6 +173,9 @@ def test_a_survivor_that_once_founded_the_cluster_founds_no_other_one() -> None:
         after = founder.status()
         assert after is not None
         assert after.cluster_id == before.cluster_id
+        assert before.generation == ""
+        assert after.generation
+        assert after.generation in done.stdout
 
 
 def _lose_a_majority_and_recover(nodes: int, number: int) -> tuple[float, float, int, int]:

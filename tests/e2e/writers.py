@@ -19,12 +19,16 @@ CLIENT_TIMEOUT_S = 10.0
 
 class Writers:
     """`agents` by node name. `acks` holds (when it was acknowledged in seconds of the monotonic
-    clock, key). `errors` are those that no retry within CLIENT_TIMEOUT_S cured.
+    clock, key). `errors` are those that no retry within CLIENT_TIMEOUT_S cured. `pause_s`: how long
+    each client rests after a write.
     """
 
-    def __init__(self, agents: Mapping[str, Path | Endpoint], clients: int) -> None:
+    def __init__(
+        self, agents: Mapping[str, Path | Endpoint], clients: int, *, pause_s: float = 0.0
+    ) -> None:
         self._agents = dict(agents)
         self._clients = clients
+        self._pause_s = pause_s
         self.acks: list[tuple[float, str]] = []
         self.errors: list[str] = []
         self._ends = False
@@ -64,3 +68,5 @@ class Writers:
                     self.errors.append(f"{key}: {error!r}")
                 else:
                     self.acks.append((time.monotonic(), key))
+                if self._pause_s:
+                    await asyncio.sleep(self._pause_s)

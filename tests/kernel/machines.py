@@ -9,11 +9,13 @@ from __future__ import annotations
 import lzma
 import shutil
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from raft_agent.kernel import OBJECT_PATH
+from tests.kernel import userland
 from tests.kernel.harness import run
 
 ROOT = Path(__file__).parents[2]
@@ -21,6 +23,7 @@ CACHE = ROOT / "build" / "kernels"
 GUEST = Path(__file__).with_name("guest.c")
 _KEYS = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 _BOOT_SECONDS = 240
+_PYTEST_SECONDS = 600
 
 
 @dataclass(frozen=True)
@@ -181,7 +184,8 @@ def archive(files: dict[str, bytes]) -> bytes:
             made.extend(part)
             made.extend(bytes(-len(made) % 4))
 
-    for folder in ("dev", "proc", "sys"):
+    above = {parent for name in files for parent in PurePosixPath(name).parents}
+    for folder in sorted({"dev", "proc", "sys", "tmp", *map(str, above - {PurePosixPath(".")})}):
         add(folder, 0o40755, b"")
     add("dev/console", 0o20600, b"", (5, 1))
     for name, data in files.items():
@@ -203,22 +207,51 @@ def boot(machine: Machine, cases: bytes, stream: bytes) -> list[str]:
         module = _module(root, name)
         if module is not None:
             files[f"{name}.ko"] = module
+    return start(machine, files)
+
+
+def boot_pytest(machine: Machine, tests: Sequence[str], given: dict[str, bytes]) -> list[str]:
+    """What guest_pytest.py printed of these tests on this machine, which has this host's Python,
+    this checkout, and `given` by path."""
+    prepare(machine)
+    files = {path.removeprefix("/"): data for path, data in userland.files().items()}
+    here = userland.checkout("node_agent/raft_agent", "tests/kernel", "tests/unit/machine")
+    files |= {f"checkout/{path}": data for path, data in here.items()} | given
+    return start(
+        machine,
+        files,
+        f"rdinit={userland.python()}",
+        f"PYTHONPATH={':'.join(userland.search_path('/checkout'))}",
+        "PATH=/usr/sbin:/usr/bin:/sbin:/bin",
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD=1",
+        *("--", "-S", "/checkout/tests/kernel/guest_pytest.py"),
+        *(f"/checkout/{test}" for test in tests),
+        seconds=_PYTEST_SECONDS,
+    )
+
+
+def start(
+    machine: Machine, files: dict[str, bytes], *words: str, seconds: float = _BOOT_SECONDS
+) -> list[str]:
+    """What the machine's first process, /init or what `words` on the kernel's command line say,
+    printed until the machine went off; its last word must be "done"."""
     initramfs = machine.directory / "initramfs"
     initramfs.write_bytes(archive(files))
-    (kernel,) = root.glob("boot/vmlinuz-*")
+    (kernel,) = (machine.directory / "root").glob("boot/vmlinuz-*")
+    said = [f"console={_CONSOLE[machine.architecture]}", "quiet", "panic=-1", *words]
     done = subprocess.run(
         [
             *_QEMU[machine.architecture],
             *("-m", "1024", "-smp", "2", "-nographic", "-no-reboot", "-nic", "none"),
             *("-kernel", kernel, "-initrd", initramfs),
-            *("-append", f"console={_CONSOLE[machine.architecture]} quiet panic=-1"),
+            *("-append", " ".join(said)),
         ],
         stdin=subprocess.DEVNULL,
         check=False,
         capture_output=True,
         text=True,
         errors="replace",
-        timeout=_BOOT_SECONDS,
+        timeout=seconds,
     )
     lines = [line.strip() for line in done.stdout.splitlines()]
     assert "done" in lines, done.stdout[-5000:] + done.stderr

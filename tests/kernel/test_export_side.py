@@ -10,19 +10,17 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import msgspec
-import pytest
 
 from raft_agent.api.host import Failure
 from raft_agent.config import load
 from raft_agent.consensus.node import Node
 from raft_agent.consensus.types import Role
+from raft_agent.kernel.export_jobs import Ask
 from raft_agent.kernel.export_layout import STATUS_NAME, ExportState, Status
-from raft_agent.kernel.exporter import Ask
 from raft_agent.kernel.typed_map import TypedMap
 from raft_agent.machine.commands import AddExport, Command, Delete, Put, RemoveExport
 from raft_agent.machine.exports import Export
 from raft_agent.machine.machine import Machine
-from raft_agent.runtime import export_side
 from raft_agent.runtime.export_side import ExportSide
 from tests.kernel.test_exported_maps import expected, pins
 from tests.unit.machine.batches import apply
@@ -82,9 +80,10 @@ class Side:
         return Status() if value is None else Status.decode(value)
 
     def kernel(self, name: str) -> dict[bytes, bytes]:
-        if not (self.directory / name).exists():
+        try:
+            found = TypedMap.open(self.directory / name)
+        except FileNotFoundError:
             return {}
-        found = TypedMap.open(self.directory / name)
         try:
             return dict(item for piece in found.scan() for item in piece)
         finally:
@@ -205,13 +204,13 @@ def test_a_state_that_differs_from_the_others_is_not_fresh(pins: Path) -> None:
 
 
 def test_what_waits_is_bounded_and_the_maps_are_right_afterwards(
-    pins: Path, monkeypatch: pytest.MonkeyPatch
+    pins: Path,
 ) -> None:
-    monkeypatch.setattr(export_side, "MAX_WAITING", 100)
-    monkeypatch.setattr(export_side, "_FEW_WAITING", 50)
-
     async def check() -> None:
         side = Side(pins, Machine())
+        feed = side.side._feed
+        assert feed is not None
+        feed.max_waiting, feed.few_waiting = 100, 50
         side.apply(AddExport(PORTS))
         await side.until(side.is_at_the_end)
         go_on = threading.Event()
@@ -220,7 +219,7 @@ def test_what_waits_is_bounded_and_the_maps_are_right_afterwards(
         exporter.put(Ask("none", 1, lambda *_: go_on.wait(TIMEOUT_S) and None))
         for number in range(500):
             side.apply(Put(f"ports/{number}", b"x"))
-        assert side.side._waiting() <= 101
+        assert feed.waiting <= 101
         assert side.machine.exports.changes == []
         assert [kind for kind, _ in side.told] == ["export_behind"]
         go_on.set()

@@ -76,10 +76,10 @@ class Audits:
     def flip(self) -> bool:
         """Have a key's value go bad in memory, as no other process's does; whether there was one.
         Only values, because what the leader proposes by itself follows from the rest; and none
-        that transactions and leases have to do with, of which the first process that applies a
-        batch tells what came of it."""
+        that transactions, leases and exported maps have to do with, of which the first process
+        that applies a batch tells what came of it."""
         machine = self._process.machine
-        keys = sorted(key for key in machine._entries if not key.startswith("t"))
+        keys = sorted(key for key in machine._entries if not key.startswith(("t", "x")))
         if not keys or self._process.node is None or self._is_known():
             return False
         key = self._rng.choice(keys)

@@ -71,6 +71,11 @@ class Call:
         return self.key.startswith("t")
 
     @property
+    def is_of_exports(self) -> bool:
+        """Whether it has to do with exported maps."""
+        return bool(self.action[0] == "export")
+
+    @property
     def was_refused(self) -> bool:
         """Whether it is known that it has not happened and never will."""
         return not self.returned and all(attempt.was_refused for attempt in self.attempts)

@@ -68,7 +68,7 @@ class Checks:
         # The term of the leader, or later, in which the entries up to an index were committed.
         self._committed_in: list[tuple[int, int]] = []
         # When it was first known to anybody that the entries up to an index were committed.
-        self._known_at: list[tuple[int, int]] = []
+        self.known_at: list[tuple[int, int]] = []
 
     def begin_anew(self, committed: LogFile, process: Process) -> Checks:
         """Those of a later generation, which begins with what `process` has: with the promises that
@@ -193,8 +193,8 @@ class Checks:
         """Nobody says that it has all up to a moment when somebody had more before that."""
         as_of_us = node.state.current_as_of_us
         require(as_of_us > watched.current_as_of_us, "a node becomes less current", process)
-        place = bisect_left(self._known_at, as_of_us, key=lambda at: process.clock.at_us(at[0]))
-        index = self._known_at[place - 1][1] if place else 0
+        place = bisect_left(self.known_at, as_of_us, key=lambda at: process.clock.at_us(at[0]))
+        index = self.known_at[place - 1][1] if place else 0
         require(
             node.applied_index >= index,
             "a node takes itself for more current than it is",
@@ -327,7 +327,7 @@ class Checks:
             )
         self.committed.write(0, new)
         self._committed_in.append((self.committed.last_index, node.current_term))
-        self._known_at.append((self._cluster.clock.now_us, index))
+        self.known_at.append((self._cluster.clock.now_us, index))
         self._on_disks(process, node, index, new[-1].term)
         for other in self._cluster.processes:
             seen = self._watched.get(other.index)

@@ -31,6 +31,7 @@ from raft_agent.machine.results import (
     WriteDone,
 )
 from tests.sim.calls import Attempt, Call
+from tests.sim.export_client import ExportClient
 from tests.sim.store_client import StoreClient
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class Client:
         self._unanswered: set[int] = set()
         self._ahead_ms = 0
         self._store = StoreClient(self)
+        self._exports = ExportClient(self)
         self._later()
 
     # --- asking
@@ -116,6 +118,8 @@ class Client:
     def _next_call(self) -> Call:
         if self._store.wants_a_turn():
             return self._store.next_call()
+        if self._exports.wants_a_turn():
+            return self._exports.next_call()
         rng = self._rng
         self._count += 1
         key = f"k{rng.randrange(self._options.keys)}"
@@ -193,8 +197,9 @@ class Client:
         self._close(call)
         call.index = index
         call.returned = self.oracle.moment()
-        if call.is_of_store:
-            if not self._store.take_in(call, result):
+        if call.is_of_store or call.is_of_exports:
+            part = self._store if call.is_of_store else self._exports
+            if not part.take_in(call, result):
                 raise self._cluster.checks.violation(
                     f"{call.action!r} was answered with {result!r}"
                 )

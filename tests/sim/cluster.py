@@ -21,6 +21,7 @@ from raft_agent.consensus.types import (
 from tests.sim.calls import Attempt
 from tests.sim.checks import Checks
 from tests.sim.clock import Clock
+from tests.sim.exporting import ExportChecks
 from tests.sim.faults import Faults
 from tests.sim.leasing import LeaseChecks
 from tests.sim.linearizability import KeyValueModel, Model, Operation, check
@@ -41,6 +42,8 @@ _HEALING_TIMEOUTS = 40
 _LOOK_EVERY_US = 50_000
 # So long clients that send something again may go on with that.
 _LATE_CLIENTS_US = 60_000_000
+# What failed is tried again after a while.
+_MAPS_FOLLOW_US = 30_000_000
 _BEGAN_MS = 1_700_000_000_000
 _LINEARIZABILITY_STEPS = 10_000_000
 
@@ -61,6 +64,7 @@ class Cluster:
         self.checks = Checks(self)
         self.leases = LeaseChecks(self)
         self.version_checks = VersionChecks(self)
+        self.export_checks = ExportChecks(self)
         if tracer is not None:
             tracer.begin(self)
         self.processes = [Process(self, index) for index in range(options.size)]
@@ -131,6 +135,22 @@ class Cluster:
             if self.oracle.last_was_refused and leader is not None:
                 self.oracle.write_last(leader)
         self._leases_end()
+        self._maps_follow()
+
+    def _maps_follow(self) -> None:
+        """What was refused by a kernel is tried again, and in the end all maps hold what the log
+        says."""
+        self._deadline_us = self.clock.now_us + _MAPS_FOLLOW_US
+        look_us = self.clock.now_us
+        while not (
+            self._has_converged()
+            and all(self.export_checks.has_settled(process) for process in self.members())
+        ):
+            while self.clock.now_us < look_us:
+                self.clock.advance()
+            look_us = self.clock.now_us + _LOOK_EVERY_US
+            if self.clock.now_us > self._deadline_us:
+                raise self.checks.violation("exported maps do not come to the end of the log")
 
     def _leases_end(self) -> None:
         """Nobody keeps leases alive any more, so they have to go, once clients have the answers to

@@ -41,6 +41,8 @@ class Faults:
             "transfer": self._transfer,
             "burst": self._burst,
             "flip_state": self._flip_state,
+            "kill_while_it_exports": self._kill_while_it_exports,
+            "map_refused": self._map_refused,
         }
 
     # --- begin and end
@@ -71,6 +73,7 @@ class Faults:
             disk = process.disk
             disk.is_full = disk.fsync_fails = False
             disk.slow_until_us = 0
+            process.exports.kernel.refuses = 0.0
             process.crash_after = None
             process.crash_at_write = False
             if process.is_paused:
@@ -119,6 +122,11 @@ class Faults:
                 f"{process.name} refuses to start: {error}"
             ) from error
         self._cluster.clock.after(self._duration_us(1_000, 1_500_000), self._restart, process)
+
+    def kill(self, process: Process, boot: int) -> None:
+        """End this process, when it is still the one that was meant; its machine lives on."""
+        if process.boots == boot:
+            self.crash(process, kill=True)
 
     def _restart(self, process: Process) -> None:
         process.disk.is_full = process.disk.fsync_fails = False
@@ -324,6 +332,23 @@ class Faults:
         process = self._victim()
         if process is not None and process.audits.flip():
             self._tell("flip_state", process.name)
+
+    def _kill_while_it_exports(self) -> None:
+        """Somewhere between two calls of the kernel."""
+        process = self._victim()
+        if process is not None:
+            process.exports.kernel.dies_in = self._rng.randrange(8)
+            self._tell("kill_while_it_exports", process.name)
+
+    def _map_refused(self) -> None:
+        """A machine has no memory for maps."""
+        process = self._victim()
+        if process is not None:
+            duration_us = self._duration_us(10_000, 1_000_000)
+            self._tell("map_refused", f"{process.name} for {duration_us} us")
+            kernel = process.exports.kernel
+            kernel.refuses = 0.3
+            self._cluster.clock.after(duration_us, setattr, kernel, "refuses", 0.0)
 
     def _wipe(self) -> None:
         process = self._victim()

@@ -45,13 +45,15 @@ _MEMORY_BYTES = 4 << 30
 @dataclass(frozen=True)
 class Limits:
     """`seeds` of the simulator, each of `events`; CPU seconds for the unit tests and for all the
-    runs of the simulator, after which a mutant counts as one that hangs.
+    runs of the simulator, after which a mutant counts as one that hangs. `tests`: paths of the unit
+    tests.
     """
 
     seeds: Sequence[int]
     events: int = 2000
-    unit_cpu_s: int = 10
+    unit_cpu_s: int = 40
     sim_cpu_s: int = 40
+    tests: Sequence[str] = (UNIT_TESTS,)
 
 
 @dataclass(frozen=True)
@@ -171,7 +173,7 @@ def by_import(limits: Limits) -> Trial:
             return
         tell(Verdict("hang", "in the unit tests"))
         first = FirstFailure()
-        status = pytest.main([*PYTEST_OPTIONS, PYTEST_MODE, "-x", UNIT_TESTS], plugins=[first])
+        status = pytest.main([*PYTEST_OPTIONS, PYTEST_MODE, "-x", *limits.tests], plugins=[first])
         if status != pytest.ExitCode.OK:
             tell(Verdict("unit", first.name or f"pytest ended with {int(status)}"))
             return

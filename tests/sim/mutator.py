@@ -2,7 +2,8 @@
 
 `python -m tests.sim.mutator` tries every mutant of consensus/*.py: first the unit tests of the
 core, then simulated runs. It prints each survivor and the table of docs/testing.md. `--module`
-restricts it, `--lines A:B` too; `--sample N --rng-seed S` takes some of the mutants.
+restricts it, `--lines A:B` too; `--sample N --rng-seed S` takes some of the mutants. With `--tests`
+only these unit tests are tried, which is quicker where they are meant to kill all.
 """
 
 from __future__ import annotations
@@ -147,7 +148,7 @@ def try_all(
         pool.run(by_import(limits), at_import)
     session = _Session(pool, limits, [mutant for mutant in mutants if mutant.in_function])
     status = pytest.main(
-        [*PYTEST_OPTIONS, PYTEST_MODE, UNIT_TESTS], plugins=[session, session.first]
+        [*PYTEST_OPTIONS, PYTEST_MODE, *limits.tests], plugins=[session, session.first]
     )
     if len(pool.verdicts) != len(mutants):
         raise TrialError(f"pytest ended with {int(status)} {session.first.name}")
@@ -195,6 +196,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--list", action="store_true", help="print the mutants, try none")
     parser.add_argument("--seeds", metavar="A:B", default="0:50", help="of the simulator")
     parser.add_argument("--events", type=int, default=2000, help="of each simulated run")
+    parser.add_argument("--tests", nargs="+", default=[UNIT_TESTS], help="the unit tests to try")
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--report", type=Path, help="a file that gets a line per mutant")
     parser.add_argument("--at-least", type=float, default=0.0, help="fail below this share killed")
@@ -209,7 +211,7 @@ def main() -> int:
         print("\n".join(mutant.name for mutant in mutants))
         return 0
     first, _, last = arguments.seeds.partition(":")
-    limits = Limits(range(int(first), int(last)), arguments.events)
+    limits = Limits(range(int(first), int(last)), arguments.events, tests=arguments.tests)
     started = time.monotonic()
     try:
         with (arguments.report or Path(os.devnull)).open("w") as report:

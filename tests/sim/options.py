@@ -40,6 +40,9 @@ FAULTS = (
     "burst",
 )
 
+# Where maps are exported.
+EXPORT_FAULTS = ("kill_while_it_exports", "map_refused")
+
 
 @dataclass(frozen=True, slots=True)
 class NetworkOptions:
@@ -78,7 +81,8 @@ class ClientOptions:
     `forward`: the probability that a follower is asked to pass a write on; `lease`: that a read is
     content with the leader's lease. `once`: how they keep writes from taking effect twice, in a
     "session", by a "deadline", or ("") not at all; `ttl_ms`: of either. `store`: the probability
-    that what they want is a transaction or has to do with leases, of `lease_ttl_ms` each.
+    that what they want is a transaction or has to do with leases, of `lease_ttl_ms` each;
+    `exports`: that it has to do with exported maps.
     """
 
     clients: int
@@ -93,6 +97,7 @@ class ClientOptions:
     ttl_ms: int = 0
     store: float = 0.0
     lease_ttl_ms: int = 1_000
+    exports: float = 0.0
 
 
 CHANGES = (
@@ -125,7 +130,8 @@ class Options:
     `wall_ahead_ms`: what its clock on the wall shows too much.
     `fault_interval_us`: the mean time between two faults. `operator`: None, nobody changes the
     membership. `snapshot_every`: so many entries; 0, never. `install_us`: the mean time between two
-    installations of another program of two; 0: all have the same.
+    installations of another program of two; 0: all have the same. `export_lag_us`: how long the
+    thread that writes exported maps takes for a job at most.
     """
 
     nodes: int
@@ -145,6 +151,7 @@ class Options:
     operator: OperatorOptions | None = None
     snapshot_every: int = 0
     install_us: int = 0
+    export_lag_us: int = 0
 
     @property
     def size(self) -> int:
@@ -175,6 +182,8 @@ def options_for(seed: int, *, nodes: int | None = None, events: int = EVENTS) ->
     audit_us = audits.choice((0, 0, 300_000, 1_000_000))
     flips = audit_us and count >= 3 and operator is None and audits.random() < 0.7
     versions = random.Random(f"options/{seed}/versions")
+    exports = random.Random(f"options/{seed}/exports")
+    exported = exports.choice((0.0, 0.0, 0.3, 0.7))
     return Options(
         nodes=count,
         spares=spares,
@@ -208,9 +217,11 @@ def options_for(seed: int, *, nodes: int | None = None, events: int = EVENTS) ->
             ttl_ms=once.choice((1_000, 3_000, 20_000)),
             store=store.choice((0.0, 0.0, 0.3, 0.7)),
             lease_ttl_ms=store.choice((1_000, 1_000, 2_000, 5_000)),
+            exports=exported,
         ),
         faults=tuple(fault for fault in FAULTS if rng.random() < 0.5)
-        + (("flip_state",) if flips else ()),
+        + (("flip_state",) if flips else ())
+        + (EXPORT_FAULTS if exported else ()),
         fault_interval_us=election_us * rng.choice((1, 2, 4, 8)),
         skew_ppm=skew_ppm,
         wall_ahead_ms=tuple(once.randint(-apart_ms, apart_ms) for _ in skew_ppm),
@@ -219,6 +230,7 @@ def options_for(seed: int, *, nodes: int | None = None, events: int = EVENTS) ->
         operator=operator,
         snapshot_every=snapshots.choice((0, 0, 3, 10, 30)),
         install_us=versions.choice((0, 0, 1, 3, 8)) * 100_000,
+        export_lag_us=exports.choice((0, 1_000, 20_000, 200_000)),
     )
 
 

@@ -52,6 +52,7 @@ from raft_agent.machine.state import KEYS_AT_ONCE
 from tests.sim.audits import Audits
 from tests.sim.clock import LocalClock
 from tests.sim.disk import Disk, LogWrite
+from tests.sim.exporting import Exports
 from tests.sim.leasing import LeaseKeeper
 from tests.sim.service import Service
 from tests.sim.snapshots import Snapshots, restored
@@ -83,6 +84,7 @@ class Process:
         self.versions = VersionKeeper(self)
         self.snapshots = Snapshots(self)
         self.audits = Audits(self)
+        self.exports = Exports(self)
         self.lease_keeper = LeaseKeeper(self)
         self.is_paused = False
         self._inbox: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
@@ -180,6 +182,7 @@ class Process:
             now_us=self.clock.now_us(),
             bootstrap=cluster.names == (self.name,) and not cluster.checks.cluster_id,
         )
+        self.exports.begin()
         cluster.checks.started(self, self.node)
         cluster.version_checks.started(self)
         cluster.network.started(self.index)
@@ -193,6 +196,8 @@ class Process:
         self.service.lost()
         self.cluster.checks.ended(self)
         self.disk.crash(kill=kill, damage=damage)
+        if not kill:
+            self.exports.lost_power()
         self.cluster.crashed(self)
         self.cluster.network.ended(self.index)
 
@@ -398,11 +403,13 @@ class Process:
                 self.cluster.checks.applied(self, batch, results)
             self.cluster.version_checks.applied(self, results)
             self.cluster.leases.applied(batch, results)
+            self.cluster.export_checks.applied(self.machine)
             self.service.applied(batch, results)
             self.lease_keeper.applied()
             self.audits.applied(batch)
         delay_us = int(self._rng.random() * 300)
         index = effect.batches[-1].last_index
+        self.exports.applied(self.machine.last_applied)
         self.cluster.clock.after(delay_us, self.run, self._applied, self.boots, index)
 
     def _state_is_wrong(self) -> bool:

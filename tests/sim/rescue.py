@@ -548,7 +548,9 @@ def options_of(seed: int, nodes: int) -> Options:
         calm_start=True,
         faults=tuple(faults),
         snapshot_every=chance.choice((0, 0, 5, 20)),
-        clients=replace(options.clients, store=0.0, lease=0.0, clients=4, think_us=20_000),
+        clients=replace(
+            options.clients, store=0.0, exports=0.0, lease=0.0, clients=4, think_us=20_000
+        ),
     )
 
 

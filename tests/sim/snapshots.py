@@ -146,6 +146,7 @@ class Snapshots:
         process = self._process
         process.machine.adopt(restored(process, stored))
         process.audits.took_over()
+        process.exports.adopted()
         process.disk.took_over()
         process.cluster.version_checks.applied(process, None)
         process.cluster.checks.took_over(process, stored.meta)

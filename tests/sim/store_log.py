@@ -145,9 +145,14 @@ def _step_of(command: Any, result: Any) -> tuple[tuple[Any, ...], Any] | None:
             return ("revoke", lease), GONE if output == GONE else result.deleted
         case ExpireLease(lease=lease) if isinstance(result, WriteDone):
             return ("revoke", lease), result.deleted
-        case Transact():
+        case Transact() if not _is_of_exports(command):
             return _transaction(command, result)
     return None
+
+
+def _is_of_exports(command: Transact) -> bool:
+    """Whether it is about keys that no transaction or lease of the model has to do with."""
+    return any(operation.key.startswith("x") for operation in command.then)
 
 
 def _transaction(command: Transact, result: Any) -> tuple[tuple[Any, ...], Any]:

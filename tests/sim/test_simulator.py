@@ -15,7 +15,7 @@ import pytest
 
 from raft_agent.consensus.types import Send
 from tests.sim import run
-from tests.sim.options import FAULTS, options_for
+from tests.sim.options import EXPORT_FAULTS, FAULTS, options_for
 from tests.sim.process import Process
 from tests.sim.run import Outcome, replay_command, run_seed
 
@@ -95,6 +95,15 @@ HAPPENS = (
     "lease_ended",
     "leased_key_ended",
     "lease_end_was_too_late",
+    # exported maps
+    *(f"fault_{fault}" for fault in EXPORT_FAULTS),
+    "exported",
+    "export_behind",
+    "export_degraded",
+    "export_mended",
+    "export_BadValue",
+    "export_LimitReached",
+    "killed_while_it_exports",
     # disks
     "unsynced_write_lost",
     "unsynced_cut_lost",

@@ -296,6 +296,15 @@ class Installer:
                 self._install(process, MachineOfVersion2)
             elif process.disk.promised > 1:
                 process.program = MachineOfVersion2
+            elif self._is_turned_away(process):
+                process.program = MachineOfVersion2
+                self._cluster.faults.crash(process, kill=True)
+
+    def _is_turned_away(self, process: Process) -> bool:
+        """A fresh node has to know what members have promised. It was put back after it was added,
+        and says in its log what it needs."""
+        is_fresh = self._cluster.survival.has_no_log(process)
+        return is_fresh and any(other.disk.promised > 1 for other in self._cluster.processes)
 
     def has_settled(self, configuration: Configuration, members: list[Process]) -> bool:
         """Whether the version has risen, if it has to: all members have the later program, and none

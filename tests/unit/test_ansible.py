@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -10,9 +11,12 @@ from typing import Any
 import pytest
 import yaml
 
+from raft_agent.config.model import Timing
 from tools import role_docs
 
 ROOT = Path(__file__).resolve().parents[2]
+README = ROOT / "ansible" / "README.md"
+INVENTORIES = sorted((ROOT / "ansible" / "inventory").glob("*example.yml"))
 
 
 def load(path: str) -> ModuleType:
@@ -116,6 +120,55 @@ def test_a_role_says_what_its_variables_mean(role: Path) -> None:
     assert (role / "README.md").read_text() == role_docs.page(role), "run make docs"
 
 
-def test_the_five_roles_are_there() -> None:
-    names = [role.name for role in role_docs.roles()]
-    assert names == ["raft_board", "raft_cluster", "raft_node", "raft_preflight", "raft_tls"]
+def test_the_roles_are_there() -> None:
+    assert [role.name.removeprefix("raft_") for role in role_docs.roles()] == [
+        "autobackup",
+        "board",
+        "cluster",
+        "node",
+        "preflight",
+        "tls",
+    ]
+
+
+def variables() -> dict[str, Any]:
+    """All that an inventory may set: the roles' own, and those of ansible/README.md."""
+    known: dict[str, Any] = {}
+    for role in role_docs.roles():
+        specs = yaml.safe_load((role / "meta" / "argument_specs.yml").read_text())["argument_specs"]
+        known |= next(iter(specs.values()))["options"]
+    shared = re.findall(r"^\| `(raft_\w+)` \|", README.read_text(), re.MULTILINE)
+    return known | dict.fromkeys(shared)
+
+
+@pytest.mark.parametrize("inventory", INVENTORIES, ids=lambda path: path.name)
+def test_an_example_of_an_inventory_sets_what_there_is(inventory: Path) -> None:
+    """Also what it has commented out."""
+    text = inventory.read_text()
+    group = yaml.safe_load(text)["raft"]
+    assert len(group["hosts"]) == 3
+    named = set(re.findall(r"^ *(?:# )?(raft_\w+):", text, re.MULTILINE))
+    assert named <= variables().keys()
+    assert set(group["vars"]) - named == {"ansible_user"}
+
+
+def test_the_page_on_the_boards_explains_what_their_inventory_sets() -> None:
+    text = (ROOT / "ansible/inventory/rock5b.example.yml").read_text()
+    named = set(re.findall(r"^ *(?:# )?(raft_\w+):", text, re.MULTILINE))
+    assert len(named) >= 4
+    page = (ROOT / "docs" / "rock5b.md").read_text()
+    assert {name for name in named if f"`{name}" not in page and f"{name}:" not in page} == set()
+
+
+@pytest.mark.parametrize("name", ["quickstart-lima.md", "quickstart-rock5b.md", "rock5b.md"])
+def test_a_page_on_deployment_names_variables_that_there_are(name: str) -> None:
+    page = (ROOT / "docs" / name).read_text()
+    named = set(re.findall(r"\b(raft_(?:board|node|autobackup|ebpf|backup|force)\w*)", page))
+    assert named <= variables().keys() | {"raft_board", "raft_node"}
+
+
+def test_timing_in_the_pages_is_what_an_agent_takes() -> None:
+    for match in re.finditer(r"timing: ({.*})", (ROOT / "docs" / "rock5b.md").read_text()):
+        timing = yaml.safe_load(match[1])
+        assert timing["heartbeat_interval_ms"] < timing["election_timeout_min_ms"]
+        assert timing.keys() <= set(Timing.__struct_fields__)

@@ -10,6 +10,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.markers import Marker
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -26,7 +27,7 @@ def pins(lock: Path) -> dict[str, str]:
     return {canonicalize_name(name): version for name, version in found}
 
 
-def test_the_wheel_holds_both_packages_and_nothing_else(tmp_path: Path) -> None:
+def test_the_wheel_holds_the_packages_and_nothing_else(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
@@ -35,13 +36,16 @@ def test_the_wheel_holds_both_packages_and_nothing_else(tmp_path: Path) -> None:
         (entry_points,) = (name for name in names if name.endswith("entry_points.txt"))
         programs = archive.read(entry_points).decode()
     roots = {name.split("/")[0] for name in names}
-    assert roots == {"raft_agent", "raftctl", f"raft_ebpf-{raft_agent.__version__}.dist-info"}
+    information = f"raft_ebpf-{raft_agent.__version__}.dist-info"
+    assert roots == {"raft_agent", "raftctl", "raft_operator", information}
     assert {"raft_agent/main.py", "raft_agent/py.typed", "raftctl/main.py"} <= set(names)
     assert {"raft_agent/http/page/index.html", "raft_agent/http/page/main.js"} <= set(names)
     assert "raft_agent/kernel/raft_tc.bpf.o" in names
     assert not [name for name in names if "__pycache__" in name]
     assert "raft-agent = raft_agent.main:main" in programs
     assert "raftctl = raftctl.main:main" in programs
+    assert "raft-operator = raft_operator.main:main" in programs
+    assert "raft_operator/permissions.yaml" in names
 
 
 @pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.stem)
@@ -65,6 +69,7 @@ def test_a_lock_names_versions_and_hashes_and_no_machine(lock: Path) -> None:
         ),
         ("dev", PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dev"]),
         ("deploy", PROJECT["dependencies"] + PROJECT["optional-dependencies"]["deploy"]),
+        ("operator", PROJECT["dependencies"] + PROJECT["optional-dependencies"]["operator"]),
         *(
             (name, PROJECT["dependencies"] + PROJECT["optional-dependencies"][name])
             for name in ("bench", "fuzz", "audit")
@@ -75,6 +80,16 @@ def test_a_lock_satisfies_the_ranges_of_the_project(lock: str, requirements: lis
     locked = pins(ROOT / "requirements" / f"{lock}.txt")
     for requirement in map(Requirement, requirements):
         assert requirement.specifier.contains(locked[canonicalize_name(requirement.name)])
+
+
+@pytest.mark.parametrize("lock", ["runtime", "dev", "fuzz"])
+def test_a_lock_asks_for_nothing_where_there_is_none(lock: str) -> None:
+    wanted = PROJECT["dependencies"] + PROJECT["optional-dependencies"].get(lock, [])
+    text = (ROOT / "requirements" / f"{lock}.txt").read_text()
+    for requirement in map(Requirement, wanted):
+        if requirement.marker is not None:
+            (condition,) = re.findall(rf"^{requirement.name}==\S+ ; (.*) \\$", text, re.MULTILINE)
+            assert Marker(condition) == requirement.marker
 
 
 def test_what_the_demo_installs_is_enough_for_every_command() -> None:

@@ -40,6 +40,10 @@ class Calls(ABC):
     @abstractmethod
     async def may_go_on(self, deadline: float) -> bool: ...
 
+    @property
+    @abstractmethod
+    def has_others(self) -> bool: ...
+
     @abstractmethod
     def deadline(self) -> float: ...
 

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 # How long to wait before all agents are tried once more.
 _ROUND_PAUSE_S = 0.05
+# One agent may use up this part of the time before another one is tried.
+_SHARES = 3
 # A session that nobody closed is forgotten after this time.
 _SESSION_TTL_MS = 60_000
 _KEEP_EVERY_S = _SESSION_TTL_MS / 3000
@@ -117,7 +119,7 @@ class Client(Calls):
     async def _ask(self, request: protocol.Request, deadline: float) -> Any:
         self._last_id += 1
         request = msgspec.structs.replace(request, id=self._last_id)
-        attempts = Attempts(request, has_others=len(self._agents) > 1)
+        attempts = Attempts(request, has_others=self.has_others)
         tried = 0
         while True:
             try:
@@ -147,7 +149,7 @@ class Client(Calls):
     ) -> Any:
         loop = asyncio.get_running_loop()
         # An agent that hangs must not use up the time in which another one could answer.
-        until = min(deadline, loop.time() + self._timeout_s / 3) if may_repeat else deadline
+        until = min(deadline, loop.time() + self._timeout_s / _SHARES) if may_repeat else deadline
         answer = link.ask(request)
         try:
             async with asyncio.timeout_at(until):
@@ -235,21 +237,30 @@ class Client(Calls):
 
     async def connect(self, deadline: float) -> Link:
         """A new connection to the first agent that answers, from the one used last on."""
+        loop = asyncio.get_running_loop()
+        # One that stands still, or is cut off, must not use up the time of the others.
+        share = self._timeout_s if len(self._agents) == 1 else self._timeout_s / _SHARES
         while True:
             reason = "no answer"
             for _ in self._agents:
                 agent = self._agents[self._place]
                 try:
-                    async with asyncio.timeout_at(deadline):
+                    async with asyncio.timeout_at(min(deadline, loop.time() + share)):
                         return await open_link(agent)
                 except OSError as error:
                     reason = f"{agent}: {error.strerror or str(error) or 'no answer in time'}"
                 except AgentNotReachable as error:
                     reason = f"{agent}: {error}"
                 self._place = (self._place + 1) % len(self._agents)
-            if self._deadline_is_near(deadline):
-                raise AgentNotReachable(reason)
+                if self._deadline_is_near(deadline):
+                    # The next request begins with the next one, whoever stood still here.
+                    raise AgentNotReachable(reason)
             await asyncio.sleep(_ROUND_PAUSE_S)
+
+    @property
+    def has_others(self) -> bool:
+        """Whether there is more than one agent to ask."""
+        return len(self._agents) > 1
 
     async def may_go_on(self, deadline: float) -> bool:
         """Turn to the next agent after a short pause; False when there is no time for that."""

@@ -26,7 +26,7 @@ _GONE = WRONG_TIME | {ErrorCode.SESSION_EXPIRED}
 # Nothing has happened, and another agent or a later moment may serve it.
 _PASSING = frozenset({ErrorCode.NO_LEADER, ErrorCode.NOT_LEADER, ErrorCode.BUSY})
 # Nothing has happened, and this agent will not serve it soon.
-_ELSEWHERE = frozenset(
+ELSEWHERE = frozenset(
     {
         ErrorCode.SHUTTING_DOWN,
         ErrorCode.REMOVED,
@@ -42,7 +42,7 @@ class Attempts:
     """
 
     def __init__(self, request: protocol.Request, *, has_others: bool = False) -> None:
-        self._passing = _PASSING | _ELSEWHERE if has_others else _PASSING
+        self._passing = _PASSING | ELSEWHERE if has_others else _PASSING
         self._is_write = isinstance(request, protocol.WRITES)
         self.may_repeat = not self._is_write or getattr(request, "once", None) is not None
         self._doubt: OutcomeUnknown | None = None

@@ -16,6 +16,7 @@ from raft_agent.api.requests import RequestHandlers
 from raft_agent.api.rights import Principal
 from raft_agent.api.salvage import UnreadableError, read_requests
 from raft_agent.api.streams import EventStream
+from raft_agent.api.turn import Turn
 
 _log = logging.getLogger("raft.api")
 
@@ -24,32 +25,10 @@ PAUSE_READING_BYTES = 4 << 20
 # A client that leaves this much unread is dropped; only streams can get here.
 DROP_BYTES = 64 << 20
 
+_END = b""
 _CLIENT_TYPES = frozenset({int(wire.FrameType.CLIENT_REQUEST)})
 _JSON = int(wire.Flag.JSON)
 _PLAIN_START = wire.start_of(wire.FrameType.CLIENT_REQUEST)
-
-
-class Turn:
-    """The connections that have something to write at the end of this turn of the loop: one
-    callback of the loop for all of them."""
-
-    def __init__(self) -> None:
-        self._waiting: list[ClientConnection] = []
-
-    def add(self, connection: ClientConnection) -> None:
-        if not self._waiting:
-            asyncio.get_running_loop().call_soon(self._flush)
-        self._waiting.append(connection)
-
-    def _flush(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        for connection in waiting:
-            try:
-                connection.flush()
-            except Exception as error:
-                # As if each had a callback of its own: the others get their answers all the same.
-                context = {"message": "writing to a client failed", "exception": error}
-                asyncio.get_running_loop().call_exception_handler(context)
 
 
 class ClientConnection(asyncio.Protocol):
@@ -100,30 +79,13 @@ class ClientConnection(asyncio.Protocol):
         self._opened(self)
 
     def data_received(self, data: bytes) -> None:
-        if self._gone:
-            return
-        try:
-            body = self._reader.only_body(data, _PLAIN_START)
-            if body is not None:
-                self._frames_served += 1
-                self._serve(body, is_json=False)
-                return
-            for frame in self._reader.feed(data):
-                if not self._gone:
-                    self._frames_served += 1
-                    self._serve_frame(frame)
-            if self._timer is None and self._reader.pending_bytes:
-                self._watch_half_frame()
-        except (wire.FrameError, UnreadableError) as error:
-            self.refuse(str(error))
+        if not self._gone:
+            self._turn.serve(self, data)
 
     def eof_received(self) -> bool:
         # A client may close its side once it has asked; it still gets its answers.
-        self._got_eof = True
-        for channel in self._channels:
-            for stream in list(channel.streams.values()):
-                stream.stop()
-        self._schedule_flush()
+        if not self._gone:
+            self._turn.serve(self, _END)
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -148,6 +110,46 @@ class ClientConnection(asyncio.Protocol):
         self._schedule_flush()
 
     # --- in ---------------------------------------------------------------------------------------
+
+    def serve(self, data: bytes) -> None:
+        """What has come from the client is read and done; b"" is its end."""
+        if self._gone:
+            return
+        if self._reading_paused:
+            self._schedule_flush()
+        try:
+            body = self._reader.only_body(data, _PLAIN_START) if data else None
+            if body is not None:
+                self._frames_served += 1
+                self._serve(body, is_json=False)
+            elif data:
+                self._serve_pieces(data)
+            else:
+                self._ended()
+        except (wire.FrameError, UnreadableError) as error:
+            self.refuse(str(error))
+
+    def _serve_pieces(self, data: bytes) -> None:
+        """Several frames, or what is not one in full."""
+        for frame in self._reader.feed(data):
+            if not self._gone:
+                self._frames_served += 1
+                self._serve_frame(frame)
+        if self._timer is None and self._reader.pending_bytes:
+            self._watch_half_frame()
+
+    def hold(self) -> None:
+        """Read nothing more until the next flush."""
+        if not self._reading_paused:
+            self._reading_paused = True
+            self.transport.pause_reading()
+
+    def _ended(self) -> None:
+        self._got_eof = True
+        for channel in self._channels:
+            for stream in list(channel.streams.values()):
+                stream.stop()
+        self._schedule_flush()
 
     def _serve_frame(self, frame: wire.Frame) -> None:
         flags = frame.flags
@@ -217,19 +219,17 @@ class ClientConnection(asyncio.Protocol):
             self._check_unsent()
         if not self._flush_scheduled:
             self._flush_scheduled = True
-            self._turn.add(self)
+            self._turn.write(self)
 
     def _check_unsent(self) -> None:
-        if not self._reading_paused:
-            self._reading_paused = True
-            self.transport.pause_reading()
+        self.hold()
         if self.unsent_bytes > DROP_BYTES:
             self.drop(f"it left about {self.unsent_bytes} bytes unread")
 
     def _schedule_flush(self) -> None:
         if not self._flush_scheduled and not self._gone:
             self._flush_scheduled = True
-            self._turn.add(self)
+            self._turn.write(self)
 
     def flush(self) -> None:
         """Write what is queued as far as the client reads, and go on with what waited for that."""

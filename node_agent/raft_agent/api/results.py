@@ -152,13 +152,14 @@ class MemberInfo(msgspec.Struct, frozen=True):
 
 class MemberListResult(msgspec.Struct, frozen=True):
     """`configuration_index`: the log index of the configuration in force; `pending`: a change is on
-    its way."""
+    its way; `removed`: ids that were members once and are refused for ever."""
 
     cluster_id: str
     leader: str | None
     members: list[MemberInfo]
     configuration_index: int = 0
     pending: bool = False
+    removed: list[str] = []
 
 
 class MembershipResult(msgspec.Struct, frozen=True):
@@ -198,10 +199,14 @@ class ProgressInfo(msgspec.Struct, frozen=True):
 
 class StatusResult(msgspec.Struct, frozen=True, omit_defaults=False):
     """`role`: leader, follower, candidate, learner; a node without a cluster says follower and an
-    empty cluster_id, and `note` says what it waits for. `removed`: it knows that it is no member
-    any more; its log may end before the entry that settled it, and so still have it as one.
+    empty cluster_id, and `note` says what it waits for. `id`: its own, as in MemberInfo, also
+    while it is no member. `removed`: it knows that it is no member any more; its log may end
+    before the entry that settled it, and so still have it as one. `superseded`: that is so because
+    others went on without it (`raftctl recover`), so its data may be all that is left of something.
     `version`: of this raft-agent; `cluster_version`: what is in force, 0 without a cluster;
-    `knows`: the oldest and the newest cluster version that this raft-agent knows."""
+    `knows`: the oldest and the newest cluster version that this raft-agent knows.
+    `generation`: the number of the one that a recovery began, in 16 hexadecimal digits; empty for
+    that of the founding."""
 
     node_id: str
     role: str
@@ -221,6 +226,9 @@ class StatusResult(msgspec.Struct, frozen=True, omit_defaults=False):
     removed: bool = False
     cluster_version: int = 0
     knows: tuple[int, int] = (1, 1)
+    generation: str = ""
+    id: str = ""
+    superseded: bool = False
 
 
 class HealthMember(msgspec.Struct, frozen=True):

@@ -11,7 +11,7 @@ from pathlib import Path
 from raft_agent import wire
 from raft_agent.api import problems, protocol
 from raft_agent.api.caller import Caller, error_of
-from raft_agent.api.connection import ClientConnection, Turn
+from raft_agent.api.connection import ClientConnection
 from raft_agent.api.host import Failure, Host
 from raft_agent.api.limits import MAX_REFUSED_CONNECTIONS, Crowd
 from raft_agent.api.listener import BACKLOG, UnixListener
@@ -19,6 +19,7 @@ from raft_agent.api.protocol import Error, ErrorCode
 from raft_agent.api.requests import RequestHandlers
 from raft_agent.api.rights import Principal, of_identity, of_node, of_socket
 from raft_agent.api.salvage import UnreadableError, decode_request
+from raft_agent.api.turn import Turn
 from raft_agent.tls.identity import Identity
 
 _log = logging.getLogger("raft.api")

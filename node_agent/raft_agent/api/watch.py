@@ -11,6 +11,7 @@ import msgspec
 
 from raft_agent.api import protocol
 from raft_agent.api.answers import AgentNotReachable, RequestFailed
+from raft_agent.api.attempts import ELSEWHERE
 from raft_agent.api.link import Link, NotSent
 from raft_agent.api.protocol import ErrorCode
 
@@ -24,6 +25,9 @@ class Connector(Protocol):
 
     async def may_go_on(self, deadline: float) -> bool: ...
 
+    @property
+    def has_others(self) -> bool: ...
+
     def deadline(self) -> float: ...
 
 
@@ -32,9 +36,10 @@ class Watch(Generic[ItemT]):
     slow holds up nothing but its watch. Use it with `async with` to have the watch stand before
     the block begins, and closed after it; or `await close()` it.
 
-    Watches of keys and messages go on at any agent when the connection is lost, without missing or
-    repeating any; HistoryCompacted is raised when changes of keys are gone that would come next,
-    RequestFailed when messages are.
+    Watches of keys and messages go on at any agent when the connection is lost, and at another one
+    when theirs does not serve its state any more, without missing or repeating any;
+    HistoryCompacted is raised when changes of keys are gone that would come next, RequestFailed
+    when messages are.
     """
 
     def __init__(
@@ -63,9 +68,10 @@ class Watch(Generic[ItemT]):
             try:
                 started = await self._ask(link, deadline)
                 break
-            except AgentNotReachable:
-                # It ended in this very moment, or hangs: another one may answer.
-                if not await self._client.may_go_on(deadline):
+            except (AgentNotReachable, RequestFailed) as error:
+                # It ended in this very moment, hangs, or serves nobody: another one may answer.
+                is_refused = isinstance(error, RequestFailed) and not self._may_resume(error)
+                if is_refused or not await self._client.may_go_on(deadline):
                     raise
         if self._has_stood and isinstance(self._request, protocol.WatchMessages):
             after_index = self._request.after_index
@@ -139,7 +145,9 @@ class Watch(Generic[ItemT]):
     def _may_resume(self, error: AgentNotReachable | RequestFailed) -> bool:
         if isinstance(self._request, protocol.Events):
             return False  # they are one agent's, and have no place to go on from
-        return isinstance(error, AgentNotReachable) or error.code is ErrorCode.SHUTTING_DOWN
+        if isinstance(error, AgentNotReachable) or error.code is ErrorCode.SHUTTING_DOWN:
+            return True
+        return self._client.has_others and error.code in ELSEWHERE
 
 
 class KeyWatch(Watch[protocol.KeyEvent]):

@@ -8,6 +8,7 @@ import msgspec
 
 from raft_agent.consensus.lease import Lease
 from raft_agent.consensus.progress import Progress
+from raft_agent.consensus.types import SnapshotMeta
 
 
 class Transfer(msgspec.Struct, frozen=True, gc=False):
@@ -118,9 +119,11 @@ class Leadership:
     `change_tag`: of the membership change that somebody waits for. `settled_index`: the last
     configuration of which all that follows from its commit was done. `departed`: who has gone and
     was not told yet. `announced`: where members say they are, by id; `refused_moves`: what of it
-    could not be done yet. `told`: what was noted once and would come up again with every message.
-    `audit`: the comparison that is under way, or was the last; `audit_wanted`: another one is to
-    follow; `odd`: whose states did not fit when they were told last.
+    could not be done yet. `refused_snapshot`: the last that a peer found damaged;
+    `spoilt_snapshot`: one that was found so again, because no other had come about. `told`: what
+    was noted once and would come up again with every message. `audit`: the comparison that is under
+    way, or was the last; `audit_wanted`: another one is to follow; `odd`: whose states did not fit
+    when they were told last.
     """
 
     __slots__ = (
@@ -139,7 +142,9 @@ class Leadership:
         "progress",
         "reads",
         "refused_moves",
+        "refused_snapshot",
         "settled_index",
+        "spoilt_snapshot",
         "stall_retry_us",
         "told",
         "transfer",
@@ -167,6 +172,8 @@ class Leadership:
         self.catching_up: dict[int, CatchUp] = {}
         self.told: set[tuple[str, int, str]] = set()
         self.stall_retry_us = 0
+        self.refused_snapshot: SnapshotMeta | None = None
+        self.spoilt_snapshot: SnapshotMeta | None = None
         self.uncommitted: deque[tuple[int, int]] = deque()  # last index, bytes
         self.uncommitted_bytes = 0
 

@@ -285,6 +285,7 @@ class Node:
         state = self.state
         if state.disk_stalls:
             self._handover.leave_stalled_disk(leadership)
+        self._handover.leave_spoilt_snapshot(leadership)
         self._audit.tick(leadership)
         if state.leadership is not leadership:
             return

@@ -83,6 +83,15 @@ class SnapshotSender:
         )
         state.send(peer, chunk)
 
+    def _was_refused(self, snapshot: SnapshotMeta) -> None:
+        leadership = self._state.leadership
+        if leadership is None:
+            return
+        if leadership.refused_snapshot == snapshot:
+            # Once is enough to have another one taken: it has not come.
+            leadership.spoilt_snapshot = snapshot
+        leadership.refused_snapshot = snapshot
+
     def reply(self, sender: int, progress: Progress, message: SnapshotReply) -> bool:
         """Whether the peer is through with it."""
         state = self._state
@@ -98,6 +107,7 @@ class SnapshotSender:
         if message.offset < transmission.offset:
             # The peer had more and has given it up: what it got did not match its checksum.
             state.note("snapshot_refused", target=sender, index=message.index)
+            self._was_refused(transmission.snapshot)
             self.begin(sender, progress, transmission.token)
             return False
         transmission.offset = message.offset

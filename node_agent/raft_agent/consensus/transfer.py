@@ -64,6 +64,27 @@ class Handover:
             state.note("disk_stalls", index=state.persisted_index)
             self._start(leadership, None, target)
 
+    def leave_spoilt_snapshot(self, leadership: Leadership) -> None:
+        """Hand over to a voter that was not brought up by the own snapshot, when that is refused
+        again and again: another one may take entries that only those could commit who wait for
+        it."""
+        state = self._state
+        spoilt = leadership.spoilt_snapshot
+        if spoilt is None or spoilt != state.snapshot or leadership.transfer is not None:
+            return
+        heard_since_us = state.now_us - state.settings.election_timeout_min_us
+        complete = [
+            peer
+            for peer, progress in leadership.progress.items()
+            if progress.match_index >= state.commit_index
+            and progress.last_contact_us >= heard_since_us
+        ]
+        target = self._furthest(leadership, complete)
+        if target:
+            leadership.spoilt_snapshot = None
+            state.note("snapshot_stays_refused", index=spoilt.index)
+            self._start(leadership, None, target)
+
     def _furthest(self, leadership: Leadership, peers: Iterable[int]) -> int:
         """Of these peers the voter, and one that stays one, whose log is furthest; 0: none. Who is
         known to have another state than a quorum would not stand."""

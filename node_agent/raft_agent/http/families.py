@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from raft_agent.http.export_families import EXPORTS
 from raft_agent.http.family import Family, Group, Kind, Sample, by, of_peers, one
 from raft_agent.http.kernel_families import KERNEL
 from raft_agent.http.source import Reading
@@ -364,7 +365,7 @@ _STATE = Group(
     ),
 )
 
-GROUPS = (_NODE, _LOG, _WORK, _PEERS, _STATE, KERNEL)
+GROUPS = (_NODE, _LOG, _WORK, _PEERS, _STATE, KERNEL, EXPORTS)
 
 PROCESS = Group(
     "The process",

@@ -92,9 +92,10 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
 
     `not_ready`: why it can't serve, "" when it can. `events`: by kind. `rejects`: connections and
     frames that were refused, by reason. `watches`: by what is watched. `kernel`: None when it is
-    off. `state_checks`: how this node's state stood the comparisons, by judgement; `agreed_index`:
-    the newest entry behind which it was a quorum's; `state_differs`: it is known not to be.
-    `certificate_ends`: when the node's own does, in seconds since 1970; None without TLS.
+    off; `exports`: None when this node keeps no maps. `state_checks`: how this node's state stood
+    the comparisons, by judgement; `agreed_index`: the newest entry behind which it was a quorum's;
+    `state_differs`: it is known not to be. `certificate_ends`: when the node's own does, in seconds
+    since 1970; None without TLS.
     """
 
     status: protocol.StatusResult
@@ -116,6 +117,7 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
     agreed_index: int
     state_differs: bool
     kernel: KernelReading | None
+    exports: protocol.ExportListResult | None
     certificate_ends: float | None
 
 

@@ -70,6 +70,15 @@ class Status(msgspec.Struct, frozen=True):
         return cls(*_STATUS.unpack(value))
 
 
+_CURRENCY = struct.Struct("<Q24xQ8x")
+
+
+def currency_of(value: bytes) -> tuple[int, int]:
+    """(applied_index, fresh_until_ns) of an encoded Status, for who looks at each read."""
+    applied_index, fresh_until_ns = _CURRENCY.unpack_from(value)
+    return applied_index, fresh_until_ns
+
+
 STATUS_FORM = Form(HASH, 4, _STATUS.size, 1)
 
 

@@ -1,16 +1,14 @@
 """Exported maps in the kernel, and the status beside them: made, pinned, filled, kept right.
 
-Used by one thread (`exporter.py`). What a map should hold is kept here as bytes, so that somebody
-else's writes are noticed and undone, and a restart changes nothing but the difference.
+Used by one thread (`exporter.py`), by way of `export_keeper.py`. What a map should hold is kept
+here as bytes, so that somebody else's writes are noticed and undone, and a restart changes nothing
+but the difference.
 """
 
 from __future__ import annotations
 
-import grp
-import os
 from collections.abc import Generator, Iterator, Sequence
 from itertools import islice
-from pathlib import Path
 
 from raft_agent.kernel.export_layout import (
     STATUS_FORM,
@@ -22,66 +20,31 @@ from raft_agent.kernel.export_layout import (
     pin_name,
     status_btf,
 )
-from raft_agent.kernel.typed_map import BATCH, TypedMap
+from raft_agent.kernel.export_place import KernelMap, Place
+from raft_agent.kernel.typed_map import BATCH
 from raft_agent.machine.entry import Entry
 from raft_agent.machine.exports import MapChange, Shape
 
-
-class ExportError(Exception):
-    """The map can't be had as it should be; the sentence says why, and what would help."""
-
-
-def _pinned(path: Path, form: object) -> TypedMap | None:
-    """The map that is pinned there; None when there is none. Raises ExportError for another one."""
-    if not path.exists():
-        return None
-    try:
-        found = TypedMap.open(path)
-    except OSError as error:
-        raise ExportError(f"can't open {path}: {error.strerror}") from error
-    if found.form != form:
-        found.close()
-        raise ExportError(
-            f"{path} is pinned already, with another layout ({found.form} instead of {form}): "
-            f"remove it if nobody needs it (rm {path})"
-        )
-    return found
-
-
-def _pin(found: TypedMap, path: Path, group: str) -> None:
-    """Pin it in place of what has the name, for the group to read. A reader sees the old one or the
-    new one, never none."""
-    new = path.with_name(f"{path.name}-new")
-    new.unlink(missing_ok=True)
-    found.pin(new)
-    _give_to(new, group)
-    new.rename(path)
-
-
-def _give_to(path: Path, group: str) -> None:
-    if not group:
-        path.chmod(0o600)
-        return
-    try:
-        os.chown(path, -1, grp.getgrnam(group).gr_gid)
-    except KeyError:
-        raise ExportError(f"there is no group {group} on this machine (groupadd {group})") from None
-    path.chmod(0o640)
+# No secret, and whoever reads a map of any group needs it.
+_STATUS_MODE = 0o644
 
 
 class ExportedMap:
-    """One map in `directory`. `wanted` is what it should hold; `is_known`: all of that is in there,
+    """One map at `place`. `wanted` is what it should hold; `is_known`: all of that is in there,
     and not only what has come so far; `is_mended`: the kernel's map has held it since."""
 
-    def __init__(self, directory: Path, shape: Shape) -> None:
+    def __init__(self, place: Place, shape: Shape) -> None:
         self.shape = shape
         self.wanted: dict[bytes, bytes] = {}
         self.is_known = False
         self.is_mended = False
-        self._path = directory / pin_name(shape)
-        self._map: TypedMap | None = None
+        self._place = place
+        self._name = pin_name(shape)
+        self._map: KernelMap | None = None
         # Keys that were written since a comparison began, which has seen some of them before.
         self._touched: set[bytes] | None = None
+        # Of such a write: then the comparison can't say that all is right.
+        self._failure: OSError | None = None
 
     def forget(self) -> None:
         """What it should hold is about to come anew."""
@@ -114,42 +77,52 @@ class ExportedMap:
         if self._map is None:
             return
         wanted = self.wanted
-        # What goes makes room for what comes.
-        self._map.delete_many([key for key in keys if key not in wanted])
-        self._map.update_many([(key, wanted[key]) for key in keys if key in wanted])
+        try:
+            # What goes makes room for what comes.
+            self._map.delete_many([key for key in keys if key not in wanted])
+            self._map.update_many([(key, wanted[key]) for key in keys if key in wanted])
+        except OSError as error:
+            self._failure = error
+            raise
 
     def mend(self) -> Generator[None, None, int]:
         """Have the map, let it hold what is `wanted`, and pin it; in steps between which `write`
         may be called. Gives how many entries differed. Raises ExportError, OSError."""
+        self._failure = None
         is_pinned = self._open()
         assert self._map is not None  # noqa: S101  # just opened
         try:
             differed = yield from self._compare(self._map)
         finally:
             self._touched = None
+        if self._failure is not None:
+            raise self._failure
         # Only now, so that nobody finds a map at its name that is still to be filled.
+        group = self.shape.export.group
+        mode = 0o640 if group else 0o600
         if is_pinned:
-            _give_to(self._path, self.shape.export.group)
+            self._place.permit(self._name, mode, group)
         else:
-            _pin(self._map, self._path, self.shape.export.group)
+            self._place.pin(self._map, self._name, mode, group)
         self.is_mended = True
         return differed
 
     def _open(self) -> bool:
         """Have the kernel's map; whether it is what is pinned."""
         form = form_of(self.shape)
-        pinned = _pinned(self._path, form)
+        pinned = self._place.open(self._name, form)
         if self._map is None:
             self._map = pinned
             if pinned is None:
-                self._map = TypedMap.create(self.shape.export.map, form, *btf_of(self.shape))
+                title = self.shape.export.map
+                self._map = self._place.create(title, form, btf_of(self.shape))
             return pinned is not None
         if pinned is None:
             return False
         pinned.close()
         return pinned.map_id == self._map.map_id
 
-    def _compare(self, found: TypedMap) -> Generator[None, None, int]:
+    def _compare(self, found: KernelMap) -> Generator[None, None, int]:
         touched: set[bytes] = set()
         self._touched = touched
         missing = set(self.wanted)
@@ -193,7 +166,7 @@ class ExportedMap:
     def remove(self) -> None:
         """Nobody finds it any more. Raises OSError."""
         self.close()
-        self._path.unlink(missing_ok=True)
+        self._place.unpin(self._name)
 
 
 def _pieces(keys: list[bytes]) -> Iterator[list[bytes]]:
@@ -202,28 +175,27 @@ def _pieces(keys: list[bytes]) -> Iterator[list[bytes]]:
 
 
 class StatusMap:
-    """The pinned status in `directory`."""
+    """The pinned status at `place`."""
 
-    def __init__(self, directory: Path) -> None:
-        self._path = directory / STATUS_NAME
-        self._map: TypedMap | None = None
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._map: KernelMap | None = None
 
     def ensure(self) -> None:
         """Raises ExportError, OSError."""
-        pinned = _pinned(self._path, STATUS_FORM)
-        if self._map is not None and pinned is not None and pinned.map_id == self._map.map_id:
-            pinned.close()
-            return
+        pinned = self._place.open(STATUS_NAME, STATUS_FORM)
         if self._map is None and pinned is not None:
             self._map = pinned
-        else:
+        elif self._map is None or pinned is None or pinned.map_id != self._map.map_id:
             if pinned is not None:
                 pinned.close()
             if self._map is None:
-                self._map = TypedMap.create("raft_status", STATUS_FORM, *status_btf())
-            _pin(self._map, self._path, "")
-        # No secret, and whoever reads a map of any group needs it.
-        self._path.chmod(0o644)
+                self._map = self._place.create("raft_status", STATUS_FORM, status_btf())
+            self._place.pin(self._map, STATUS_NAME, _STATUS_MODE)
+            return
+        elif pinned is not None:
+            pinned.close()
+        self._place.permit(STATUS_NAME, _STATUS_MODE)
 
     def read(self) -> Status | None:
         """What it says; None when it says nothing yet. Raises OSError."""
@@ -243,11 +215,9 @@ class StatusMap:
             self._map = None
 
 
-def forget_others(directory: Path, names: set[str]) -> list[str]:
+def forget_others(place: Place, names: set[str]) -> list[str]:
     """Take away the pins of maps that are exported no longer, or in another layout; their names."""
-    gone = []
-    for path in directory.iterdir():
-        if path.name not in names and path.name != STATUS_NAME:
-            path.unlink(missing_ok=True)
-            gone.append(path.name)
-    return sorted(gone)
+    gone = sorted(set(place.names()) - names - {STATUS_NAME})
+    for name in gone:
+        place.unpin(name)
+    return gone

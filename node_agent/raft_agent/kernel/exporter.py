@@ -1,134 +1,29 @@
-"""The thread that keeps exported maps as the log says.
-
-It takes what the event loop hands over in order: what is exported, what the maps hold from the
-beginning, then changes batch by batch, and how current the node is. So what it has written is
-always what the log says up to one index, and the status names that index. When a map can't be had
-or written the others go on, nothing is fresh any more, and it is tried again.
-"""
+"""The thread that keeps exported maps, so that nothing else in the agent waits for the kernel."""
 
 from __future__ import annotations
 
-import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
-from types import MappingProxyType
-from typing import Protocol, TypeAlias
 
-import msgspec
+from raft_agent.kernel.export_jobs import Job, Listener, Stop, together
+from raft_agent.kernel.export_keeper import Keeper
+from raft_agent.kernel.export_layout import Status
+from raft_agent.kernel.export_place import PinDirectory
 
-from raft_agent.kernel.export_layout import ExportState, NodeRole, Status, pin_name
-from raft_agent.kernel.exported import ExportedMap, ExportError, StatusMap, forget_others
-from raft_agent.kernel.libbpf import KernelUnavailable
-from raft_agent.machine.entry import Entry
-from raft_agent.machine.exports import MapChange, Shape
-
-log = logging.getLogger("raft.kernel")
-
-# Somebody else's writes are found within this time, and what failed is tried again.
-MEND_S = 10.0
 # Between two steps of a look for somebody else's writes the event loop gets the interpreter.
 _PAUSE_S = 0.001
-# Changes that wait are written together, so many at most: a batch that takes milliseconds.
-MAX_TOGETHER = 4096
-UNKNOWN_INDEX = 1 << 63
-
-_END = object()
-
-
-class Declare(msgspec.Struct, frozen=True):
-    """These are exported. What those of them hold that are not known yet is about to come, and when
-    all is `anew` what each of them holds."""
-
-    shapes: tuple[Shape, ...]
-    anew: bool
-
-
-class Fill(msgspec.Struct, frozen=True):
-    """Part of what the map holds."""
-
-    map: str
-    entries: list[Entry]
-
-
-class Change(msgspec.Struct, frozen=True):
-    """What has changed up to `index`. `completes`: with it all has come that the last Declare
-    announced."""
-
-    changes: list[MapChange]
-    index: int
-    completes: bool = False
-
-
-class Beat(msgspec.Struct, frozen=True):
-    """How things stand once everything that was handed over before is in the maps. `index`: the
-    last entry that is applied."""
-
-    index: int
-    term: int
-    leader_id: int
-    role: int
-    fresh_until_ns: int
-
-
-class Ask(msgspec.Struct, frozen=True):
-    """What the kernel has in this map, at most `limit` entries; `answer` is called in the thread,
-    with the log's index that they are of."""
-
-    map: str
-    limit: int
-    answer: Callable[[list[tuple[bytes, bytes]] | str, int], None]
-
-
-class _Stop(msgspec.Struct, frozen=True):
-    pass
-
-
-Job: TypeAlias = Declare | Fill | Change | Beat | Ask | _Stop
-
-
-class Listener(Protocol):
-    """What the thread tells; it calls these itself."""
-
-    def found(self, index: int) -> None:
-        """Maps that are pinned already are of this index of the log. UNKNOWN_INDEX: nothing says
-        which."""
-
-    def happened(self, kind: str, **facts: int | str) -> None:
-        """An event for people."""
-
-    def written(self, index: int, changes: list[tuple[Shape, MapChange]]) -> None:
-        """These are in the maps, which are at this index."""
 
 
 class Exporter:
     """Keeps maps in `directory`."""
 
     def __init__(self, directory: Path, listener: Listener) -> None:
-        self._directory = directory
-        self._listener = listener
+        self._keeper = Keeper(PinDirectory(directory), listener, time.monotonic)
         self._jobs: queue.SimpleQueue[Job] = queue.SimpleQueue()
         self._next: Job | None = None
         self._thread = threading.Thread(target=self._run, name="raft-exports", daemon=True)
-        self._maps: dict[str, ExportedMap] = {}
-        self._status_map = StatusMap(directory)
-        self._status = Status()
-        # All of the log up to here was handed over.
-        self._index = 0
-        self._fresh_until_ns = 0
-        # Whether the kernel's status is this one.
-        self._is_shown = False
-        # After a start or a snapshot: whether all was handed over, and whether all is in the maps.
-        self._is_complete = False
-        self._is_whole = False
-        self._mending: Generator[None, None, None] | None = None
-        self._mend_at = float("inf")
-        self.done = 0
-        """How many entries and changes were taken in since the start, for who hands them over."""
-        self.problems: dict[str, str] = {}
-        """What is wrong, by map ("" for all of them); replaced whole, so any thread may read it."""
 
     def start(self) -> None:
         self._thread.start()
@@ -140,272 +35,50 @@ class Exporter:
     def stop(self) -> None:
         """End the thread once it has done what it was given; the maps stay. Blocks."""
         if self._thread.is_alive():
-            self._jobs.put(_Stop())
+            self._jobs.put(Stop())
             self._thread.join()
+
+    # --- what any thread may look at
 
     @property
     def status(self) -> Status:
-        return self._status
+        return self._keeper.status
+
+    @property
+    def problems(self) -> dict[str, str]:
+        """What is wrong, by map ("" for all of them)."""
+        return self._keeper.problems
+
+    @property
+    def done(self) -> int:
+        """How many entries and changes were taken in since the start."""
+        return self._keeper.done
 
     # --- the thread
 
     def _run(self) -> None:
-        self._guarded(self._begin)
+        keeper = self._keeper
+        keeper.begin()
         while True:
             job = self._take()
-            if isinstance(job, _Stop):
-                self._guarded(self._close)
+            if isinstance(job, Stop):
+                keeper.close()
                 return
-            if job is not None:
-                self._guarded(lambda: self._do(job))  # noqa: B023  # called at once
-            if self._mending is None and time.monotonic() >= self._mend_at:
-                self._mend(list(self._maps))
-            if self._mending is not None:
-                # A step for each job, so that neither waits for the other.
-                self._guarded(self._go_on_mending)
-
-    def _guarded(self, work: Callable[[], None]) -> None:
-        try:
-            work()
-        except Exception as error:
-            # The cluster is as correct without it.
-            log.exception("the exported maps are not as they should be")
-            self._mending = None
-            self._fail("", f"a fault of this program, see its log ({error}); please report it")
+            keeper.do(job)
 
     def _take(self) -> Job | None:
-        """The next job, changes that follow each other as one; None when it is time to mend."""
+        """The next job, or several as one; None when it is time to mend."""
         job, self._next = self._next, None
         if job is None:
             try:
-                job = self._jobs.get(timeout=self._patience_s())
+                job = self._jobs.get(timeout=self._keeper.patience_s(_PAUSE_S))
             except queue.Empty:
                 return None
-        if not isinstance(job, Change) or job.completes:
-            return job
-        changes, index = list(job.changes), job.index
-        while len(changes) < MAX_TOGETHER:
-            try:
-                following = self._jobs.get_nowait()
-            except queue.Empty:
-                break
-            if not isinstance(following, Change) or following.completes:
-                self._next = following
-                break
-            changes += following.changes
-            index = following.index
-        return Change(changes, index)
+        job, self._next = together(job, self._take_waiting)
+        return job
 
-    def _patience_s(self) -> float | None:
-        if self._mending is not None:
-            return _PAUSE_S if self._is_whole else 0.0
-        if self._mend_at == float("inf"):
+    def _take_waiting(self) -> Job | None:
+        try:
+            return self._jobs.get_nowait()
+        except queue.Empty:
             return None
-        return max(self._mend_at - time.monotonic(), 0.0)
-
-    def _begin(self) -> None:
-        """See what an agent before this one has left."""
-        index = 0
-        try:
-            index = self._look()
-        except (OSError, ExportError, KernelUnavailable) as error:
-            self._fail("", self._in_words(error))
-        finally:
-            self._listener.found(index)
-
-    def _look(self) -> int:
-        self._directory.mkdir(mode=0o711, parents=True, exist_ok=True)
-        was_there = any(self._directory.iterdir())
-        self._status_map.ensure()
-        status = self._status_map.read()
-        if status is not None:
-            # What it says of the maps holds on: nobody has written them since.
-            self._status = status
-        self._show(told={"role": NodeRole.NONE})
-        if status is None:
-            return UNKNOWN_INDEX if was_there else 0
-        return max(status.applied_index, status.writing_index)
-
-    def _do(self, job: Job) -> None:
-        if isinstance(job, Change):
-            self._change(job)
-        elif isinstance(job, Beat):
-            self._beat(job)
-        elif isinstance(job, Fill):
-            self.done += len(job.entries)
-            found = self._maps.get(job.map)
-            if found is not None:
-                found.fill(job.entries)
-        elif isinstance(job, Declare):
-            self._declare(job)
-        elif isinstance(job, Ask):
-            self._answer(job)
-
-    def _declare(self, job: Declare) -> None:
-        self._mending = None
-        old, self._maps = self._maps, {}
-        for shape in job.shapes:
-            name = shape.export.map
-            found = old.get(name)
-            if found is not None and (found.shape is shape or (job.anew and found.shape == shape)):
-                del old[name]
-                found.shape = shape
-                if job.anew or not found.is_known:
-                    found.forget()
-            else:
-                found = ExportedMap(self._directory, shape)
-            self._maps[name] = found
-        for found in old.values():
-            # At once: when the name is exported anew, nobody is to find the old entries there.
-            found.remove()
-        if job.anew:
-            self._is_complete = self._is_whole = False
-            self._show()
-
-    def _change(self, job: Change) -> None:
-        self.done += len(job.changes)
-        by_map: dict[str, list[MapChange]] = {}
-        for change in job.changes:
-            by_map.setdefault(change.map, []).append(change)
-        done: list[tuple[Shape, MapChange]] = []
-        for name, changes in by_map.items():
-            found = self._maps.get(name)
-            if found is None:
-                continue
-            if not found.is_known:
-                found.note(changes)
-                continue
-            self._show(writing=job.index)
-            try:
-                found.write(changes)
-            except OSError as error:
-                self._fail(name, str(error))
-            else:
-                done += [(found.shape, change) for change in changes]
-        self._index = job.index
-        if job.completes:
-            self._is_complete = True
-            for found in self._maps.values():
-                found.is_known = True
-            self._mend([name for name, found in self._maps.items() if not found.is_mended])
-        self._show()
-        if done:
-            self._listener.written(job.index, done)
-
-    def _beat(self, job: Beat) -> None:
-        self._fresh_until_ns = job.fresh_until_ns
-        self._index = job.index
-        self._show(told={"term": job.term, "leader_id": job.leader_id, "role": job.role})
-
-    def _show(self, *, writing: int = 0, told: Mapping[str, int] = MappingProxyType({})) -> None:
-        """Write the status. `writing`: a batch up to there is about to be. Only maps that are
-        complete and right are at an index, and fresh."""
-        if self._is_whole:
-            state = ExportState.DEGRADED if self.problems else ExportState.READY
-        else:
-            state = ExportState.FILLING
-        changes = {"state": int(state), **told}
-        if self.problems:
-            changes["fresh_until_ns"] = 0
-        if writing:
-            changes["writing_index"] = writing
-        elif self._is_whole:
-            changes["writing_index"] = self._index
-            if not self.problems:
-                changes["applied_index"] = self._index
-                changes["fresh_until_ns"] = self._fresh_until_ns
-        self._write_status(msgspec.structs.replace(self._status, **changes))
-
-    def _write_status(self, status: Status) -> None:
-        if status == self._status and self._is_shown:
-            return
-        self._status = status
-        try:
-            self._is_shown = self._status_map.write(status)
-        except OSError as error:
-            self._is_shown = False
-            self._fail("", str(error))
-
-    # --- what keeps them right
-
-    def _mend(self, names: list[str]) -> None:
-        """Begin to compare these maps with what they should be, and to make the difference good."""
-        self._mend_at = float("inf")
-        self._mending = self._mend_all(names)
-
-    def _go_on_mending(self) -> None:
-        if self._mending is not None and next(self._mending, _END) is _END:
-            self._mending = None
-            self._mend_at = time.monotonic() + MEND_S
-
-    def _mend_all(self, names: list[str]) -> Generator[None, None, None]:
-        problems: dict[str, str] = {}
-        try:
-            self._directory.mkdir(mode=0o711, parents=True, exist_ok=True)
-            self._status_map.ensure()
-            if self._is_complete:
-                named = {pin_name(found.shape) for found in self._maps.values()}
-                forget_others(self._directory, named)
-        except (OSError, ExportError, KernelUnavailable) as error:
-            problems[""] = self._in_words(error)
-        if not self._is_whole:
-            self._show(writing=self._index)
-        for name in names:
-            found = self._maps[name]
-            is_new = not found.is_mended
-            try:
-                differed = yield from found.mend()
-            except (OSError, ExportError, KernelUnavailable) as error:
-                problems[name] = self._in_words(error)
-                continue
-            if differed and not is_new and name not in self.problems:
-                self._listener.happened("export_repaired", map=name, entries=differed)
-        kept = {
-            name: reason
-            for name, reason in self.problems.items()
-            if name and name not in names and name in self._maps
-        }
-        self._say(kept | problems)
-        self._is_whole = self._is_complete
-        # It may be somebody else's word that stands there.
-        self._is_shown = False
-        self._show()
-
-    def _in_words(self, error: Exception) -> str:
-        if isinstance(error, PermissionError):
-            return (
-                f"{error.strerror or error}: it takes CAP_BPF and a pin_dir on a BPF file system "
-                f"that this user may write to ({self._directory})"
-            )
-        return str(error)
-
-    def _fail(self, name: str, reason: str) -> None:
-        self._say({**self.problems, name: reason})
-        self._mend_at = min(self._mend_at, time.monotonic() + MEND_S)
-
-    def _say(self, problems: dict[str, str]) -> None:
-        before, self.problems = self.problems, problems
-        for name, reason in problems.items():
-            if before.get(name) != reason:
-                self._listener.happened("export_degraded", map=name or "all", reason=reason)
-        for name in before.keys() - problems.keys():
-            self._listener.happened("export_mended", map=name or "all")
-
-    def _answer(self, job: Ask) -> None:
-        found = self._maps.get(job.map)
-        answer: list[tuple[bytes, bytes]] | str
-        if found is None:
-            answer = f"no map {job.map} is exported at this node"
-        else:
-            try:
-                answer = found.entries(job.limit)
-            except OSError as error:
-                answer = str(error)
-        job.answer(answer, self._status.applied_index)
-
-    def _close(self) -> None:
-        stopped = {"state": int(ExportState.STOPPED), "role": int(NodeRole.NONE)}
-        self._write_status(msgspec.structs.replace(self._status, **stopped))
-        for found in self._maps.values():
-            found.close()
-        self._status_map.close()

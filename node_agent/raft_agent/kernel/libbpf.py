@@ -88,7 +88,7 @@ def library() -> ctypes.CDLL:
 
 def _declare(library: ctypes.CDLL) -> None:
     pointer, text, fd, u32 = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int, ctypes.c_uint32
-    u64, size = ctypes.c_uint64, ctypes.c_size_t
+    size = ctypes.c_size_t
     functions: dict[str, tuple[object, ...]] = {
         "libbpf_num_possible_cpus": (fd,),
         "libbpf_set_print": (pointer, _PRINT),
@@ -105,9 +105,6 @@ def _declare(library: ctypes.CDLL) -> None:
         "bpf_map__fd": (fd, pointer),
         "bpf_map__set_max_entries": (fd, pointer, u32),
         "bpf_map__set_initial_value": (fd, pointer, pointer, size),
-        "bpf_map_lookup_elem": (fd, fd, pointer, pointer),
-        "bpf_map_update_elem": (fd, fd, pointer, pointer, u64),
-        "bpf_map_delete_elem": (fd, fd, pointer),
         "bpf_map_get_next_key": (fd, fd, pointer, pointer),
         "bpf_obj_pin": (fd, fd, text),
         "bpf_obj_get": (fd, text),
@@ -121,6 +118,25 @@ def _declare(library: ctypes.CDLL) -> None:
         function = getattr(library, name)
         function.restype = result
         function.argtypes = arguments
+
+
+@functools.cache
+def quick_library() -> ctypes.PyDLL:
+    """Calls that take microseconds and never wait, of a caller that keeps the interpreter: to give
+    it away and get it back from a busy thread takes up to `sys.getswitchinterval`, 5 ms."""
+    library()  # which says what is missing
+    quick = ctypes.PyDLL(_LIBRARY)
+    pointer, fd, u32 = ctypes.c_void_p, ctypes.c_int, ctypes.c_uint32
+    for name, arguments in {
+        "bpf_map_lookup_elem": (fd, pointer, pointer),
+        "bpf_map_update_elem": (fd, pointer, pointer, ctypes.c_uint64),
+        "bpf_map_delete_elem": (fd, pointer),
+        "bpf_map_update_batch": (fd, pointer, pointer, ctypes.POINTER(u32), pointer),
+    }.items():
+        function = getattr(quick, name)
+        function.restype = ctypes.c_int
+        function.argtypes = arguments
+    return quick
 
 
 class Map:
@@ -147,7 +163,7 @@ class Map:
             self._buffer_size = -(-info.value_size // 8) * 8 * possible_cpus()
         # At hand, because a read that is as quick as the call itself has no time to look for them.
         self._value_type = ctypes.c_char * self._buffer_size
-        self._look_up = library().bpf_map_lookup_elem
+        self._look_up = quick_library().bpf_map_lookup_elem
 
     def lookup(self, key: bytes) -> bytes | None:
         """The value at `key`, None when there is none."""
@@ -174,13 +190,13 @@ class Map:
                 f"a value of {self.name} has {self._buffer_size} bytes, not {len(value)}"
             )
         _check(
-            library().bpf_map_update_elem(self.fd, self._key(key), value, 0),
+            quick_library().bpf_map_update_elem(self.fd, self._key(key), value, 0),
             f"write the map {self.name}",
         )
 
     def delete(self, key: bytes) -> bool:
         """Whether there was something to delete."""
-        result = library().bpf_map_delete_elem(self.fd, self._key(key))
+        result = quick_library().bpf_map_delete_elem(self.fd, self._key(key))
         if result == -errno.ENOENT:
             return False
         _check(result, f"delete from the map {self.name}")  # noqa: S608  # no SQL

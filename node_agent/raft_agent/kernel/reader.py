@@ -14,16 +14,20 @@ CAP_BPF it works from Linux 5.19 on, and before where kernel.unprivileged_bpf_di
 from __future__ import annotations
 
 import errno
+import functools
 import os
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
 
-from raft_agent.kernel.export_layout import STATUS_KEY, STATUS_NAME, Status
+from raft_agent.kernel.export_layout import STATUS_KEY, STATUS_NAME, Status, currency_of
 from raft_agent.kernel.typed_map import RDONLY, TypedMap
 from raft_agent.machine.export_types import FieldType, key_type, value_type
 from raft_agent.platform import boot_time_ns
 
 _REVISION_BYTES = 8
+# Texts of keys whose bytes are kept.
+_KEPT_KEYS = 4096
 
 
 class StaleError(Exception):
@@ -54,16 +58,16 @@ class ExportedMap:
         with_revision: bool = False,
         version: int = 1,
     ) -> None:
-        self._key: FieldType = key_type(key)
         self._value: FieldType = value_type(value)
         self._with_revision = with_revision
-        self._encode = self._key.encode
-        self._is_number = self._value.name.startswith("u")
-        self._value_size = self._value.size
+        encode = key_type(key).encode
+        # Whoever asks often asks for the same keys again, and to read a text takes longer than the
+        # kernel.
+        self._encode = functools.lru_cache(_KEPT_KEYS)(lambda text: encode(text.encode()))
         place = Path(directory)
         self._map = _open(place / f"{name}_v{version}")
         try:
-            sizes = (self._key.size, self._size())
+            sizes = (key_type(key).size, self._size())
             if (self._map.key_size, self._map.value_size) != sizes:
                 raise ValueError(
                     f"{name} has keys of {self._map.key_size} and values of "
@@ -73,6 +77,8 @@ class ExportedMap:
         except BaseException:
             self._map.close()
             raise
+        self._lookup = self._map.lookup
+        self._decode = self._decoder()
 
     def _size(self) -> int:
         if not self._with_revision:
@@ -94,10 +100,18 @@ class ExportedMap:
     ) -> None:
         self.close()
 
+    def _decoder(self) -> Callable[[bytes], int | bytes]:
+        """Of a field of the map, without the revision behind it."""
+        size, decode = self._value.size, self._value.decode
+        if not self._value.name.startswith("u"):
+            return lambda field: decode(field[:size])
+        if self._with_revision:
+            return lambda field: int.from_bytes(field[:size], "little")
+        return lambda field: int.from_bytes(field, "little")
+
     def status(self) -> Status:
         """How current this copy is."""
-        value = self._status.lookup(STATUS_KEY)
-        return Status() if value is None else Status.decode(value)
+        return self._told(self._status.lookup(STATUS_KEY))
 
     def is_fresh(self) -> bool:
         """Whether this copy had, a bounded time ago, all that had been acknowledged."""
@@ -110,38 +124,49 @@ class ExportedMap:
         `fresh`: only while this copy is fresh; `at_index`: only when everything up to this index of
         the log is in it. Raises StaleError, FieldError for what is no key of this map, OSError.
         """
-        field = self._field(key, fresh, at_index)
+        encoded = self._encode(key)
+        if fresh or at_index:
+            self._demand(fresh=fresh, at_index=at_index)
+        field = self._lookup(encoded)
         return None if field is None else self._decode(field)
+
+    def get_many(
+        self, keys: Iterable[str], *, fresh: bool = False, at_index: int = 0
+    ) -> list[int | bytes | None]:
+        """As `get` for each of these, but one look at the status for all. They need not be of one
+        moment."""
+        encoded = list(map(self._encode, keys))
+        if fresh or at_index:
+            self._demand(fresh=fresh, at_index=at_index)
+        decode = self._decode
+        return [None if field is None else decode(field) for field in map(self._lookup, encoded)]
 
     def get_with_revision(
         self, key: str, *, fresh: bool = False, at_index: int = 0
     ) -> tuple[int | bytes, int] | None:
         """The same with the key's revision behind it; 0 when this map's values have none."""
-        field = self._field(key, fresh, at_index)
+        encoded = self._encode(key)
+        if fresh or at_index:
+            self._demand(fresh=fresh, at_index=at_index)
+        field = self._lookup(encoded)
         if field is None:
             return None
         revision = int.from_bytes(field[-_REVISION_BYTES:], "little") if self._with_revision else 0
         return self._decode(field), revision
 
-    def _field(self, key: str, fresh: bool, at_index: int) -> bytes | None:
-        encoded = self._encode(key.encode())
-        if fresh or at_index:
-            self._demand(fresh=fresh, at_index=at_index)
-        return self._map.lookup(encoded)
-
-    def _decode(self, field: bytes) -> int | bytes:
-        if self._is_number:
-            return int.from_bytes(field[: self._value_size], "little")
-        return self._value.decode(field[: self._value_size])
-
     def _demand(self, *, fresh: bool, at_index: int) -> None:
-        status = self.status()
-        if fresh and boot_time_ns() >= status.fresh_until_ns:
-            raise StaleError("this copy is not fresh", status)
-        if status.applied_index < at_index:
+        value = self._status.lookup(STATUS_KEY)
+        applied_index, fresh_until_ns = (0, 0) if value is None else currency_of(value)
+        if fresh and boot_time_ns() >= fresh_until_ns:
+            raise StaleError("this copy is not fresh", self._told(value))
+        if applied_index < at_index:
             raise StaleError(
-                f"this copy is at index {status.applied_index}, not yet at {at_index}", status
+                f"this copy is at index {applied_index}, not yet at {at_index}", self._told(value)
             )
+
+    @staticmethod
+    def _told(value: bytes | None) -> Status:
+        return Status() if value is None else Status.decode(value)
 
 
 def _open(path: Path) -> TypedMap:

@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 
 from raft_agent.kernel.btf import Btf
-from raft_agent.kernel.libbpf import Map, library
+from raft_agent.kernel.libbpf import Map, library, quick_library
 
 HASH, LPM_TRIE = 1, 11  # enum bpf_map_type of <linux/bpf.h>
 _NO_PREALLOC = 1  # BPF_F_NO_PREALLOC
@@ -26,6 +26,8 @@ _NAME_BYTES = 15  # BPF_OBJ_NAME_LEN less its end
 
 # So many entries with one call: they take well below a millisecond.
 BATCH = 256
+# So few take less time than to get the interpreter back.
+_QUICK = 16
 _ENOTSUPP = 524  # of the kernel alone, so errno does not have it
 _NO_BATCHES = frozenset({errno.EINVAL, errno.EOPNOTSUPP, _ENOTSUPP, errno.ENOSYS})
 
@@ -198,7 +200,10 @@ class TypedMap(Map):
         keys = b"".join([key for key, _ in part])
         values = b"".join([value for _, value in part])
         count = ctypes.c_uint32(len(part))
-        result = _library().bpf_map_update_batch(self.fd, keys, values, ctypes.byref(count), None)
+        update_batch = quick_library().bpf_map_update_batch
+        if len(part) > _QUICK:
+            update_batch = _library().bpf_map_update_batch
+        result = update_batch(self.fd, keys, values, ctypes.byref(count), None)
         if result == -errno.ENOSPC:
             return False
         return self._was_done(result, "write")

@@ -47,9 +47,11 @@ def _number(name: str, size: int) -> FieldType:
     highest = (1 << 8 * size) - 1
 
     def encode(text: bytes) -> bytes:
-        if _NUMBER.fullmatch(text) is None or int(text) > highest:
-            raise FieldError(f"{_shown(text)} is no {name}: a number from 0 to {highest}")
-        return int(text).to_bytes(size, "little")
+        if _NUMBER.fullmatch(text) is not None:
+            number = int(text)
+            if number <= highest:
+                return number.to_bytes(size, "little")
+        raise FieldError(f"{_shown(text)} is no {name}: a number from 0 to {highest}")
 
     def decode(field: bytes) -> bytes:
         return str(int.from_bytes(field, "little")).encode()
@@ -74,9 +76,12 @@ def _ipv4_text(address: bytes) -> str:
 
 def _ipv4_bytes(text: str) -> bytes | None:
     found = _IPV4.fullmatch(text)
-    if found is None or any(int(part) > 255 for part in found.groups()):
+    if found is None:
         return None
-    return bytes(int(part) for part in found.groups())
+    try:
+        return bytes(map(int, found.groups()))
+    except ValueError:
+        return None  # a part is over 255
 
 
 def _ipv6_text(address: bytes) -> str:

@@ -258,6 +258,7 @@ class Agent:
             events=self._events,
             views=self._views,
             kernel=self._kernel,
+            exports=self._exports,
             certificates=self._certificates,
             count_clients=lambda: self._api.connection_count,
         )

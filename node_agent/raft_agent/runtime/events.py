@@ -24,6 +24,7 @@ WARNINGS = frozenset(
         "snapshot_failed",
         "snapshot_damaged",
         "snapshot_refused",
+        "snapshot_stays_refused",
         "snapshot_unreadable",
         "recovery_begins",
         "recovered",
@@ -110,6 +111,7 @@ _TEXTS = {
     "{index}",
     "snapshot_sent": "{target} has the snapshot of index {index}",
     "snapshot_refused": "{target} found the snapshot of index {index} damaged: takes a new one",
+    "snapshot_stays_refused": "has no good snapshot of index {index}: looks for another leader",
     "snapshot_unreadable": "can't read the snapshot of index {index}, takes a new one: {reason}",
     "snapshot_spoilt": "its snapshot of index {index} has gone bad on the disk, takes a new one: "
     "{reason}",

@@ -19,8 +19,10 @@ from raft_agent.api.protocol import ErrorCode
 from raft_agent.config import Config
 from raft_agent.consensus.node import Node
 from raft_agent.consensus.types import Role
+from raft_agent.kernel.export_jobs import Ask
 from raft_agent.machine.machine import Machine
 from raft_agent.platform import boot_time_ns
+from raft_agent.runtime.export_feed import ExportFeed
 from raft_agent.runtime.export_seeds import ExportSeeds, Propose
 
 if TYPE_CHECKING:
@@ -29,11 +31,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("raft.runtime")
 
-# Keys that are read from the machine in one turn of the loop.
-_PIECE = 500
-# When the thread has this many changes to do, they are left out, and all is handed over anew later.
-MAX_WAITING = 200_000
-_FEW_WAITING = 20_000
 _LOOK_AGAIN_S = 0.01
 
 
@@ -71,15 +68,7 @@ class ExportSide:
         pin_dir = config.ebpf.pin_dir if config.ebpf.enabled else None
         self.directory = Path(pin_dir) / config.cluster.name if pin_dir else None
         self._exporter: Exporter | None = None
-        # What the maps held before this start; None: not seen yet.
-        self._found_index: int | None = None
-        # From the first Declare on, but for the time in which too much waits.
-        self._follows = False
-        self._declared_index = 0
-        # Those of which all was handed over. A name that was removed and exported anew meanwhile
-        # has another Shape, though it may be an equal one.
-        self._handed: dict[str, Shape] = {}
-        self._put_count = 0
+        self._feed: ExportFeed | None = None
         self._walk: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._watchers: list[_Watcher] = []
@@ -92,8 +81,15 @@ class ExportSide:
         # An agent without exported maps stays small.
         from raft_agent.kernel.exporter import Exporter  # noqa: PLC0415
 
-        self._exporter = Exporter(self.directory, self)
-        self._exporter.start()
+        exporter = self._exporter = Exporter(self.directory, self)
+        self._feed = ExportFeed(
+            self._machine,
+            put=exporter.put,
+            done=lambda: exporter.done,
+            is_current=lambda: self._node.state.current_as_of_us > 0,
+            tell=self._tell,
+        )
+        exporter.start()
         self._beat()
 
     async def stop(self) -> None:
@@ -103,7 +99,8 @@ class ExportSide:
             self._timer.cancel()
         if self._walk is not None:
             self._walk.cancel()
-        self._follows = False
+        if self._feed is not None:
+            self._feed.stop()
         if self._exporter is not None:
             await self._loop.run_in_executor(None, self._exporter.stop)
 
@@ -112,24 +109,9 @@ class ExportSide:
     def applied(self, index: int) -> None:
         """The machine has applied all up to here."""
         self._seeds.applied()
-        exporter = self._exporter
-        if exporter is None:
-            return
-        if not self._follows:
-            self._begin_if_due()
-            return
-        from raft_agent.kernel.exporter import Change  # noqa: PLC0415
-
-        exports = self._machine.exports
-        if exports.declared_index != self._declared_index:
-            self._declare(anew=False)
-        elif exports.changes:
-            if self._waiting() > MAX_WAITING:
-                self._fall_behind()
-                return
-            changes, exports.changes = exports.changes, []
-            self._put_count += len(changes)
-            exporter.put(Change(changes, index))
+        if self._feed is not None:
+            self._feed.applied(index)
+            self._walk_on()
 
     def role(self, leads: bool) -> None:
         """Whether this node leads from now on."""
@@ -137,83 +119,17 @@ class ExportSide:
 
     def adopted(self) -> None:
         """The machine has another state, from a snapshot."""
-        if self._follows:
-            self._declare(anew=True)
+        if self._feed is not None:
+            self._feed.adopted()
+            self._walk_on()
 
-    # --- handing over
-
-    def _waiting(self) -> int:
-        return 0 if self._exporter is None else self._put_count - self._exporter.done
-
-    def _begin_if_due(self) -> None:
-        """Maps outlive the agent, and its log may be behind them when it starts: what they hold
-        must not go back. All of them are of this log only if it comes to their index; once the node
-        is current without that, they are of another one."""
-        found = self._found_index
-        if found is None or self._waiting() > _FEW_WAITING:
+    def _walk_on(self) -> None:
+        """Have the rest of what maps hold handed over, when there is some."""
+        feed = self._feed
+        if feed is None or not feed.has_more or (self._walk and not self._walk.done()):
             return
-        if self._machine.last_applied >= found or self._node.state.current_as_of_us:
-            self._follows = True
-            self._declare(anew=True)
-
-    def _fall_behind(self) -> None:
-        """The kernel takes more time than the log: no memory is spent on what waits."""
-        self._follows = False
-        self._machine.exports.track(wanted=False)
-        self._tell("export_behind", waiting=self._waiting())
-
-    def _declare(self, *, anew: bool) -> None:
-        from raft_agent.kernel.exporter import Declare  # noqa: PLC0415
-
-        if self._exporter is None:
-            return
-        exports = self._machine.exports
-        if anew:
-            exports.track(wanted=True)
-            self._handed = {}
-        self._declared_index = exports.declared_index
-        shapes = tuple(exports)
-        self._handed = {
-            name: shape for name, shape in self._handed.items() if exports.get(name) is shape
-        }
-        exports.changes = [change for change in exports.changes if change.map in self._handed]
-        self._put_changes()
-        self._exporter.put(Declare(shapes, anew))
-        if self._walk is not None:
-            self._walk.cancel()
-        self._walk = self._loop.create_task(self._hand_over(shapes))
+        self._walk = self._loop.create_task(_hand_over(feed))
         self._walk.add_done_callback(self._has_handed_over)
-
-    def _put_changes(self, *, completes: bool = False) -> None:
-        from raft_agent.kernel.exporter import Change  # noqa: PLC0415
-
-        exports = self._machine.exports
-        changes, exports.changes = exports.changes, []
-        self._put_count += len(changes)
-        if self._exporter is not None:
-            self._exporter.put(Change(changes, self._machine.last_applied, completes))
-
-    async def _hand_over(self, shapes: tuple[Shape, ...]) -> None:
-        """What maps hold that are not known, in pieces; what changes meanwhile follows its key's
-        piece, or is in it."""
-        from raft_agent.kernel.exporter import Fill  # noqa: PLC0415
-
-        exporter, machine = self._exporter, self._machine
-        if exporter is None:
-            return
-        unknown = [shape for shape in shapes if shape.export.map not in self._handed]
-        for shape in unknown:
-            after, more = "", True
-            while more:
-                entries, more = machine.list(shape.export.prefix, _PIECE, after)
-                self._put_count += len(entries)
-                exporter.put(Fill(shape.export.map, entries))
-                after = entries[-1].key if entries else after
-                await asyncio.sleep(0)
-                while self._waiting() > _FEW_WAITING:
-                    await asyncio.sleep(_LOOK_AGAIN_S)
-        self._handed.update((shape.export.map, shape) for shape in unknown)
-        self._put_changes(completes=True)
 
     def _has_handed_over(self, walk: asyncio.Task[None]) -> None:
         if not walk.cancelled() and walk.exception() is not None:
@@ -222,26 +138,19 @@ class ExportSide:
             self._tell("export_degraded", map="all", reason=f"a fault: {walk.exception()}")
 
     def _beat(self) -> None:
-        from raft_agent.kernel.exporter import Beat  # noqa: PLC0415
-
         self._timer = self._loop.call_later(self._beat_s, self._beat)
-        if self._exporter is None:
-            return
-        if not self._follows:
-            self._begin_if_due()
+        if self._feed is None:
             return
         node = self._node
         # A state that differs from the others' may be of any moment.
         as_of_us = node.state.current_as_of_us if self._is_fit() else 0
-        self._exporter.put(
-            Beat(
-                index=self._machine.last_applied,
-                term=node.current_term,
-                leader_id=node.leader_id,
-                role=_ROLES.get(node.role, 4),
-                fresh_until_ns=as_of_us * 1000 + self._bound_ns if as_of_us else 0,
-            )
+        self._feed.beat(
+            term=node.current_term,
+            leader_id=node.leader_id,
+            role=_ROLES.get(node.role, 4),
+            fresh_until_ns=as_of_us * 1000 + self._bound_ns if as_of_us else 0,
         )
+        self._walk_on()
 
     # --- what it says
 
@@ -289,7 +198,6 @@ class ExportSide:
         if isinstance(shape, Failure):
             done(shape)
             return
-        from raft_agent.kernel.exporter import Ask  # noqa: PLC0415
 
         def answered(found: list[tuple[bytes, bytes]] | str, index: int) -> None:
             result = _dumped(shape, limit, found, index)
@@ -343,14 +251,24 @@ class ExportSide:
             self._loop.call_soon_threadsafe(function, *arguments)
 
     def _was_found(self, index: int) -> None:
-        self._found_index = index
-        self._begin_if_due()
+        if self._feed is not None:
+            self._feed.found(index)
+            self._walk_on()
 
     def _pass_on(self, index: int, changes: list[tuple[Shape, MapChange]]) -> None:
         for watcher in tuple(self._watchers):
             for shape, change in changes:
                 if shape.export.map == watcher.map:
                     watcher.on_event(_event(shape, change, index))
+
+
+async def _hand_over(feed: ExportFeed) -> None:
+    """A piece in each turn of the loop, and none while too much waits."""
+    while feed.has_more:
+        feed.step()
+        await asyncio.sleep(0)
+        while feed.waiting > feed.few_waiting:
+            await asyncio.sleep(_LOOK_AGAIN_S)
 
 
 def _dumped(

@@ -19,6 +19,7 @@ from raft_agent.runtime.barriers import Barriers
 from raft_agent.runtime.certificates import Certificates
 from raft_agent.runtime.engine import Engine, now_us
 from raft_agent.runtime.events import EventLog, rfc3339
+from raft_agent.runtime.export_side import ExportSide
 from raft_agent.runtime.kernel_side import KernelSide
 from raft_agent.runtime.loop_lag import LoopLag
 from raft_agent.runtime.proposals import Proposals
@@ -55,6 +56,7 @@ class Readings:
         events: EventLog,
         views: Views,
         kernel: KernelSide,
+        exports: ExportSide,
         certificates: Certificates | None,
         count_clients: Callable[[], int],
     ) -> None:
@@ -72,6 +74,7 @@ class Readings:
         self._events = events
         self._views = views
         self._kernel = kernel
+        self._exports = exports
         self._certificates = certificates
         self._count_clients = count_clients
         self._started = rfc3339(time.time())
@@ -166,6 +169,7 @@ class Readings:
             agreed_index=self._auditor.agreed_index,
             state_differs=bool(state.diverged_index),
             kernel=self._kernel.reading(),
+            exports=None if self._exports.directory is None else self._exports.listing(),
             certificate_ends=None if self._certificates is None else self._certificates.not_after,
         )
 

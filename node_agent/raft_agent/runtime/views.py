@@ -14,6 +14,7 @@ from raft_agent.api.protocol import (
     ProgressInfo,
     StatusResult,
 )
+from raft_agent.consensus.generations import generation_of
 from raft_agent.consensus.node import Node
 from raft_agent.consensus.progress import Progress
 from raft_agent.consensus.types import Configuration, Role
@@ -104,6 +105,7 @@ class Views:
             configuration_index=index,
             pending=configuration is not None
             and (bool(configuration.voters_outgoing) or index > self._node.commit_index),
+            removed=[f"{gone:016x}" for gone in configuration.removed] if configuration else [],
         )
 
     def status(self) -> StatusResult:
@@ -130,7 +132,14 @@ class Views:
             removed=node.state.was_removed,
             cluster_version=self.versions.in_force,
             knows=self._agent_of(node.state.member_id)[1] or (0, 0),
+            generation=self._generation(),
+            id=f"{node.state.member_id:016x}",
+            superseded=node.state.superseded != 0,
         )
+
+    def _generation(self) -> str:
+        number = generation_of(self._node.configuration).id
+        return f"{number:016x}" if number else ""
 
     def _shown_role(self) -> str:
         role = self._node.role

@@ -1,17 +1,15 @@
-"""The root of a bare Debian 12 system, made once and kept in the user's cache directory.
+"""The roots of the Debian systems that the playbooks set up.
 
-What is in it beyond systemd, sshd and Python is named here: the machines have no way to the
+What is in `debian` beyond systemd, sshd and Python is named here: the machines have no way to the
 internet, so the one package that the playbooks would install, libbpf1, is there already.
 """
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
-import os
-import shutil
-import subprocess
 from pathlib import Path
+
+from tests.e2e.debian import cache, once, root, run
 
 _PACKAGES = (
     "systemd",
@@ -23,6 +21,7 @@ _PACKAGES = (
     "iproute2",
     "kmod",
     "libbpf1",
+    "libfaketime",
 )
 _SETUP = """
 set -eu
@@ -34,31 +33,24 @@ echo 'UseDNS no' > "$1/etc/ssh/sshd_config.d/test.conf"
 rm -f "$1/etc/resolv.conf" "$1/etc/hostname" "$1/etc/machine-id"
 : > "$1/etc/machine-id"
 """.strip()
-
-
-def cache() -> Path:
-    """Where images are kept: ~/.cache/raft-ebpf, or what XDG_CACHE_HOME says."""
-    home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(home) / "raft-ebpf"
+# libstdc++6 is what apt needs, so it is on every Debian; one of the wheels needs it, too.
+_ARM64_PACKAGES = ("python3", "python3-venv", "libc-bin", "coreutils", "bash", "libstdc++6")
 
 
 def debian() -> Path:
-    """The directory that holds the system. Nobody writes there: machines lie on top of it."""
-    digest = hashlib.sha256("\n".join([*_PACKAGES, _SETUP]).encode()).hexdigest()[:12]
-    root = cache() / f"debian-12-{digest}"
-    root.parent.mkdir(parents=True, exist_ok=True)
-    with (root.parent / f"{root.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not root.exists():
-            scratch = root.with_name(f"{root.name}.partial")
-            shutil.rmtree(scratch, ignore_errors=True)
-            _run("mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(_PACKAGES)}",
-                 "bookworm", str(scratch))  # fmt: skip
-            _run("sh", "-c", _SETUP, "setup", str(scratch))
-            scratch.rename(root)
-    return root
+    """The directory that holds a system that boots."""
+    return root(_PACKAGES, _SETUP)
 
 
-def _run(*command: str) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, f"{command[0]}: {done.stderr}"
+def arm64() -> Path:
+    """The files of an arm64 system with Python. Its packages are unpacked and not set up, which
+    takes no emulation and leaves nothing out that Python needs. Nobody writes there.
+    """
+    packages = ",".join(_ARM64_PACKAGES)
+    digest = hashlib.sha256(packages.encode()).hexdigest()[:12]
+
+    def make(into: Path) -> None:
+        run("mmdebstrap", "--quiet", "--variant=extract", "--arch=arm64", "--skip=check/qemu",
+            f"--include={packages}", "bookworm", str(into))  # fmt: skip
+
+    return once(cache() / f"debian-12-arm64-{digest}", make)

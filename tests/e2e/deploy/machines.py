@@ -24,6 +24,13 @@ from tests.kernel.netns import enter, ip, namespaces
 
 ROOT = Path(__file__).resolve().parents[3]
 NETWORK = "10.98.0"
+# Timers for machines that share this one's processors with each other, the playbooks and the load.
+TIMING = {
+    "heartbeat_interval_ms": 200,
+    "election_timeout_min_ms": 2000,
+    "election_timeout_max_ms": 4000,
+}
+_NO_LEADER = 6  # raftctl's exit status
 # A control group of its own in every hierarchy: on a host without systemd all machines would have
 # the same one, and each would kill and count the others' processes as its services'.
 _BOOT = """
@@ -38,10 +45,16 @@ exec systemd-nspawn "$@"
 
 
 class Machine:
-    """One system: its files are a layer over the image, and gone with the test."""
+    """One system: its files are a layer over the image, and gone with the test.
 
-    def __init__(self, name: str, number: int, home: Path, namespace: str, key: Path) -> None:
+    `data_mib`: the size of a disk of its own for /var/lib/raft, if it is to have one.
+    """
+
+    def __init__(
+        self, name: str, number: int, home: Path, namespace: str, key: Path, *, data_mib: int | None
+    ) -> None:
         self.name = name
+        self._data_mib = data_mib
         self.address = f"{NETWORK}.{number}"
         self._home = home / name
         self._namespace = namespace
@@ -51,10 +64,13 @@ class Machine:
 
     def make(self) -> None:
         """An empty disk, with nothing but what lets the controller in."""
+        self.detach()
         shutil.rmtree(self._home, ignore_errors=True)
         upper = self._home / "upper"
         for folder in (upper / "etc/systemd/network", self._home / "work", self._home / "root"):
             folder.mkdir(parents=True)
+        # So the journal is kept: journalctl -D reads it when a test has failed.
+        (upper / "var/log/journal").mkdir(parents=True)
         (upper / "etc/hostname").write_text(f"{self.name}\n")
         (upper / "etc/hosts").write_text(f"127.0.0.1 localhost {self.name}\n")
         (upper / "etc/systemd/network/10-host0.network").write_text(
@@ -69,6 +85,15 @@ class Machine:
         keys.write_text(self._key.with_suffix(".pub").read_text())
         os.chown(keys, 1000, 1000)
         keys.chmod(0o600)
+        if self._data_mib is not None:
+            self._disk.mkdir()
+            options = f"size={self._data_mib}m,mode=0700"
+            subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", self._disk], check=True)
+
+    def detach(self) -> None:
+        """Its disk of its own is gone."""
+        if self._disk.is_mount():
+            subprocess.run(["umount", self._disk], check=True)
 
     def boot(self) -> None:
         """Returns at once; `wait` waits for sshd."""
@@ -84,6 +109,7 @@ class Machine:
                     *("--link-journal=no", "--resolv-conf=off", "--timezone=off"),
                     "--capability=CAP_BPF,CAP_NET_ADMIN,CAP_PERFMON,CAP_SYS_ADMIN",
                     "--system-call-filter=bpf",
+                    *([f"--bind={self._disk}:/var/lib/raft"] if self._data_mib else []),
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=console,
@@ -106,7 +132,18 @@ class Machine:
         for child in _children(self._process.pid):
             os.kill(child, signal.SIGKILL)
         self._process.kill()
-        self._process.wait()
+        self._ended()
+
+    def reboot(self) -> None:
+        """As `reboot` there does it: services are stopped, and it comes up again."""
+        assert self._process is not None
+        self.run("systemctl reboot", check=False)
+        self._ended()
+        self.boot()
+
+    def _ended(self) -> None:
+        assert self._process is not None
+        self._process.wait(120)
         self._process = None
         # A systemd-nspawn that is killed leaves this, which is a mount point no more.
         with contextlib.suppress(OSError):
@@ -123,6 +160,10 @@ class Machine:
             for root in roots
             if (root / "cgroup.procs").exists() and root.name != "cpuset" and root.is_mount()
         ]
+
+    @property
+    def _disk(self) -> Path:
+        return self._home / "data"
 
     @property
     def _label(self) -> str:
@@ -147,7 +188,16 @@ class Machine:
         return done
 
     def raftctl(self, arguments: str) -> str:
-        return self.run(f"raftctl --node {self.name} {arguments}").stdout
+        """What it says, once there is a leader: status 6 is for none."""
+        command = f"raftctl --node {self.name} --timeout 60 {arguments}"
+
+        def answered() -> subprocess.CompletedProcess[str] | None:
+            done = self.run(command, check=False)
+            return done if done.returncode != _NO_LEADER else None
+
+        done = wait_for(f"{self.name} to know a leader", answered, timeout_s=120)
+        assert done.returncode == 0, f"{self.name}: {command}\n{done.stderr}"
+        return done.stdout
 
     def console(self) -> str:
         return (self._home / "console.log").read_text(errors="replace")
@@ -186,12 +236,19 @@ class Site:
             ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self._key)], check=True
         )
         self.machines: dict[str, Machine] = {}
-        self.variables: dict[str, Any] = {}
+        # Of the inventory: of all hosts, and of single ones.
+        self.variables: dict[str, Any] = {"raft_node_settings": {"timing": TIMING}}
+        self.own_variables: dict[str, dict[str, Any]] = {}
 
-    def add(self, name: str) -> Machine:
+    @property
+    def key(self) -> Path:
+        """With which SSH lets one in."""
+        return self._key
+
+    def add(self, name: str, data_mib: int | None = None) -> Machine:
         """A bare machine that boots. Its address is that of no other."""
         number = 11 + len(self.machines)
-        machine = Machine(name, number, self.home, self.namespace, self._key)
+        machine = Machine(name, number, self.home, self.namespace, self._key, data_mib=data_mib)
         self.machines[name] = machine
         machine.make()
         machine.boot()
@@ -207,7 +264,10 @@ class Site:
         """ansible-playbook, as people call it; `hosts`: those of the inventory, default all."""
         inventory = self.home / "inventory.yml"
         names = self.machines if hosts is None else hosts
-        listed = {name: {"ansible_host": self.machines[name].address} for name in names}
+        listed = {
+            name: {"ansible_host": self.machines[name].address, **self.own_variables.get(name, {})}
+            for name in names
+        }
         connection = {
             "ansible_user": "admin",
             "ansible_ssh_private_key_file": str(self._key),
@@ -233,6 +293,7 @@ class Site:
     def close(self) -> None:
         for machine in self.machines.values():
             machine.kill()
+            machine.detach()
         # The connections that ansible keeps open end by themselves once nobody is at the other end.
         for socket in self.home.glob("[0-9a-f]*"):
             if socket.is_socket():
@@ -244,7 +305,7 @@ class Site:
 
 
 @contextmanager
-def site(*names: str) -> Iterator[Site]:
+def site(*names: str, data_mib: int | None = None) -> Iterator[Site]:
     """Bare machines of these names, booted; all is gone afterwards. When the test fails, the
     consoles stay, and their place is printed."""
     images.debian()
@@ -256,7 +317,7 @@ def site(*names: str) -> Iterator[Site]:
         made = Site(home, namespace)
         try:
             for name in names:
-                made.add(name)
+                made.add(name, data_mib)
             made.wait()
             yield made
         except BaseException:

@@ -71,6 +71,41 @@ def test_hosts_come_and_go_and_one_is_replaced_under_its_name() -> None:
         assert off.stdout.strip() == "disabled"
 
         _wiped_and_replaced(made)
+        _guarded(made)
+
+
+def _guarded(made: Site) -> None:
+    """While a member is cut off nobody is restarted for a changed setting; later all are."""
+    made.variables["raft_node_log_level"] = "debug"
+    three = made.machines["node-03"]
+    others = [made.machines[name].address for name in NAMES[:2]]
+    three.run("; ".join(f"ip route add blackhole {address}/32" for address in others))
+    made.machines["node-01"].run(
+        "until raftctl --node node-01 -o json health | grep -q unreachable; do sleep 0.2; done"
+    )
+    before = pids(made)
+    refused = made.play("site.yml", check=False, hosts=NAMES)
+    assert refused.returncode != 0
+    said = re.sub(r"\s+", " ", refused.stdout)
+    assert re.search(r"node-0[12] must not be stopped now: [^.]*node-03 is unreachable", said), said
+    assert pids(made) == before
+    assert "debug" not in made.machines["node-01"].run("cat /etc/raft/raft.toml").stdout
+    three.run("; ".join(f"ip route del blackhole {address}/32" for address in others))
+    made.machines["node-01"].run(
+        "while raftctl --node node-01 -o json health | grep -q unreachable; do sleep 0.2; done"
+    )
+    made.play("site.yml", hosts=NAMES)
+    for name in NAMES:
+        assert pids(made)[name] != before[name]
+        assert "debug" in made.machines[name].run("cat /etc/raft/raft.toml").stdout
+
+
+def pids(made: Site) -> dict[str, str]:
+    """Of the agents, by node."""
+    return {
+        name: made.machines[name].run("systemctl show -P MainPID raft-agent").stdout.strip()
+        for name in NAMES
+    }
 
 
 def _wiped_and_replaced(made: Site) -> None:
@@ -104,6 +139,8 @@ def test_a_backup_becomes_the_same_data_on_machines_that_were_wiped() -> None:
         assert refused.returncode != 0
         assert "has the data of a member" in refused.stdout
 
+        _backed_up_by_the_clock(made)
+
         made.play("reset.yml", "-e", "raft_reset=yes", "-e", "raft_wipe_data=true")
         assert one.run("ls -A /var/lib/raft").stdout == ""
         made.play("restore.yml", "-e", f"raft_backup_file={backup}")
@@ -115,15 +152,53 @@ def test_a_backup_becomes_the_same_data_on_machines_that_were_wiped() -> None:
         assert json.loads(one.raftctl("-o json status"))["cluster_id"] != was
 
 
+def _backed_up_by_the_clock(made: Site) -> None:
+    """Every two seconds, so that there is something to forget soon: on one host by number, on
+    another by age."""
+    one, two = made.machines["node-01"], made.machines["node-02"]
+    folder = "/var/backups/raft"
+    made.variables |= {
+        "raft_autobackup_spread_s": 0,
+        "raft_autobackup_after": f'cp "$FILE" {folder}/copied',
+    }
+    made.own_variables = {
+        "node-01": {"raft_autobackup_schedule": "*:*:0/2", "raft_autobackup_keep": 3},
+        "node-02": {
+            "raft_autobackup_schedule": "*:*:0/2",
+            "raft_autobackup_keep": 1000,
+            "raft_autobackup_keep_days": 30,
+        },
+    }
+    made.play("site.yml")
+    shown = one.run("systemd-analyze security --no-pager raft-backup.service").stdout
+    found = re.search(r"Overall exposure level for raft-backup.service: ([\d.]+)", shown)
+    assert found is not None
+    assert float(found[1]) <= 2.5, shown
+    one.run(f"until [ $(ls {folder}/raft-*.raft | wc -l) = 3 ]; do sleep 0.2; done")
+    first = one.run(f"ls {folder}/raft-*.raft | head -n 1").stdout.strip()
+    one.run(
+        f"until [ ! -e {first} ] && [ $(ls {folder}/raft-*.raft | wc -l) = 3 ]; do sleep 0.2; done"
+    )
+
+    two.run(f"until [ -e {folder}/copied ]; do sleep 0.2; done; touch {folder}/notes")
+    for name, age in (("raft-20200101T000000Z", 31), ("raft-20200102T000000Z", 29)):
+        two.run(f"cd {folder} && cp -p copied {name}.raft && touch -d '{age} days ago' {name}.raft")
+    two.run(f"touch -d '90 days ago' {folder}/notes")
+    two.run(f"until [ ! -e {folder}/raft-20200101T000000Z.raft ]; do sleep 0.2; done")
+    two.run(f"ls {folder}/raft-20200102T000000Z.raft {folder}/notes")
+    two.run(f"raftctl snapshot status {folder}/copied")
+    assert two.run(f"stat --format='%a %U' {folder}/copied").stdout.split() == ["600", "raft"]
+    three = made.machines["node-03"]
+    assert three.run("systemctl cat raft-backup.timer", check=False).returncode != 0
+
+    made.own_variables = {}
+    made.play("site.yml")
+    assert one.run("systemctl cat raft-backup.timer", check=False).returncode != 0
+    assert one.run(f"ls {folder}/raft-*.raft").stdout
+
+
 def test_an_upgrade_under_load_loses_nothing_and_one_that_does_not_start_is_taken_back() -> None:
     with site(*NAMES) as made:
-        # Timers for a machine that all three share with the load and with the playbooks.
-        timing = {
-            "heartbeat_interval_ms": 100,
-            "election_timeout_min_ms": 500,
-            "election_timeout_max_ms": 1000,
-        }
-        made.variables["raft_node_settings"] = {"timing": timing}
         made.play("site.yml")
         one = made.machines["node-01"]
         before = json.loads(one.raftctl("-o json status"))["term"]

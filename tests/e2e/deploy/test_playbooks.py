@@ -1,4 +1,4 @@
-"""The playbooks keep to what ansible-lint and yamllint ask for."""
+"""The playbooks keep to what ansible-lint asks for in its strictest profile."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ BIN = Path(sys.executable).parent
 pytestmark = pytest.mark.long
 
 
-@pytest.mark.parametrize("command", [("yamllint", "--strict", "."), ("ansible-lint", "--nocolor")])
-def test_the_linters_have_nothing_to_say(command: tuple[str, ...]) -> None:
+def test_the_linter_has_nothing_to_say() -> None:
     done = subprocess.run(
-        [BIN / command[0], *command[1:]],
+        [BIN / "ansible-lint", "--nocolor"],
         cwd=ANSIBLE,
         env={"PATH": f"{BIN}:/usr/bin:/bin", "HOME": str(Path.home())},
         capture_output=True,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.sim.planted.fault import Edit, Fault
-from tests.sim.planted.focus import audits
+from tests.sim.planted.focus import audits, read_audits
 
 _AUDIT = "raft_agent.consensus.audit"
 _STATE = "raft_agent.consensus.state"
@@ -84,8 +84,7 @@ FAULTS = (
             ),
         ),
         ("a state is served that is known to be wrong",),
-        focus=audits,
-        seed=7,
+        focus=read_audits,
     ),
     Fault(
         "disputed_states_change",

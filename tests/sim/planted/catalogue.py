@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.sim.planted import (
     audits,
     elections,
+    exports,
     freshness,
     hosts,
     leases,
@@ -24,6 +25,7 @@ FAULTS = (
     *replication.FAULTS,
     *reads.FAULTS,
     *freshness.FAULTS,
+    *exports.FAULTS,
     *leases.FAULTS,
     *memberships.FAULTS,
     *recoveries.FAULTS,

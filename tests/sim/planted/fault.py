@@ -18,7 +18,7 @@ from raft_agent.consensus.invariants import BrokenInvariantError
 from tests.sim.cluster import Cluster
 from tests.sim.options import options_for
 from tests.sim.planted.exchange import changed_functions
-from tests.sim.planted.focus import Focus, no_audits, swarm
+from tests.sim.planted.focus import Focus, no_audits, no_exports, swarm
 from tests.sim.planted.verdict import complaint_of
 
 
@@ -62,7 +62,7 @@ def complaint(fault: Fault, seed: int) -> str:
             if fault.scenario is not None:
                 fault.scenario(seed)
             else:
-                Cluster(seed, fault.focus(no_audits(options_for(seed)))).run()
+                Cluster(seed, fault.focus(no_exports(no_audits(options_for(seed))))).run()
         except Exception:
             return complaint_of(traceback.format_exc())
     return ""

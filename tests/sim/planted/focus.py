@@ -12,7 +12,14 @@ from typing import Any
 
 from msgspec import structs
 
-from tests.sim.options import CHANGES, ClientOptions, OperatorOptions, Options, drift_ppm
+from tests.sim.options import (
+    CHANGES,
+    EXPORT_FAULTS,
+    ClientOptions,
+    OperatorOptions,
+    Options,
+    drift_ppm,
+)
 
 Focus = Callable[[Options], Options]
 
@@ -299,12 +306,51 @@ def audits(options: Options) -> Options:
     )
 
 
+def read_audits(options: Options) -> Options:
+    """As `audits`; and clients read from all nodes all the time, as soon as a bit has turned."""
+    audited = audits(options)
+    return replace(
+        audited,
+        faults=("flip_state",),
+        events=6_000,
+        clients=replace(
+            audited.clients, clients=6, think_us=20_000, keys=8, weights=(4, 1, 0, 0, 0)
+        ),
+    )
+
+
 def no_audits(options: Options) -> Options:
     """The states are not compared, and no bit turns in memory."""
     return replace(
         options,
         faults=tuple(fault for fault in options.faults if fault != "flip_state"),
         settings=structs.replace(options.settings, audit_interval_us=0),
+    )
+
+
+def no_exports(options: Options) -> Options:
+    """No maps are exported."""
+    return replace(
+        options,
+        faults=tuple(fault for fault in options.faults if fault not in EXPORT_FAULTS),
+        clients=replace(options.clients, exports=0.0),
+    )
+
+
+def exports(options: Options) -> Options:
+    """Maps come, change and go all the time at nodes whose kernels are slow, refuse and see their
+    agents killed; so little else goes wrong that most of it is applied."""
+    taken = snapshots(options)
+    return replace(
+        taken,
+        snapshot_every=10,
+        faults=("isolate_leader", "crash", "pause", *EXPORT_FAULTS),
+        fault_interval_us=300_000,
+        export_lag_us=20_000,
+        settings=structs.replace(
+            taken.settings, snapshot_chunk_bytes=1 << 20, clock_drift_ppm=drift_ppm((0,))
+        ),
+        clients=replace(taken.clients, clients=4, think_us=15_000, exports=1.0),
     )
 
 

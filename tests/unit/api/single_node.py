@@ -53,6 +53,7 @@ class SingleNode:
         self.batches = 0
         self.hold_back = False
         self.fresh_ms = 700
+        self.export_problem = ""
         self.export_watchers: list[Callable[[protocol.ExportEvent], None]] = []
         self._waiting: list[tuple[Sequence[Command], Callable[[Outcome], None]]] = []
         self._events: list[protocol.EventItem] = []
@@ -206,7 +207,7 @@ class SingleNode:
         return protocol.KernelResult(protocol.EbpfStatus(), [], [])
 
     def export_list(self) -> protocol.ExportListResult:
-        """As of a node whose maps are always right."""
+        """As of a node whose maps are right, unless `export_problem` says why they are not."""
         exports = [
             protocol.ExportInfo(
                 **msgspec.structs.asdict(shape.export),
@@ -217,7 +218,8 @@ class SingleNode:
             for shape in self.machine.exports
         ]
         index = self.machine.last_applied
-        return protocol.ExportListResult("ready", "", index, self.fresh_ms, exports)
+        state = "degraded" if self.export_problem else "ready"
+        return protocol.ExportListResult(state, self.export_problem, index, self.fresh_ms, exports)
 
     def export_dump(
         self,

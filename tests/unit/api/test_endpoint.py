@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from raft_agent.tls.errors import TlsError
 from raft_agent.tls.files import TlsFiles
 from raft_agent.tls.identity import Role
 from tests.e2e.agents import free_ports
+from tests.unit.api.single_node import SingleNode, run, serving
 from tests.unit.tls.papers import Office, client, node
 
 
@@ -53,3 +56,38 @@ def test_nobody_there_is_said_with_the_address(files: TlsFiles) -> None:
 
 def test_an_endpoint_can_be_the_only_agent_of_a_client(files: TlsFiles) -> None:
     Client(Endpoint("192.0.2.7:5555", files))
+
+
+def test_an_agent_that_stands_still_uses_up_no_more_than_its_share_of_the_time(
+    tmp_path: Path, files: TlsFiles
+) -> None:
+    async def main() -> None:
+        # Its system takes connections in, and nobody says anything on them.
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            silent_one = Endpoint(f"127.0.0.1:{silent.getsockname()[1]}", files)
+            agents = [silent_one, tmp_path / "s"]
+            async with serving(SingleNode(), tmp_path / "s"), Client(agents, timeout_s=9) as client:
+                assert (await client.put("k", b"v")).revision == 1
+                assert await client.get("k") is not None
+
+    run(main())
+
+
+def test_a_client_gets_past_more_agents_that_stand_still_than_one_request_has_time_for(
+    tmp_path: Path, files: TlsFiles
+) -> None:
+    async def main() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            silent_one = Endpoint(f"127.0.0.1:{silent.getsockname()[1]}", files)
+            agents = [*[silent_one] * 5, tmp_path / "s"]
+            async with serving(SingleNode(), tmp_path / "s"), Client(agents, timeout_s=1) as client:
+                with pytest.raises(AgentNotReachable, match="no answer in time"):
+                    await client.get("k")
+                # Each request gets past three of them at most.
+                for _ in range(len(agents)):
+                    with contextlib.suppress(AgentNotReachable):
+                        assert await client.get("k") is None
+                        return
+                pytest.fail("it never came to the one that answers")
+
+    run(main())

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from raft_agent.api.client import Client
+from raft_agent.api.client import Client, RequestFailed
 from raft_agent.api.host import Failure
 from raft_agent.api.protocol import ErrorCode
 from raft_agent.api.requests import _OF_STATE
+from raft_agent.machine.commands import Put
 from tests.unit.api.raw_client import RawClient, connected, with_node
 from tests.unit.api.single_node import SingleNode, run, serving
 
@@ -180,5 +181,46 @@ def test_a_client_of_several_members_goes_on_to_one_whose_state_is_right(tmp_pat
             await client.put("k", b"v")
             assert (await client.get("k")).value == b"v"
         assert wrong.machine.last_applied == 0
+
+    run(main())
+
+
+@pytest.mark.parametrize("is_known_before", [False, True])
+def test_a_watch_goes_on_at_a_member_whose_state_is_right(
+    tmp_path: Path, is_known_before: bool
+) -> None:
+    async def main() -> None:
+        wrong, right = SingleNode(), SingleNode("node-02")
+        for node in (wrong, right):
+            node.apply_commands([Put("k", b"1")])
+        if is_known_before:
+            wrong.unfit = WRONG
+        paths = [tmp_path / "1.sock", tmp_path / "2.sock"]
+        async with (
+            serving(wrong, paths[0]) as server,
+            serving(right, paths[1]),
+            Client(paths) as client,
+            client.watch_keys("k", from_revision=1) as watch,
+        ):
+            assert (await anext(watch)).value == b"1"
+            wrong.unfit = WRONG
+            server.end_streams(WRONG)
+            right.apply_commands([Put("k", b"2"), Put("k", b"3")])
+            assert [(await anext(watch)).value for _ in range(2)] == [b"2", b"3"]
+
+    run(main())
+
+
+def test_a_watch_of_the_only_member_that_is_asked_ends_with_the_reason(tmp_path: Path) -> None:
+    async def main() -> None:
+        node, path = SingleNode(), tmp_path / "1.sock"
+        async with serving(node, path) as server, Client(path) as client:
+            async with client.watch_keys("k") as watch:
+                node.unfit = WRONG
+                server.end_streams(WRONG)
+                with pytest.raises(RequestFailed, match="state differs"):
+                    await anext(watch)
+            with pytest.raises(RequestFailed, match="state differs"):
+                await client.watch_keys("k").start()
 
     run(main())

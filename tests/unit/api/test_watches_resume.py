@@ -59,6 +59,8 @@ class ScriptedLink:
 
 
 class ScriptedConnector:
+    has_others = False
+
     def __init__(self, *scripts: list[protocol.KeyEvent]) -> None:
         self._scripts = list(scripts)
         self.asked: list[protocol.Request] = []

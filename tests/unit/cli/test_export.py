@@ -128,3 +128,24 @@ def test_a_map_that_is_not_exported_is_told(
     status, _, error = said(raftctl(*at, "export", command, "other"))
     assert status == 4
     assert "other" in error
+
+
+def test_doctor_says_what_is_wrong_with_the_maps(served: Served, exported: tuple[str, str]) -> None:
+    def finding() -> dict[str, str]:
+        found = json_of(raftctl(*exported, "-o", "json", "doctor"))["findings"]
+        (of_exports,) = [item for item in found if item["check"] == "exports"]
+        return of_exports
+
+    assert finding()["level"] == "ok"
+    assert finding()["text"].startswith("1 exported maps, ready at index")
+    served.host.fresh_ms = 0
+    assert finding()["level"] == "warn"
+    served.host.export_problem = "there is no group bpf-readers on this machine"
+    assert finding()["level"] == "fail"
+    assert finding()["text"].endswith(": there is no group bpf-readers on this machine")
+    assert finding()["fix"].endswith("export list")
+
+
+def test_doctor_says_nothing_of_maps_where_none_is_exported(at: tuple[str, str]) -> None:
+    found = json_of(raftctl(*at, "-o", "json", "doctor"))["findings"]
+    assert "exports" not in {item["check"] for item in found}

@@ -93,6 +93,12 @@ def test_a_removed_node_is_not_leaving_any_more() -> None:
     assert "Change:" not in status_text(removed)
 
 
+def test_status_tells_the_generation_that_a_recovery_began() -> None:
+    assert "Generation:" not in status_text(STATUS)
+    later = msgspec.structs.replace(STATUS, generation="00000000000000f1")
+    assert "Generation:   00000000000000f1, since a recovery\n" in status_text(later) + "\n"
+
+
 def test_status_has_the_contracts_fields() -> None:
     data = status_data(STATUS)
     assert set(data) == {
@@ -112,7 +118,10 @@ def test_status_has_the_contracts_fields() -> None:
         "progress",
         "removed",
         "cluster_version",
+        "id",
+        "superseded",
         "knows",
+        "generation",
     }
     assert data["progress"] == {"node-01": {"match_index": 4, "lag": 0, "last_contact_ms": 12}}
     assert data["ebpf"] == {

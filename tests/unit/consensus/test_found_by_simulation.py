@@ -118,6 +118,24 @@ def test_a_damaged_snapshot_in_one_piece_is_replaced_although_nothing_is_written
     assert cluster.node(3).commit_index == cluster.node(1).commit_index
 
 
+def test_a_leader_whose_snapshot_stays_damaged_hands_over_to_one_that_has_another() -> None:
+    """No new one can be taken behind an entry that is committed: it takes 3 to commit any."""
+    cluster = Cluster(5)
+    cluster.down = {3}
+    cluster.elect(1)
+    cluster.run_for(5 * MAX_TIMEOUT_US)  # it is waited for no longer
+    for member_id in (1, 2):
+        cluster.run(member_id, lambda server: server.take_snapshot(2))
+    files = cluster[1].snapshots
+    files.kept = [SnapshotFile(file.meta, file.data[::-1]) for file in files.kept]
+    cluster.down = {4, 5}
+    cluster.restart(3)
+    cluster.run_for(40 * MAX_TIMEOUT_US)
+    assert "snapshot_stays_refused" in notes(cluster[1].history)
+    assert cluster.node(2).role is Role.LEADER
+    assert cluster.node(3).commit_index == cluster.node(2).state.log.last_index
+
+
 def test_a_learner_that_alone_has_a_lost_leaders_entry_brings_it_in() -> None:
     """1 led term 3 and left an entry on 4 alone, then its own copy was damaged. By an older entry
     of 3, 4 is a voter, and 3 needs three of four votes; by its own log 4 is a learner."""

@@ -67,6 +67,16 @@ def kernel_reading() -> KernelReading:
     return KernelReading(state="attached", peers=[of_peer], connections=outcomes, lost_events=0)
 
 
+def exported() -> protocol.ExportListResult:
+    """One map is kept, the other can't be."""
+    listed = ("x/", "hash", "u32", "u32", 10, "", False, 1)
+    maps = [
+        protocol.ExportInfo("ports", *listed, 7, "/pins/ports_v1"),
+        protocol.ExportInfo("broken", *listed, 2, "/pins/broken_v1", "no memory"),
+    ]
+    return protocol.ExportListResult("degraded", "no memory", 41, 250, maps)
+
+
 class FakeSource:
     """node-01 of three. `leader_answers`: what a forwarded request comes back with; None: never."""
 
@@ -79,6 +89,7 @@ class FakeSource:
         self.commits = histogram(900, 1_100, 3_000)
         self.peers = [peer("node-02"), peer("node-03")]
         self.kernel: KernelReading | None = kernel_reading()
+        self.exports: protocol.ExportListResult | None = exported()
         self.leader_answers: bytes | Failure | None = None
         self.forwarded: list[protocol.Request] = []
         self.events: list[protocol.EventItem] = []
@@ -154,6 +165,7 @@ class FakeSource:
             agreed_index=40,
             state_differs=False,
             kernel=self.kernel,
+            exports=self.exports,
         )
 
     def forward(self, request: protocol.Request, done: Callable[[bytes | Failure], None]) -> None:

@@ -144,6 +144,26 @@ def test_a_name_of_a_peer_is_escaped() -> None:
     assert labels == [(("peer", 'a"b\\c\nd'),)]
 
 
+# --- exported maps
+
+
+def test_what_exported_maps_are_like_is_told() -> None:
+    source = FakeSource()
+    assert one(source, "raft_export_state", state="degraded") == 1
+    assert one(source, "raft_export_state", state="ready") == 0
+    assert one(source, "raft_export_applied_index") == 41
+    assert one(source, "raft_export_fresh_seconds") == 0.25
+    assert one(source, "raft_export_entries", map="ports") == 7
+    assert one(source, "raft_export_failed", map="ports") == 0
+    assert one(source, "raft_export_failed", map="broken") == 1
+
+
+def test_a_node_that_keeps_no_maps_has_no_metrics_of_them() -> None:
+    source = FakeSource()
+    source.exports = None
+    assert not [name for name, _ in samples(source) if name.startswith("raft_export_")]
+
+
 # --- the kernel part
 
 

@@ -1,0 +1,46 @@
+"""The Kubernetes that the other tests stand on is a real one."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.e2e.kube.lab.lab import Lab
+from tests.e2e.kube.place import Place
+
+pytestmark = pytest.mark.long
+
+
+def test_a_pod_runs_on_each_node_with_the_network_of_the_node(place: Place, lab: Lab) -> None:
+    with place.namespace("smoke") as namespace:
+        labels = {"app": "smoke"}
+        place.apply(
+            {
+                "apiVersion": "apps/v1",
+                "kind": "DaemonSet",
+                "metadata": {"name": "smoke", "namespace": namespace},
+                "spec": {
+                    "selector": {"matchLabels": labels},
+                    "template": {
+                        "metadata": {"labels": labels},
+                        "spec": {
+                            "hostNetwork": True,
+                            "terminationGracePeriodSeconds": 0,
+                            "containers": [
+                                {
+                                    "name": "agent",
+                                    "image": place.agent_image,
+                                    "command": ["sleep", "infinity"],
+                                }
+                            ],
+                        },
+                    },
+                },
+            }
+        )
+        place.kubectl("rollout", "status", "-n", namespace, "daemonset/smoke", "--timeout=120s")
+        pods = place.api.items(f"/api/v1/namespaces/{namespace}/pods")
+        found = {pod["spec"]["nodeName"]: pod["status"]["podIP"] for pod in pods}
+        assert found == {node.name: node.address for node in lab.nodes.values()}
+        said = place.kubectl("exec", "-n", namespace, pods[0]["metadata"]["name"], "--",
+                             "raft-agent", "--version")  # fmt: skip
+        assert "raft-agent" in said

@@ -1,0 +1,87 @@
+"""What clients and the nemesis did, one JSON object a line.
+
+Times are of CLOCK_MONOTONIC in nanoseconds: it is the same for all processes of a machine, so the
+lines of the clients and those of the nemesis can be put into one order.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+Outcome = Literal["ok", "no", "unknown"]
+
+
+class Record(msgspec.Struct, omit_defaults=True):
+    """One operation of a client, from when it was asked until it was answered.
+
+    `kind`: which part of the workload it belongs to; `op`, `key` and `args`: what was asked; `out`:
+    what came back. `outcome` "ok": answered; "no": refused, or never sent, so that it has changed
+    nothing and will not (`code` says why); "unknown": it may have happened, or may yet.
+    `revision` is the store's after a write, or of what a read found; `index` a write's in the log.
+    """
+
+    client: int
+    kind: str
+    op: str
+    called_ns: int
+    returned_ns: int
+    outcome: Outcome
+    key: str = ""
+    args: list[Any] = []
+    out: Any = None
+    revision: int = 0
+    index: int = 0
+    code: str = ""
+
+
+class Deed(msgspec.Struct, omit_defaults=True):
+    """One strike of the nemesis, or something that the run did besides (`kind` "run")."""
+
+    kind: str
+    began_ns: int
+    ended_ns: int
+    text: str = ""
+    round: int = -1
+    alone: bool = False
+
+
+class Writer:
+    """Appends to a file, line by line."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("ab")
+        self._encoder = msgspec.json.Encoder()
+
+    def add(self, record: Record | Deed) -> None:
+        self._file.write(self._encoder.encode(record) + b"\n")
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def read_records(path: Path) -> list[Record]:
+    return list(_read(path, msgspec.json.Decoder(Record)))
+
+
+def read_deeds(path: Path) -> list[Deed]:
+    return list(_read(path, msgspec.json.Decoder(Deed)))
+
+
+def _read(path: Path, decoder: msgspec.json.Decoder[Any]) -> Iterator[Any]:
+    with path.open("rb") as file:
+        for line in file:
+            # A process that was ended leaves a last line in parts.
+            if line.endswith(b"\n"):
+                yield decoder.decode(line)
+
+
+def now_ns() -> int:
+    return time.monotonic_ns()

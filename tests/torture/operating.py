@@ -1,0 +1,131 @@
+"""What an operator does while a cluster is tortured: raftctl, until what was wanted is so."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+from tests.torture.world import Node, World
+
+PATIENCE_S = 60.0
+_PAUSE_S = 0.3
+_LAG = 1000
+
+
+class Operator:
+    """Asks any agent that runs; what is refused or not answered is asked again later."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def raftctl(self, node: Node | None, *words: str, timeout_s: float = 15) -> tuple[bool, str]:
+        """(whether it was done, what was said); through the node's socket, or through none."""
+        reach = [] if node is None else ["--socket", str(node.agent.socket_path)]
+        command = [sys.executable, "-m", "raftctl.main", *reach, *words]
+        try:
+            done = subprocess.run(
+                command, capture_output=True, text=True, check=False, timeout=timeout_s
+            )
+        except subprocess.TimeoutExpired:
+            return False, "no answer in time"
+        return done.returncode == 0, (done.stdout + done.stderr).strip()
+
+    def ask(self, *words: str) -> tuple[bool, str]:
+        """Through whoever leads, or else somebody."""
+        node = self._world.leader() or next(iter(self._world.running()), None)
+        return (False, "nobody runs") if node is None else self.raftctl(node, *words)
+
+    def join(self, node: Node, *more: str) -> None:
+        """Until the node is a voter. `more`: options of `raftctl join`."""
+
+        def is_voter() -> bool:
+            if self._is_voter(node):
+                return True
+            self.ask("join", node.name, node.address, "--no-wait", *more)
+            return self._is_voter(node)
+
+        self._until(f"{node.name} to be a voter", is_voter)
+
+    def retire(self, node: Node) -> None:
+        """Until the node is no member, nor in use."""
+
+        def is_gone() -> bool:
+            if self._is_member(node) is False:
+                return True
+            self.ask("leave", node.name)
+            return self._is_member(node) is False
+
+        self._until(f"{node.name} to be no member", is_gone)
+        node.kill()
+        node.wipe()
+
+    def replace_machine(self, node: Node) -> None:
+        """Its disk is gone: the old member leaves, and a fresh one of the same name joins."""
+        self.retire(node)
+        node.start()
+        self.join(node)
+
+    def wait_moved(self, node: Node) -> None:
+        """Until the configuration knows the node at its address."""
+
+        def is_known() -> bool:
+            leader = self._world.leader()
+            status = self._world.statuses().get(leader.name) if leader else None
+            members = status.members if status is not None else []
+            return any(m.name == node.name and m.address == node.address for m in members)
+
+        self._until(f"{node.name} to be known at {node.address}", is_known)
+
+    def mend(self, node: Node) -> None:
+        """Until the node is well: started, rebuilt when something is damaged, and replaced when it
+        can't be rebuilt."""
+        told: list[str] = []
+
+        def is_well() -> bool:
+            if node.reap() is not None or not node.is_running:
+                done, said = self.raftctl(None, "rebuild", "--data-dir", str(node.agent.data_dir))
+                told.append(said)
+                if not done and len(told) > 5:
+                    self.replace_machine(node)
+                    return True
+                node.start()
+            status = self._world.statuses().get(node.name)
+            if status is None:
+                return False
+            if status.note:
+                told.append(f"{status.note}: {self.raftctl(node, 'rebuild', '--no-wait')[1]}")
+                return False
+            return self._has_caught_up(node)
+
+        try:
+            self._until(f"{node.name} to be well", is_well)
+        except AssertionError as error:
+            raise AssertionError(f"{error}; it said: {told[-3:]}") from None
+
+    def _has_caught_up(self, node: Node) -> bool:
+        statuses = self._world.statuses()
+        if node.name not in statuses:
+            return False
+        committed = max(status.commit_index for status in statuses.values())
+        return committed - statuses[node.name].last_applied < _LAG
+
+    def _is_voter(self, node: Node) -> bool:
+        leader = self._world.leader()
+        status = self._world.statuses().get(leader.name) if leader else None
+        return status is not None and node.name in status.voters
+
+    def _is_member(self, node: Node) -> bool | None:
+        """None: nobody says."""
+        leader = self._world.leader()
+        status = self._world.statuses().get(leader.name) if leader else None
+        if status is None:
+            return None
+        return any(member.name == node.name for member in status.members)
+
+    def _until(self, what: str, is_so: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + PATIENCE_S
+        while not is_so():
+            assert time.monotonic() < deadline, f"waited {PATIENCE_S:g} s in vain for {what}"
+            time.sleep(_PAUSE_S)

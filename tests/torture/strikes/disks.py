@@ -1,0 +1,204 @@
+"""Disks: power failures, syncs that fail, no room, hanging, bits that turn."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+from tests.torture.strikes.base import NotNow, Strike
+from tests.torture.world import Node
+
+_ELECTION_S = 5.0
+
+
+class _OfDisks(Strike):
+    def disk_of_one(self, *, leader: float = 0.5) -> Node:
+        node = self.one(leader=leader)
+        if not node.disk.can_fail:
+            raise NotNow("plain disks do not fail")
+        return self.take(node)
+
+
+class PowerFailure(_OfDisks):
+    """One, two or all machines lose power: what was not synced is lost, or some of it."""
+
+    kind = "power"
+
+    def begin(self) -> str:
+        chosen = self.free() if self.chance.random() < 0.5 else self.some(2)
+        victims = [self.take(node) for node in chosen if node.disk.can_fail]
+        if not victims:
+            raise NotNow("plain disks do not fail")
+        for node in victims:
+            node.agent.signal(signal.SIGKILL)
+        for node in victims:
+            node.kill()
+        told = [
+            f"{node.name} ({node.disk.command(f'lose {self.chance.randrange(1 << 30)}')})"
+            for node in victims
+        ]
+        return "power failure of " + ", ".join(told)
+
+    def end(self) -> None:
+        for node in self._taken:
+            node.start()
+
+
+class ElectionPower(_OfDisks):
+    """The leader dies, and in the midst of the election power fails everywhere: what somebody voted
+    must be known afterwards."""
+
+    kind = "election_power"
+
+    def begin(self) -> str:
+        leader = self.world.leader()
+        victims = [node for node in self.free() if node.disk.can_fail]
+        if leader not in victims:
+            raise NotNow("nobody leads who is free")
+        term = max(status.term for status in self.world.statuses().values())
+        for node in victims:
+            self.take(node)
+        leader.kill()
+        deadline = time.monotonic() + _ELECTION_S
+        while time.monotonic() < deadline:
+            if any(status.term > term for status in self.world.statuses().values()):
+                break
+        for node in victims:
+            if node.is_running:
+                node.agent.signal(signal.SIGKILL)
+        for node in victims:
+            node.kill()
+            node.disk.command(f"lose {self.chance.randrange(1 << 30)}")
+        return f"power failure everywhere in the election after {leader.name}"
+
+    def end(self) -> None:
+        for node in self._taken:
+            node.start()
+
+
+class FailedSync(_OfDisks):
+    """The syncs of one disk fail for a while. Its agent takes no part any more, and is started
+    again at the end, in half of the cases after a power failure."""
+
+    kind = "fsync_fails"
+    group = "damage"
+
+    def begin(self) -> str:
+        self.need_all()
+        node = self.disk_of_one()
+        node.disk.command("fsync_fails 1")
+        return f"syncs fail at {node.name}"
+
+    def end(self) -> None:
+        for node in self._taken:
+            node.disk.command("fsync_fails 0")
+            node.kill()
+            if self.chance.random() < 0.5:
+                node.disk.command(f"lose {self.chance.randrange(1 << 30)}")
+            node.start()
+
+    def settle(self) -> None:
+        for node in self._taken:
+            self.operator.mend(node)
+
+
+class FullDisk(_OfDisks):
+    """One disk has no room; the agent comes back by itself when it has."""
+
+    kind = "disk_full"
+
+    def begin(self) -> str:
+        node = self.disk_of_one()
+        node.disk.command("full 1")
+        return f"no room at {node.name}"
+
+    def end(self) -> None:
+        for node in self._taken:
+            node.disk.command("full 0")
+
+
+class SlowDisk(_OfDisks):
+    """Syncs of one disk take long, up to seconds."""
+
+    kind = "disk_slow"
+
+    def begin(self) -> str:
+        node = self.disk_of_one()
+        takes_ms = self.chance.choice([20, 100, 500, 3000])
+        node.disk.command(f"fsync_takes {takes_ms}")
+        return f"each sync takes {takes_ms} ms at {node.name}"
+
+    def end(self) -> None:
+        for node in self._taken:
+            node.disk.command(f"fsync_takes {self.world.options.fsync_ms}")
+
+
+class TurnedBits(Strike):
+    """Bits turn in the files of one member, which is down or runs. Where it does not start any more
+    its operator runs `raftctl rebuild`, and where that refuses too the member is replaced."""
+
+    kind = "bits"
+    group = "damage"
+
+    def begin(self) -> str:
+        self.need_all()
+        node = self.take(self.one(leader=0.3))
+        down = self.chance.random() < 0.7
+        if down:
+            node.kill()
+        files = [
+            path
+            for path in sorted(node.agent.data_dir.rglob("*"))
+            if path.is_file() and path.stat().st_size and path.parent.name in ("log", "snapshots")
+        ]
+        if not files:
+            raise NotNow("there are no files yet")
+        told = []
+        for _ in range(self.chance.choice([1, 1, 3])):
+            path = self.chance.choice(files)
+            size = path.stat().st_size
+            # Where something stands: the end of a segment is zeros that nobody has written yet.
+            used = _used_bytes(path.read_bytes()) or size
+            offset = self.chance.randrange(used)
+            with path.open("r+b") as file:
+                file.seek(offset)
+                byte = file.read(1)[0]
+                file.seek(offset)
+                file.write(bytes([byte ^ (1 << self.chance.randrange(8))]))
+                file.flush()
+                os.fsync(file.fileno())
+            told.append(f"{path.name}@{offset}")
+        node.may_end = True
+        state = "down" if down else "running"
+        return f"bits turned at {node.name}, {state}: {', '.join(told)}"
+
+    def settle(self) -> None:
+        for node in self._taken:
+            self.operator.mend(node)
+            node.may_end = False
+
+
+def _used_bytes(data: bytes) -> int:
+    return len(data.rstrip(b"\0"))
+
+
+class LostDisk(Strike):
+    """A machine and its disk are gone. The member is removed, and a fresh one of the same name
+    joins."""
+
+    kind = "disk_lost"
+    group = "damage"
+
+    def begin(self) -> str:
+        voters = self.need_all()
+        if len(voters) < 3:
+            raise NotNow("too few voters")
+        node = self.take(self.chance.choice(voters))
+        node.kill()
+        node.wipe()
+        return f"{node.name} and its disk are gone"
+
+    def settle(self) -> None:
+        for node in self._taken:
+            self.operator.replace_machine(node)

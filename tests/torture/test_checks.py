@@ -1,0 +1,218 @@
+"""Each check lets a right history pass and complains of a wrong one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+
+from tests.torture.checks import growth, keys, leases, streams
+from tests.torture.history import Record
+
+SECOND = 1_000_000_000
+Check = Callable[[Sequence[Record]], list[str]]
+
+
+class Book:
+    """A history in the making; each operation takes a tick, one after the other."""
+
+    def __init__(self) -> None:
+        self.records: list[Record] = []
+        self.now = 0
+
+    def add(
+        self, kind: str, op: str, *, outcome: Any = "ok", lasts: int = 10, **facts: Any
+    ) -> Book:
+        self.now += 1
+        called, self.now = self.now, self.now + lasts
+        client = facts.pop("client", 1)
+        self.records.append(Record(client, kind, op, called, self.now, outcome, **facts))
+        return self
+
+    def end(self, found: Sequence[tuple[str, str, int, int]]) -> Book:
+        return self.add("end", "keys", out=[list(item) for item in found])
+
+
+def put(book: Book, value: str, revision: int, **facts: Any) -> Book:
+    return book.add("register", "put", key="r", args=[value], revision=revision, **facts)
+
+
+def get(book: Book, value: str | None, revision: int | None, op: str = "get_lease") -> Book:
+    return book.add("register", op, key="r", out=[value, revision, None])
+
+
+def test_a_register_that_is_read_as_it_was_written_is_linearizable() -> None:
+    book = put(put(Book(), "a", 1), "b", 2, outcome="unknown")
+    assert keys.check_registers(get(get(book, "a", 1), "b", 2).records) == []
+
+
+@pytest.mark.parametrize("op", ["get_lease", "get_linearizable"])
+def test_an_old_read_is_found(op: str) -> None:
+    assert keys.check_registers(get(put(put(Book(), "a", 1), "b", 2), "a", 1, op).records)
+
+
+def test_a_write_that_is_lost_in_the_end_is_found() -> None:
+    assert keys.check_registers(put(Book(), "a", 1).end([]).records)
+    assert keys.check_registers(put(Book(), "a", 1).end([("r", "a", 1, 1)]).records) == []
+
+
+def test_a_refused_write_that_is_seen_is_found() -> None:
+    assert keys.check_registers(get(put(Book(), "a", 0, outcome="no"), "a", 1).records)
+
+
+def test_a_conflict_where_the_value_was_the_expected_one_is_found() -> None:
+    book = put(Book(), "a", 1)
+    book.add("register", "cas", key="r", args=["a", "b"], outcome="no", code="conflict")
+    assert keys.check_registers(book.records)
+
+
+def transaction(book: Book, compares: list[Any], then: list[Any], results: list[Any]) -> Book:
+    args = [compares, then, [["get", 0]]]
+    return book.add("txn", "txn", key="t", args=args, out=[True, results], revision=book.now)
+
+
+def test_a_transaction_that_succeeds_on_what_is_not_there_is_found() -> None:
+    book = transaction(Book(), [], [["put", 0, "a", 0], ["put", 1, "b", 0]], [None, None])
+    assert keys.check_transactions(book.records) == []
+    transaction(book, [[0, "x"]], [["put", 0, "c", 0]], [None])
+    assert keys.check_transactions(book.records)
+
+
+def test_half_a_transaction_is_found() -> None:
+    book = transaction(Book(), [], [["put", 0, "a", 0], ["put", 1, "b", 0]], [None, None])
+    assert keys.check_transactions(book.end([("t/0", "a", 1, 1)]).records)
+
+
+def test_a_stale_read_that_is_older_than_it_says_is_found() -> None:
+    book = put(put(Book(), "a", 1), "b", 2)
+    book.now += 10 * SECOND
+    book.add("register", "get_stale", key="r", out=["a", 1, 20_000])
+    assert keys.check_stale_reads(book.records) == []
+    book.add("register", "get_stale", key="r", out=["a", 1, 1_000])
+    assert keys.check_stale_reads(book.records)
+
+
+def add(book: Book, element: str, **facts: Any) -> Book:
+    return book.add("set", "add", key="s/", args=[element], **facts)
+
+
+def test_a_set_that_loses_an_element_is_found() -> None:
+    book = add(add(Book(), "a"), "b", outcome="unknown")
+    assert growth.check_sets(book.add("set", "list", key="s/", out=["a", "b"]).records) == []
+    assert growth.check_sets(book.add("set", "list", key="s/", out=["a"]).records)
+
+
+def test_an_element_that_is_there_before_it_is_added_is_found() -> None:
+    assert growth.check_sets(add(Book(), "a", outcome="no", code="conflict").records)
+
+
+def test_a_list_with_an_element_twice_or_missing_is_found() -> None:
+    book = Book().add("list", "append", key="a", args=["x"])
+    assert growth.check_lists([*book.records, *Book().end([("a", "x", 1, 1)]).records]) == []
+    assert growth.check_lists([*book.records, *Book().end([("a", "x,x", 1, 1)]).records])
+    assert growth.check_lists([*book.records, *Book().end([("a", "y", 1, 1)]).records])
+
+
+def test_a_list_whose_past_changes_is_found() -> None:
+    book = Book().add("list", "get", key="a", out=["x", "y"])
+    assert growth.check_lists(book.add("list", "get", key="a", out=["y", "x", "z"]).records)
+
+
+def test_a_counter_that_counts_twice_or_not_at_all_is_found() -> None:
+    book = Book().add("counter", "add_one", key="c", args=[0], out=True)
+    for value, right in (("1", True), ("2", False), ("0", False)):
+        found = [*book.records, *Book().end([("c", value, 1, 1)]).records]
+        assert (growth.check_counters(found) == []) is right
+    book.add("counter", "add_one", key="c", args=[0], out=True)
+    assert growth.check_counters(book.records)
+
+
+def test_a_put_that_is_applied_twice_or_never_is_found() -> None:
+    for version, right in ((1, True), (2, False), (0, False)):
+        book = Book().add("once", "put", key="o", args=["a"])
+        book.add("once", "version", key="o", out=[version, "a"])
+        assert (growth.check_once(book.records) == []) is right
+
+
+def send(book: Book, text: str, index: int, **facts: Any) -> Book:
+    return book.add("message", "send", args=[text], index=index, **facts)
+
+
+@pytest.mark.parametrize(
+    ("log", "right"),
+    [
+        ([[1, "a"], [2, "b"]], True),
+        ([[1, "a"], [2, "b"], [3, "b"]], False),
+        ([[1, "a"]], False),
+        ([[1, "b"], [2, "a"]], False),
+        ([[1, "a"], [2, "b"], [3, "refused"]], False),
+    ],
+)
+def test_the_message_log_holds_what_was_promised(log: list[Any], right: bool) -> None:
+    book = send(send(Book(), "a", 1), "b", 2)
+    send(book, "refused", 0, outcome="no").add("end", "messages", out=log)
+    assert (streams.check_messages(book.records) == []) is right
+
+
+def test_a_watch_of_messages_with_a_gap_is_found() -> None:
+    book = Book().add("message_watch", "message", index=1, out="a")
+    book.add("message_watch", "message", index=3, out="c")
+    log = [[1, "a"], [2, "b"], [3, "c"]]
+    assert streams.check_messages(book.add("end", "messages", out=log).records)
+
+
+def watch(book: Book, name: str, *events: tuple[int, str, str, bool]) -> Book:
+    book.add("key_watch", "begin", out=name, args=[1], revision=1)
+    for revision, key, value, more in events:
+        args = ["put", value, more]
+        book.add("key_watch", "event", out=name, key=key, args=args, revision=revision)
+    return book
+
+
+def test_watches_that_tell_everything_in_order_are_right() -> None:
+    events = [(1, "k", "a", False), (2, "k", "b", True), (2, "l", "c", False)]
+    book = put(watch(watch(Book(), "w1", *events), "w2", *events), "z", 9)
+    assert streams.check_watches(book.records) == []
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        [(2, "k", "b", False)],
+        [(2, "k", "b", False), (1, "k", "a", False)],
+        [(1, "k", "a", False), (1, "k", "a", False), (2, "k", "b", False)],
+        [(1, "k", "x", False), (2, "k", "b", False)],
+    ],
+    ids=["gap", "order", "twice", "other value"],
+)
+def test_a_watch_that_differs_is_found(events: list[Any]) -> None:
+    right = [(1, "k", "a", False), (2, "k", "b", False)]
+    assert streams.check_watches(watch(watch(Book(), "w1", *right), "w2", *events).records)
+
+
+def test_a_write_that_watches_were_not_told_is_found() -> None:
+    book = watch(Book(), "w", (1, "k", "a", False), (3, "k", "b", False))
+    assert streams.check_watches(put(book, "c", 2).records)
+
+
+def test_a_lease_that_ends_before_its_time_is_found() -> None:
+    for later_s, right in ((1, False), (2, True)):
+        book = Book().add("lease", "grant", out=7)
+        book.now += later_s * SECOND
+        book.add("lease", "keep", key="e/7", args=[7], outcome="no", code="lease_not_found")
+        assert (leases.check_leases(book.records) == []) is right
+
+
+def test_two_holders_at_once_are_found() -> None:
+    book = Book().add("lock", "held", key="l", args=[1], lasts=100)
+    book.now -= 50
+    assert leases.check_locks(book.add("lock", "held", key="l", args=[2]).records)
+    book.now += 1000
+    assert leases.check_locks([book.records[0], *Book().records]) == []
+
+
+def test_a_write_with_an_old_token_is_found() -> None:
+    book = Book().add("lock", "fenced", key="l", args=[2], out=True, revision=5)
+    book.add("lock", "fenced", key="l", args=[1], out=True, revision=6)
+    assert leases.check_locks(book.records)
