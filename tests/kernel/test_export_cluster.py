@@ -229,6 +229,7 @@ def test_an_agent_that_starts_alone_leaves_the_maps_as_they_were(exported: Expor
         return True if exported.status(alone).role == NodeRole.NONE else None
 
     wait_for("the agent to look at its maps", has_begun)
+    wait_for("it to serve", alone.status)
     listed = alone.ask(protocol.ExportList(1))
     assert isinstance(listed, protocol.ExportListResult)
     assert listed.state == "filling"

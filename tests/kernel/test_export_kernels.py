@@ -23,9 +23,11 @@ def test_maps_are_kept_and_read_as_on_this_kernel(machine: Machine, tmp_path: Pa
         pytest.skip(reason)
     program = tmp_path / "deny.bpf.o"
     harness.run("make", "-s", "-C", ROOT / "examples" / "deny-list", f"OBJECT={program}")
-    lines = machines.boot_pytest(
-        machine, [f"tests/kernel/{name}" for name in TESTS], {"deny.bpf.o": program.read_bytes()}
-    )
+    given = {
+        "deny.bpf.o": program.read_bytes(),
+        "checkout/bpf/raft_export.h": (ROOT / "bpf" / "raft_export.h").read_bytes(),
+    }
+    lines = machines.boot_pytest(machine, [f"tests/kernel/{name}" for name in TESTS], given)
     results = [line.split(maxsplit=2)[1:] for line in lines if line.startswith("result ")]
     assert "status 0" in lines, "\n".join(lines)
     assert {outcome for outcome, _ in results} == {"passed"}, "\n".join(lines)

@@ -203,6 +203,27 @@ def test_a_state_that_differs_from_the_others_is_not_fresh(pins: Path) -> None:
     run(check())
 
 
+def test_a_state_that_differs_from_the_others_does_not_take_maps_back(pins: Path) -> None:
+    async def check() -> None:
+        machine = Machine()
+        first = Side(pins, machine)
+        first.apply(AddExport(PORTS), Put("ports/1", b"1"), Put("ports/2", b"2"))
+        await first.until(first.is_at_the_end)
+        await first.side.stop()
+        before, index = first.kernel("ports_v1"), machine.last_applied
+        # Nothing is applied to such a state any more, but the node goes on in its log.
+        wrong = Side(pins, Machine())
+        wrong.is_fit = False
+        wrong.node.state.current_as_of_us = 1 << 40
+        await wrong.until(lambda: wrong.status().state == ExportState.FILLING)
+        await asyncio.sleep(0.2)  # several beats
+        assert wrong.kernel("ports_v1") == before
+        assert wrong.status().applied_index == index
+        await wrong.side.stop()
+
+    run(check())
+
+
 def test_what_waits_is_bounded_and_the_maps_are_right_afterwards(
     pins: Path,
 ) -> None:

@@ -110,15 +110,18 @@ class Exports:
             self._walk_on()
 
     def _is_current(self) -> bool:
+        return self._current_as_of_us() > 0
+
+    def _current_as_of_us(self) -> int:
         node = self._process.node
-        return node is not None and node.state.current_as_of_us > 0
+        return 0 if node is None or node.state.diverged_index else node.state.current_as_of_us
 
     def _beat(self) -> None:
         process, node = self._process, self._process.node
         self._later(process.cluster.options.settings.heartbeat_interval_us, self._beat)
         if node is None:
             return
-        as_of_us = 0 if node.state.diverged_index else node.state.current_as_of_us
+        as_of_us = self._current_as_of_us()
         self._feed.beat(
             term=node.current_term,
             leader_id=node.leader_id,

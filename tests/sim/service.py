@@ -41,7 +41,7 @@ class Service:
         self._queue: list[Attempt] = []
         self._proposals: dict[int, list[Attempt]] = {}
         self._awaiting: dict[int, tuple[int, list[Attempt]]] = {}
-        self._reads: dict[int, Attempt] = {}
+        self._reads: dict[int, Attempt | None] = {}  # None: was answered before the core did
         self._ready: list[tuple[int, Attempt]] = []
         self._changes: dict[int, Change] = {}
         self._is_reading = False
@@ -144,6 +144,8 @@ class Service:
 
     def read_ready(self, effect: ReadReady) -> None:
         attempt = self._reads.pop(effect.tag)
+        if attempt is None:
+            return
         if attempt.call.lease and self._is_reading:
             self._process.cluster.seen["read_by_lease"] += 1
         if effect.index <= self._process.machine.last_applied:
@@ -199,12 +201,17 @@ class Service:
         self._answer_ready(index)
 
     def diverged(self) -> None:
-        """Nothing is applied here any more."""
+        """Nothing is applied here any more, and no read gets its index: what the core still says
+        of those that were passed on to a leader finds nobody."""
         for _, attempts in self._awaiting.values():
             for attempt in attempts:
                 attempt.lost()
         for _, attempt in self._ready:
             attempt.refused()
+        for tag, asked in self._reads.items():
+            if asked is not None:
+                asked.refused()
+                self._reads[tag] = None
         self._awaiting, self._ready = {}, []
 
     def _answer_ready(self, index: int) -> None:
@@ -218,7 +225,8 @@ class Service:
 
     def lost(self) -> None:
         """The process has ended: its clients see their connections break."""
-        attempts = [*self._queue, *self._reads.values(), *(attempt for _, attempt in self._ready)]
+        asked = (attempt for attempt in self._reads.values() if attempt is not None)
+        attempts = [*self._queue, *asked, *(attempt for _, attempt in self._ready)]
         for group in self._proposals.values():
             attempts += group
         for _, group in self._awaiting.values():

@@ -43,7 +43,7 @@ def run(folder: Path, ci: str) -> tuple[int, str]:
             *(sys.executable, "-m", "pytest", "-ra", "-p", "no:cacheprovider"),
             *("-c", os.devnull, f"--rootdir={folder}", folder),
         ],
-        env=os.environ | {"CI": ci},
+        env=os.environ | {"CI": ci, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
         capture_output=True,
         text=True,
         check=False,

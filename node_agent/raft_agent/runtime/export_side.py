@@ -86,7 +86,7 @@ class ExportSide:
             self._machine,
             put=exporter.put,
             done=lambda: exporter.done,
-            is_current=lambda: self._node.state.current_as_of_us > 0,
+            is_current=lambda: self._current_as_of_us() > 0,
             tell=self._tell,
         )
         exporter.start()
@@ -142,8 +142,7 @@ class ExportSide:
         if self._feed is None:
             return
         node = self._node
-        # A state that differs from the others' may be of any moment.
-        as_of_us = node.state.current_as_of_us if self._is_fit() else 0
+        as_of_us = self._current_as_of_us()
         self._feed.beat(
             term=node.current_term,
             leader_id=node.leader_id,
@@ -151,6 +150,11 @@ class ExportSide:
             fresh_until_ns=as_of_us * 1000 + self._bound_ns if as_of_us else 0,
         )
         self._walk_on()
+
+    def _current_as_of_us(self) -> int:
+        """The moment whose acknowledged writes the machine has, 0 when none is known. A state that
+        differs from the others' may be of any moment, and is behind what the node has committed."""
+        return self._node.state.current_as_of_us if self._is_fit() else 0
 
     # --- what it says
 

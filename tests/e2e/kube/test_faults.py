@@ -16,14 +16,19 @@ Make = Callable[[str], Cluster]
 
 
 def kill(cluster: Cluster, pod: str) -> None:
-    """The pod is killed at once, and another of its name has taken its place when this returns."""
+    """The pod is killed at once, and another of its name is ready in its place when this returns:
+    before that the status may still be the one from before.
+    """
     path = f"{PODS.format(cluster.namespace)}/{pod}"
     former = cluster.pods()[pod]["metadata"]["uid"]
     cluster.api.delete(path, gracePeriodSeconds=0)
 
     def replaced() -> bool | None:
         found = cluster.pods().get(pod)
-        return True if found is not None and found["metadata"]["uid"] != former else None
+        if found is None or found["metadata"]["uid"] == former:
+            return None
+        conditions = found["status"].get("conditions", [])
+        return True if {"Ready": "True"} in [{c["type"]: c["status"]} for c in conditions] else None
 
     cluster.wait(f"to have another {pod}", replaced)
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 
+from tests.e2e.agents import wait_for
 from tests.e2e.kube.lab.lab import Lab
 from tests.e2e.kube.place import Place
 
@@ -41,6 +44,12 @@ def test_a_pod_runs_on_each_node_with_the_network_of_the_node(place: Place, lab:
         pods = place.api.items(f"/api/v1/namespaces/{namespace}/pods")
         found = {pod["spec"]["nodeName"]: pod["status"]["podIP"] for pod in pods}
         assert found == {node.name: node.address for node in lab.nodes.values()}
-        said = place.kubectl("exec", "-n", namespace, pods[0]["metadata"]["name"], "--",
-                             "raft-agent", "--version")  # fmt: skip
-        assert "raft-agent" in said
+        pod = pods[0]["metadata"]["name"]
+
+        def version() -> str | None:
+            # A pod counts as running a moment before one can get into it.
+            with contextlib.suppress(AssertionError):
+                return place.kubectl("exec", "-n", namespace, pod, "--", "raft-agent", "--version")
+            return None
+
+        assert "raft-agent" in wait_for("a command to run in the pod", version)

@@ -171,8 +171,8 @@ FAULTS = (
         (
             Edit(
                 _NODE,
-                "                self._appends.refuse_stale(sender, message)\n",
-                "                pass\n",
+                "            self._appends.refuse_stale(sender, message)\n",
+                "            pass\n",
             ),
         ),
         ("no progress after healing", "no fresh write after healing"),

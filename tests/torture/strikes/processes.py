@@ -131,7 +131,8 @@ class FewFiles(Strike):
         node = self.take(self.one())
         pid = node.agent.pid
         count = len(list(Path(f"/proc/{pid}/fd").iterdir())) + self.chance.randrange(3)
-        self._before = resource.prlimit(pid, resource.RLIMIT_NOFILE, (count, 1 << 20))
+        self._before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (count, self._before[1]))
         return f"{node.name} may have {count} files open"
 
     def end(self) -> None:
@@ -151,8 +152,8 @@ class LittleMemory(Strike):
         pages = int(Path(f"/proc/{pid}/statm").read_text().split()[0])
         more_mib = self.chance.choice([0, 2, 16])
         limit = pages * resource.getpagesize() + (more_mib << 20)
-        hard = resource.RLIM_INFINITY
-        self._before = resource.prlimit(pid, resource.RLIMIT_AS, (limit, hard))
+        self._before = resource.prlimit(pid, resource.RLIMIT_AS)
+        resource.prlimit(pid, resource.RLIMIT_AS, (limit, self._before[1]))
         node.may_end = True
         return f"{node.name} gets {more_mib} MiB more memory at most"
 

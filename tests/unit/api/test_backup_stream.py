@@ -21,6 +21,7 @@ from tests.unit.cli.served import Served, serving
 def served(tmp_path: Path) -> Iterator[Served]:
     """With more than a socket holds unread."""
     with serving(tmp_path / "s") as found:
+        found.call(lambda: setattr(found.host.machine, "keys_at_once", 0))
         for number in range(40):
             commands = [Put(f"{number}-{part}", bytes(200_000), -1) for part in range(4)]
             found.call(found.host.apply_commands, commands)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -54,9 +54,15 @@ def render(
         document
         for name, text in files.items()
         if name != NOTES
-        for document in yaml.load_all(text, Loader=StrictLoader)
+        for document in _documents(text)
         if document is not None
     ]
+
+
+def _documents(text: str) -> Iterator[Document | None]:
+    loader = StrictLoader(text)
+    while loader.check_data():
+        yield loader.get_data()
 
 
 def is_test(document: Document) -> bool:

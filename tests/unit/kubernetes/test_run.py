@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import kopf
@@ -12,13 +13,25 @@ import pytest
 from raft_operator import main, run
 
 
+@pytest.fixture
+def _log_of_its_own() -> Iterator[None]:
+    """What the program sets up for its process does not stay for other tests."""
+    loggers = [logging.getLogger(name) for name in ("", "kopf", "aiohttp", "asyncio")]
+    levels, handlers = [logger.level for logger in loggers], loggers[0].handlers[:]
+    loggers[0].handlers[:] = []
+    yield
+    loggers[0].handlers[:] = handlers
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
+
+
+@pytest.mark.usefixtures("_log_of_its_own")
 def test_a_user_without_a_name_will_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     def nobody() -> str:
         raise KeyError("getpwuid(): uid not found: 65532")
 
-    monkeypatch.setattr(logging.getLogger(), "handlers", [])
     monkeypatch.setattr(getpass, "getuser", nobody)
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
