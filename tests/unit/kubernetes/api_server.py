@@ -16,7 +16,7 @@ from kubernetes.aio import client
 from raft_agent.api.protocol import HealthResult, MemberListResult, RecoverResult, StatusResult
 from raft_agent.tls.files import TlsFiles
 from raft_operator.agents import Place
-from raft_operator.kube import CLAIMS, CLUSTERS, PODS, STATEFUL_SETS, ApiServer, Conflict, Object
+from raft_operator.kube import CLAIMS, CLUSTERS, PODS, STATEFUL_SETS, ApiServer, KubeError, Object
 from raft_operator.names import GROUP, KIND, PLURAL, VERSION, ClusterKey
 from tests.unit.kubernetes.raft_model import Process, Raft, Volume
 from tests.unit.kubernetes.world_agents import WorldAgents
@@ -166,19 +166,21 @@ class Controllers:
 
     async def run(self) -> None:
         while True:
-            for found in await self._api.list(STATEFUL_SETS, NAMESPACE):
-                with contextlib.suppress(Conflict):
-                    await self._run(found)
+            # A server that is busy is asked again.
+            with contextlib.suppress(KubeError):
+                pods = await self._api.list(PODS, NAMESPACE)
+                for found in await self._api.list(STATEFUL_SETS, NAMESPACE):
+                    await self._run(found, pods)
             for raft in self._rafts.by_name.values():
                 raft.catch_up()
             await asyncio.sleep(self._every_s)
 
-    async def _run(self, found: Object) -> None:
+    async def _run(self, found: Object, pods: list[Object]) -> None:
         key = ClusterKey(NAMESPACE, found["metadata"]["name"])
         count = found["spec"]["replicas"]
         ours = {
             pod["metadata"]["name"]: pod
-            for pod in await self._api.list(PODS, NAMESPACE)
+            for pod in pods
             if key.ordinal(pod["metadata"]["name"]) is not None
         }
         for ordinal in range(count):
