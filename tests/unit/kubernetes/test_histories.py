@@ -53,7 +53,7 @@ acts = st.builds(
     cut=st.integers(0, 60),
     weave=st.none() | st.integers(0, 2**24),
 )
-histories = st.lists(acts, max_size=40)
+histories = st.lists(acts, min_size=8, max_size=40)
 
 
 def happen(world: World, act: Act) -> None:
@@ -127,7 +127,7 @@ RELAXED = {
 }
 
 
-@settings(max_examples=60, **RELAXED)  # type: ignore[arg-type]
+@settings(max_examples=200, **RELAXED)  # type: ignore[arg-type]
 @given(histories)
 def test_every_history_ends_well(history: list[Act]) -> None:
     run(history)
