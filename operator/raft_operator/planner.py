@@ -181,8 +181,20 @@ def _bring_in(observed: Observed, desired: Desired, membership: Membership) -> S
 def _fresh(observed: Observed, desired: Desired, membership: Membership) -> Iterator[Pod]:
     for pod in observed.pods:
         is_wanted = pod.ordinal < desired.replicas and membership.by_name(pod.name) is None
-        if is_wanted and pod.address and blank(pod) is not None:
+        is_waiting = is_wanted and bool(pod.address) and blank(pod) is not None
+        if is_waiting and not _takes_a_node(pod, observed, desired, membership):
             yield pod
+
+
+def _takes_a_node(pod: Pod, observed: Observed, desired: Desired, membership: Membership) -> bool:
+    """Whether a member that has no node now has its volume where this pod is. As members the two
+    could never be up together."""
+    for claim in observed.claims:
+        other = observed.pod(claim.ordinal)
+        is_homeless = claim.home == pod.node and (other is None or not other.node)
+        if is_homeless and membership.by_name(desired.member(claim.ordinal)) is not None:
+            return True
+    return False
 
 
 def _shrink(observed: Observed, desired: Desired, membership: Membership) -> Step:
