@@ -6,7 +6,7 @@ MINUTES ?= 10
 SEED ?= 1
 # What has a target of its own: make test-deploy, test-kube, test-torture, test-kernels.
 ELSEWHERE = $(addprefix --ignore=tests/,e2e/deploy e2e/kube e2e/test_containerfile.py torture \
-	kernel/test_export_kernels.py)
+	kernel/test_export_kernels.py unit/kubernetes/test_operator.py)
 PROCESSES ?= $(shell getconf _NPROCESSORS_ONLN)
 
 .PHONY: help demo demo-down setup test test-e2e test-kernels test-deploy test-kube test-torture torture deploy-setup bpf lint format sim bench fuzz audit lock docs clean
@@ -48,7 +48,7 @@ test-deploy: setup ## Have the playbooks of ansible/ set up and mend real Debian
 test-kube: setup ## Run the operator on a real Kubernetes: that of KUBECONFIG, or its own (root)
 	@tools/setup.sh kube
 	@tools/setup.sh images
-	@.venv/bin/python -m pytest -m long tests/e2e/test_containerfile.py tests/e2e/kube
+	@.venv/bin/python -m pytest -m long tests/unit/kubernetes tests/e2e/test_containerfile.py tests/e2e/kube
 
 test-torture: setup ## Test five minutes of torture, partial links and the checks themselves (root)
 	@tools/setup.sh torture
