@@ -75,6 +75,14 @@ bpf_compiler_missing() {
     [ -e /usr/include/bpf/bpf_helpers.h ] || echo libbpf-dev
 }
 
+# Packages that tests need.
+install_if_missing() {
+    if [ "$#" != 0 ] && [ "$(uname)" = Linux ]; then
+        install_packages "$@" ||
+            say "setup: could not install $*; tests that need it will say so"
+    fi
+}
+
 # dev: what the tests run beside Python. They say so themselves where something is still missing.
 install_test_programs() {
     local missing=()
@@ -86,10 +94,7 @@ install_test_programs() {
     command -v strace > /dev/null || missing+=(strace)
     command -v chromium > /dev/null || command -v chromium-browser > /dev/null || missing+=(chromium)
     perl -MIO::Socket::UNIX -MJSON::PP -e 1 2> /dev/null || missing+=(perl)
-    if [ "${#missing[@]}" != 0 ] && [ "$(uname)" = Linux ]; then
-        install_packages "${missing[@]}" ||
-            say "setup: could not install ${missing[*]}; tests that need it will say so"
-    fi
+    install_if_missing "${missing[@]}"
 }
 
 # What .venv was made from; the path too, because scripts in it name it.
@@ -113,10 +118,7 @@ install_machines() {
     [ -e /usr/include/libelf.h ] || missing+=(libelf-dev)
     [ -e /usr/include/zlib.h ] || missing+=(zlib1g-dev)
     [ -e /usr/include/bpf/libbpf.h ] || missing+=(libbpf-dev)
-    if [ "${#missing[@]}" != 0 ] && [ "$(uname)" = Linux ]; then
-        install_packages "${missing[@]}" ||
-            say "setup: could not install ${missing[*]}; tests that need it will say so"
-    fi
+    install_if_missing "${missing[@]}"
 }
 
 # machines: what makes and boots whole systems, and reaches them. Tests say so where it is missing.
@@ -126,10 +128,7 @@ install_systems() {
     command -v systemd-nspawn > /dev/null || missing+=(systemd-container)
     command -v ssh > /dev/null || missing+=(openssh-client)
     [ -x /usr/bin/qemu-aarch64-static ] || missing+=(qemu-user-static)
-    if [ "${#missing[@]}" != 0 ] && [ "$(uname)" = Linux ]; then
-        install_packages "${missing[@]}" ||
-            say "setup: could not install ${missing[*]}; tests that need it will say so"
-    fi
+    install_if_missing "${missing[@]}"
 }
 
 # torture: the network's rules, disks that lose what was not synced, clocks. Tests say so where it is
@@ -140,10 +139,7 @@ install_torture() {
     PATH=$PATH:/sbin:/usr/sbin ldconfig -p 2> /dev/null | grep -q 'libfuse3\.so' ||
         missing+=(libfuse3-3)
     command -v gcc > /dev/null || missing+=(gcc libc6-dev)
-    if [ "${#missing[@]}" != 0 ] && [ "$(uname)" = Linux ]; then
-        install_packages "${missing[@]}" ||
-            say "setup: could not install ${missing[*]}; tests that need it will say so"
-    fi
+    install_if_missing "${missing[@]}"
 }
 
 # kube: what makes the roots of nodes, and joins them. Kubernetes itself and what runs on the nodes is
@@ -154,10 +150,7 @@ install_node_makers() {
     command -v ip > /dev/null || missing+=(iproute2)
     command -v nsenter > /dev/null || missing+=(util-linux)
     command -v gcc > /dev/null || missing+=(gcc libc6-dev)
-    if [ "${#missing[@]}" != 0 ] && [ "$(uname)" = Linux ]; then
-        install_packages "${missing[@]}" ||
-            say "setup: could not install ${missing[*]}; tests that need it will say so"
-    fi
+    install_if_missing "${missing[@]}"
 }
 
 # images: what builds the Containerfile, and makes the root that it begins with.
@@ -165,10 +158,7 @@ install_image_builders() {
     local missing=()
     command -v mmdebstrap > /dev/null || missing+=(mmdebstrap)
     command -v buildah > /dev/null || missing+=(buildah)
-    if [ "${#missing[@]}" != 0 ] && [ "$(uname)" = Linux ]; then
-        install_packages "${missing[@]}" ||
-            say "setup: could not install ${missing[*]}; tests that need it will say so"
-    fi
+    install_if_missing "${missing[@]}"
 }
 
 case $wanted in

@@ -95,7 +95,9 @@ class SecretCredentials:
         found = await self._kube.get(SECRETS, key.namespace, name)
         if found is None:
             raise CredentialsError(
-                f"tls.authoritySecret: there is no Secret {name} in the namespace"
+                f"tls.authoritySecret: there is no Secret {name} in the namespace {key.namespace}: "
+                f"make it (kubectl create secret tls {name} --cert CA.pem --key CA-KEY.pem), or "
+                "leave the field out, and the operator makes an authority"
             )
         return resources.secret_data(found)
 

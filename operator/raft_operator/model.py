@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from raft_operator.names import ordinal_of
+
 
 class Agent(msgspec.Struct, frozen=True):
     """What the agent in a pod says of itself. `id` is born with its volume; `cluster_id` is "" for
@@ -142,6 +144,4 @@ class Desired(msgspec.Struct, frozen=True):
 
     def ordinal(self, member: str) -> int | None:
         """None for a member that is none of our pods."""
-        head, _, number = member.rpartition("-")
-        is_ours = head == self.name and number.isdecimal() and str(int(number)) == number
-        return int(number) if is_ours else None
+        return ordinal_of(self.name, member)

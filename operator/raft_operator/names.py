@@ -28,6 +28,13 @@ FINALIZER = f"{GROUP}/operator"
 VOLUME = "data"
 
 
+def ordinal_of(cluster: str, name: str) -> int | None:
+    """Which pod or member of the cluster has this name; None when none of its can have it."""
+    head, _, number = name.rpartition("-")
+    is_ours = head == cluster and number.isdecimal() and str(int(number)) == number
+    return int(number) if is_ours else None
+
+
 class ClusterKey(msgspec.Struct, frozen=True, order=True):
     """Which cluster."""
 
@@ -74,9 +81,7 @@ class ClusterKey(msgspec.Struct, frozen=True, order=True):
 
     def ordinal(self, name: str) -> int | None:
         """Of a pod or member with this name; None when it is none of this cluster's."""
-        head, _, number = name.rpartition("-")
-        is_ours = head == self.name and number.isdecimal() and str(int(number)) == number
-        return int(number) if is_ours else None
+        return ordinal_of(self.name, name)
 
     def labels(self) -> dict[str, str]:
         """On everything that belongs to the cluster."""

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from raft_operator.kube import Object
 from raft_operator.names import VOLUME, ClusterKey
 from raft_operator.spec import Spec
-
-Object = dict[str, Any]
 
 CONTAINER = "agent"
 # Nobody's id on usual systems: without the kernel part the agent needs no right at all.

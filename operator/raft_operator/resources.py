@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from raft_operator.kube import Object
 from raft_operator.names import (
     APPLIED_ANNOTATION,
     GROUP,
@@ -27,7 +28,6 @@ from raft_operator.names import (
 from raft_operator.pods import (
     BOOTSTRAP_KEY,
     CLUSTER_ID_KEY,
-    Object,
     config_file,
     pod_template,
 )
@@ -174,7 +174,8 @@ def services(owner: Owner, spec: Spec) -> list[Object]:
         # A pod has to be found before it is ready: it is not before it is a member.
         "publishNotReadyAddresses": True,
         "selector": key.selector(),
-        "ports": [raft, http],
+        # What listens on the pod's loopback alone can't be scraped.
+        "ports": [raft] if spec.network.http_on_loopback else [raft, http],
     }
     clients = {"type": "ClusterIP", "selector": key.selector(), "ports": [raft]}
     return [

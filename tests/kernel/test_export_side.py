@@ -65,6 +65,19 @@ class Side:
         )
         self.side.start()
 
+    async def beats(self, count: int) -> None:
+        """Wait until the side has looked so often whether it may begin."""
+        feed = self.side._feed
+        assert feed is not None
+        seen, beat = [0], feed.beat
+
+        def counted(**facts: int) -> None:
+            seen[0] += 1
+            beat(**facts)
+
+        feed.beat = counted  # type: ignore[method-assign]
+        await self.until(lambda: seen[0] >= count)
+
     def apply(self, *commands: Command) -> None:
         apply(self.machine, *commands)
         self.side.applied(self.machine.last_applied)
@@ -174,7 +187,7 @@ def test_a_log_that_is_behind_the_maps_waits_until_it_has_caught_up(pins: Path) 
         second = Side(pins, behind)
         await second.until(lambda: second.status().state == ExportState.FILLING)
         second.apply(AddExport(PORTS), Put("ports/1", b"1"))
-        await asyncio.sleep(0.2)  # several beats
+        await second.beats(3)
         assert second.kernel("ports_v1") == before
         assert second.status().applied_index == index
         second.apply(Put("ports/2", b"2"))
@@ -216,7 +229,7 @@ def test_a_state_that_differs_from_the_others_does_not_take_maps_back(pins: Path
         wrong.is_fit = False
         wrong.node.state.current_as_of_us = 1 << 40
         await wrong.until(lambda: wrong.status().state == ExportState.FILLING)
-        await asyncio.sleep(0.2)  # several beats
+        await wrong.beats(3)
         assert wrong.kernel("ports_v1") == before
         assert wrong.status().applied_index == index
         await wrong.side.stop()

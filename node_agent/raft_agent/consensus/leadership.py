@@ -119,9 +119,9 @@ class Leadership:
     `change_tag`: of the membership change that somebody waits for. `settled_index`: the last
     configuration of which all that follows from its commit was done. `departed`: who has gone and
     was not told yet. `announced`: where members say they are, by id; `refused_moves`: what of it
-    could not be done yet. `refused_snapshot`: the last that a peer found damaged;
-    `spoilt_snapshot`: one that was found so again, because no other had come about. `told`: what
-    was noted once and would come up again with every message. `audit`: the comparison that is under
+    could not be done yet. `refused_snapshot`: the last that a peer found damaged, the first time at
+    `refused_us`; `spoilt_snapshot`: one that is still found so long after that. `told`: what was
+    noted once and would come up again with every message. `audit`: the comparison that is under
     way, or was the last; `audit_wanted`: another one is to follow; `odd`: whose states did not fit
     when they were told last.
     """
@@ -143,6 +143,7 @@ class Leadership:
         "reads",
         "refused_moves",
         "refused_snapshot",
+        "refused_us",
         "settled_index",
         "spoilt_snapshot",
         "stall_retry_us",
@@ -173,6 +174,7 @@ class Leadership:
         self.told: set[tuple[str, int, str]] = set()
         self.stall_retry_us = 0
         self.refused_snapshot: SnapshotMeta | None = None
+        self.refused_us = 0
         self.spoilt_snapshot: SnapshotMeta | None = None
         self.uncommitted: deque[tuple[int, int]] = deque()  # last index, bytes
         self.uncommitted_bytes = 0

@@ -32,6 +32,9 @@ from raft_agent.consensus.types import (
 
 # A chunk waits for the peer's disk and for a slow link; an offer too many only costs a few bytes.
 _PATIENCE_TIMEOUTS = 4
+# To take another one in place of one that was refused needs a comparison of states, and may be
+# slow; and it may be the peer that is at fault, whom no other leader would please either.
+_SPOILT_TIMEOUTS = 20
 
 
 class SnapshotSender:
@@ -87,10 +90,12 @@ class SnapshotSender:
         leadership = self._state.leadership
         if leadership is None:
             return
-        if leadership.refused_snapshot == snapshot:
-            # Once is enough to have another one taken: it has not come.
+        if leadership.refused_snapshot != snapshot:
+            leadership.refused_snapshot = snapshot
+            leadership.refused_us = self._state.now_us
+        patience_us = _SPOILT_TIMEOUTS * self._state.settings.election_timeout_max_us
+        if self._state.now_us - leadership.refused_us >= patience_us:
             leadership.spoilt_snapshot = snapshot
-        leadership.refused_snapshot = snapshot
 
     def reply(self, sender: int, progress: Progress, message: SnapshotReply) -> bool:
         """Whether the peer is through with it."""

@@ -51,39 +51,39 @@ class Handover:
         state = self._state
         if leadership.transfer is not None or state.now_us < leadership.stall_retry_us:
             return
-        heard_since_us = state.now_us - state.settings.election_timeout_min_us
-        ahead = [
-            peer
-            for peer, progress in leadership.progress.items()
-            if progress.match_index >= state.stalled_index
-            and progress.last_contact_us >= heard_since_us
-        ]
-        target = self._furthest(leadership, ahead)
+        target = self._heir(leadership, state.stalled_index)
         if target:
             leadership.stall_retry_us = state.now_us + state.settings.disk_stall_us
             state.note("disk_stalls", index=state.persisted_index)
             self._start(leadership, None, target)
 
     def leave_spoilt_snapshot(self, leadership: Leadership) -> None:
-        """Hand over to a voter that was not brought up by the own snapshot, when that is refused
-        again and again: another one may take entries that only those could commit who wait for
-        it."""
+        """Hand over when peers go on to find the own snapshot damaged and no other one comes about:
+        that may take entries which only those can commit who wait for it. A voter that has all that
+        is committed may have a good one."""
         state = self._state
         spoilt = leadership.spoilt_snapshot
         if spoilt is None or spoilt != state.snapshot or leadership.transfer is not None:
             return
-        heard_since_us = state.now_us - state.settings.election_timeout_min_us
-        complete = [
-            peer
-            for peer, progress in leadership.progress.items()
-            if progress.match_index >= state.commit_index
-            and progress.last_contact_us >= heard_since_us
-        ]
-        target = self._furthest(leadership, complete)
+        target = self._heir(leadership, state.commit_index)
         if target:
             leadership.spoilt_snapshot = None
             state.note("snapshot_stays_refused", index=spoilt.index)
             self._start(leadership, None, target)
+
+    def _heir(self, leadership: Leadership, index: int) -> int:
+        """Of the voters that answer and have all entries up to `index` the one whose log is
+        furthest; 0: none."""
+        state = self._state
+        heard_since_us = state.now_us - state.settings.election_timeout_min_us
+        return self._furthest(
+            leadership,
+            [
+                peer
+                for peer, progress in leadership.progress.items()
+                if progress.match_index >= index and progress.last_contact_us >= heard_since_us
+            ],
+        )
 
     def _furthest(self, leadership: Leadership, peers: Iterable[int]) -> int:
         """Of these peers the voter, and one that stays one, whose log is furthest; 0: none. Who is

@@ -19,6 +19,7 @@ from typing import Any
 import yaml
 
 from tests.e2e.agents import wait_for
+from tests.e2e.control_groups import remove_group
 from tests.e2e.deploy import images
 from tests.kernel.netns import enter, ip, namespaces
 
@@ -149,7 +150,7 @@ class Machine:
         with contextlib.suppress(OSError):
             (Path("/run/systemd/nspawn/propagate") / self._label).rmdir()
         for group in self._groups():
-            wait_for(f"{group} to be empty", lambda group=group: _removed(group))
+            wait_for(f"{group} to be empty", lambda group=group: remove_group(group))
 
     def _groups(self) -> list[Path]:
         """Its control groups: in all hierarchies of version 1 but cpuset, and in that of version
@@ -201,19 +202,6 @@ class Machine:
 
     def console(self) -> str:
         return (self._home / "console.log").read_text(errors="replace")
-
-
-def _removed(group: Path) -> bool | None:
-    """Whether the group and those below it are gone; processes that were killed take a moment."""
-    try:
-        for folder in sorted((path for path in group.rglob("*") if path.is_dir()), reverse=True):
-            folder.rmdir()
-        group.rmdir()
-    except FileNotFoundError:
-        return True
-    except OSError:
-        return None
-    return True
 
 
 def _children(pid: int) -> list[int]:

@@ -136,6 +136,23 @@ def test_a_leader_whose_snapshot_stays_damaged_hands_over_to_one_that_has_anothe
     assert cluster.node(3).commit_index == cluster.node(2).state.log.last_index
 
 
+def test_a_leader_whose_snapshot_is_refused_leads_on_while_another_one_may_come() -> None:
+    cluster = Cluster()
+    cluster.down = {3}
+    cluster.elect(1)
+    cluster.run_for(5 * MAX_TIMEOUT_US)  # it is waited for no longer
+    cluster.run(1, lambda server: server.take_snapshot(2))
+    files = cluster[1].snapshots
+    files.kept = [SnapshotFile(file.meta, file.data[::-1]) for file in files.kept]
+    cluster.restart(3)
+    cluster.run_for(10 * MAX_TIMEOUT_US)
+    assert notes(cluster[1].history).count("snapshot_refused") > 1
+    cluster.run(1, lambda server: server.take_snapshot())
+    cluster.run_for(40 * MAX_TIMEOUT_US)
+    assert cluster.node(1).role is Role.LEADER
+    assert "snapshot_stays_refused" not in notes(cluster[1].history)
+
+
 def test_a_learner_that_alone_has_a_lost_leaders_entry_brings_it_in() -> None:
     """1 led term 3 and left an entry on 4 alone, then its own copy was damaged. By an older entry
     of 3, 4 is a voter, and 3 needs three of four votes; by its own log 4 is a learner."""

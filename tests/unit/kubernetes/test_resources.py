@@ -221,6 +221,13 @@ def test_pods_are_found_before_they_are_ready() -> None:
     assert "publishNotReadyAddresses" not in clients["spec"]
 
 
+@pytest.mark.parametrize(("is_hidden", "names"), [(False, ["raft", "http"]), (True, ["raft"])])
+def test_no_port_is_offered_that_nobody_can_reach(is_hidden: bool, names: list[str]) -> None:
+    wanted = spec(network={"httpOnLoopback": is_hidden})
+    peers, _ = resources.services(OWNER, wanted)
+    assert [port["name"] for port in peers["spec"]["ports"]] == names
+
+
 def test_everything_goes_with_the_cluster_but_volumes() -> None:
     objects = [
         resources.config_map(OWNER, spec(), bootstrap=True, cluster_id=""),

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.e2e.agents import wait_for
+from tests.e2e.control_groups import remove_group
 from tests.e2e.debian import root
 from tests.kernel.netns import enter
 
@@ -224,7 +225,9 @@ class Groups:
     def remove(self) -> None:
         """Waits until those that were in them are gone."""
         for place in self._roots():
-            wait_for(f"{place / self.name} to be empty", lambda p=place: _gone(p / self.name))
+            wait_for(
+                f"{place / self.name} to be empty", lambda p=place: remove_group(p / self.name)
+            )
 
 
 def _open(folder: Path) -> None:
@@ -245,15 +248,3 @@ def _open(folder: Path) -> None:
             (folder / "cgroup.subtree_control").write_text(
                 " ".join(f"+{word}" for word in (folder / "cgroup.controllers").read_text().split())
             )
-
-
-def _gone(group: Path) -> bool | None:
-    try:
-        for folder in sorted((path for path in group.rglob("*") if path.is_dir()), reverse=True):
-            folder.rmdir()
-        group.rmdir()
-    except FileNotFoundError:
-        return True
-    except OSError:
-        return None
-    return True
