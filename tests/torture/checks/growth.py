@@ -29,7 +29,9 @@ def check_sets(records: Sequence[Record]) -> list[str]:
     for prefix, found in _by_key(records, "set").items():
         adds = {record.args[0]: record for record in found if record.op == "add"}
         lists = [
-            (r.called_ns, r.returned_ns, set(r.out)) for r in found if r.op == "list" and r.out
+            (r.called_ns, r.returned_ns, set(r.out))
+            for r in found
+            if r.op == "list" and r.outcome == "ok"
         ]
         if last is not None and end is not None:
             elements = {key.removeprefix(prefix) for key in last if key.startswith(prefix)}
