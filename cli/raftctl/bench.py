@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from raftctl.bench_stats import Tally
 
 _SPARE_FILES = 64
+_INTERRUPT = {signal.SIGINT}
 _PRELOAD_BATCH = 64
 _PRELOAD_BATCH_BYTES = 4 << 20
 
@@ -313,6 +314,12 @@ def _run_processes(plan: Plan, target: str | Endpoint, processes: int) -> Tally:
     """Forks before anything of asyncio is imported; all start when all have connected."""
     from raftctl.bench_stats import Tally  # noqa: PLC0415
 
+    running: set[int] = set()
+    # Ctrl+C goes to all of them, a signal from elsewhere to this process alone: the children must
+    # hear of it in any case, and report what they have. Were this process to end amid the forks,
+    # they would take the end of its pipe for the start.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _INTERRUPT)
+    before = signal.signal(signal.SIGINT, lambda *_: _interrupt(running))
     go_read, go_write = os.pipe()
     children: list[tuple[int, int]] = []
     for number in range(processes):
@@ -320,19 +327,18 @@ def _run_processes(plan: Plan, target: str | Endpoint, processes: int) -> Tally:
         report_read, report_write = os.pipe()
         pid = os.fork()
         if pid == 0:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
             os.close(go_write)
             os.close(report_read)
             rate = plan.rate * share / plan.clients
             _child(replace(plan, clients=share, rate=rate), target, go_read, report_write)
         os.close(report_write)
         children.append((pid, report_read))
+        running.add(pid)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _INTERRUPT)
     os.close(go_read)
     total = Tally()
     failure = ""
-    running = {pid for pid, _report in children}
-    # Ctrl+C goes to all of them, a signal from elsewhere to this process alone: the children must
-    # hear of it in any case, and report what they have.
-    before = signal.signal(signal.SIGINT, lambda *_: _interrupt(running))
     # A child that could not connect gives its report at once, without the "r" of the others.
     heads = [os.read(report, 1) for _pid, report in children]
     os.close(go_write)  # the start: every child sees the end of the pipe
@@ -361,6 +367,7 @@ def _child(plan: Plan, target: str | Endpoint, go_fd: int, report_fd: int) -> No
     from raftctl.bench_stats import Tally  # noqa: PLC0415
 
     try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _INTERRUPT)
         from raftctl.bench_load import run_load  # noqa: PLC0415
 
         tally = run_load(plan, target, os.getpid(), lambda: _write_all(report_fd, b"r"), go_fd)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import resource
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +16,15 @@ from click.testing import CliRunner
 
 from raftctl import sockets
 from raftctl.main import cli
-from tests.unit.cli.served import TIMEOUT_S, Follower, Served, json_of, raftctl, serving
+from tests.unit.cli.served import (
+    TIMEOUT_S,
+    Follower,
+    Served,
+    clean_environment,
+    json_of,
+    raftctl,
+    serving,
+)
 
 SHORT = ("--duration", "0.3", "--warmup", "0.1", "--keys", "50")
 FIELDS = {
@@ -181,6 +191,49 @@ def wait_until(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.005)
+
+
+# Right after the last one, when the first process has connected and said so.
+_INTERRUPTED_AMID_ITS_FORKS = """
+import os, select, signal
+
+fork, pipe, read_ends = os.fork, os.pipe, []
+
+
+def and_note():
+    made = pipe()
+    read_ends.append(made[0])
+    return made
+
+
+def and_interrupt():
+    pid = fork()
+    if pid and len(read_ends) == 3:  # the start's, and a report of each
+        select.select([read_ends[1]], [], [])
+        os.kill(os.getpid(), signal.SIGINT)
+    return pid
+
+
+os.fork, os.pipe = and_interrupt, and_note
+from raftctl.main import main
+
+main()
+"""
+
+
+def test_an_interrupt_amid_the_forks_leaves_no_load_process_behind(tmp_path: Path) -> None:
+    with serving(tmp_path / "node-01.sock") as served:
+        shape = ("--clients", "2", "--processes", "2", "--timeout", "60", "--duration", "100")
+        words = ("--socket", str(served.path), "bench", "put", *shape)
+        with subprocess.Popen(
+            [sys.executable, "-c", _INTERRUPTED_AMID_ITS_FORKS, *words],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=clean_environment(),
+        ) as bench:
+            # A child that goes on would hold the pipes open.
+            bench.communicate(timeout=TIMEOUT_S)
+            assert bench.returncode in (1, 130)
 
 
 def test_an_interrupt_before_the_start_leaves_no_load_process_behind(tmp_path: Path) -> None:
