@@ -35,8 +35,10 @@ class Shared:
     def _deploy(self, made: Site) -> None:
         started = time.monotonic()
         made.play("site.yml")
-        took = time.monotonic() - started
-        self._measured(f"site.yml: three bare machines, wheels at hand, to healthy: {took:.0f} s")
+        self._measured(
+            "site.yml, three bare machines and the wheels at hand: "
+            f"{time.monotonic() - started:.0f} s until all are healthy (bar: 180 s)"
+        )
 
     def close(self, *, keep: bool = False) -> None:
         """`keep`: the machines' files stay, and the place is printed."""

@@ -18,7 +18,7 @@ _measured = pytest.StashKey[list[str]]()
 
 
 @pytest.fixture(scope="session")
-def _able() -> None:
+def able() -> None:
     """Skips where machines can't be booted, with the reason."""
     if os.geteuid() != 0:
         pytest.skip("booting machines takes root")
@@ -28,7 +28,7 @@ def _able() -> None:
 
 
 @pytest.fixture(scope="session")
-def bundle(_able: None) -> None:
+def bundle(able: None) -> None:
     """The wheels come from the internet, which the test's network does not reach."""
     machine = os.uname().machine
     command = [sys.executable, str(ROOT / "tools" / "bundle.py"), f"--machine={machine}"]

@@ -71,6 +71,7 @@ class Machine:
 
     def __init__(self, name: str, number: int, home: Path, namespace: str, key: Path) -> None:
         self.name = name
+        self._number = number
         self.address = f"{NETWORK}.{number}"
         self._home = home / name
         self._namespace = namespace
@@ -88,8 +89,11 @@ class Machine:
         (upper / "var/log/journal").mkdir(parents=True)
         (upper / "etc/hostname").write_text(f"{self.name}\n")
         (upper / "etc/hosts").write_text(f"127.0.0.1 localhost {self.name}\n")
+        # A network card keeps its address, so nobody looks for the machine at a former one after a
+        # boot; systemd-nspawn derives it from the name of the container.
         (upper / "etc/systemd/network/10-host0.network").write_text(
-            f"[Match]\nName=host0\n[Network]\nAddress={self.address}/24\nLinkLocalAddressing=no\n"
+            f"[Match]\nName=host0\n[Link]\nMACAddress=02:00:00:00:00:{self._number:02x}\n"
+            f"[Network]\nAddress={self.address}/24\nLinkLocalAddressing=no\n"
         )
         (upper / "etc/systemd/system").mkdir()
         for folder in ("home", "home/admin", "home/admin/.ssh"):
@@ -277,7 +281,11 @@ class Site:
         done = subprocess.run(
             [*enter(self.namespace), program, "-i", inventory, playbook, *options],
             cwd=ROOT / "ansible",
-            env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible" / "ansible.cfg")},
+            env={
+                **os.environ,
+                "ANSIBLE_CONFIG": str(ROOT / "ansible" / "ansible.cfg"),
+                "ANSIBLE_LOCAL_TEMP": str(self.home / "ansible"),
+            },
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
