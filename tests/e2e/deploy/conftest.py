@@ -25,6 +25,10 @@ def able() -> None:
     for program in ("mmdebstrap", "systemd-nspawn", "ssh", "ssh-keygen"):
         if shutil.which(program) is None:
             pytest.skip(f"{program} is not installed (tools/setup.sh machines installs it)")
+    command = ["unshare", "--mount", "--net", "--pid", "--fork", "true"]
+    tried = subprocess.run(command, capture_output=True, text=True, check=False)
+    if tried.returncode != 0:
+        pytest.skip(f"root may make no namespaces here: {tried.stderr.strip()}")
 
 
 @pytest.fixture(scope="session")

@@ -89,8 +89,11 @@ def test_a_backup_becomes_the_same_data_on_machines_that_were_wiped(cluster: Sit
     one.raftctl("--forward propose put river Mur")
     one.raftctl('--forward send "before the fire"')
     was = json.loads(one.raftctl("-o json status"))["cluster_id"]
-    cluster.play("backup.yml")
-    backup = max((cluster.home / "backups").iterdir())
+    (cluster.home / "backups").mkdir()
+    (cluster.home / "backups" / "raft-20200101T000000Z.raft").touch()
+    cluster.play("backup.yml", "-e", "raft_backup_keep=1")
+    (backup,) = (cluster.home / "backups").iterdir()
+    assert "2020" not in backup.name
     refused = cluster.play("restore.yml", "-e", f"raft_backup_file={backup}", check=False)
     assert refused.returncode != 0
     assert "has the data of a member" in refused.stdout
