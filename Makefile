@@ -90,6 +90,7 @@ lock: ## Write requirements/*.txt anew: the newest versions that pyproject.toml 
 docs: setup ## Write the generated pages of docs/, ansible/ and charts/ anew
 	@.venv/bin/python tools/config_docs.py docs/configuration.md
 	@.venv/bin/python tools/metrics_docs.py docs/metrics.md
+	@.venv/bin/python tools/cli_docs.py docs/cli.md
 	@.venv/bin/python tools/role_docs.py
 	@.venv/bin/python tools/chart_files.py
 
