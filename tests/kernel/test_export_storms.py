@@ -166,7 +166,7 @@ class Checker:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run)
         self.problems: list[str] = []
-        self.looks = self.compared = 0
+        self.compared = 0
 
     def __enter__(self) -> Checker:
         self._thread.start()
@@ -190,7 +190,6 @@ class Checker:
         self._last[name] = max(index, self._last[name])
         if found is None:
             return
-        self.looks += 1
         index, entries = found
         if index in self._seen:
             self.compared += 1
