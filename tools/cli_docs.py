@@ -85,12 +85,10 @@ def section(command: click.Command, context: click.Context, depth: int) -> list[
 def agent() -> list[str]:
     """The same of raft-agent, which reads its command line with argparse."""
     parser = command_line()
-    formatter = argparse.HelpFormatter(parser.prog, width=96)
-    formatter.add_usage(parser.usage, parser._actions, parser._mutually_exclusive_groups, "")  # noqa: SLF001
-    lines = ["## raft-agent", "", "```text", formatter.format_help().strip(), "```", ""]
+    lines = ["## raft-agent", "", "```text", "raft-agent --config FILE [OPTIONS]", "```", ""]
     lines += [parser.description or "", "", parser.epilog or "", ""]
     lines += ["| option | meaning |", "|---|---|"]
-    for action in parser._actions:  # noqa: SLF001  # argparse shows them only as text
+    for action in parser._actions:  # argparse shows them only as text
         if _HELP.intersection(action.option_strings) or action.help == argparse.SUPPRESS:
             continue
         names = ", ".join(action.option_strings)
