@@ -39,6 +39,7 @@ ELSEWHERE = {
     "mkfs.ext4",
     "podman",
     "ssh-copy-id",
+    "ssh-keygen",
     "systemctl",
 }
 _BLOCK = re.compile(
