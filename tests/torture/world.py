@@ -34,6 +34,9 @@ PATIENT = (
 )
 
 
+_CLIENTS_END_S = 90
+
+
 @dataclass(frozen=True)
 class Options:
     """How a run's cluster is made. `voters` found it; `spares` are machines without an agent.
@@ -285,12 +288,19 @@ def clients(world: World) -> Iterator[subprocess.Popen[bytes]]:
         seed=world.options.seed,
         pause_s=world.options.pause_s,
     )
-    place = world.directory / "clients.json"
+    with start_clients(world.directory, spec, world.guest) as process:
+        yield process
+
+
+@contextmanager
+def start_clients(directory: Path, spec: Spec, namespace: str) -> Iterator[subprocess.Popen[bytes]]:
+    """The process with all clients, in this namespace, gone afterwards."""
+    place = directory / "clients.json"
     place.write_bytes(msgspec.json.encode(spec))
-    command = [*netns.enter(world.guest), sys.executable, "-m", "tests.torture.clients"]
-    with (world.directory / "clients.log").open("ab") as log:
+    command = [*netns.enter(namespace), sys.executable, "-m", "tests.torture.clients"]
+    with (directory / "clients.log").open("ab") as log:
         process = subprocess.Popen(
-            [*command, str(place), str(world.directory / "history.jsonl")],
+            [*command, str(place), str(directory / "history.jsonl")],
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=log,
@@ -304,3 +314,18 @@ def clients(world: World) -> Iterator[subprocess.Popen[bytes]]:
         process.wait()
         if process.stdin is not None:
             process.stdin.close()
+
+
+def end_clients(working: subprocess.Popen[bytes], directory: Path) -> str | None:
+    """Have them read everything once more, and end; what went wrong."""
+    assert working.stdin is not None
+    status: int | None
+    try:
+        working.stdin.write(b"\n")
+        working.stdin.flush()
+        status = working.wait(_CLIENTS_END_S)
+    except (BrokenPipeError, subprocess.TimeoutExpired):
+        status = working.poll()
+    if status == 0:
+        return None
+    return f"the clients ended with {status}: {(directory / 'clients.log').read_text()[-2000:]}"
