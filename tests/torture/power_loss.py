@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,7 +32,9 @@ from tests.torture.run import alarms
 from tests.torture.world import end_clients, start_clients
 
 _UP_S = 300.0
-_LOAD_S = (2.0, 6.0)
+# Writes that are acknowledged between two failures, and how long it is until power fails then.
+_WRITES = (30, 150)
+_LATER_S = 1.0
 _LOOK_S = 0.1
 _WATCHES = ("key_watch", "message_watch")
 
@@ -84,7 +86,8 @@ def lose_power(
         try:
             _come_up(made, acknowledged, verdict)
             for number in range(1, rounds + 1):
-                time.sleep(chance.uniform(*_LOAD_S))
+                _work(made, acknowledged, chance.randint(*_WRITES))
+                time.sleep(chance.uniform(0, _LATER_S))
                 lost = made.fail_power(chance)
                 verdict.lost.append(sum(lost))
                 _come_up(made, acknowledged, verdict)
@@ -109,17 +112,28 @@ def lose_power(
 
 def _come_up(made: Guests, acknowledged: _Acknowledged, verdict: Verdict) -> None:
     """Switch all on, and wait until a write is acknowledged."""
+    acknowledged.look()
     began_ns = now_ns()
     made.switch_all_on()
-    while acknowledged.last_ns < began_ns:
-        told = made.complaint()
-        assert told is None, told
-        waited_s = (now_ns() - began_ns) / 1e9
-        assert waited_s < _UP_S, f"no write was acknowledged within {_UP_S:g} s"
-        time.sleep(_LOOK_S)
-        acknowledged.look()
+    _wait(made, acknowledged, lambda: acknowledged.last_ns > began_ns)
     verdict.acknowledged = acknowledged.count
     verdict.back_s.append((acknowledged.last_ns - began_ns) / 1e9)
+
+
+def _work(made: Guests, acknowledged: _Acknowledged, writes: int) -> None:
+    """Until so many more writes are acknowledged."""
+    enough = acknowledged.count + writes
+    _wait(made, acknowledged, lambda: acknowledged.count >= enough)
+
+
+def _wait(made: Guests, acknowledged: _Acknowledged, is_so: Callable[[], bool]) -> None:
+    ends = time.monotonic() + _UP_S
+    while not is_so():
+        told = made.complaint()
+        assert told is None, told
+        assert time.monotonic() < ends, f"too few writes were acknowledged within {_UP_S:g} s"
+        time.sleep(_LOOK_S)
+        acknowledged.look()
 
 
 @contextmanager
