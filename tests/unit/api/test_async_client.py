@@ -200,13 +200,13 @@ def test_without_a_leader_a_client_connects_less_and_less_often(tmp_path: Path) 
     async def main() -> None:
         async with (
             nodes(tmp_path, 3) as group,
-            Counting(group.paths, timeout_s=1.0, exactly_once=False) as client,
+            Counting(group.paths, timeout_s=3.0, exactly_once=False) as client,
         ):
             group.lead(None)
             with pytest.raises(RequestFailed):
                 await client.put("k", b"v")
-            # Twenty times fifty milliseconds make a second.
-            assert client.connections < 12
+            # With the first pause each time it would be more than a hundred.
+            assert client.connections < 20
 
     run(main())
 
