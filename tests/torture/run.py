@@ -12,6 +12,7 @@ from pathlib import Path
 from tests.e2e.agents import wait_for
 from tests.torture import checks, strikes
 from tests.torture.history import Deed, Record, Writer, now_ns, read_deeds, read_records
+from tests.torture.maps import MapWatch
 from tests.torture.nemesis import Nemesis
 from tests.torture.plan import Plan
 from tests.torture.world import Options, clients, end_clients, world
@@ -37,6 +38,7 @@ class Verdict:
     recoveries: list[tuple[str, float]] = field(default_factory=list)
     unavailable_ms: float = 0.0
     healed_s: float = 0.0
+    maps_compared: int = 0
 
 
 def torture(
@@ -50,7 +52,7 @@ def torture(
     began_ns = now_ns()
     deeds = Writer(directory / "nemesis.jsonl")
     try:
-        with world(directory, options) as made, clients(made) as working:
+        with world(directory, options) as made, MapWatch(made) as maps, clients(made) as working:
             nemesis = Nemesis(made, deeds)
             wait_for("the clients to begin", lambda: _has_begun(directory), timeout_s=90)
             try:
@@ -63,6 +65,10 @@ def torture(
             told = end_clients(working, directory)
             if told is not None:
                 nemesis.complaints.append(told)
+            verdict.maps_compared = maps.compared
+            strange = maps.problems(read_records(directory / "history.jsonl"))
+            if strange:
+                verdict.complaints["exported maps tell one story"] = strange
     finally:
         deeds.close()
     verdict.seconds = (now_ns() - began_ns) / 1e9

@@ -59,7 +59,8 @@ class Options:
 class Node:
     """A machine: its namespace, its two addresses, its disk, its clock, and the agent on it.
 
-    `place`: which of the addresses it uses. `in_use`: it has an agent with a data directory.
+    `place`: which of the addresses it uses. `in_use`: it has an agent with a data directory, and
+    `lives` counts how often that began anew. `pins`: where its exported maps are.
     `held_by`: the strikes that have it in their hands. `may_end`: they may make its agent end.
     """
 
@@ -72,8 +73,10 @@ class Node:
         agent: Agent,
         disk: Disk,
         clock: Clock | None,
+        pins: Path,
     ) -> None:
         self.name = name
+        self.pins = pins
         self.namespace = namespace
         self.addresses = addresses
         self.agent = agent
@@ -84,7 +87,7 @@ class Node:
         self.has_program = clock is None or not clock.rate_ppm
         self.held_by: set[str] = set()
         self.may_end = False
-        self.starts = 0
+        self.lives = 0
 
     @property
     def address(self) -> str:
@@ -99,7 +102,6 @@ class Node:
         """Start its agent, at the address that it has now."""
         self.agent.options = ("--set", f"server.listen_addr={self.address}")
         self.in_use = True
-        self.starts += 1
         self.agent.start()
 
     def kill(self) -> None:
@@ -110,6 +112,7 @@ class Node:
     def wipe(self) -> None:
         """Nothing of its data is left, and no agent: the machine is as new."""
         assert not self.is_running
+        self.lives += 1
         shutil.rmtree(self.agent.data_dir, ignore_errors=True)
         self.in_use = False
 
@@ -231,6 +234,16 @@ def _config(name: str, home: Path, peers: Sequence[tuple[str, str]], options: Op
 
 
 @contextmanager
+def _bpf_mounted(place: Path) -> Iterator[Path]:
+    place.mkdir()
+    harness.run("mount", "-t", "bpf", "bpf", place)
+    try:
+        yield place
+    finally:
+        harness.run("umount", place)
+
+
+@contextmanager
 def world(directory: Path, options: Options) -> Iterator[World]:
     """A running cluster. Processes, namespaces and mounts are gone afterwards; files stay."""
     names = [f"node-{n:02}" for n in range(1, options.voters + options.spares + 1)]
@@ -245,6 +258,7 @@ def world(directory: Path, options: Options) -> Iterator[World]:
         netns.ip("-n", hub, "link", "set", "br0", "up")
         netns.plug(hub, guest, "clients", f"{GUEST}/16")
         nodes: list[Node] = []
+        pins = stack.enter_context(_bpf_mounted(directory / "bpf"))
         places = {name: (f"10.77.1.{n}", f"10.77.2.{n}") for n, name in enumerate(names, 1)}
         for name, namespace in zip(names, own, strict=True):
             netns.plug(hub, namespace, name, f"{places[name][0]}/16")
@@ -263,8 +277,17 @@ def world(directory: Path, options: Options) -> Iterator[World]:
             if options.fsync_ms and disk.can_fail:
                 disk.command(f"fsync_takes {options.fsync_ms}")
             agent.data_dir = home / "disk" / "data"
+            agent.environment["RAFT_EBPF_PIN_DIR"] = str(pins / name)
             nodes.append(
-                Node(name, namespace, addresses=places[name], agent=agent, disk=disk, clock=clock)
+                Node(
+                    name,
+                    namespace,
+                    addresses=places[name],
+                    agent=agent,
+                    disk=disk,
+                    clock=clock,
+                    pins=pins / name,
+                )
             )
         made = World(
             directory, options, nodes=nodes, network=Network(hub), papers=papers, guest=guest
