@@ -17,7 +17,7 @@ from tests.torture.guests import missing
 from tests.torture.planted import PLANTED
 from tests.torture.power_loss import lose_power
 
-ROUNDS = 3
+ROUNDS = 2
 
 
 class Machine:
