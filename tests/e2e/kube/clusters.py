@@ -203,6 +203,7 @@ class Cluster:
             with writers.writing():
                 self.wait("to acknowledge", lambda: True if writers.acks else None, 30)
                 yield writers
+            print(f"{self.name}: {writers.words()}")
             assert writers.errors == [], writers.errors[:3]
             self.holds(writers)
 
