@@ -67,7 +67,7 @@ class Place:
             def gone() -> bool | None:
                 return True if self.api.get(f"/api/v1/namespaces/{name}") is None else None
 
-            self.api.wait(f"namespace {name} to be gone", gone, 90)
+            self.api.wait(f"namespace {name} to be gone", gone, 300)
 
 
 def rights(user: str) -> list[Object]:
