@@ -19,6 +19,7 @@ from raft_agent.api.client import (
     OutcomeUnknown,
     RequestFailed,
 )
+from raft_agent.api.link import Link
 from raft_agent.api.protocol import ErrorCode
 from raft_agent.api.server import ApiServer
 from raft_agent.machine.commands import Delete, Put, SendMessage, SetSetting
@@ -150,6 +151,26 @@ def test_a_follower_passes_on_when_the_leader_has_no_socket_here(tmp_path: Path)
     run(main())
 
 
+def test_a_client_goes_on_from_an_agent_that_waits_to_be_joined(tmp_path: Path) -> None:
+    """As where a member's place was given up, and another one comes up in it."""
+
+    async def main() -> None:
+        async with nodes(tmp_path, 3) as group:
+            group.lead("node-03")
+            fresh = group.hosts[0]
+            fresh.leader, fresh.is_in_cluster = None, False
+            async with Plain(group.paths, timeout_s=TIMEOUT_S) as client:
+                await client.put("k", b"v")
+            # Whoever knows no other has to hear of it.
+            async with Plain(group.paths["node-01"]) as client:
+                with pytest.raises(RequestFailed) as failed:
+                    await client.put("k", b"v")
+            assert failed.value.code is ErrorCode.NOT_IN_CLUSTER
+            assert [host.machine.key_count() for host in group.hosts] == [0, 0, 1]
+
+    run(main())
+
+
 def test_a_client_that_forwards_stays_where_it_is(tmp_path: Path) -> None:
     async def main() -> None:
         async with nodes(tmp_path, 2) as group:
@@ -184,6 +205,28 @@ def test_without_a_leader_a_write_ends_with_the_agents_words(tmp_path: Path) -> 
             with pytest.raises(RequestFailed) as failed:
                 await client.put("k", b"v")
             assert failed.value.code is ErrorCode.NO_LEADER
+
+    run(main())
+
+
+def test_without_a_leader_a_client_connects_less_and_less_often(tmp_path: Path) -> None:
+    class Counting(Client):
+        connections = 0
+
+        async def connect(self, deadline: float) -> Link:
+            self.connections += 1
+            return await super().connect(deadline)
+
+    async def main() -> None:
+        async with (
+            nodes(tmp_path, 3) as group,
+            Counting(group.paths, timeout_s=3.0, exactly_once=False) as client,
+        ):
+            group.lead(None)
+            with pytest.raises(RequestFailed):
+                await client.put("k", b"v")
+            # With the first pause each time it would be more than a hundred.
+            assert client.connections < 20
 
     run(main())
 
