@@ -4,8 +4,8 @@ SHELL := /bin/bash
 SEEDS ?= 100
 MINUTES ?= 10
 SEED ?= 1
-# What has a target of its own: make test-deploy, test-kube, test-kernels.
-ELSEWHERE = $(addprefix --ignore=tests/,e2e/deploy e2e/kube e2e/test_containerfile.py \
+# What has a target of its own alone: make test-kube, test-kernels.
+ELSEWHERE = $(addprefix --ignore=tests/,e2e/kube e2e/test_containerfile.py \
 	kernel/test_export_kernels.py unit/kubernetes/test_operator.py)
 PROCESSES ?= $(shell getconf _NPROCESSORS_ONLN)
 
@@ -29,8 +29,9 @@ setup: ## Install everything for development into .venv
 test: setup ## Check and test everything; prints what this machine could not run
 	@.venv/bin/python tools/run_tests.py
 
-test-e2e: setup ## Test what takes longer: many kills and pauses, other kernels, torture
+test-e2e: setup ## Test what takes longer: kills and pauses, other kernels, whole machines, torture
 	@tools/setup.sh kernels
+	@tools/setup.sh machines
 	@tools/setup.sh torture
 	@.venv/bin/python -m pytest -m long $(ELSEWHERE) tests
 
@@ -92,6 +93,7 @@ lock: ## Write requirements/*.txt anew: the newest versions that pyproject.toml 
 docs: setup ## Write the generated pages of docs/, ansible/ and charts/ anew
 	@.venv/bin/python tools/config_docs.py docs/configuration.md
 	@.venv/bin/python tools/metrics_docs.py docs/metrics.md
+	@.venv/bin/python tools/cli_docs.py docs/cli.md
 	@.venv/bin/python tools/role_docs.py
 	@.venv/bin/python tools/chart_files.py
 

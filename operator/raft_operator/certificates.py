@@ -50,8 +50,12 @@ def next_authority(
     those of an authority that people brought. Raises TlsError when one of them can't be used."""
     wanted = None if given is None else _pair(given)
     if CERTIFICATE not in files:
-        return {**(wanted or _made(name)), _SINCE: _text(now)}
-    settled = now - _time(files) >= SETTLE
+        return {**(wanted or _made(name, now)), _SINCE: _text(now)}
+    since = _time(files)
+    if since > now:
+        # A clock was wrong, and nobody knows how long it is since.
+        return {**files, _SINCE: _text(now)}
+    settled = now - since >= SETTLE
     if _INCOMING in files:
         if not settled:
             return dict(files)
@@ -61,7 +65,7 @@ def next_authority(
         kept = {file: data for file, data in files.items() if file != _OUTGOING}
         return {**kept, _SINCE: _text(now)} if settled else dict(files)
     if wanted is None and _left(files[CERTIFICATE], now) < _AUTHORITY_LEFT:
-        wanted = _made(name)
+        wanted = _made(name, now)
     if wanted is None or wanted[CERTIFICATE] == files[CERTIFICATE]:
         return dict(files)
     incoming = {_INCOMING: wanted[CERTIFICATE], _INCOMING_KEY: wanted[KEY]}
@@ -90,24 +94,24 @@ def next_certificates(
         if certificate is None or key is None or not _lasts(certificate, signing, name, hosts, now):
             private = make_key()
             subject = Subject(Kind.NODE, name, hosts)
-            certificate = signing.sign(subject, private.public_key(), days=days)
+            certificate = signing.sign(subject, private.public_key(), days=days, now=now)
             key = key_pem(private)
         wanted |= {certificate_file(name): certificate, key_file(name): key}
     return wanted
 
 
-def admin_certificate(authority: Files) -> tuple[bytes, bytes]:
+def admin_certificate(authority: Files, now: datetime.datetime) -> tuple[bytes, bytes]:
     """A short-lived certificate of the operator's own, and its key. Raises TlsError."""
     signing = read_authority(authority[CERTIFICATE], authority[KEY])
     key = make_key()
     subject = Subject(Kind.CLIENT, ADMIN_NAME, role=Role.ADMIN)
-    return signing.sign(subject, key.public_key(), days=_ADMIN_DAYS), key_pem(key)
+    return signing.sign(subject, key.public_key(), days=_ADMIN_DAYS, now=now), key_pem(key)
 
 
 def is_fresh(certificate: bytes, now: datetime.datetime) -> bool:
-    """Whether at least half of the certificate's time is left."""
+    """Whether the certificate is valid, and at least half of its time is left."""
     (found, *_) = read_certificates(certificate)
-    return found.not_valid_after_utc - now > _life(found) / 2
+    return _is_current(found, now, 2)
 
 
 def _pair(given: Files) -> dict[str, bytes]:
@@ -117,8 +121,8 @@ def _pair(given: Files) -> dict[str, bytes]:
     return {CERTIFICATE: given[CERTIFICATE], KEY: given[KEY]}
 
 
-def _made(name: str) -> dict[str, bytes]:
-    authority = make_authority(name)
+def _made(name: str, now: datetime.datetime) -> dict[str, bytes]:
+    authority = make_authority(name, now=now)
     return {CERTIFICATE: authority.certificate_pem(), KEY: authority.private_key_pem()}
 
 
@@ -135,8 +139,14 @@ def _lasts(
     except TlsError:
         return False
     is_asked_for = set(hosts_of(found)) == {name, *hosts}
-    is_current = found.not_valid_after_utc - now > _life(found) / 3
-    return is_asked_for and is_current and has_signed(signing.certificate, found)
+    return is_asked_for and _is_current(found, now, 3) and has_signed(signing.certificate, found)
+
+
+def _is_current(certificate: x509.Certificate, now: datetime.datetime, part: int) -> bool:
+    """Whether it is valid, and that part of its time is left. One that a wrong clock made may be
+    valid only later."""
+    has_begun = certificate.not_valid_before_utc <= now
+    return has_begun and certificate.not_valid_after_utc - now > _life(certificate) / part
 
 
 def _life(certificate: x509.Certificate) -> datetime.timedelta:

@@ -129,7 +129,7 @@ class _OwnFiles:
             self._trusted = trusted
         is_current = self._signed_by == authority[CERTIFICATE]
         if not is_current or not certificates.is_fresh(self._certificate, now):
-            certificate, key = certificates.admin_certificate(authority)
+            certificate, key = certificates.admin_certificate(authority, now)
             _put(self.files.key, key)
             _put(self.files.cert, certificate)
             self._certificate, self._signed_by = certificate, authority[CERTIFICATE]

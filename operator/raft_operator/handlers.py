@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import datetime
 import logging
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -31,10 +31,6 @@ _CANCEL_S = 10.0
 _DELETE_AGAIN_S = 2.0
 
 
-def now() -> datetime.datetime:
-    return datetime.datetime.now(datetime.UTC)
-
-
 class Operator:
     """All clusters of some namespaces; none given: of all. `registry` is for kopf."""
 
@@ -51,7 +47,7 @@ class Operator:
         self._connect_agents = connect_agents
         self._kube: Kube | None = None
         self._nodes: Nodes | None = None
-        self._watchdog = Watchdog(namespaces, now)
+        self._watchdog = Watchdog(namespaces, time.monotonic)
         self._watching: asyncio.Task[None] | None = None
         self._wakers: dict[ClusterKey, asyncio.Event] = {}
         self._register()
@@ -81,7 +77,7 @@ class Operator:
             self._kube = await self._connect_kube()
         except KubeError as error:
             raise kopf.PermanentError(str(error)) from None
-        self._nodes = Nodes(self._kube, now)
+        self._nodes = Nodes(self._kube, self._kube.now)
         self._watching = asyncio.create_task(self._watchdog.run(self._kube))
 
     async def _end(self, **_: Any) -> None:
@@ -108,14 +104,14 @@ class Operator:
             raise AssertionError("a daemon runs before the operator has started")
         key = ClusterKey(namespace or "", name)
         waker = self._wakers.setdefault(key, asyncio.Event())
-        credentials = SecretCredentials(self._kube, now)
+        credentials = SecretCredentials(self._kube, self._kube.now)
         engine = Engine(
             key,
             kube=self._kube,
             credentials=credentials,
             connect=self._connect_agents,
             nodes=self._nodes,
-            clock=now,
+            clock=self._kube.now,
         )
         try:
             while not stopped:
@@ -137,7 +133,7 @@ class Operator:
         if self._kube is None:
             raise AssertionError("a handler runs before the operator has started")
         key = ClusterKey(namespace or "", name)
-        remaining = await delete_cluster(self._kube, key, body, now())
+        remaining = await delete_cluster(self._kube, key, body)
         if remaining:
             raise kopf.TemporaryError(f"{remaining} pods end", delay=_DELETE_AGAIN_S)
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import json
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -14,6 +15,7 @@ from urllib.parse import urlencode
 import msgspec
 
 from raft_operator.names import GROUP, MANAGER, PLURAL, VERSION
+from raft_operator.times import ServerClock
 
 Object = dict[str, Any]
 
@@ -85,7 +87,10 @@ class Conflict(KubeError):  # noqa: N818
 
 
 class Kube(Protocol):
-    """All raise KubeError."""
+    """All but `now` raise KubeError."""
+
+    def now(self) -> datetime.datetime:
+        """The time by the API server's clock, which the times in objects are compared with."""
 
     async def get(self, kind: Kind, namespace: str, name: str) -> Object | None:
         """None when there is none."""
@@ -120,9 +125,13 @@ class ApiServer:
     def __init__(self, api: Any) -> None:
         self._api = api
         self._versions: dict[str, bool] = {}
+        self._clock = ServerClock()
 
     async def close(self) -> None:
         await self._api.close()
+
+    def now(self) -> datetime.datetime:
+        return self._clock.now()
 
     async def get(self, kind: Kind, namespace: str, name: str) -> Object | None:
         try:
@@ -199,6 +208,7 @@ class ApiServer:
                 method, url, headers, body, _request_timeout=_TIMEOUT_S
             )
             content = await answer.read()
+            self._clock.hear(answer.headers.get("Date"))
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             why = str(error) or type(error).__name__
             raise KubeError(f"{method} {path}: the API server does not answer: {why}") from error

@@ -9,24 +9,23 @@ mends.
 from __future__ import annotations
 
 import asyncio
-import datetime
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from raft_operator.kube import CLUSTERS, Kube, KubeError
 
 _LOOK_S = 30.0
-_PATIENCE = datetime.timedelta(seconds=90)
+_PATIENCE_S = 90.0
 
 
 class Watchdog:
-    """`namespaces`: those that are watched, none for all."""
+    """`namespaces`: those that are watched, none for all. `monotonic_s` is a clock."""
 
-    def __init__(self, namespaces: tuple[str, ...], clock: Callable[[], datetime.datetime]) -> None:
+    def __init__(self, namespaces: tuple[str, ...], monotonic_s: Callable[[], float]) -> None:
         self._namespaces = namespaces or ("",)
-        self._clock = clock
+        self._monotonic_s = monotonic_s
         self._seen: dict[str, int] = {}
-        self._behind: dict[str, datetime.datetime] = {}
+        self._behind: dict[str, float] = {}
         self._names: dict[str, str] = {}
 
     def saw(self, metadata: Mapping[str, Any], *, is_gone: bool = False) -> None:
@@ -40,9 +39,9 @@ class Watchdog:
 
     def problem(self) -> str:
         """What was not heard of, in words; "" when all is well."""
-        now = self._clock()
+        now_s = self._monotonic_s()
         late = sorted(
-            self._names[uid] for uid, since in self._behind.items() if now - since >= _PATIENCE
+            self._names[uid] for uid, since in self._behind.items() if now_s - since >= _PATIENCE_S
         )
         return f"no event has told of changes of {', '.join(late)}" if late else ""
 
@@ -53,7 +52,7 @@ class Watchdog:
 
     async def look(self, kube: Kube) -> None:
         """Compare what was heard with what there is."""
-        behind: dict[str, datetime.datetime] = {}
+        behind: dict[str, float] = {}
         names: dict[str, str] = {}
         try:
             for namespace in self._namespaces:
@@ -61,7 +60,7 @@ class Watchdog:
                     metadata = item["metadata"]
                     uid = metadata["uid"]
                     if self._seen.get(uid, -1) < metadata.get("generation", 0):
-                        behind[uid] = self._behind.get(uid, self._clock())
+                        behind[uid] = self._behind.get(uid, self._monotonic_s())
                         names[uid] = f"{metadata['namespace']}/{metadata['name']}"
         except KubeError:
             return

@@ -35,8 +35,19 @@ class Writers:
 
     def longest_gap_s(self) -> float:
         """The longest time in which no write of anybody was acknowledged."""
+        return self._longest_gap()[0]
+
+    def words(self) -> str:
+        """What became of the writes, with the time of day for a look into logs."""
+        gap_s, began = self._longest_gap()
+        at = time.gmtime(time.time() - (time.monotonic() - began))
+        since = time.strftime("%H:%M:%S", at)
+        return f"{len(self.acks)} writes; longest gap {gap_s:.3f} s, from {since} UTC on"
+
+    def _longest_gap(self) -> tuple[float, float]:
+        """How long, and when it began."""
         times = sorted(at for at, _ in self.acks)
-        return max((b - a for a, b in itertools.pairwise(times)), default=0.0)
+        return max(((b - a, a) for a, b in itertools.pairwise(times)), default=(0.0, 0.0))
 
     @contextmanager
     def writing(self) -> Iterator[Writers]:

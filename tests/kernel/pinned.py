@@ -56,7 +56,7 @@ class Story:
         self._last: dict[str, int] = {}
         self._seen: dict[int, dict[bytes, bytes]] = {}
         self.problems: list[str] = []
-        self.looks = self.compared = 0
+        self.compared = 0
 
     def forget(self, name: str) -> None:
         """The node begins anew, as one with nothing does."""
@@ -70,7 +70,6 @@ class Story:
         self._last[name] = max(index, self._last.get(name, 0))
         if found is None:
             return
-        self.looks += 1
         index, entries = found
         if index in self._seen:
             self.compared += 1

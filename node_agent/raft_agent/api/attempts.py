@@ -31,6 +31,7 @@ _PASSING = frozenset({ErrorCode.NO_LEADER, ErrorCode.NOT_LEADER, ErrorCode.BUSY}
 ELSEWHERE = frozenset(
     {
         ErrorCode.SHUTTING_DOWN,
+        ErrorCode.NOT_IN_CLUSTER,
         ErrorCode.REMOVED,
         ErrorCode.STORAGE_FAILED,
         ErrorCode.STATE_DIFFERS,

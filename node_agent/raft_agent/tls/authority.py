@@ -157,12 +157,15 @@ def hosts_of(
     return (*found.get_values_for_type(x509.DNSName), *map(str, addresses))
 
 
-def make_authority(name: str, *, days: int = AUTHORITY_DAYS) -> Authority:
-    """A new authority with a key of its own, which signs itself. Raises TlsError."""
+def make_authority(
+    name: str, *, days: int = AUTHORITY_DAYS, now: datetime.datetime | None = None
+) -> Authority:
+    """A new authority with a key of its own, which signs itself. `now`: by a better clock than this
+    machine's. Raises TlsError."""
     if not is_client_name(name):
         raise TlsError(f"{name!r} can't be an authority's name: 1 to 64 characters")
     key = make_key()
-    now = _now()
+    now = _now() if now is None else now.replace(microsecond=0)
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     builder = (
         x509.CertificateBuilder()
@@ -236,13 +239,18 @@ class Authority:
         )
 
     def sign(
-        self, subject: Subject, public_key: CertificatePublicKeyTypes, *, days: int = LEAF_DAYS
+        self,
+        subject: Subject,
+        public_key: CertificatePublicKeyTypes,
+        *,
+        days: int = LEAF_DAYS,
+        now: datetime.datetime | None = None,
     ) -> bytes:
         """A certificate for `subject`, who has the other half of `public_key`. It ends with the
-        authority's at the latest. Raises TlsError.
+        authority's at the latest. `now`: by a better clock than this machine's. Raises TlsError.
         """
         subject.check()
-        now = _now()
+        now = _now() if now is None else now.replace(microsecond=0)
         ends = min(now + datetime.timedelta(days=days), self.certificate.not_valid_after_utc)
         if ends <= now:
             raise TlsError(

@@ -82,6 +82,12 @@ class Cluster:
                 return dict(each)
         return {}
 
+    def is_observed(self) -> bool:
+        """Whether the status is about the spec as it is."""
+        found = self.get()
+        generation: int = found["metadata"]["generation"]
+        return bool(found.get("status", {}).get("observedGeneration") == generation)
+
     def pods(self) -> dict[str, Object]:
         """Those that are not about to go, by name."""
         items = self.api.items(f"{PODS.format(self.namespace)}?labelSelector={self._selector()}")
@@ -158,12 +164,16 @@ class Cluster:
         found: Object = json.loads(self.raftctl(pod, "-o", "json", *arguments))
         return found
 
+    def secret(self, name: str) -> dict[str, bytes]:
+        """The files in one of its Secrets."""
+        found = self.api.request(
+            "GET", f"/api/v1/namespaces/{self.namespace}/secrets/{self.name}-{name}"
+        )
+        return {file: base64.b64decode(text) for file, text in found["data"].items()}
+
     def files(self) -> TlsFiles:
         """Of a client of its own, which may write."""
-        secret = self.api.request(
-            "GET", f"/api/v1/namespaces/{self.namespace}/secrets/{self.name}-authority"
-        )
-        pem = {name: base64.b64decode(value) for name, value in secret["data"].items()}
+        pem = self.secret("authority")
         authority = read_authority(pem["tls.crt"], pem["tls.key"])
         key = make_key()
         subject = Subject(Kind.CLIENT, "tester", role=Role.WRITER)
@@ -193,6 +203,7 @@ class Cluster:
             with writers.writing():
                 self.wait("to acknowledge", lambda: True if writers.acks else None, 30)
                 yield writers
+            print(f"{self.name}: {writers.words()}")
             assert writers.errors == [], writers.errors[:3]
             self.holds(writers)
 

@@ -14,6 +14,7 @@ import yaml
 from tests.e2e.kube.clusters import Cluster, clusters
 from tests.e2e.kube.lab.lab import Lab
 from tests.e2e.kube.place import CRD, Operator, Place, of_somebody_else, of_the_tests, rights
+from tests.torture.clocks import Clock, build
 
 OPERATOR = "raft-operator"
 
@@ -48,12 +49,14 @@ def _operator(place: Place, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     place.kubectl("wait", "--for=condition=Established", "--timeout=30s",
                   "crd/raftclusters.raft-ebpf.dev")  # fmt: skip
     kubeconfig = Path(os.environ.get("KUBECONFIG", home / "kubeconfig"))
+    clock = None
     if place.lab is not None:
+        clock = Clock(home / "clock", build(home), rate_ppm=0)
         place.apply(*rights(OPERATOR))
         authority = home / "ca.crt"
         authority.write_text(place.lab.control.authority())
         kubeconfig.write_text(place.lab.control.kubeconfig(OPERATOR, str(authority)))
-    made = place.operator = Operator(place, kubeconfig, home / "operator.log")
+    made = place.operator = Operator(place, kubeconfig, home / "operator.log", clock)
     yield made
     made.kill()
 

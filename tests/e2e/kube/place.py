@@ -19,6 +19,7 @@ from tests.e2e.kube.api import Api, Object
 from tests.e2e.kube.lab import images
 from tests.e2e.kube.lab.lab import Lab, running
 from tests.kernel.netns import enter, inside
+from tests.torture.clocks import Clock
 
 ROOT = Path(__file__).resolve().parents[3]
 PERMISSIONS = ROOT / "operator" / "raft_operator" / "permissions.yaml"
@@ -66,7 +67,7 @@ class Place:
             def gone() -> bool | None:
                 return True if self.api.get(f"/api/v1/namespaces/{name}") is None else None
 
-            self.api.wait(f"namespace {name} to be gone", gone, 90)
+            self.api.wait(f"namespace {name} to be gone", gone, 300)
 
 
 def rights(user: str) -> list[Object]:
@@ -89,19 +90,27 @@ def rights(user: str) -> list[Object]:
 
 
 class Operator:
-    """raft-operator as a process on this machine, with the rights of its own account."""
+    """raft-operator as a process on this machine, with the rights of its own account. `clock`: what
+    it takes for the time; None for the machine's.
+    """
 
-    def __init__(self, place: Place, kubeconfig: Path, log: Path) -> None:
+    def __init__(
+        self, place: Place, kubeconfig: Path, log: Path, clock: Clock | None = None
+    ) -> None:
         self._place = place
         self._kubeconfig = kubeconfig
         self.log = log
+        self.clock = clock
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
+        settings = {"KUBECONFIG": str(self._kubeconfig)}
+        if self.clock is not None:
+            settings |= self.clock.environment
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [*self._place.entering(), sys.executable, "-m", "raft_operator.main"],
-                env={**os.environ, "KUBECONFIG": str(self._kubeconfig)},
+                env={**os.environ, **settings},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

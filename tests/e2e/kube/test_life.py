@@ -54,12 +54,11 @@ def test_a_cluster_grows_and_shrinks_under_writes_and_loses_none(make: Make) -> 
     cluster = make("raft")
     cluster.create(3)
     cluster.wait_settled(3)
-    with cluster.writing() as writers:
+    with cluster.writing():
         for replicas, timeout_s in ((5, 60), (3, 90), (1, 90), (3, 60)):
             cluster.change(replicas=replicas)
             cluster.wait_settled(replicas, timeout_s)
             assert len(cluster.pods()) == replicas
-    print(f"{len(writers.acks)} writes; longest gap {writers.longest_gap_s():.3f} s")
 
 
 @pytest.mark.parametrize("kept", ["Retain", "Delete"])

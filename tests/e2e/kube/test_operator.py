@@ -15,6 +15,7 @@ import pytest
 from tests.e2e.kube.clusters import Cluster
 from tests.e2e.kube.lab.lab import Lab
 from tests.e2e.kube.place import Operator, Place
+from tests.e2e.kube.test_faults import gone, members, node_of, wait_replaced
 from tests.kernel.netns import inside
 
 pytestmark = pytest.mark.long
@@ -122,6 +123,74 @@ def test_an_operator_that_dies_at_each_step_of_an_update_ends_it(
     assert len(deaths) >= 3, deaths
     ids = {each["name"]: each["id"] for each in before["members"]}
     assert ids == {each["name"]: each["id"] for each in after["members"]}
+
+
+def test_an_operator_that_dies_at_each_step_of_a_replacement_ends_it(
+    make: Make, operator: Operator, lab: Lab
+) -> None:
+    cluster = make("raft")
+    cluster.create(3, placement={"replaceAfterSeconds": 10})
+    cluster.wait_settled(3)
+    before = members(cluster)
+    lost = next(name for name in sorted(before) if name != cluster.leader())
+    node = node_of(cluster, lab, lost)
+    with cluster.writing(), dying(operator, cluster) as deaths, gone(lab, node):
+        wait_replaced(cluster, lost, before[lost])
+        cluster.wait_settled(3, 150)
+        assert node_of(cluster, lab, lost) != node
+    assert len(deaths) >= 3, deaths
+    after = members(cluster)
+    assert {name for name in before if before[name] != after[name]} == {lost}
+
+
+def test_an_operator_that_dies_at_each_step_of_a_deletion_ends_it(
+    make: Make, operator: Operator, place: Place
+) -> None:
+    cluster = make("raft")
+    cluster.create(3, storage={"size": "1Gi", "whenDeleted": "Delete"})
+    cluster.wait_settled(3)
+    with dying(operator, cluster) as deaths:
+        cluster.delete()
+    # Its pods, and each of the volumes.
+    assert len(deaths) >= 4, deaths
+    claims = f"/api/v1/namespaces/{cluster.namespace}/persistentvolumeclaims"
+    cluster.api.wait("the volumes to be gone", lambda: not place.api.items(claims) or None, 60)
+
+
+def test_a_clock_that_jumps_has_nobody_replaced_and_nothing_renewed(
+    make: Make, operator: Operator, lab: Lab
+) -> None:
+    """The clock of the operator's machine. By an hour more the silent node's member would be
+    replaced, and by 60 days more all certificates, which nobody could use before that day."""
+    assert operator.clock is not None
+    cluster = make("raft")
+    cluster.create(3, placement={"replaceAfterSeconds": 3600})
+    cluster.wait_settled(3)
+    before, certificates = members(cluster), cluster.secret("certificates")
+    node = node_of(cluster, lab, "raft-1")
+    ahead_s = 70 * 86_400
+    try:
+        with cluster.writing():
+            node.kill_kubelet()
+            try:
+                lab.wait_ready(node, "Unknown")
+                operator.clock.set_wall(ahead_s)
+                cluster.change(progressDeadlineSeconds=700)
+                cluster.wait("to be looked at", lambda: cluster.is_observed() or None)
+            finally:
+                node.start_kubelet()
+            lab.wait_ready(node, "True")
+            cluster.wait_settled(3)
+            cluster.change(replicas=5)
+            cluster.wait_settled(5)
+            operator.clock.set_wall(-ahead_s)
+            cluster.change(replicas=3)
+            cluster.wait_settled(3)
+    finally:
+        operator.clock.set_wall(0)
+    assert members(cluster) == before
+    after = cluster.secret("certificates")
+    assert {name: after.get(name) for name in certificates} == certificates
 
 
 def test_an_api_server_that_restarts_is_found_again(make: Make, lab: Lab) -> None:

@@ -28,7 +28,6 @@ def test_three_members_are_updated_under_load_within_90_s(
 
         cluster.wait("to be updated", updated, 90)
         after = cluster.wait_settled(3)
-    print(f"{len(writers.acks)} writes; longest gap {writers.longest_gap_s():.3f} s")
     assert writers.longest_gap_s() < 1.0
     ids = {each["name"]: each["id"] for each in before["members"]}
     assert ids == {each["name"]: each["id"] for each in after["members"]}

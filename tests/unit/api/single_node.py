@@ -41,6 +41,7 @@ class SingleNode:
         self.rebuilt: list[bool] = []
         self.leader: str | None = name
         self.leader_api: ApiServer | None = None
+        self.is_in_cluster = True
         self.time_ms = 1_700_000_000_000
         self.term = 1
         self.ebpf = protocol.EbpfStatus()
@@ -154,6 +155,8 @@ class SingleNode:
         return self.leader == self.node_name
 
     def why_not_leading(self) -> Failure:
+        if not self.is_in_cluster:
+            return failure_of(RefusalReason.FRESH, "", "")
         if self.leader in (None, self.node_name):
             return failure_of(RefusalReason.NO_LEADER, "", "")
         return failure_of(RefusalReason.NOT_LEADER, self.leader or "", "")

@@ -151,6 +151,26 @@ def test_a_follower_passes_on_when_the_leader_has_no_socket_here(tmp_path: Path)
     run(main())
 
 
+def test_a_client_goes_on_from_an_agent_that_waits_to_be_joined(tmp_path: Path) -> None:
+    """As where a member's place was given up, and another one comes up in it."""
+
+    async def main() -> None:
+        async with nodes(tmp_path, 3) as group:
+            group.lead("node-03")
+            fresh = group.hosts[0]
+            fresh.leader, fresh.is_in_cluster = None, False
+            async with Plain(group.paths, timeout_s=TIMEOUT_S) as client:
+                await client.put("k", b"v")
+            # Whoever knows no other has to hear of it.
+            async with Plain(group.paths["node-01"]) as client:
+                with pytest.raises(RequestFailed) as failed:
+                    await client.put("k", b"v")
+            assert failed.value.code is ErrorCode.NOT_IN_CLUSTER
+            assert [host.machine.key_count() for host in group.hosts] == [0, 0, 1]
+
+    run(main())
+
+
 def test_a_client_that_forwards_stays_where_it_is(tmp_path: Path) -> None:
     async def main() -> None:
         async with nodes(tmp_path, 2) as group:

@@ -47,11 +47,35 @@ def test_every_member_gets_a_certificate_and_a_key_of_its_own() -> None:
 
 
 def test_the_operators_own_certificate_is_an_administrators() -> None:
-    pem, _ = certificates.admin_certificate(authority())
+    pem, _ = certificates.admin_certificate(authority(), NOW)
     identity = identity_of(read_certificates(pem)[0])
     assert (identity.kind, identity.role) == (Kind.CLIENT, Role.ADMIN)
     assert certificates.is_fresh(pem, NOW)
     assert not certificates.is_fresh(pem, NOW + DAY + datetime.timedelta(minutes=10))
+
+
+def test_what_a_clock_that_was_ahead_has_made_is_made_anew() -> None:
+    ahead = NOW + 70 * DAY
+    found = authority()
+    files = certificates.next_certificates({}, found, MEMBERS, 90, ahead)
+    pem, _ = certificates.admin_certificate(found, ahead)
+    assert certificate(files).not_valid_before_utc > NOW
+    assert not certificates.is_fresh(pem, NOW)
+    again = certificates.next_certificates(files, found, MEMBERS, 90, NOW)
+    assert certificate(again).not_valid_before_utc <= NOW
+    assert certificates.next_certificates(again, found, MEMBERS, 90, NOW) == again
+
+
+def test_a_step_of_an_authoritys_replacement_that_a_clock_ahead_has_dated_waits_anew() -> None:
+    found = authority()
+    given = authority()
+    incoming = certificates.next_authority(found, given, "x", NOW + 2 * SETTLE)
+    assert "incoming.crt" in incoming
+    ahead = {**incoming, "since": (NOW + 300 * DAY).isoformat().encode()}
+    dated = certificates.next_authority(ahead, given, "x", NOW)
+    assert dated["since"] == NOW.isoformat().encode()
+    signing = certificates.next_authority(dated, given, "x", NOW + SETTLE)
+    assert signing[CERTIFICATE] == given[CERTIFICATE]
 
 
 def test_nothing_changes_while_nothing_is_due() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from importlib.resources import files
 from typing import Any
 
@@ -75,12 +76,12 @@ def asked() -> set[Call]:
     settle(world, engine)
     assert "raft-ebpf.dev/rescue" not in world.resource["metadata"]["annotations"]
     kube = WorldKube(world)
-    finish(delete_cluster(kube, KEY, world.resource, world.clock()))
+    finish(delete_cluster(kube, KEY, world.resource))
     for found in world.all("pods"):
         world._end_pod(found)
     world.raft.members.clear()  # all of it ends, and nobody is a member any more
-    assert finish(delete_cluster(kube, KEY, world.resource, world.clock())) == 0
-    finish(Watchdog((), world.clock).look(kube))
+    assert finish(delete_cluster(kube, KEY, world.resource)) == 0
+    finish(Watchdog((), time.monotonic).look(kube))
     return world.calls | KOPF
 
 

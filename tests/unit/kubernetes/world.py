@@ -409,6 +409,9 @@ class WorldKube:
         else:
             del world.objects[kind.plural, name]
 
+    def now(self) -> datetime.datetime:
+        return self._world.clock()
+
     async def has_version(self, _api_version: str) -> bool:
         return True
 
