@@ -4,8 +4,8 @@ SHELL := /bin/bash
 SEEDS ?= 100
 MINUTES ?= 10
 SEED ?= 1
-# What has a target of its own: make test-deploy, test-torture, test-kernels.
-ELSEWHERE = $(addprefix --ignore=tests/,e2e/deploy torture kernel/test_export_kernels.py)
+# What has a target of its own alone: make test-kernels.
+ELSEWHERE = --ignore=tests/kernel/test_export_kernels.py
 PROCESSES ?= $(shell getconf _NPROCESSORS_ONLN)
 
 .PHONY: help demo demo-down setup test test-e2e test-kernels test-deploy test-kube test-torture torture deploy-setup bpf lint format sim bench fuzz audit lock docs clean
@@ -28,8 +28,10 @@ setup: ## Install everything for development into .venv
 test: setup ## Check and test everything; prints what this machine could not run
 	@.venv/bin/python tools/run_tests.py
 
-test-e2e: setup ## Test what takes longer: many kills and pauses, other kernels
+test-e2e: setup ## Test what takes longer: kills and pauses, other kernels, whole machines, Kubernetes
 	@tools/setup.sh kernels
+	@tools/setup.sh machines
+	@tools/setup.sh torture
 	@tools/setup.sh kube
 	@tools/setup.sh images
 	@.venv/bin/python -m pytest -m long $(ELSEWHERE) tests
@@ -51,7 +53,8 @@ test-kube: setup ## Run the operator on a real Kubernetes: that of KUBECONFIG, o
 	@tools/setup.sh images
 	@.venv/bin/python -m pytest -m long tests/unit/kubernetes tests/e2e/test_containerfile.py tests/e2e/kube
 
-test-torture: setup ## Test five minutes of torture, partial links and the checks themselves (root)
+test-torture: setup ## Test five minutes of torture, partial links and power failures (root)
+	@tools/setup.sh kernels
 	@tools/setup.sh torture
 	@.venv/bin/python -m pytest -m long tests/torture
 
@@ -91,6 +94,7 @@ lock: ## Write requirements/*.txt anew: the newest versions that pyproject.toml 
 docs: setup ## Write the generated pages of docs/, ansible/ and charts/ anew
 	@.venv/bin/python tools/config_docs.py docs/configuration.md
 	@.venv/bin/python tools/metrics_docs.py docs/metrics.md
+	@.venv/bin/python tools/cli_docs.py docs/cli.md
 	@.venv/bin/python tools/role_docs.py
 	@.venv/bin/python tools/chart_files.py
 

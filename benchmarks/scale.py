@@ -9,11 +9,13 @@ from __future__ import annotations
 import argparse
 import json
 import socket
+import statistics
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+import heartbeats
 from agents import Agents, Load, RaftctlFailed, agents, end_in_order, run_load
 
 from raft_agent.api import protocol
@@ -142,23 +144,33 @@ def connection_row() -> Row:
     return {"connections": CONNECTIONS, "bytes_each": (after - before) / CONNECTIONS}
 
 
-def idle_row(seconds: float) -> Row:
+def idle_rows(seconds: float) -> list[Row]:
+    """Of each agent, and what the heartbeats alone cost a program that does nothing else."""
     with agents() as cluster:
+        leader = cluster.leader()
         time.sleep(1)
         before = cluster.usage()
         time.sleep(seconds)
         after = cluster.usage()
-    return {
-        "cpu_percent": [
-            round((after[name].cpu_s - before[name].cpu_s) / seconds * 100, 2) for name in after
-        ],
-        "resident_mb": [round(after[name].resident_bytes / 1e6, 1) for name in after],
-    }
+    rows: list[Row] = [
+        {
+            "who": "leader" if name == leader else "follower",
+            "cpu_percent": (after[name].cpu_s - before[name].cpu_s) / seconds * 100,
+            "resident_mb": after[name].resident_bytes / 1e6,
+        }
+        for name in after
+    ]
+    sender, others = heartbeats.measure(seconds)
+    for who, percent in (("sends heartbeats", sender), ("answers them", statistics.mean(others))):
+        rows.append(
+            {"who": f"a program that only {who}", "cpu_percent": percent, "resident_mb": ""}
+        )
+    return rows
 
 
 def measure(seconds: float, most_keys: int) -> dict[str, list[Row]]:
     curves: dict[str, list[Row]] = {}
-    curves["idle"] = [idle_row(max(10.0, seconds))]
+    curves["idle"] = idle_rows(max(20.0, seconds))
     curves["connections"] = [connection_row()]
     curves["keys"] = keys_rows(tuple(count for count in KEYS if count <= most_keys))
     curves["log"] = log_rows(tuple(count for count in LOG_ENTRIES if count <= most_keys))

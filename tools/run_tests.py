@@ -17,7 +17,6 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 ROOT = Path(__file__).resolve().parent.parent
-NO_TESTS_COLLECTED = 5  # pytest's exit status
 
 
 @dataclass

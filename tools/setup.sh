@@ -131,13 +131,14 @@ install_systems() {
     install_if_missing "${missing[@]}"
 }
 
-# torture: the network's rules, disks that lose what was not synced, clocks. Tests say so where it is
-# missing.
+# torture: the network's rules, disks that lose what was not synced, clocks; its virtual machines need
+# `kernels` too. Tests say so where it is missing.
 install_torture() {
     local missing=()
     command -v nft > /dev/null || [ -x /usr/sbin/nft ] || missing+=(nftables)
     PATH=$PATH:/sbin:/usr/sbin ldconfig -p 2> /dev/null | grep -q 'libfuse3\.so' ||
         missing+=(libfuse3-3)
+    [ -x /sbin/mkfs.ext4 ] || missing+=(e2fsprogs)
     command -v gcc > /dev/null || missing+=(gcc libc6-dev)
     install_if_missing "${missing[@]}"
 }

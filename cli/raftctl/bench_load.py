@@ -33,6 +33,9 @@ _HEADER_SIZE = wire.HEADER_SIZE
 _ONE_DONE = b"\x91\x93\x01\xc0"
 _ONE_DONE_AT = slice(_HEADER_SIZE, _HEADER_SIZE + len(_ONE_DONE))
 _LENGTH_AT = slice(8, 12)
+_FIRST = (1,)
+# Of `Client.starts` at pipeline 1: slots count from 1.
+_ONE_SLOT = 2
 _REPLY_TYPES = frozenset({int(wire.FrameType.CLIENT_REPLY)})
 _CONNECT_WAVE = 64
 _RETRY_S = 0.01
@@ -248,21 +251,23 @@ class Client(asyncio.Protocol):
             and not self.reader.pending_bytes
         ):
             # By hand and inline: at pipeline 1 this is all that a request costs.
-            load = self.load
-            starts = self.starts
-            micros = int((now - starts[1]) * 1e6)
-            latencies = load.tally.latencies
+            micros = int((now - self.starts[1]) * 1e6)
+            latencies = self.load.tally.latencies
             if micros < FINE_BUCKETS:
                 latencies.fine[micros] += 1
             else:
                 latencies.coarse[min(micros >> COARSE_SHIFT, COARSE_BUCKETS - 1)] += 1
-            if load.is_running:
-                starts[1] = now
-                self.write(self.next_single())
-            else:
-                starts[1] = 0.0
+            self.first_is_free(now)
             return
         self._frames_received(data, now)
+
+    def first_is_free(self, now: float) -> None:
+        """The request in slot 1 was answered."""
+        if self.load.is_running:
+            self.starts[1] = now
+            self.write(self.next_single())
+        else:
+            self.starts[1] = 0.0
 
     def _frames_received(self, data: bytes, now: float) -> None:
         load = self.load
@@ -307,14 +312,19 @@ class PacedClient(Client):
         if self.load.is_running and not self.is_gone:
             self._pacer.are_free(self, slots)
 
+    def first_is_free(self, now: float) -> None:  # noqa: ARG002
+        self.starts[1] = 0.0
+        if self.load.is_running and not self.is_gone:
+            self._pacer.are_free(self, _FIRST)
+
     def send(self, slots: list[tuple[int, float]]) -> None:
         for slot, due in slots:
             self.starts[slot] = due
+        if len(self.starts) == _ONE_SLOT:
+            self.write(self.next_single())
+            return
         for frame in self.load.requests.frames([slot for slot, _ in slots]):
             self.write(frame)
-
-    def data_received(self, data: bytes) -> None:
-        self._frames_received(data, _clock())
 
     def give_up(self, code: str) -> None:
         self.is_gone = True

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from raftctl.errors import NOT_REACHABLE, CommandError
+from raftctl.errors import NOT_REACHABLE, USAGE, CommandError
 from raftctl.output import Output
 from raftctl.sockets import find_socket
 
@@ -104,7 +104,7 @@ class Context:
         if missing:
             raise CommandError(
                 f"--endpoint takes {' and '.join(missing)}, too",
-                "bad_request",
+                USAGE,
                 "Agents on other machines are reached over TLS only; raftctl cert client makes a "
                 "certificate",
             )

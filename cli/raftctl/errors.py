@@ -17,6 +17,7 @@ EXIT_INTERRUPTED = 130  # what shells make of Ctrl+C: 128 + SIGINT
 # Codes that raftctl adds to those of the protocol, because no agent was there to answer.
 NOT_REACHABLE = "not_reachable"
 FAILED = "failed"
+USAGE = "usage"
 LOCK_LOST = "lock_lost"
 NOT_IN_THIS_VERSION = "not_in_this_version"
 
@@ -35,6 +36,7 @@ _STATUS_OF_CODE = {
     LOCK_LOST: EXIT_UNKNOWN,
     "key_not_found": EXIT_NOT_FOUND,
     NOT_REACHABLE: EXIT_NOT_REACHABLE,
+    USAGE: EXIT_USAGE,
     "no_leader": EXIT_NO_LEADER,
     "no_quorum": EXIT_NO_LEADER,
 }

@@ -38,7 +38,7 @@ log = logging.getLogger("raft.agent")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    arguments = _parser().parse_args(argv)
+    arguments = command_line().parse_args(argv)
     try:
         config = _with_kernel_options(
             load(Path(arguments.config), overrides=arguments.set, with_certificates=True),
@@ -59,7 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return _run(config, context)
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_line() -> argparse.ArgumentParser:
+    """What `raft-agent` takes; docs/cli.md is written from it."""
     parser = argparse.ArgumentParser(
         prog="raft-agent",
         description="One node of a Raft cluster. Ends on SIGTERM, after handing over leadership; "

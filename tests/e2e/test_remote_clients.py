@@ -318,7 +318,7 @@ def test_raftctl_says_what_is_wrong_with_its_own_files(leader: Agent, office: Of
     assert f"{files.cert}: the certificate of" in done.stderr
     assert "has ended on" in done.stderr
     done = raftctl("--endpoint", leader.address, "status")
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "--endpoint takes --cacert and --cert and --key, too" in done.stderr
 
 

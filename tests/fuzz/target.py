@@ -18,8 +18,3 @@ class Target:
     seeds: Callable[[], Sequence[bytes]]
     mend: Callable[[bytes], bytes] | None = None
     max_bytes: int = 16384
-
-
-def refused_by(*kinds: type[Exception]) -> tuple[type[Exception], ...]:
-    """The exceptions with which a parser may refuse its input: those that its docstring names."""
-    return kinds

@@ -7,6 +7,7 @@ apt with directories of its own, into build/kernels; nothing of it is installed.
 from __future__ import annotations
 
 import lzma
+import re
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -55,6 +56,9 @@ _QEMU = {
     "arm64": ("qemu-system-aarch64", "-machine", "virt", "-cpu", "max,pauth-impdef=on"),
 }
 _CONSOLE = {"amd64": "ttyS0", "arm64": "ttyAMA0"}
+# An emulated processor that has to wait misses the ticks by which the kernel tries its timer, and
+# then the kernel panics.
+_WORDS = {"amd64": ("quiet", "panic=-1", "no_timer_check"), "arm64": ("quiet", "panic=-1")}
 _COMPILER = {"amd64": "gcc", "arm64": "aarch64-linux-gnu-gcc"}
 
 
@@ -166,11 +170,29 @@ def _compile(machine: Machine, root: Path) -> Path:
     return binary
 
 
-def _module(root: Path, name: str) -> bytes | None:
-    """A module of the kernel, unpacked; None when it is built in."""
-    for path in root.glob(f"**/kernel/net/sched/{name}.ko*"):
-        return lzma.decompress(path.read_bytes()) if path.suffix == ".xz" else path.read_bytes()
-    return None
+def modules(machine: Machine, *names: str) -> dict[str, bytes]:
+    """These modules of the machine's kernel and what they depend on, unpacked, by name and in the
+    order in which they can be loaded; what is built in is left out."""
+    root = machine.directory / "root"
+    places = {
+        path.name.partition(".")[0].replace("-", "_"): path
+        for path in root.rglob("kernel/**/*.ko*")
+    }
+    found: dict[str, bytes] = {}
+
+    def add(name: str) -> None:
+        if name not in found and name in places:
+            data = places[name].read_bytes()
+            unpacked = lzma.decompress(data) if places[name].suffix == ".xz" else data
+            # The section .modinfo; the kernel's names of modules have no dashes.
+            needed = re.search(rb"\0depends=([^\0]*)\0", unpacked)
+            for other in needed[1].decode().split(",") if needed and needed[1] else ():
+                add(other.replace("-", "_"))
+            found[name] = unpacked
+
+    for name in names:
+        add(name)
+    return found
 
 
 def archive(files: dict[str, bytes]) -> bytes:
@@ -203,10 +225,8 @@ def boot(machine: Machine, cases: bytes, stream: bytes) -> list[str]:
         "cases": cases,
         "stream": stream,
     }
-    for name in ("sch_ingress", "cls_bpf"):
-        module = _module(root, name)
-        if module is not None:
-            files[f"{name}.ko"] = module
+    for name, module in modules(machine, "sch_ingress", "cls_bpf").items():
+        files[f"{name}.ko"] = module
     return start(machine, files)
 
 
@@ -230,6 +250,18 @@ def boot_pytest(machine: Machine, tests: Sequence[str], given: dict[str, bytes])
     )
 
 
+def command(machine: Machine, initramfs: Path, words: Sequence[str], *options: str) -> list[str]:
+    """What runs the machine, with `words` on its kernel's command line and what is attached to it
+    by `options`. It prints on its standard output, and ends when it is switched off."""
+    (kernel,) = (machine.directory / "root").glob("boot/vmlinuz-*")
+    said = [f"console={_CONSOLE[machine.architecture]}", *_WORDS[machine.architecture], *words]
+    return [
+        *_QEMU[machine.architecture],
+        *("-nographic", "-no-reboot", "-kernel", str(kernel), "-initrd", str(initramfs)),
+        *("-append", " ".join(said), *options),
+    ]
+
+
 def start(
     machine: Machine, files: dict[str, bytes], *words: str, seconds: float = _BOOT_SECONDS
 ) -> list[str]:
@@ -237,15 +269,8 @@ def start(
     printed until the machine went off; its last word must be "done"."""
     initramfs = machine.directory / "initramfs"
     initramfs.write_bytes(archive(files))
-    (kernel,) = (machine.directory / "root").glob("boot/vmlinuz-*")
-    said = [f"console={_CONSOLE[machine.architecture]}", "quiet", "panic=-1", *words]
     done = subprocess.run(
-        [
-            *_QEMU[machine.architecture],
-            *("-m", "1024", "-smp", "2", "-nographic", "-no-reboot", "-nic", "none"),
-            *("-kernel", kernel, "-initrd", initramfs),
-            *("-append", " ".join(said)),
-        ],
+        command(machine, initramfs, words, "-m", "1024", "-smp", "2", "-nic", "none"),
         stdin=subprocess.DEVNULL,
         check=False,
         capture_output=True,

@@ -15,7 +15,7 @@ US6 = ipaddress.ip_address("2001:db8::1")
 PEER_PORT = 40_000
 OUR_PORT = 5555
 
-FIN, SYN, RST, PSH, ACK = 1, 2, 4, 8, 16
+FIN, SYN, RST, ACK = 1, 2, 4, 16
 
 _MACS = bytes.fromhex("020000000001020000000002")
 _IP4, _IP6, _VLAN, _QINQ = 0x0800, 0x86DD, 0x8100, 0x88A8

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import random
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,55 +14,18 @@ import pytest
 
 from raft_agent.api import protocol
 from raft_agent.api.client import Client
-from raft_agent.kernel.export_layout import STATUS_NAME, ExportState, Status
-from raft_agent.kernel.typed_map import TypedMap
+from raft_agent.kernel.export_layout import ExportState
 from raft_agent.platform import boot_time_ns
 from tests.e2e.agents import Agent, wait_for
 from tests.kernel import harness, netns
 from tests.kernel.clusters import PATIENT, IsolatedCluster, isolated_cluster
+from tests.kernel.pinned import Checker, Maps
 
 pytestmark = pytest.mark.long
 
 FRESH_NS = 1_000_000_000
 TIMES = 50
 WRITES, TOGETHER = 10_000, 250
-
-
-class Maps:
-    """One node's, as any program on its machine sees them."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self._status = TypedMap.open(directory / STATUS_NAME)
-
-    def status(self) -> Status:
-        value = self._status.lookup(bytes(4))
-        assert value is not None
-        return Status.decode(value)
-
-    def entries(self) -> dict[bytes, bytes]:
-        opened = TypedMap.open(self.directory / "deny_v4_v1")
-        try:
-            return dict(item for piece in opened.scan() for item in piece)
-        finally:
-            opened.close()
-
-    def at_one_index(self) -> tuple[int, dict[bytes, bytes]] | None:
-        """What is there and the index that it is of; None when that moved meanwhile."""
-        before = self.status()
-        found = self.entries()
-        after = self.status()
-        numbers = {
-            *(before.applied_index, before.writing_index),
-            *(after.applied_index, after.writing_index),
-        }
-        return (numbers.pop(), found) if len(numbers) == 1 else None
-
-    def is_fresh(self) -> bool:
-        return boot_time_ns() < self.status().fresh_until_ns
-
-    def close(self) -> None:
-        self._status.close()
 
 
 class Cluster:
@@ -154,48 +116,6 @@ def test_one_that_stood_still_while_it_was_cut_off_never_calls_itself_fresh(
                 wrong.append(maps.status())
             cluster.set_link(victim, "up")
         assert wrong == []
-
-
-class Checker:
-    """Looks at all nodes' maps all the time."""
-
-    def __init__(self, maps: dict[str, Maps]) -> None:
-        self._maps = maps
-        self._last = dict.fromkeys(maps, 0)
-        self._seen: dict[int, dict[bytes, bytes]] = {}
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run)
-        self.problems: list[str] = []
-        self.looks = self.compared = 0
-
-    def __enter__(self) -> Checker:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while not self._stop.is_set():
-            for name, maps in self._maps.items():
-                self._look(name, maps)
-            time.sleep(0.002)
-
-    def _look(self, name: str, maps: Maps) -> None:
-        found = maps.at_one_index()
-        index = maps.status().applied_index
-        if index < self._last[name]:
-            self.problems.append(f"{name} went back from {self._last[name]} to {index}")
-        self._last[name] = max(index, self._last[name])
-        if found is None:
-            return
-        self.looks += 1
-        index, entries = found
-        if index in self._seen:
-            self.compared += 1
-        if self._seen.setdefault(index, entries) != entries:
-            self.problems.append(f"the maps of {name} are others at index {index}")
 
 
 async def write_some(cluster: Cluster, dice: random.Random) -> int:

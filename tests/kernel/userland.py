@@ -1,4 +1,4 @@
-"""As much of this host as runs tests in a virtual machine: Python, pytest, libbpf, mount."""
+"""As much of this host as runs Python in a virtual machine: itself, libraries, libbpf, programs."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tomllib
 from collections.abc import Iterable, Iterator
 from functools import cache
 from importlib import metadata
@@ -16,7 +17,7 @@ from pathlib import Path
 from raft_agent.kernel import libbpf
 
 ROOT = Path(__file__).parents[2]
-_DISTRIBUTIONS = ("pytest", "msgspec", "google-crc32c")
+TESTING = ("pytest", "msgspec", "google-crc32c")
 _PROGRAMS = ("mount", "umount")
 _FILES = ("/etc/passwd", "/etc/group", "/etc/ld.so.cache")
 # Of the standard library, what is large and of no use there.
@@ -29,31 +30,41 @@ def python() -> Path:
     return Path(sys._base_executable).resolve()  # type: ignore[attr-defined]
 
 
-def search_path(checkout: str) -> list[str]:
+def agent() -> tuple[str, ...]:
+    """The distributions that raft-agent needs."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    return tuple(sorted(_names(project["dependencies"])))
+
+
+def search_path(checkout: str, distributions: tuple[str, ...] = TESTING) -> list[str]:
     """Where Python finds modules in the machine, with this checkout at `checkout`."""
-    return [checkout, f"{checkout}/node_agent", *dict.fromkeys(map(str, _sites()))]
+    sites = map(str, _sites(distributions))
+    return [checkout, f"{checkout}/node_agent", *dict.fromkeys(sites)]
 
 
 @cache
-def files() -> dict[str, bytes]:
-    """All of it by path, without this checkout."""
-    found = {python(), *map(Path, _FILES), _libbpf()}
-    found |= {Path(place) for name in _PROGRAMS if (place := shutil.which(name))}
-    found |= set(_library()) | {path for name in _named() for path in _installed(name)}
-    binaries = [path for path in found if path.suffix == ".so" or _is_program(path)]
+def files(
+    distributions: tuple[str, ...] = TESTING, programs: tuple[str, ...] = _PROGRAMS
+) -> dict[str, bytes]:
+    """All of it by path, with these distributions and all that they require, without this
+    checkout."""
+    run = {python(), *(Path(place) for name in programs if (place := shutil.which(name)))}
+    found = {*run, *map(Path, _FILES), _libbpf()}
+    found |= set(_library()) | {path for name in _named(distributions) for path in _installed(name)}
+    binaries = [path for path in found if path in run or ".so" in path.suffixes]
     found |= set(_linked_with(binaries))
     made = {str(path): path.read_bytes() for path in sorted(found) if path.is_file()}
-    return made | {str(path): code for path, code in _compiled(found)}
+    return made | {str(path): code for path, code in compiled(found)}
 
 
 def checkout(*folders: str) -> dict[str, bytes]:
     """The Python files below these folders of this checkout."""
     paths = sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))
     made = {str(path.relative_to(ROOT)): path.read_bytes() for path in paths}
-    return made | {str(path.relative_to(ROOT)): code for path, code in _compiled(paths)}
+    return made | {str(path.relative_to(ROOT)): code for path, code in compiled(paths)}
 
 
-def _compiled(paths: Iterable[Path]) -> Iterator[tuple[Path, bytes]]:
+def compiled(paths: Iterable[Path]) -> Iterator[tuple[Path, bytes]]:
     """What this host's Python has compiled of them, as code that is taken without a look at the
     source's time (PEP 552), since to compile takes an emulated processor long."""
     for path in paths:
@@ -73,20 +84,24 @@ def _library() -> Iterator[Path]:
                 yield path
 
 
-def _named() -> set[str]:
-    """What is installed of _DISTRIBUTIONS and all that they require here."""
+def _named(distributions: tuple[str, ...]) -> set[str]:
+    """These, and all that they require here."""
     named: set[str] = set()
-    waiting = list(_DISTRIBUTIONS)
+    waiting = list(distributions)
     while waiting:
         name = waiting.pop()
-        if name in named:
-            continue
-        named.add(name)
-        for requirement in metadata.requires(name) or ():
-            required = re.split(r"[^A-Za-z0-9._-]", requirement, maxsplit=1)[0]
-            if "extra ==" not in requirement and _is_installed(required):
-                waiting.append(required)
+        if name not in named:
+            named.add(name)
+            waiting += _names(metadata.requires(name) or ())
     return named
+
+
+def _names(requirements: Iterable[str]) -> Iterator[str]:
+    """Of what is required without an extra, and is installed."""
+    for requirement in requirements:
+        required = re.split(r"[^A-Za-z0-9._-]", requirement, maxsplit=1)[0]
+        if "extra ==" not in requirement and _is_installed(required):
+            yield required
 
 
 def _is_installed(name: str) -> bool:
@@ -103,8 +118,8 @@ def _installed(name: str) -> Iterator[Path]:
             yield Path(str(path.locate())).resolve()
 
 
-def _sites() -> Iterator[Path]:
-    for name in _DISTRIBUTIONS:
+def _sites(distributions: tuple[str, ...]) -> Iterator[Path]:
+    for name in distributions:
         yield Path(str(metadata.distribution(name).locate_file(""))).resolve()
 
 
@@ -113,10 +128,6 @@ def _libbpf() -> Path:
     libbpf.library()
     maps = Path("/proc/self/maps").read_text()
     return Path(next(line.split()[-1] for line in maps.splitlines() if "libbpf.so" in line))
-
-
-def _is_program(path: Path) -> bool:
-    return path == python() or path.name in _PROGRAMS or ".so." in path.name
 
 
 def _linked_with(binaries: Iterable[Path]) -> Iterator[Path]:

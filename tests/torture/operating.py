@@ -87,6 +87,7 @@ class Operator:
             if node.reap() is not None or not node.is_running:
                 done, said = self.raftctl(None, "rebuild", "--data-dir", str(node.agent.data_dir))
                 told.append(said)
+                node.lives += done
                 if not done and len(told) > 5:
                     self.replace_machine(node)
                     return True
@@ -96,6 +97,7 @@ class Operator:
                 return False
             if status.note:
                 told.append(f"{status.note}: {self.raftctl(node, 'rebuild', '--no-wait')[1]}")
+                node.lives += 1
                 return False
             return self._has_caught_up(node)
 

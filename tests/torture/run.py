@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import re
-import subprocess
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,12 +12,12 @@ from pathlib import Path
 from tests.e2e.agents import wait_for
 from tests.torture import checks, strikes
 from tests.torture.history import Deed, Record, Writer, now_ns, read_deeds, read_records
+from tests.torture.maps import MapWatch
 from tests.torture.nemesis import Nemesis
 from tests.torture.plan import Plan
-from tests.torture.world import Options, World, clients, world
+from tests.torture.world import Options, clients, end_clients, world
 
 SERVES = "it serves again in time"
-_CLIENTS_END_S = 90
 _BEGUN_BYTES = 8192
 # What an agent's log holds only when something is wrong that should never be.
 _ALARMS = re.compile(r"Traceback|must never happen|invariant|never retrieved|Assertion", re.I)
@@ -39,6 +38,7 @@ class Verdict:
     recoveries: list[tuple[str, float]] = field(default_factory=list)
     unavailable_ms: float = 0.0
     healed_s: float = 0.0
+    maps_compared: int = 0
 
 
 def torture(
@@ -52,7 +52,7 @@ def torture(
     began_ns = now_ns()
     deeds = Writer(directory / "nemesis.jsonl")
     try:
-        with world(directory, options) as made, clients(made) as working:
+        with world(directory, options) as made, MapWatch(made) as maps, clients(made) as working:
             nemesis = Nemesis(made, deeds)
             wait_for("the clients to begin", lambda: _has_begun(directory), timeout_s=90)
             try:
@@ -62,7 +62,13 @@ def torture(
             verdict.healed_s = nemesis.heal()
             if verdict.healed_s < float("inf"):
                 nemesis.compare_states()
-            _end_clients(made, working, nemesis)
+            told = end_clients(working, directory)
+            if told is not None:
+                nemesis.complaints.append(told)
+            verdict.maps_compared = maps.compared
+            strange = maps.problems(read_records(directory / "history.jsonl"))
+            if strange:
+                verdict.complaints["exported maps tell one story"] = strange
     finally:
         deeds.close()
     verdict.seconds = (now_ns() - began_ns) / 1e9
@@ -71,9 +77,9 @@ def torture(
         verdict.complaints["the nemesis sees nothing strange"] = nemesis.complaints
     if nemesis.delays:
         verdict.complaints[SERVES] = nemesis.delays
-    alarms = _alarms(directory)
-    if alarms:
-        verdict.complaints["the agents' logs tell of nothing strange"] = alarms
+    strange = alarms(directory)
+    if strange:
+        verdict.complaints["the agents' logs tell of nothing strange"] = strange
     _judge(
         verdict, read_records(directory / "history.jsonl"), read_deeds(directory / "nemesis.jsonl")
     )
@@ -85,22 +91,7 @@ def _has_begun(directory: Path) -> bool | None:
     return True if history.exists() and history.stat().st_size > _BEGUN_BYTES else None
 
 
-def _end_clients(made: World, working: subprocess.Popen[bytes], nemesis: Nemesis) -> None:
-    """Have them read everything once more, and end."""
-    assert working.stdin is not None
-    status: int | None
-    try:
-        working.stdin.write(b"\n")
-        working.stdin.flush()
-        status = working.wait(_CLIENTS_END_S)
-    except (BrokenPipeError, subprocess.TimeoutExpired):
-        status = working.poll()
-    if status != 0:
-        told = (made.directory / "clients.log").read_text()[-2000:]
-        nemesis.complaints.append(f"the clients ended with {status}: {told}")
-
-
-def _alarms(directory: Path) -> list[str]:
+def alarms(directory: Path) -> list[str]:
     """What the logs tell of that must never be: alarms, and two leaders of a term (section 5.2 of
     the paper)."""
     found = []

@@ -34,6 +34,9 @@ PATIENT = (
 )
 
 
+_CLIENTS_END_S = 90
+
+
 @dataclass(frozen=True)
 class Options:
     """How a run's cluster is made. `voters` found it; `spares` are machines without an agent.
@@ -56,7 +59,8 @@ class Options:
 class Node:
     """A machine: its namespace, its two addresses, its disk, its clock, and the agent on it.
 
-    `place`: which of the addresses it uses. `in_use`: it has an agent with a data directory.
+    `place`: which of the addresses it uses. `in_use`: it has an agent with a data directory, and
+    `lives` counts how often that began anew. `pins`: where its exported maps are.
     `held_by`: the strikes that have it in their hands. `may_end`: they may make its agent end.
     """
 
@@ -69,8 +73,10 @@ class Node:
         agent: Agent,
         disk: Disk,
         clock: Clock | None,
+        pins: Path,
     ) -> None:
         self.name = name
+        self.pins = pins
         self.namespace = namespace
         self.addresses = addresses
         self.agent = agent
@@ -81,7 +87,7 @@ class Node:
         self.has_program = clock is None or not clock.rate_ppm
         self.held_by: set[str] = set()
         self.may_end = False
-        self.starts = 0
+        self.lives = 0
 
     @property
     def address(self) -> str:
@@ -96,7 +102,6 @@ class Node:
         """Start its agent, at the address that it has now."""
         self.agent.options = ("--set", f"server.listen_addr={self.address}")
         self.in_use = True
-        self.starts += 1
         self.agent.start()
 
     def kill(self) -> None:
@@ -107,6 +112,7 @@ class Node:
     def wipe(self) -> None:
         """Nothing of its data is left, and no agent: the machine is as new."""
         assert not self.is_running
+        self.lives += 1
         shutil.rmtree(self.agent.data_dir, ignore_errors=True)
         self.in_use = False
 
@@ -228,6 +234,16 @@ def _config(name: str, home: Path, peers: Sequence[tuple[str, str]], options: Op
 
 
 @contextmanager
+def _bpf_mounted(place: Path) -> Iterator[Path]:
+    place.mkdir()
+    harness.run("mount", "-t", "bpf", "bpf", place)
+    try:
+        yield place
+    finally:
+        harness.run("umount", place)
+
+
+@contextmanager
 def world(directory: Path, options: Options) -> Iterator[World]:
     """A running cluster. Processes, namespaces and mounts are gone afterwards; files stay."""
     names = [f"node-{n:02}" for n in range(1, options.voters + options.spares + 1)]
@@ -242,6 +258,7 @@ def world(directory: Path, options: Options) -> Iterator[World]:
         netns.ip("-n", hub, "link", "set", "br0", "up")
         netns.plug(hub, guest, "clients", f"{GUEST}/16")
         nodes: list[Node] = []
+        pins = stack.enter_context(_bpf_mounted(directory / "bpf"))
         places = {name: (f"10.77.1.{n}", f"10.77.2.{n}") for n, name in enumerate(names, 1)}
         for name, namespace in zip(names, own, strict=True):
             netns.plug(hub, namespace, name, f"{places[name][0]}/16")
@@ -260,8 +277,17 @@ def world(directory: Path, options: Options) -> Iterator[World]:
             if options.fsync_ms and disk.can_fail:
                 disk.command(f"fsync_takes {options.fsync_ms}")
             agent.data_dir = home / "disk" / "data"
+            agent.environment["RAFT_EBPF_PIN_DIR"] = str(pins / name)
             nodes.append(
-                Node(name, namespace, addresses=places[name], agent=agent, disk=disk, clock=clock)
+                Node(
+                    name,
+                    namespace,
+                    addresses=places[name],
+                    agent=agent,
+                    disk=disk,
+                    clock=clock,
+                    pins=pins / name,
+                )
             )
         made = World(
             directory, options, nodes=nodes, network=Network(hub), papers=papers, guest=guest
@@ -285,12 +311,19 @@ def clients(world: World) -> Iterator[subprocess.Popen[bytes]]:
         seed=world.options.seed,
         pause_s=world.options.pause_s,
     )
-    place = world.directory / "clients.json"
+    with start_clients(world.directory, spec, world.guest) as process:
+        yield process
+
+
+@contextmanager
+def start_clients(directory: Path, spec: Spec, namespace: str) -> Iterator[subprocess.Popen[bytes]]:
+    """The process with all clients, in this namespace, gone afterwards."""
+    place = directory / "clients.json"
     place.write_bytes(msgspec.json.encode(spec))
-    command = [*netns.enter(world.guest), sys.executable, "-m", "tests.torture.clients"]
-    with (world.directory / "clients.log").open("ab") as log:
+    command = [*netns.enter(namespace), sys.executable, "-m", "tests.torture.clients"]
+    with (directory / "clients.log").open("ab") as log:
         process = subprocess.Popen(
-            [*command, str(place), str(world.directory / "history.jsonl")],
+            [*command, str(place), str(directory / "history.jsonl")],
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=log,
@@ -304,3 +337,18 @@ def clients(world: World) -> Iterator[subprocess.Popen[bytes]]:
         process.wait()
         if process.stdin is not None:
             process.stdin.close()
+
+
+def end_clients(working: subprocess.Popen[bytes], directory: Path) -> str | None:
+    """Have them read everything once more, and end; what went wrong."""
+    assert working.stdin is not None
+    status: int | None
+    try:
+        working.stdin.write(b"\n")
+        working.stdin.flush()
+        status = working.wait(_CLIENTS_END_S)
+    except (BrokenPipeError, subprocess.TimeoutExpired):
+        status = working.poll()
+    if status == 0:
+        return None
+    return f"the clients ended with {status}: {(directory / 'clients.log').read_text()[-2000:]}"

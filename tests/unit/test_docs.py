@@ -14,12 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from tools import config_docs, metrics_docs
+from tools import cli_docs, config_docs, metrics_docs
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 DOCUMENTS = [
     ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "CHANGELOG.md",
     *sorted((ROOT / "docs").rglob("*.md")),
     *sorted((ROOT / "examples").rglob("*.md")),
     *sorted((ROOT / "ansible").rglob("*.md")),
@@ -37,6 +39,7 @@ ELSEWHERE = {
     "mkfs.ext4",
     "podman",
     "ssh-copy-id",
+    "ssh-keygen",
     "systemctl",
 }
 _BLOCK = re.compile(
@@ -147,3 +150,8 @@ def test_the_page_of_keys_is_what_the_code_says() -> None:
 def test_the_page_of_metrics_is_what_the_code_says() -> None:
     page = (ROOT / "docs" / "metrics.md").read_text()
     assert page == metrics_docs.page(), "run make docs"
+
+
+def test_the_page_of_commands_is_what_help_says() -> None:
+    page = (ROOT / "docs" / "cli.md").read_text()
+    assert page == cli_docs.page(), "run make docs"

@@ -20,7 +20,7 @@ from raft_agent.api.answers import (
     no_answer,
 )
 from raft_agent.api.async_calls import Calls
-from raft_agent.api.attempts import Attempts
+from raft_agent.api.attempts import FIRST_PAUSE_S, Attempts, Pauses
 from raft_agent.api.link import Link, NotSent
 from raft_agent.api.protocol import ErrorCode
 from raft_agent.api.write_session import WriteSession
@@ -28,8 +28,6 @@ from raft_agent.api.write_session import WriteSession
 if TYPE_CHECKING:
     from raft_agent.api.endpoint import Endpoint
 
-# How long to wait before all agents are tried once more.
-_ROUND_PAUSE_S = 0.05
 # One agent may use up this part of the time before another one is tried.
 _SHARES = 3
 # A session that nobody closed is forgotten after this time.
@@ -120,6 +118,7 @@ class Client(Calls):
         self._last_id += 1
         request = msgspec.structs.replace(request, id=self._last_id)
         attempts = Attempts(request, has_others=self.has_others)
+        pauses = Pauses()
         tried = 0
         while True:
             try:
@@ -132,6 +131,7 @@ class Client(Calls):
             except NotSent:
                 continue
             except RaftClientError as error:
+                code = error.code if isinstance(error, RequestFailed) else None
                 if not isinstance(error, RequestFailed):
                     # Also when it was the last attempt: the next request must not wait here, too.
                     self._go_on_from(link)
@@ -141,8 +141,8 @@ class Client(Calls):
                         request = _forwarded(request)
                     self._follow(link, error.leader)
             tried += 1
-            if tried % len(self._agents) == 0:
-                await asyncio.sleep(_ROUND_PAUSE_S)
+            if code is ErrorCode.NO_LEADER or tried % len(self._agents) == 0:
+                await self._pause(pauses, deadline)
 
     async def _answer(
         self, link: Link, request: protocol.Request, deadline: float, may_repeat: bool
@@ -240,6 +240,7 @@ class Client(Calls):
         loop = asyncio.get_running_loop()
         # One that stands still, or is cut off, must not use up the time of the others.
         share = self._timeout_s if len(self._agents) == 1 else self._timeout_s / _SHARES
+        pauses = Pauses()
         while True:
             reason = "no answer"
             for _ in self._agents:
@@ -255,7 +256,7 @@ class Client(Calls):
                 if self._deadline_is_near(deadline):
                     # The next request begins with the next one, whoever stood still here.
                     raise AgentNotReachable(reason)
-            await asyncio.sleep(_ROUND_PAUSE_S)
+            await self._pause(pauses, deadline)
 
     @property
     def has_others(self) -> bool:
@@ -267,12 +268,17 @@ class Client(Calls):
         if self._deadline_is_near(deadline):
             return False
         self._place = (self._place + 1) % len(self._agents)
-        await asyncio.sleep(_ROUND_PAUSE_S)
+        await asyncio.sleep(FIRST_PAUSE_S)
         return True
+
+    async def _pause(self, pauses: Pauses, deadline: float) -> None:
+        """And leave time for a last attempt."""
+        left_s = deadline - asyncio.get_running_loop().time() - FIRST_PAUSE_S
+        await asyncio.sleep(min(pauses.next_s(), max(left_s, 0)))
 
     def _deadline_is_near(self, deadline: float) -> bool:
         """Whether there is no time for another round."""
-        return asyncio.get_running_loop().time() + _ROUND_PAUSE_S > deadline
+        return asyncio.get_running_loop().time() + FIRST_PAUSE_S > deadline
 
     def deadline(self) -> float:
         """When a request that starts now has to be answered, in the loop's time."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 from raft_agent.api import protocol
 from raft_agent.api.answers import (
     AgentNotReachable,
@@ -35,6 +37,29 @@ ELSEWHERE = frozenset(
         ErrorCode.STATE_DIFFERS,
     }
 )
+
+
+# How long a client waits before it tries again what nobody could serve just now.
+FIRST_PAUSE_S = 0.05
+_LONGEST_PAUSE_S = 1.0
+_GROWTH = 1.5
+
+
+class Pauses:
+    """The pauses of one request: each about half as long again as the one before.
+
+    Each try at another agent costs both sides a handshake of TLS. If all clients of a cluster
+    without a leader tried as often as they could, its agents would have time for nothing else,
+    elections among it; and by chance, so that they don't come at once.
+    """
+
+    def __init__(self) -> None:
+        self._next_s = FIRST_PAUSE_S
+
+    def next_s(self) -> float:
+        pause_s = self._next_s * random.uniform(0.5, 1.5)  # noqa: S311  # nothing secret
+        self._next_s = min(self._next_s * _GROWTH, _LONGEST_PAUSE_S)
+        return pause_s
 
 
 class Attempts:

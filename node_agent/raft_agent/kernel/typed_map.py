@@ -10,7 +10,6 @@ import ctypes
 import errno
 import functools
 import os
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -273,8 +272,3 @@ class TypedMap(Map):
 def _check(result: int, doing: str) -> None:
     if result < 0:
         raise OSError(-result, f"can't {doing}: {os.strerror(-result)}")
-
-
-def is_supported() -> bool:
-    """Whether maps can be made on this system at all, rights aside."""
-    return sys.platform.startswith("linux") and sys.byteorder == "little"

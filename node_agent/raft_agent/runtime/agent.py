@@ -44,10 +44,11 @@ from raft_agent.runtime.export_side import ExportSide
 from raft_agent.runtime.first_words import say_what_is_awaited, say_what_was_restored
 from raft_agent.runtime.front import Front
 from raft_agent.runtime.identity import check_owner, dial_targets, make_node, own_address
-from raft_agent.runtime.joining import Applicant
+from raft_agent.runtime.joining import applicant_for
 from raft_agent.runtime.kernel_side import KernelSide
 from raft_agent.runtime.lease_keeper import LeaseKeeper
 from raft_agent.runtime.loop_lag import LoopLag
+from raft_agent.runtime.notes import Notes
 from raft_agent.runtime.proposals import Proposals
 from raft_agent.runtime.readings import Readings
 from raft_agent.runtime.rebuilding import Rebuilder
@@ -94,7 +95,6 @@ class Agent:
         self.ended: asyncio.Future[None] = loop.create_future()
         self.disk_full = False
         self.abandoned = ""
-        self._asked_for_pre_votes = False
         self.node_name = config.server.node_id
         self.machine = machine_kind()
         self._certificates = make_certificates(
@@ -211,7 +211,14 @@ class Agent:
             tell=self._event,
             versions=self._versions,
         )
-        self._applicant = self._make_applicant(address)
+        self._applicant = applicant_for(
+            config,
+            node,
+            self._transport,
+            address,
+            is_certified=self._certificates is not None,
+            tell=self._event,
+        )
         self._snapshotter = Snapshotter(
             node=node,
             machine=self.machine,
@@ -221,6 +228,9 @@ class Agent:
             tell=self._event,
             due_bytes=config.storage.snapshot_log_mib << 20,
             due_entries=config.storage.snapshot_entries,
+        )
+        self._notes = Notes(
+            self._views, self._transport, self._snapshotter, self._events, tell=self._event
         )
         self._restorer = Restorer(
             self.machine,
@@ -271,22 +281,6 @@ class Agent:
         from raft_agent.http.server import HttpServer  # noqa: PLC0415
 
         return HttpServer(self.front, self._config.server.http_addr)
-
-    def _make_applicant(self, address: str) -> Applicant | None:
-        """Who asks for this node to be added; None when somebody else has to."""
-        cluster = self._config.cluster
-        has_proof = cluster.token is not None or self._certificates is not None
-        if self.node.role is not Role.FRESH or not cluster.join or not has_proof:
-            return None
-        return Applicant(
-            token=cluster.token,
-            name=self.node_name,
-            address=address,
-            targets=cluster.join,
-            transport=self._transport,
-            is_fresh=lambda: self.node.role is Role.FRESH,
-            tell=self._event,
-        )
 
     # --- life
 
@@ -467,7 +461,7 @@ class Agent:
     def on_role(self, change: RoleChanged) -> None:
         self._context.role, self._context.term = str(change.role), change.term
         if change.leader:
-            self._asked_for_pre_votes = False
+            self._notes.leader_is_known()
         self._lease_keeper.role(change.role is Role.LEADER, self.machine.leases)
         self._versions.role(change.role is Role.LEADER)
         self._exports.role(change.role is Role.LEADER)
@@ -485,22 +479,7 @@ class Agent:
             self._event("configuration_in_force", members=line)
 
     def on_note(self, note: Note) -> None:
-        if note.kind == "bootstrap_waits":
-            self._views.note = f"waiting to be joined: {note.facts['reason']}"
-        if note.kind in ("removed", "superseded"):
-            self._transport.set_peers([])
-        if note.kind in ("snapshot_refused", "snapshot_wanted"):
-            # The file may have gone bad on this disk; what the machine holds has not.
-            self._snapshotter.take()
-        if note.kind == "snapshot_wanted":
-            return  # said again with every heartbeat, until there is one
-        if note.kind == "pre_vote_started":
-            # A node that is cut off asks several times a second: the first time is news.
-            if self._asked_for_pre_votes:
-                self._events.counts[note.kind] += 1
-                return
-            self._asked_for_pre_votes = True
-        self._event(note.kind, **note.facts)
+        self._notes.take(note)
 
     def on_storage_failed(self, failure: StorageFailure) -> None:
         self._give_up(Failure(ErrorCode.STORAGE_FAILED, failure.reason))

@@ -19,6 +19,9 @@ from raft_agent.api import protocol
 from raft_agent.api.host import Failure
 from raft_agent.api.protocol import ErrorCode
 from raft_agent.api.terms import UNREADABLE
+from raft_agent.config import Config
+from raft_agent.consensus.node import Node
+from raft_agent.consensus.types import Role
 from raft_agent.runtime.memberships import membership_result
 from raft_agent.transport.transport import PeerTarget, Transport
 
@@ -172,3 +175,29 @@ class Applicant:
         self._transport.forward(peer, protocol.ENCODER.encode(request), on_reply)
         await asyncio.wait([answered], timeout=_PATIENCE_S)
         return answered.result() if answered.done() else None
+
+
+def applicant_for(
+    config: Config,
+    node: Node,
+    transport: Transport,
+    address: str,
+    *,
+    is_certified: bool,
+    tell: Callable[..., None],
+) -> Applicant | None:
+    """Who asks for this node to be added; None when somebody else has to. `is_certified`: it can
+    show a certificate."""
+    cluster = config.cluster
+    has_proof = cluster.token is not None or is_certified
+    if node.role is not Role.FRESH or not cluster.join or not has_proof:
+        return None
+    return Applicant(
+        token=cluster.token,
+        name=config.server.node_id,
+        address=address,
+        targets=cluster.join,
+        transport=transport,
+        is_fresh=lambda: node.role is Role.FRESH,
+        tell=tell,
+    )

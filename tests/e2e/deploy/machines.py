@@ -4,24 +4,24 @@ the test's own, and the controller that reaches them by SSH alone.
 
 from __future__ import annotations
 
-import contextlib
+import itertools
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from tests.e2e.afterwards import Afterwards
 from tests.e2e.agents import wait_for
-from tests.e2e.control_groups import remove_group
 from tests.e2e.deploy import images
-from tests.kernel.netns import enter, ip, namespaces
+from tests.kernel.netns import enter, ip
 
 ROOT = Path(__file__).resolve().parents[3]
 NETWORK = "10.98.0"
@@ -33,29 +33,45 @@ TIMING = {
 }
 _NO_LEADER = 6  # raftctl's exit status
 # A control group of its own in every hierarchy: on a host without systemd all machines would have
-# the same one, and each would kill and count the others' processes as its services'.
+# the same one, and each would kill and count the others' processes as its services'. systemd-nspawn
+# is the first process of a namespace, so whatever it has started ends with it; its own notes, which
+# it leaves behind when it is killed, go with the mounts.
 _BOOT = """
 set -e
-for group in $1; do mkdir -p "$group" && echo $$ > "$group/cgroup.procs"; done
+for group in $1; do mkdir -p "$group" && echo 0 > "$group/cgroup.procs"; done
 shift
 mount --make-rprivate /
+mount -t proc proc /proc
+mkdir -p /run/systemd/nspawn
+mount -t tmpfs tmpfs /run/systemd/nspawn
 mount -t overlay overlay -o "lowerdir=$1,upperdir=$2/upper,workdir=$2/work" "$2/root"
 shift 2
 exec systemd-nspawn "$@"
 """
+# All that a site has on this machine, beside files: processes in its network namespace $1, and
+# control groups called so and something more. Mounts are of the machines alone, and end with them.
+_AFTERWARDS = """
+while pids=$(ip netns pids "$1") && [ -n "$pids" ]; do
+    kill -KILL $pids 2> /dev/null
+    sleep 0.1
+done
+ip netns delete "$1"
+for group in /sys/fs/cgroup/"$1"-* /sys/fs/cgroup/*/"$1"-*; do
+    while [ -e "$group" ]; do find "$group" -depth -type d -exec rmdir {} + || sleep 0.1; done
+done
+if [ "$word" != keep ]; then rm -rf "$2"; fi
+"""
+_numbers = itertools.count(1)
 
 
 class Machine:
-    """One system: its files are a layer over the image, and gone with the test.
-
-    `data_mib`: the size of a disk of its own for /var/lib/raft, if it is to have one.
+    """One system: its files are a layer over the image, and gone with the site. `namespace`: that
+    of the network of its site.
     """
 
-    def __init__(
-        self, name: str, number: int, home: Path, namespace: str, key: Path, *, data_mib: int | None
-    ) -> None:
+    def __init__(self, name: str, number: int, home: Path, namespace: str, key: Path) -> None:
         self.name = name
-        self._data_mib = data_mib
+        self._number = number
         self.address = f"{NETWORK}.{number}"
         self._home = home / name
         self._namespace = namespace
@@ -65,7 +81,6 @@ class Machine:
 
     def make(self) -> None:
         """An empty disk, with nothing but what lets the controller in."""
-        self.detach()
         shutil.rmtree(self._home, ignore_errors=True)
         upper = self._home / "upper"
         for folder in (upper / "etc/systemd/network", self._home / "work", self._home / "root"):
@@ -74,8 +89,11 @@ class Machine:
         (upper / "var/log/journal").mkdir(parents=True)
         (upper / "etc/hostname").write_text(f"{self.name}\n")
         (upper / "etc/hosts").write_text(f"127.0.0.1 localhost {self.name}\n")
+        # A network card keeps its address, so nobody looks for the machine at a former one after a
+        # boot; systemd-nspawn derives it from the name of the container.
         (upper / "etc/systemd/network/10-host0.network").write_text(
-            f"[Match]\nName=host0\n[Network]\nAddress={self.address}/24\nLinkLocalAddressing=no\n"
+            f"[Match]\nName=host0\n[Link]\nMACAddress=02:00:00:00:00:{self._number:02x}\n"
+            f"[Network]\nAddress={self.address}/24\nLinkLocalAddressing=no\n"
         )
         (upper / "etc/systemd/system").mkdir()
         for folder in ("home", "home/admin", "home/admin/.ssh"):
@@ -86,15 +104,6 @@ class Machine:
         keys.write_text(self._key.with_suffix(".pub").read_text())
         os.chown(keys, 1000, 1000)
         keys.chmod(0o600)
-        if self._data_mib is not None:
-            self._disk.mkdir()
-            options = f"size={self._data_mib}m,mode=0700"
-            subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", self._disk], check=True)
-
-    def detach(self) -> None:
-        """Its disk of its own is gone."""
-        if self._disk.is_mount():
-            subprocess.run(["umount", self._disk], check=True)
 
     def boot(self) -> None:
         """Returns at once; `wait` waits for sshd."""
@@ -102,7 +111,8 @@ class Machine:
         with (self._home / "console.log").open("ab") as console:
             self._process = subprocess.Popen(
                 [
-                    *(*enter(self._namespace), "unshare", "--mount", "bash", "-c", _BOOT, "boot"),
+                    *(*enter(self._namespace), "unshare", "--mount", "--pid", "--fork"),
+                    *("--kill-child", "bash", "-c", _BOOT, "boot"),
                     *(" ".join(map(str, self._groups())), str(images.debian()), str(self._home)),
                     *("--boot", "--quiet", "--register=no", "--keep-unit", "--console=pipe"),
                     *(f"--machine={self._label}", f"--hostname={self.name}"),
@@ -110,7 +120,6 @@ class Machine:
                     *("--link-journal=no", "--resolv-conf=off", "--timezone=off"),
                     "--capability=CAP_BPF,CAP_NET_ADMIN,CAP_PERFMON,CAP_SYS_ADMIN",
                     "--system-call-filter=bpf",
-                    *([f"--bind={self._disk}:/var/lib/raft"] if self._data_mib else []),
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=console,
@@ -132,7 +141,6 @@ class Machine:
             return
         for child in _children(self._process.pid):
             os.kill(child, signal.SIGKILL)
-        self._process.kill()
         self._ended()
 
     def reboot(self) -> None:
@@ -146,11 +154,6 @@ class Machine:
         assert self._process is not None
         self._process.wait(120)
         self._process = None
-        # A systemd-nspawn that is killed leaves this, which is a mount point no more.
-        with contextlib.suppress(OSError):
-            (Path("/run/systemd/nspawn/propagate") / self._label).rmdir()
-        for group in self._groups():
-            wait_for(f"{group} to be empty", lambda group=group: remove_group(group))
 
     def _groups(self) -> list[Path]:
         """Its control groups: in all hierarchies of version 1 but cpuset, and in that of version
@@ -163,13 +166,9 @@ class Machine:
         ]
 
     @property
-    def _disk(self) -> Path:
-        return self._home / "data"
-
-    @property
     def _label(self) -> str:
         """Of another name at each boot: what the one before has left goes in its own time."""
-        return f"rafttest-{os.getpid()}-{self.name}-{self._boots}"
+        return f"{self._namespace}-{self.name}-{self._boots}"
 
     def run(self, command: str, *, check: bool = True) -> subprocess.CompletedProcess[str]:
         """A command of root's, over SSH."""
@@ -205,7 +204,7 @@ class Machine:
 
 
 def _children(pid: int) -> list[int]:
-    """systemd-nspawn's own child is the system's first process."""
+    """systemd-nspawn is the child of unshare, which waits for it."""
     return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
@@ -214,11 +213,21 @@ def _quoted(command: str) -> str:
 
 
 class Site:
-    """The machines and the controller's files: inventory, key, authority."""
+    """Machines on one bridge, and the controller's files: inventory, key, authority.
 
-    def __init__(self, home: Path, namespace: str) -> None:
-        self.home = home
-        self.namespace = namespace
+    `spent`: it is not as it was, and the next test shall have another one.
+    """
+
+    def __init__(self) -> None:
+        self.home = home = Path(tempfile.mkdtemp(prefix="raft-deploy-"))
+        self.namespace = f"rafttest-{os.getpid()}-deploy{next(_numbers)}"
+        self._afterwards = Afterwards(_AFTERWARDS, self.namespace, str(home))
+        self.spent = False
+        ip("netns", "add", self.namespace)
+        ip("-n", self.namespace, "link", "set", "lo", "up")
+        ip("-n", self.namespace, "link", "add", "br0", "type", "bridge")
+        ip("-n", self.namespace, "addr", "add", f"{NETWORK}.1/24", "dev", "br0")
+        ip("-n", self.namespace, "link", "set", "br0", "up")
         self._key = home / "key"
         subprocess.run(
             ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self._key)], check=True
@@ -233,28 +242,31 @@ class Site:
         """With which SSH lets one in."""
         return self._key
 
-    def add(self, name: str, data_mib: int | None = None) -> Machine:
+    def add(self, name: str) -> Machine:
         """A bare machine that boots. Its address is that of no other."""
         number = 11 + len(self.machines)
-        machine = Machine(name, number, self.home, self.namespace, self._key, data_mib=data_mib)
+        machine = Machine(name, number, self.home, self.namespace, self._key)
         self.machines[name] = machine
         machine.make()
         machine.boot()
         return machine
+
+    def remove(self, name: str) -> None:
+        """Its power is cut, and it is forgotten."""
+        self.machines.pop(name).kill()
 
     def wait(self) -> None:
         for machine in self.machines.values():
             machine.wait()
 
     def play(
-        self, playbook: str, *options: str, check: bool = True, hosts: Sequence[str] | None = None
+        self, playbook: str, *options: str, check: bool = True
     ) -> subprocess.CompletedProcess[str]:
-        """ansible-playbook, as people call it; `hosts`: those of the inventory, default all."""
+        """ansible-playbook, as people call it; the inventory has all machines."""
         inventory = self.home / "inventory.yml"
-        names = self.machines if hosts is None else hosts
         listed = {
-            name: {"ansible_host": self.machines[name].address, **self.own_variables.get(name, {})}
-            for name in names
+            name: {"ansible_host": machine.address, **self.own_variables.get(name, {})}
+            for name, machine in self.machines.items()
         }
         connection = {
             "ansible_user": "admin",
@@ -269,7 +281,11 @@ class Site:
         done = subprocess.run(
             [*enter(self.namespace), program, "-i", inventory, playbook, *options],
             cwd=ROOT / "ansible",
-            env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible" / "ansible.cfg")},
+            env={
+                **os.environ,
+                "ANSIBLE_CONFIG": str(ROOT / "ansible" / "ansible.cfg"),
+                "ANSIBLE_LOCAL_TEMP": str(self.home / "ansible"),
+            },
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -278,39 +294,38 @@ class Site:
         assert done.returncode == 0 or not check, done.stdout[-6000:] + done.stderr[-2000:]
         return done
 
-    def close(self) -> None:
+    def close(self, *, keep: bool = False) -> None:
+        """All is gone when this returns; `keep`: but for the machines' files."""
+        if keep:
+            print(f"the machines' files are kept in {self.home}")
         for machine in self.machines.values():
             machine.kill()
-            machine.detach()
-        # The connections that ansible keeps open end by themselves once nobody is at the other end.
-        for socket in self.home.glob("[0-9a-f]*"):
-            if socket.is_socket():
-                subprocess.run(
-                    ["ssh", "-o", f"ControlPath={socket}", "-O", "exit", "nobody"],
-                    capture_output=True,
-                    check=False,
-                )
+        self._afterwards.run("keep" if keep else "remove")
 
 
 @contextmanager
-def site(*names: str, data_mib: int | None = None) -> Iterator[Site]:
-    """Bare machines of these names, booted; all is gone afterwards. When the test fails, the
-    consoles stay, and their place is printed."""
+def site(*names: str) -> Iterator[Site]:
+    """Bare machines of these names, booted; all is gone afterwards. When the test fails, their
+    files stay, and the place is printed.
+    """
+    made = bare(*names)
+    try:
+        yield made
+    except BaseException as error:
+        made.close(keep=not isinstance(error, KeyboardInterrupt))
+        raise
+    made.close()
+
+
+def bare(*names: str) -> Site:
+    """The same, for who closes it when that is due."""
     images.debian()
-    home = Path(tempfile.mkdtemp(prefix="raft-deploy-"))
-    with namespaces("deploy") as (namespace,):
-        ip("-n", namespace, "link", "add", "br0", "type", "bridge")
-        ip("-n", namespace, "addr", "add", f"{NETWORK}.1/24", "dev", "br0")
-        ip("-n", namespace, "link", "set", "br0", "up")
-        made = Site(home, namespace)
-        try:
-            for name in names:
-                made.add(name, data_mib)
-            made.wait()
-            yield made
-        except BaseException:
-            print(f"the machines' files are kept in {home}")
-            made.close()
-            raise
-        made.close()
-    shutil.rmtree(home)
+    made = Site()
+    try:
+        for name in names:
+            made.add(name)
+        made.wait()
+    except BaseException as error:
+        made.close(keep=not isinstance(error, KeyboardInterrupt))
+        raise
+    return made

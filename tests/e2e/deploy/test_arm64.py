@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.afterwards import Afterwards
 from tests.e2e.deploy import images
 from tools import bundle
 
@@ -45,10 +46,14 @@ mount -t tmpfs tmpfs tmp
 mount --bind "$3" src
 mount -o remount,bind,ro src
 mount -t binfmt_misc binfmt_misc /proc/sys/fs/binfmt_misc
-misc=/proc/sys/fs/binfmt_misc
-echo ":$4:M::{_MAGIC}:{QEMU}:F" > $misc/register
-trap 'echo -1 > $misc/$4' EXIT
+echo ":$4:M::{_MAGIC}:{QEMU}:F" > /proc/sys/fs/binfmt_misc/register
 chroot . /bin/bash -euc "$5"
+"""
+_FORGET = """
+exec unshare --mount sh -c '
+    cd /proc/sys/fs/binfmt_misc && mount -t binfmt_misc binfmt_misc . && cd . || exit
+    [ ! -e "$1" ] || echo -1 > "$1"
+' forget "$1"
 """
 _INSTALL = """
 cd /bundle
@@ -114,23 +119,28 @@ class Board:
     def run(self, script: str) -> str:
         """What bash says there; without a network but its own loopback."""
         name = f"rafttest-{os.getpid()}-aarch64"
-        done = subprocess.run(
-            [
-                *("unshare", "--mount", "--net", "--pid", "--fork", "--kill-child"),
-                *("bash", "-c", _ENTER, "enter"),
-                *(str(images.arm64()), str(self.home), str(ROOT), name, script),
-            ],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        forget = Afterwards(_FORGET, name)
+        try:
+            done = subprocess.run(
+                [
+                    *("setpriv", "--pdeathsig", "KILL"),
+                    *("unshare", "--mount", "--net", "--pid", "--fork", "--kill-child"),
+                    *("bash", "-c", _ENTER, "enter"),
+                    *(str(images.arm64()), str(self.home), str(ROOT), name, script),
+                ],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+        finally:
+            forget.run()
         assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
         return done.stdout
 
 
 @pytest.fixture(scope="module")
-def board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Board]:
+def board(able: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Board]:
     if not Path(QEMU).exists():
         pytest.skip("qemu-user-static is not installed (tools/setup.sh machines installs it)")
     home = tmp_path_factory.mktemp("arm64")

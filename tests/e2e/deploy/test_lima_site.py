@@ -16,7 +16,7 @@ from tests.e2e.deploy.machines import ROOT, Machine, site
 from tests.e2e.lima import StandIn
 from tests.kernel.netns import enter
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("bundle")]
 
 ADDRESS = "192.168.105.11/24"
 # A second interface as Lima gives one to a VM, and what cloud-init's netplan makes of it there.

@@ -17,7 +17,7 @@ import uvloop
 
 from raft_agent.api.client import AgentNotReachable, Client, Endpoint, RaftClientError
 from raft_agent.tls.files import TlsFiles
-from tests.torture.clients import growing, locks, registers, streams, transactions
+from tests.torture.clients import exported, growing, locks, registers, streams, transactions
 from tests.torture.clients.session import Pace, Session
 from tests.torture.clients.spec import Spec
 from tests.torture.history import Record, Writer, now_ns
@@ -36,6 +36,7 @@ KINDS: tuple[tuple[str, int, Run], ...] = (
     ("message", 2, streams.run_messages),
     ("message_watch", 2, streams.run_message_watch),
     ("key_watch", 2, streams.run_key_watch),
+    ("export", 1, exported.run),
 )
 READ_AGAIN_S = 20.0
 _FLUSH_S = 1.0

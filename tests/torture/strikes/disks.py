@@ -175,6 +175,10 @@ class TurnedBits(Strike):
 
     def settle(self) -> None:
         for node in self._taken:
+            # Damage that nobody has read yet is found at the start, so it can't add up with that
+            # of others to more than a minority's.
+            node.kill()
+            node.start()
             self.operator.mend(node)
             node.may_end = False
 

@@ -19,6 +19,7 @@ from raft_agent.api.client import (
     OutcomeUnknown,
     RequestFailed,
 )
+from raft_agent.api.link import Link
 from raft_agent.api.protocol import ErrorCode
 from raft_agent.api.server import ApiServer
 from raft_agent.machine.commands import Delete, Put, SendMessage, SetSetting
@@ -204,6 +205,28 @@ def test_without_a_leader_a_write_ends_with_the_agents_words(tmp_path: Path) -> 
             with pytest.raises(RequestFailed) as failed:
                 await client.put("k", b"v")
             assert failed.value.code is ErrorCode.NO_LEADER
+
+    run(main())
+
+
+def test_without_a_leader_a_client_connects_less_and_less_often(tmp_path: Path) -> None:
+    class Counting(Client):
+        connections = 0
+
+        async def connect(self, deadline: float) -> Link:
+            self.connections += 1
+            return await super().connect(deadline)
+
+    async def main() -> None:
+        async with (
+            nodes(tmp_path, 3) as group,
+            Counting(group.paths, timeout_s=3.0, exactly_once=False) as client,
+        ):
+            group.lead(None)
+            with pytest.raises(RequestFailed):
+                await client.put("k", b"v")
+            # With the first pause each time it would be more than a hundred.
+            assert client.connections < 20
 
     run(main())
 

@@ -220,5 +220,5 @@ def test_an_endpoint_takes_certificates_wherever_it_was_given(environment: dict[
         (["status"], {"RAFTCTL_ENDPOINT": "192.0.2.1:1"}),
     ):
         done = CliRunner().invoke(cli, arguments, env={**environment, **more})
-        assert done.exit_code == 1
+        assert done.exit_code == 2
         assert "--endpoint takes --cacert and --cert and --key, too" in done.stderr

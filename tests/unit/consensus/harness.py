@@ -84,7 +84,6 @@ class Cluster:
         self.paused: set[int] = set()
         self.delay_us: dict[int, int] = {}
         self._late: list[tuple[int, Packet]] = []
-        self.delivered = 0
         self._leader_of_term: dict[int, int] = {}
         self._applied_at: dict[int, bytes] = {}
 
@@ -183,7 +182,6 @@ class Cluster:
         gone = packet.to in self.down or packet.to not in self.servers
         if gone or (packet.sender, packet.to) in self.cut:
             return
-        self.delivered += 1
         self.step(packet.to, Received(packet.sender, packet.message))
 
     def part(self, *groups: Iterable[int]) -> None:
