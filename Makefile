@@ -4,8 +4,8 @@ SHELL := /bin/bash
 SEEDS ?= 100
 MINUTES ?= 10
 SEED ?= 1
-# What has a target of its own alone: make test-kube, test-kernels.
-ELSEWHERE = $(addprefix --ignore=tests/,e2e/kube e2e/test_containerfile.py \
+# What has a target of its own: make test-kube, test-torture, test-kernels.
+ELSEWHERE = $(addprefix --ignore=tests/,e2e/kube e2e/test_containerfile.py torture \
 	kernel/test_export_kernels.py unit/kubernetes/test_operator.py)
 PROCESSES ?= $(shell getconf _NPROCESSORS_ONLN)
 
@@ -29,10 +29,9 @@ setup: ## Install everything for development into .venv
 test: setup ## Check and test everything; prints what this machine could not run
 	@.venv/bin/python tools/run_tests.py
 
-test-e2e: setup ## Test what takes longer: kills and pauses, other kernels, whole machines, torture
+test-e2e: setup ## Test what takes longer: kills and pauses, other kernels, whole machines
 	@tools/setup.sh kernels
 	@tools/setup.sh machines
-	@tools/setup.sh torture
 	@.venv/bin/python -m pytest -m long $(ELSEWHERE) tests
 
 test-kernels: setup ## Run the kernel's program on Debian's kernels 5.10, 6.1 and 6.12

@@ -21,7 +21,8 @@ class Reporter:
     def pytest_runtest_logreport(self, report: object) -> None:
         outcome, when = report.outcome, report.when  # type: ignore[attr-defined]
         if when == "call" or outcome != "passed":
-            print(f"result {outcome} {report.nodeid}", flush=True)  # type: ignore[attr-defined]
+            # The line before is pytest's own, of dots, and has no end yet.
+            print(f"\nresult {outcome} {report.nodeid}", flush=True)  # type: ignore[attr-defined]
             if outcome != "passed":
                 print(report.longreprtext, flush=True)  # type: ignore[attr-defined]
 
@@ -34,7 +35,15 @@ def main() -> None:
     import pytest  # noqa: PLC0415  # it wants a file system under /dev
 
     status = pytest.main(
-        ["--noconftest", "--import-mode=importlib", "-p", "no:cacheprovider", "-q", *sys.argv[1:]],
+        [
+            "--noconftest",
+            "--import-mode=importlib",
+            "-p",
+            "no:cacheprovider",
+            "--color=no",
+            "-q",
+            *sys.argv[1:],
+        ],
         plugins=[Reporter()],
     )
     print(f"status {int(status)}", flush=True)

@@ -76,9 +76,11 @@ def operator(_operator: Operator, request: pytest.FixtureRequest) -> Iterator[Op
 def make(
     place: Place, operator: Operator, request: pytest.FixtureRequest
 ) -> Iterator[Callable[[str], Cluster]]:
-    """Makes handles of clusters in a namespace of the test's own, which is gone afterwards."""
+    """Makes handles of clusters in a namespace of the test's own. They are gone afterwards; what is
+    left of the namespace goes while the next test begins.
+    """
     name = re.sub("[^a-z0-9]+", "-", request.node.name.lower())[-60:].strip("-")
-    with place.namespace(name) as namespace, clusters(place, namespace) as made:
+    with place.namespace(name, waits=False) as namespace, clusters(place, namespace) as made:
         yield made
 
 

@@ -56,8 +56,10 @@ class Place:
         return [] if self.lab is None else enter(self.lab.desk)
 
     @contextmanager
-    def namespace(self, name: str) -> Iterator[str]:
-        """A namespace of this name; it and all that is in it are gone afterwards."""
+    def namespace(self, name: str, *, waits: bool = True) -> Iterator[str]:
+        """A namespace of this name; it and all that is in it are gone afterwards, or only go unless
+        it `waits`.
+        """
         self.api.create("/api/v1/namespaces", {"metadata": {"name": name}})
         try:
             yield name
@@ -67,7 +69,8 @@ class Place:
             def gone() -> bool | None:
                 return True if self.api.get(f"/api/v1/namespaces/{name}") is None else None
 
-            self.api.wait(f"namespace {name} to be gone", gone, 300)
+            if waits:
+                self.api.wait(f"namespace {name} to be gone", gone, 300)
 
 
 def rights(user: str) -> list[Object]:

@@ -88,4 +88,7 @@ def test_a_deleted_cluster_leaves_its_volumes_if_at_all(
         }
         return True if not sets and not others and volumes == wanted else None
 
-    cluster.api.wait(f"the rest to be gone ({left})", gone, 60)
+    try:
+        cluster.api.wait("the rest to be gone", gone, 240)
+    except AssertionError as error:
+        raise AssertionError(f"{error}: {left}") from None

@@ -11,7 +11,8 @@ from tests.e2e.kube.lab.containers import SOCKET, Containers, begin_with, unpack
 from tests.e2e.kube.lab.control_plane import NODE_GRACE_S, ControlPlane
 from tests.e2e.kube.lab.hosts import Host
 
-VOLUMES = 16
+# Each is used once.
+VOLUMES = 40
 
 
 class Node:
