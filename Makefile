@@ -4,9 +4,9 @@ SHELL := /bin/bash
 SEEDS ?= 100
 MINUTES ?= 10
 SEED ?= 1
-# What has a target of its own: make test-kube, test-torture, test-kernels.
+# What has a target of its own: make test-kube, test-torture.
 ELSEWHERE = $(addprefix --ignore=tests/,e2e/kube e2e/test_containerfile.py torture \
-	kernel/test_export_kernels.py unit/kubernetes/test_operator.py)
+	unit/kubernetes/test_operator.py)
 PROCESSES ?= $(shell getconf _NPROCESSORS_ONLN)
 
 .PHONY: help demo demo-down setup test test-e2e test-kernels test-deploy test-kube test-torture torture deploy-setup bpf lint format sim bench fuzz audit lock docs clean
