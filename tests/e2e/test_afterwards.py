@@ -15,8 +15,10 @@ from tests.e2e.agents import wait_for
 ROOT = Path(__file__).resolve().parents[2]
 _SCRIPT = 'echo "$word" > "$1"'
 _HELD = """
-import sys, time
+import signal, sys, time
 from tests.e2e.afterwards import Afterwards
+# Where the tests run in the background of a shell, it is ignored from the start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 held = Afterwards(sys.argv[1], sys.argv[2])
 print("up", flush=True)
 time.sleep(600)
