@@ -101,15 +101,20 @@ def test_a_member_that_joined_by_a_snapshot_stands_for_election() -> None:
     assert sends(PreVote, cluster.time_out(4), to=1)
 
 
-def test_a_damaged_snapshot_in_one_piece_is_replaced_although_nothing_is_written() -> None:
-    """The host takes another one of the same entry: what the state machine holds is not damaged."""
-    cluster = Cluster()
+def leader_with_a_damaged_snapshot(cluster: Cluster) -> Cluster:
+    """Server 1 leads, and server 3, which is down, needs its snapshot."""
     cluster.down = {3}
     cluster.elect(1)
     cluster.run_for(5 * MAX_TIMEOUT_US)  # it is waited for no longer
     cluster.run(1, lambda server: server.take_snapshot(2))
     files = cluster[1].snapshots
     files.kept = [SnapshotFile(file.meta, file.data[::-1]) for file in files.kept]
+    return cluster
+
+
+def test_a_damaged_snapshot_in_one_piece_is_replaced_although_nothing_is_written() -> None:
+    """The host takes another one of the same entry: what the state machine holds is not damaged."""
+    cluster = leader_with_a_damaged_snapshot(Cluster())
     cluster.restart(3)
     cluster.run_for(20 * MAX_TIMEOUT_US)
     assert "snapshot_refused" in notes(cluster[1].history)
@@ -120,14 +125,8 @@ def test_a_damaged_snapshot_in_one_piece_is_replaced_although_nothing_is_written
 
 def test_a_leader_whose_snapshot_stays_damaged_hands_over_to_one_that_has_another() -> None:
     """No new one can be taken behind an entry that is committed: it takes 3 to commit any."""
-    cluster = Cluster(5)
-    cluster.down = {3}
-    cluster.elect(1)
-    cluster.run_for(5 * MAX_TIMEOUT_US)  # it is waited for no longer
-    for member_id in (1, 2):
-        cluster.run(member_id, lambda server: server.take_snapshot(2))
-    files = cluster[1].snapshots
-    files.kept = [SnapshotFile(file.meta, file.data[::-1]) for file in files.kept]
+    cluster = leader_with_a_damaged_snapshot(Cluster(5))
+    cluster.run(2, lambda server: server.take_snapshot(2))
     cluster.down = {4, 5}
     cluster.restart(3)
     cluster.run_for(40 * MAX_TIMEOUT_US)
@@ -137,13 +136,7 @@ def test_a_leader_whose_snapshot_stays_damaged_hands_over_to_one_that_has_anothe
 
 
 def test_a_leader_whose_snapshot_is_refused_leads_on_while_another_one_may_come() -> None:
-    cluster = Cluster()
-    cluster.down = {3}
-    cluster.elect(1)
-    cluster.run_for(5 * MAX_TIMEOUT_US)  # it is waited for no longer
-    cluster.run(1, lambda server: server.take_snapshot(2))
-    files = cluster[1].snapshots
-    files.kept = [SnapshotFile(file.meta, file.data[::-1]) for file in files.kept]
+    cluster = leader_with_a_damaged_snapshot(Cluster())
     cluster.restart(3)
     cluster.run_for(10 * MAX_TIMEOUT_US)
     assert notes(cluster[1].history).count("snapshot_refused") > 1

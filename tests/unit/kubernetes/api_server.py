@@ -40,12 +40,11 @@ _RESOURCES = {
 
 class Emulator(kmock.KubernetesEmulator):
     """kmock, which gives objects neither uid nor version by itself. `calls`: what was asked for,
-    as (verb, group, resource). `status_writes` counts."""
+    as (verb, group, resource)."""
 
     def __init__(self) -> None:
         super().__init__()
         self.calls: set[tuple[str, str, str]] = set()
-        self.status_writes = 0
         self._numbers = itertools.count(1)
         for name, (kind, is_namespaced) in _RESOURCES.items():
             self.resources[name] = {
@@ -85,8 +84,6 @@ class Emulator(kmock.KubernetesEmulator):
         part = f"/{request.subresource}" if request.subresource else ""
         plural = f"{request.resource.plural}{part}"
         self.calls.add((verb, request.resource.group, plural))
-        if plural == f"{PLURAL}/status":
-            self.status_writes += 1
 
 
 def connect(url: str) -> ApiServer:

@@ -55,7 +55,6 @@ class World:
         self.objects: dict[tuple[str, str], Object] = {}
         self.volumes: dict[str, Volume] = {}  # by uid of the claim
         self.homes: dict[str, str] = {}  # the node that a claim is bound to
-        self.status_writes = 0
         self.calls: set[tuple[str, str, str]] = set()
         self._version = 0
         resource = {
@@ -378,8 +377,6 @@ class WorldKube:
     ) -> Object:
         await self._stop("patch", kind, subresource)
         stored = self._check(kind, name, changes.get("metadata") or {})
-        if subresource == "status":
-            self._world.status_writes += 1
         metadata = {
             part: value
             for part, value in (changes.get("metadata") or {}).items()
