@@ -12,10 +12,14 @@ from raft_agent.api import protocol
 from raft_agent.api.client import Client
 from tests.e2e.agents import Agent, local_cluster, wait_for
 from tests.e2e.load import Load
+from tests.e2e.witness import watching
 
 VALUE_BYTES = 1024
 _IN_FLIGHT = 2000
 _SILENCE_MS = 1500
+# A machine that stands still for so long may well have an election: that says nothing of snapshots.
+_STALL_MS = 100
+_ATTEMPTS = 3
 _ELECTIONS = {"pre_vote_started", "election_started", "leader_elected", "leader_lost"}
 
 
@@ -46,18 +50,27 @@ def _newest_snapshot(agent: Agent) -> tuple[int, int]:
     ids=["10 megabytes", "a gigabyte"],
 )
 def test_a_follower_gets_a_snapshot_under_load_and_no_election_happens(keys: int) -> None:
+    for _ in range(_ATTEMPTS):
+        elections, stall_ms = _send_under_load(keys)
+        if not elections or stall_ms < _STALL_MS:
+            break
+    assert not elections, f"the machine itself stood still for at most {stall_ms} ms"
+
+
+def _send_under_load(keys: int) -> tuple[list[str], int]:
+    """The elections while a follower that was away got a snapshot of so many keys, and for how long
+    the machine itself stood still meanwhile."""
     with local_cluster(extra="[storage]\nsnapshot_log_mib = 1\n") as cluster:
-        leader = cluster.leader()
-        absent, other = cluster.followers()
+        absent = cluster.followers()[0]
         absent.kill()
+        leader = cluster.leader()
         wait_for("the leader to miss it", lambda: _misses(leader, absent.name))
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_fill(leader, 0, keys))
             while _newest_snapshot(leader)[0] < keys * VALUE_BYTES:
                 runner.run(_fill(leader, 0, keys // 20))
-        status = leader.status()
-        assert status is not None
-        assert status.role == "leader"
+        leader = cluster.leader()
+        (other,) = cluster.followers()
         size, index = _newest_snapshot(leader)
         before = {agent.name: _elections(agent) for agent in (leader, other)}
         load = Load(str(leader.socket_path), 64, "meanwhile")
@@ -67,12 +80,15 @@ def test_a_follower_gets_a_snapshot_under_load_and_no_election_happens(keys: int
             absent.start()
             wait_for("it to have the snapshot", lambda: _has_applied(absent, index), 300)
 
-        load.run_until(100, bring_back)
+        with watching() as machine:
+            load.run_until(100, bring_back)
         took_s = time.monotonic() - began
-        after = {agent.name: _elections(agent) for agent in (leader, other)}
-        assert after == before
+        elections = [
+            event
+            for agent in (leader, other, absent)
+            for event in _elections(agent)[len(before.get(agent.name, [])) :]
+        ]
         assert "snapshot_installed" in [event.kind for event in absent.events()]
-        assert _elections(absent) == 0
         entry = absent.ask(protocol.Get(1, f"key-{keys - 1:07}"), timeout_s=20)
         assert isinstance(entry, protocol.KeyValue)
         assert len(entry.value) == VALUE_BYTES
@@ -80,6 +96,7 @@ def test_a_follower_gets_a_snapshot_under_load_and_no_election_happens(keys: int
         f"a snapshot of {size} bytes was taken over in {took_s:.1f} s, while 64 clients had "
         f"{len(load.acks)} writes acknowledged"
     )
+    return elections, machine.longest_stall_ms
 
 
 def _misses(leader: Agent, name: str) -> bool | None:
@@ -89,8 +106,8 @@ def _misses(leader: Agent, name: str) -> bool | None:
     return True if contact_ms is not None and contact_ms > _SILENCE_MS else None
 
 
-def _elections(agent: Agent) -> int:
-    return sum(event.kind in _ELECTIONS for event in agent.events())
+def _elections(agent: Agent) -> list[str]:
+    return [event.kind for event in agent.events() if event.kind in _ELECTIONS]
 
 
 def _has_applied(agent: Agent, index: int) -> bool | None:

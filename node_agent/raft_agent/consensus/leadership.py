@@ -124,6 +124,7 @@ class Leadership:
     noted once and would come up again with every message. `audit`: the comparison that is under
     way, or was the last; `audit_wanted`: another one is to follow; `odd`: whose states did not fit
     when they were told last.
+    `stood_still_us`: how late this leader's own ticks were since it last heard from a quorum.
     """
 
     __slots__ = (
@@ -147,6 +148,7 @@ class Leadership:
         "settled_index",
         "spoilt_snapshot",
         "stall_retry_us",
+        "stood_still_us",
         "told",
         "transfer",
         "uncommitted",
@@ -161,6 +163,7 @@ class Leadership:
         self.odd: set[int] = set()
         self.progress: dict[int, Progress] = {}
         self.heartbeat_due_us = 0
+        self.stood_still_us = 0
         self.transfer: Transfer | None = None
         self.reads = PendingReads()
         self.currency = Currency()

@@ -265,9 +265,11 @@ class Replication:
         """Heartbeats, and what was lost is sent again; steps down when no quorum answers."""
         state = self._state
         settings = state.settings
+        heard_us = self._quorum_heard_us(leadership)
+        self._count_own_stalls(leadership, heard_us)
         leadership.heartbeat_due_us = state.now_us + settings.heartbeat_interval_us
-        heard_us = self.quorum_heard_us(leadership, state.now_us)
-        if heard_us < state.now_us - settings.election_timeout_max_us:  # §6.2 of the thesis
+        silence_us = state.now_us - heard_us - leadership.stood_still_us
+        if silence_us > settings.election_timeout_max_us:  # §6.2 of the thesis
             state.note("quorum_lost", term=state.current_term)
             state.become_follower(state.current_term, 0)
             return
@@ -280,6 +282,15 @@ class Replication:
             elif progress.is_overdue(state.now_us, settings.election_timeout_max_us):
                 self._probe_again(progress)
                 self._replicate(peer, progress)
+
+    def _count_own_stalls(self, leadership: Leadership, heard_us: int) -> None:
+        """While this leader stood still it asked nobody, so nobody's silence counts for so long.
+        Whoever took its place meanwhile says so in the next answer.
+        """
+        last_tick_us = leadership.heartbeat_due_us - self._state.settings.heartbeat_interval_us
+        if heard_us > last_tick_us:
+            leadership.stood_still_us = 0
+        leadership.stood_still_us += self._state.now_us - leadership.heartbeat_due_us
 
     def _probe_again(self, progress: Progress) -> None:
         """Ask at the same place when a probe was lost. Where the log begins is worth a question
@@ -297,11 +308,11 @@ class Replication:
             progress.commit_sent = max(progress.commit_sent, known)
             state.send(peer, Heartbeat(term, request_id, progress.session, known, *progress.as_of))
 
-    def quorum_heard_us(self, leadership: Leadership, now_us: int) -> int:
+    def _quorum_heard_us(self, leadership: Leadership) -> int:
         """The latest moment since when every member of some quorum has been heard; 0 for none."""
         state = self._state
         if state.configuration is None:
             return 0
         heard_us = {peer: known.last_contact_us for peer, known in leadership.progress.items()}
-        heard_us[state.member_id] = now_us
+        heard_us[state.member_id] = state.now_us
         return quorum.reached_by_quorum(state.configuration, heard_us)

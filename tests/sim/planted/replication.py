@@ -323,7 +323,7 @@ FAULTS = (
         (
             Edit(
                 _REPLICATION,
-                "if heard_us < state.now_us - settings.election_timeout_max_us:",
+                "if silence_us > settings.election_timeout_max_us:",
                 "if False:",
             ),
         ),

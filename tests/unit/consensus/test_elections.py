@@ -182,6 +182,36 @@ def test_a_leader_that_hears_no_majority_for_an_election_timeout_steps_down(
     assert "quorum_lost" in notes(cluster[1].history)
 
 
+def test_a_leader_that_stood_still_does_not_take_its_own_silence_for_that_of_the_others() -> None:
+    """It has asked nobody anything meanwhile; whoever is in a later term says so in its answer."""
+    cluster = Cluster()
+    leader = cluster.elect(1)
+    beat(cluster, 1)
+    cluster.settle()
+    cluster.now_us += 2 * MAX_TIMEOUT_US
+    cluster.step(1, TimerExpired())
+    assert leader.role is Role.LEADER
+    cluster.settle()
+    for _ in range(20):
+        beat(cluster, 1)
+        cluster.settle()
+    assert leader.role is Role.LEADER
+    assert leader.current_term == 2
+
+
+def test_a_leader_that_stands_still_over_and_over_still_misses_its_quorum() -> None:
+    """Silence is counted while it runs: half of the time here."""
+    cluster = Cluster()
+    leader = cluster.elect(1)
+    cluster.part([1], [2], [3])
+    lost_us = cluster.now_us
+    while leader.role is Role.LEADER and cluster.now_us < lost_us + 10 * MAX_TIMEOUT_US:
+        cluster.now_us += 2 * HEARTBEAT_US
+        cluster.step(1, TimerExpired())
+    assert leader.role is Role.FOLLOWER
+    assert cluster.now_us - lost_us <= 2 * (MAX_TIMEOUT_US + 2 * HEARTBEAT_US)
+
+
 def test_replies_of_an_older_session_do_not_keep_a_leader_in_office() -> None:
     """They may have been on their way since before the peer was lost."""
     cluster = Cluster()

@@ -10,6 +10,7 @@ from raft_agent.consensus.progress import ReplicationState
 from raft_agent.consensus.types import (
     AppendEntries,
     AppendReply,
+    Effect,
     Heartbeat,
     HeartbeatReply,
     PeerConnected,
@@ -28,6 +29,9 @@ from tests.unit.consensus.server import (
     of,
     sends,
 )
+
+# Heartbeats without an answer after which a leader still leads.
+BORNE_BEATS = MAX_TIMEOUT_US // HEARTBEAT_US
 
 
 def leader(settings: Settings | None = None) -> tuple[Server, Node, Leadership]:
@@ -70,18 +74,27 @@ def test_only_what_is_committed_is_no_longer_counted_as_uncommitted() -> None:
     assert leadership.uncommitted_bytes == 0
 
 
+def beat(server: Server, times: int) -> list[Effect]:
+    """Heartbeats that nobody answers; the effects of the last."""
+    effects: list[Effect] = []
+    for _ in range(times):
+        server.now_us += HEARTBEAT_US
+        effects = server.step(TimerExpired())
+    return effects
+
+
 def test_acknowledgements_keep_a_leader_in_office_as_heartbeat_replies_do() -> None:
     server, node, _ = leader()
-    server.now_us += MAX_TIMEOUT_US + HEARTBEAT_US
+    beat(server, BORNE_BEATS)
     acknowledge(server, 3, 2)
-    server.step(TimerExpired())
+    beat(server, BORNE_BEATS)
     assert node.role is Role.LEADER
 
 
 def test_a_leader_that_steps_down_sends_no_more_heartbeats() -> None:
     server, node, _ = leader()
-    server.now_us += MAX_TIMEOUT_US + HEARTBEAT_US
-    effects = server.step(TimerExpired())
+    assert sends(Heartbeat, beat(server, BORNE_BEATS))
+    effects = beat(server, 1)
     assert node.role is Role.FOLLOWER
     assert not sends(Heartbeat, effects)
     assert not sends(AppendEntries, effects)

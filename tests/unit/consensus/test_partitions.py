@@ -184,7 +184,9 @@ def test_a_leader_paused_for_two_seconds_finds_another_and_steps_down() -> None:
     term = cluster.node(new).current_term
     cluster.propose(new, b"without 1")
     cluster.paused.clear()
+    cluster.propose(1, b"lost")
     cluster.step(1, TimerExpired())  # its timer is long due, and comes before the packets
+    cluster.deliver(lambda packet: packet.to == 1)
     assert cluster.node(1).role is Role.FOLLOWER
     cluster.run_for(SECOND_US)
     assert cluster.leaders == [new]
