@@ -4,9 +4,6 @@ SHELL := /bin/bash
 SEEDS ?= 100
 MINUTES ?= 10
 SEED ?= 1
-# What has a target of its own: make test-kube, test-torture.
-ELSEWHERE = $(addprefix --ignore=tests/,e2e/kube e2e/test_containerfile.py torture \
-	unit/kubernetes/test_operator.py)
 PROCESSES ?= $(shell getconf _NPROCESSORS_ONLN)
 
 .PHONY: help demo demo-down setup test test-e2e test-kernels test-deploy test-kube test-torture torture deploy-setup bpf lint format sim bench fuzz audit lock docs clean
@@ -29,10 +26,9 @@ setup: ## Install everything for development into .venv
 test: setup ## Check and test everything; prints what this machine could not run
 	@.venv/bin/python tools/run_tests.py
 
-test-e2e: setup ## Test what takes longer: kills and pauses, other kernels, whole machines
-	@tools/setup.sh kernels
-	@tools/setup.sh machines
-	@.venv/bin/python -m pytest -m long $(ELSEWHERE) tests
+test-e2e: setup ## Test what takes longer: torture, other kernels, whole machines, Kubernetes
+	@for needs in kernels machines kube images torture; do tools/setup.sh $$needs || exit; done
+	@.venv/bin/python tools/run_tests.py --long
 
 test-kernels: setup ## Run the kernel's program on Debian's kernels 5.10, 6.1 and 6.12
 	@tools/setup.sh kernels

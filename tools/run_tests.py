@@ -1,8 +1,12 @@
 """`make test`: lint and all tests, what could not run here, and one line that sums it up.
 
 The simulator needs a core for minutes and no clock, so it runs beside the lint, the unit tests and
-the short fuzzing; the integration tests have the machine to themselves. Arguments go to every
-pytest.
+the short fuzzing; the integration tests have the machine to themselves.
+
+With `--long`, `make test-e2e`: what takes minutes. Whole systems mostly wait, for boots, for
+programs that start and for pods, so they run beside the agents that are tested by themselves.
+
+Other arguments go to every pytest.
 """
 
 from __future__ import annotations
@@ -12,11 +16,19 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from xml.etree import ElementTree
 
 ROOT = Path(__file__).resolve().parent.parent
+LONG = "--long"
+_SYSTEMS = ("tests/e2e/deploy", "tests/e2e/kube")
+# (name, what it runs); those but the last run behind it.
+_LONG_LANES = (
+    ("systems", _SYSTEMS),
+    ("agents", ("tests", *(f"--ignore={path}" for path in _SYSTEMS))),
+)
 
 
 @dataclass
@@ -44,9 +56,18 @@ class Totals:
 
 
 class Part:
-    """One pytest over some folders, perhaps in the background with its output kept for later."""
+    """One pytest, of tests/`name` or of other `paths`, perhaps in the background with its output
+    kept for later."""
 
-    def __init__(self, name: str, scratch: Path, arguments: list[str], *, behind: bool) -> None:
+    def __init__(
+        self,
+        name: str,
+        scratch: Path,
+        arguments: Sequence[str],
+        *,
+        paths: Sequence[str] = (),
+        behind: bool = False,
+    ) -> None:
         self.name = name
         self.report = scratch / f"{name}.xml"
         self._output = (scratch / f"{name}.txt").open("w+") if behind else None
@@ -55,7 +76,7 @@ class Part:
                 *(sys.executable, "-m", "pytest", f"--junitxml={self.report}"),
                 *("-o", f"cache_dir={scratch / name}"),
                 *arguments,
-                f"tests/{name}",
+                *(paths or [f"tests/{name}"]),
             ],
             cwd=ROOT,
             stdin=subprocess.DEVNULL,
@@ -71,8 +92,8 @@ class Part:
             print(self._output.read(), flush=True)
             self._output.close()
         if not self.report.exists():
-            print(f"tests/{self.name}: pytest ended with status {status} and no report")
-            totals.errors.append(f"tests/{self.name}")
+            print(f"{self.name}: pytest ended with status {status} and no report")
+            totals.errors.append(self.name)
             return False
         totals.add(self.report)
         return status == 0
@@ -96,15 +117,30 @@ def run(arguments: list[str], scratch: Path, totals: Totals) -> bool:
         fine = subprocess.run(lint, cwd=ROOT, check=False).returncode == 0  # noqa: S603
         for name in ("unit", "fuzz"):
             if name in parts:
-                fine &= Part(name, scratch, arguments, behind=False).finish(totals)
+                fine &= Part(name, scratch, arguments).finish(totals)
         if behind is not None:
             fine &= behind.finish(totals)
         for name in ("kernel", "e2e", "torture"):
             if name in parts:
-                fine &= Part(name, scratch, arguments, behind=False).finish(totals)
+                fine &= Part(name, scratch, arguments).finish(totals)
     finally:
         if behind is not None:
             behind.stop()
+    return fine
+
+
+def run_long(arguments: list[str], scratch: Path, totals: Totals) -> bool:
+    """What takes minutes, in lanes beside each other; whether all is well."""
+    marked = ["-m", "long", "--durations=15", *arguments]
+    *behind, before = _LONG_LANES
+    parts = [Part(name, scratch, marked, paths=paths, behind=True) for name, paths in behind]
+    try:
+        fine = Part(before[0], scratch, marked, paths=before[1]).finish(totals)
+        for part in parts:
+            fine &= part.finish(totals)
+    finally:
+        for part in parts:
+            part.stop()
     return fine
 
 
@@ -128,8 +164,10 @@ def _summarize(totals: Totals, fine: bool) -> None:
 def main() -> int:
     started = time.monotonic()
     totals = Totals()
+    run_all = run_long if LONG in sys.argv else run
+    arguments = [argument for argument in sys.argv[1:] if argument != LONG]
     with tempfile.TemporaryDirectory(prefix="raft-tests-") as scratch:
-        fine = run(sys.argv[1:], Path(scratch), totals)
+        fine = run_all(arguments, Path(scratch), totals)
     _summarize(totals, fine)
     counts = {
         "failed": len(totals.failed),

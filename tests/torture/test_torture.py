@@ -15,7 +15,7 @@ from tests.torture.disk import lossy_disks_missing
 from tests.torture.run import torture
 from tests.torture.world import missing
 
-RUNS = ((1, 1.3), (2, 1.3), (3, 1.3))
+RUNS = ((1, 1.7), (2, 1.7), (3, 1.7))
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
 

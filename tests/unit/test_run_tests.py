@@ -25,11 +25,11 @@ def checkout(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def make_test(checkout: Path) -> tuple[int, str]:
+def make_test(checkout: Path, *options: str) -> tuple[int, str]:
     environment = os.environ | {"CI": "", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     environment.pop("PYTEST_ADDOPTS", None)
     done = subprocess.run(
-        [sys.executable, "tools/run_tests.py", "--rootdir=.", "--import-mode=importlib"],
+        [sys.executable, "tools/run_tests.py", "--rootdir=.", "--import-mode=importlib", *options],
         cwd=checkout,
         env=environment,
         stdin=subprocess.DEVNULL,
@@ -79,3 +79,20 @@ def test_a_lint_that_is_not_content_fails(checkout: Path) -> None:
     status, said = make_test(checkout)
     assert (status, last_line(said)) == (1, "==== 2 passed ====")
     assert "All tests passed, but the style" in said
+
+
+def test_what_takes_long_runs_in_lanes_that_are_added_up(checkout: Path) -> None:
+    (checkout / "pytest.ini").write_text("[pytest]\nmarkers = long: takes longer\n")
+    systems = ("tests/e2e/deploy/test_one.py", "tests/e2e/kube/test_one.py")
+    agents = ("tests/e2e/test_one.py", "tests/kernel/test_one.py", "tests/torture/test_one.py")
+    for path in ("tests/e2e/test_containerfile.py", *systems, *agents):
+        (checkout / path).parent.mkdir(parents=True, exist_ok=True)
+        (checkout / path).write_text(
+            "import pytest\n\n@pytest.mark.long\ndef test_one():\n    pass\n"
+        )
+    status, said = make_test(checkout, "--long")
+    assert (status, last_line(said)) == (0, "==== 6 passed ====")
+    (checkout / "tests/e2e/kube/test_two.py").write_text("import no_such_module\n")
+    status, said = make_test(checkout, "--long")
+    assert status == 1
+    assert "Not right: " in said

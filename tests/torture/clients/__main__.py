@@ -26,6 +26,7 @@ Run = Callable[[Session], Awaitable[None]]
 # (kind, how many clients do it, what they do)
 KINDS: tuple[tuple[str, int, Run], ...] = (
     ("register", 3, registers.run),
+    ("register", 2, registers.run_impatient),
     ("txn", 2, transactions.run),
     ("set", 2, growing.run_set),
     ("list", 1, growing.run_list),

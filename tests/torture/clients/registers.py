@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from raft_agent.api import protocol
@@ -9,6 +10,8 @@ from raft_agent.api.protocol import Consistency
 from tests.torture.clients.session import Session
 
 KEYS = 4
+# Reads that an impatient client leaves unanswered before it asks no more.
+_MOST_WAITING = 40
 
 
 def value_of(found: protocol.KeyValue | None) -> Any:
@@ -47,6 +50,22 @@ async def run(session: Session) -> None:
             case ["cas"]:
                 await _compare_and_set(session, key)
         await session.pace.pause(chance)
+
+
+async def run_impatient(session: Session) -> None:
+    """Reads that do not wait for each other. Whoever waits for each answer has asked a leader that
+    is stopped before another one leads, and may be told what was right then; these go on asking it
+    while the other one writes."""
+    chance, waiting = session.chance, set[asyncio.Task[Any]]()
+    while not session.pace.ends.is_set():
+        if len(waiting) < _MOST_WAITING:
+            key = f"r/{session.pace.generation()}/{chance.randrange(KEYS)}"
+            consistency = chance.choice([Consistency.LINEARIZABLE, Consistency.LEASE])
+            task = asyncio.create_task(get(session, key, consistency))
+            waiting.add(task)
+            task.add_done_callback(waiting.discard)
+        await session.pace.pause(chance, 2)
+    await asyncio.gather(*waiting)
 
 
 async def get(
