@@ -14,9 +14,9 @@ from collections.abc import Callable
 
 from raft_agent.consensus.batch import BatchKind, encode
 from raft_agent.machine.audit import StateDigest, Trail
+from raft_agent.machine.blocks import encode_block
 from raft_agent.machine.commands import Put, encode_commands, join_commands
 from raft_agent.machine.machine import Machine
-from raft_agent.machine.snapshot import encode_block
 
 _ROUNDS = 15
 _SLICE_ITEMS = 250

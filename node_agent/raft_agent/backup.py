@@ -17,8 +17,9 @@ import msgspec
 from raft_agent import platform
 from raft_agent.consensus.generations import generation_of
 from raft_agent.consensus.types import Configuration, Generation, Member, Vote
+from raft_agent.machine.blocks import Section, SnapshotError, SnapshotVersionError
 from raft_agent.machine.numbers import next_floor
-from raft_agent.machine.snapshot import Section, SnapshotError, SnapshotVersionError, survey
+from raft_agent.machine.snapshot import survey
 from raft_agent.storage.datadir import (
     IDENTITY_NAME,
     LAST_SEGMENT_NAME,

@@ -18,6 +18,7 @@ from raft_agent.api import protocol
 from raft_agent.consensus.batch import Batch, BatchKind, encode
 from raft_agent.consensus.types import Configuration, Member, Vote
 from raft_agent.machine.audit import digest_of
+from raft_agent.machine.blocks import encode_block
 from raft_agent.machine.commands import (
     AddExport,
     CloseSession,
@@ -43,7 +44,6 @@ from raft_agent.machine.commands import (
 )
 from raft_agent.machine.exports import Export
 from raft_agent.machine.machine import Machine
-from raft_agent.machine.snapshot import encode_block
 from raft_agent.machine.transactions import Compare, DeleteKey, GetKey, PutKey, Relation, Target
 from raft_agent.storage.datadir import IDENTITY_NAME, VOTE_NAME
 from raft_agent.storage.files import replace_file

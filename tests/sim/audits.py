@@ -20,7 +20,8 @@ from raft_agent.consensus.types import (
     read_verdict,
 )
 from raft_agent.machine.audit import StateDigest
-from raft_agent.machine.snapshot import SnapshotView, encode_block
+from raft_agent.machine.blocks import encode_block
+from raft_agent.machine.snapshot import SnapshotView
 from tests.sim.shelf import Stored, stored_of
 from tests.sim.violation import require
 

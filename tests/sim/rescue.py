@@ -8,12 +8,7 @@ messages arrive, by the rule that the agent's handshake has.
 
 from __future__ import annotations
 
-import random
-from collections import Counter
 from collections.abc import Iterable
-from dataclasses import replace
-from itertools import combinations
-from typing import Any
 
 from raft_agent.consensus import changes
 from raft_agent.consensus.generations import Kinship, generation_of, is_awaited, kinship
@@ -31,11 +26,11 @@ from raft_agent.consensus.types import (
     Survivor,
 )
 from raft_agent.machine.numbers import next_floor
-from tests.sim.checks import Checks
 from tests.sim.cluster import Cluster
+from tests.sim.eras import Eras
 from tests.sim.logfile import LogFile
 from tests.sim.operators import Change
-from tests.sim.options import Options, options_for
+from tests.sim.options import Options
 from tests.sim.process import Process
 from tests.sim.service import RECOVERY_TAG
 
@@ -43,41 +38,6 @@ _LEADERLESS_TIMEOUTS = 3
 _TRY_AGAIN_US = 30_000
 _PATIENCE_US = 60_000_000
 _CRASHES = 2
-
-
-class Eras:
-    """The checks of each generation; a process is looked at by those that it belongs to."""
-
-    def __init__(self, old: Checks) -> None:
-        self._old = old
-        self.new: Checks | None = None
-        self.moved: set[int] = set()
-
-    def __getattr__(self, name: str) -> Any:
-        latest = self.new or self._old
-        value = getattr(latest, name)
-        if not callable(value) or name in ("violation", "bind"):
-            return value
-
-        def check(process: Process, *more: Any) -> Any:
-            checks = self.new if process.index in self.moved else self._old
-            return getattr(checks, name)(process, *more)
-
-        return check
-
-    def begin(self, process: Process) -> None:
-        """A generation may begin with all that this process has in its log."""
-        had = process.disk.written
-        self.new = self._old.begin_anew(had.copy(), process)
-        self.move(process)
-
-    def move(self, process: Process) -> None:
-        self.moved.add(process.index)
-
-    def take_back(self, process: Process) -> None:
-        """It did not begin."""
-        self.new = None
-        self.moved.discard(process.index)
 
 
 class _Unleased:
@@ -528,54 +488,3 @@ def _had_a_log(process: Process, had: LogFile) -> bool:
     """Whether it belonged to the cluster when that was lost: others are none of its survivors."""
     configuration = had.configuration
     return configuration is not None and any(m.name == process.name for m in configuration.members)
-
-
-def options_of(seed: int, nodes: int) -> Options:
-    """Logs that grow apart before the majority is lost; nobody else changes the members."""
-    options = options_for(seed, nodes=nodes, events=900)
-    chance = random.Random(f"rescue/{seed}/{nodes}")
-    apart = ("isolate_leader", "partition", "crash", "burst", "one_way", "pause", "slow_disk")
-    faults = [fault for fault in apart if chance.random() < 0.7]
-    if options.settings.audit_interval_us:
-        faults.append("flip_state")
-    return replace(
-        options,
-        nodes=nodes,
-        spares=0,
-        operator=None,
-        skew_ppm=(0,) * nodes,
-        wall_ahead_ms=(0,) * nodes,
-        calm_start=True,
-        faults=tuple(faults),
-        snapshot_every=chance.choice((0, 0, 5, 20)),
-        clients=replace(
-            options.clients, store=0.0, exports=0.0, lease=0.0, clients=4, think_us=20_000
-        ),
-    )
-
-
-def cases(nodes: int) -> list[tuple[int, ...]]:
-    """Every set of survivors that is no majority."""
-    fewer_than = nodes // 2 + 1
-    return [
-        survivors
-        for count in range(1, fewer_than)
-        for survivors in combinations(range(nodes), count)
-    ]
-
-
-def run_case(seed: int, nodes: int, survivors: tuple[int, ...]) -> Counter[str]:
-    """One run; what happened in it, by name. Raises Violation, or whatever the core raises."""
-    chance = random.Random(f"rescue/{seed}/{nodes}/{survivors}")
-    dead = [index for index in range(nodes) if index not in survivors]
-    returning = [index for index in dead if chance.random() < 0.7]
-    cluster = RescuedCluster(seed, options_of(seed, nodes), survivors, returning)
-    cluster.run()
-    return cluster.seen
-
-
-def run_any(seed: int) -> None:
-    """The run of `seed` among all sizes and survivors."""
-    chance = random.Random(f"rescue/{seed}")
-    nodes = chance.choice((3, 3, 4, 5, 5))
-    run_case(seed, nodes, chance.choice(cases(nodes)))

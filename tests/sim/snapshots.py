@@ -17,8 +17,9 @@ from raft_agent.consensus.types import (
     SnapshotWritten,
     WriteSnapshot,
 )
+from raft_agent.machine.blocks import encode_block
 from raft_agent.machine.machine import Machine
-from raft_agent.machine.snapshot import SnapshotView, encode_block
+from raft_agent.machine.snapshot import SnapshotView
 from tests.sim.shelf import Stored, stored_of
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from tests.sim.rescue import cases, run_case
+from tests.sim.rescue_runs import cases, run_case
 
 SEEDS = {3: range(4), 4: range(1), 5: range(1)}
 

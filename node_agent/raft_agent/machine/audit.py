@@ -16,7 +16,8 @@ import msgspec
 
 from raft_agent.consensus.batch import HEADER_SIZE, Batch
 from raft_agent.consensus.types import read_verdict
-from raft_agent.machine.snapshot import Portion, Section, SnapshotView, encode_block, item_bytes
+from raft_agent.machine.blocks import Portion, Section, encode_block, item_bytes
+from raft_agent.machine.snapshot import SnapshotView
 
 _AFTER = struct.Struct("<QQ")
 _crc32c_of = google_crc32c.extend

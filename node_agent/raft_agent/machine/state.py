@@ -12,6 +12,7 @@ from typing import ClassVar, Self, TypeAlias
 import msgspec
 
 from raft_agent.machine.audit import Trail
+from raft_agent.machine.blocks import Header, encode_block
 from raft_agent.machine.entry import Entry
 from raft_agent.machine.exports import Exports
 from raft_agent.machine.index import KeyIndex
@@ -19,7 +20,7 @@ from raft_agent.machine.leases import Leases
 from raft_agent.machine.recent import History, MessageLog
 from raft_agent.machine.sessions import OneShots, Sessions
 from raft_agent.machine.settings import SharedSettings
-from raft_agent.machine.snapshot import Header, Reader, SnapshotView, encode_block
+from raft_agent.machine.snapshot import Reader, SnapshotView
 from raft_agent.machine.watches import KeyChange, Message, WatchRegistry
 from raft_agent.versions import CLUSTER_VERSIONS, Versions
 

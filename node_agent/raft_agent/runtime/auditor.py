@@ -23,8 +23,9 @@ from raft_agent.consensus.types import (
     read_verdict,
 )
 from raft_agent.machine.audit import StateDigest
+from raft_agent.machine.blocks import encode_block
 from raft_agent.machine.machine import Machine
-from raft_agent.machine.snapshot import SnapshotView, encode_block
+from raft_agent.machine.snapshot import SnapshotView
 from raft_agent.runtime.snapshotter import Snapshotter
 
 log = logging.getLogger("raft.runtime")

@@ -8,8 +8,9 @@ from raft_agent.api.host import Failure
 from raft_agent.api.protocol import SnapshotPiece
 from raft_agent.consensus.node import Node
 from raft_agent.consensus.types import RefusalReason
+from raft_agent.machine.blocks import Portion, encode_block
 from raft_agent.machine.machine import Machine
-from raft_agent.machine.snapshot import Portion, SnapshotView, encode_block
+from raft_agent.machine.snapshot import SnapshotView
 from raft_agent.runtime.refusals import failure_of
 from raft_agent.storage.snapshot_format import (
     SnapshotHeader,

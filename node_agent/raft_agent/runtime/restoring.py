@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 from raft_agent.consensus.generations import generation_of
 from raft_agent.consensus.types import SnapshotMeta
+from raft_agent.machine.blocks import SnapshotError, SnapshotVersionError
 from raft_agent.machine.machine import Machine
-from raft_agent.machine.snapshot import SnapshotError, SnapshotVersionError
 from raft_agent.storage.errors import START_ANEW, StorageError
 from raft_agent.storage.snapshots import SnapshotStore
 

@@ -32,8 +32,9 @@ from raft_agent.consensus.types import (
 )
 from raft_agent.histogram import Histogram
 from raft_agent.machine.audit import StateDigest
+from raft_agent.machine.blocks import Portion, encode_block
 from raft_agent.machine.machine import Machine
-from raft_agent.machine.snapshot import BLOCK_BYTES, Portion, SnapshotView, encode_block
+from raft_agent.machine.snapshot import BLOCK_BYTES, SnapshotView
 from raft_agent.storage.errors import StorageError, in_words
 from raft_agent.storage.snapshots import SnapshotFile
 from raft_agent.storage.store import Store

@@ -13,8 +13,8 @@ import google_crc32c
 
 from raft_agent.consensus import batch as batches
 from raft_agent.consensus.types import Vote
+from raft_agent.machine.blocks import SnapshotError, encode_block
 from raft_agent.machine.machine import Machine
-from raft_agent.machine.snapshot import SnapshotError, encode_block
 from raft_agent.storage.datadir import load_last_segment, load_vote, load_word
 from raft_agent.storage.errors import StorageError
 from raft_agent.storage.format import (

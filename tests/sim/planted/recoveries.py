@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.sim.planted.fault import Edit, Fault
-from tests.sim.rescue import run_any
+from tests.sim.rescue_runs import run_any
 
 _RECOVERY = "raft_agent.consensus.recovery"
 _NODE = "raft_agent.consensus.node"

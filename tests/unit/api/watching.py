@@ -19,6 +19,7 @@ from raft_agent.api.key_streams import KeyEventEncoder, KeyStream
 from raft_agent.api.rights import Principal
 from raft_agent.consensus import batch
 from raft_agent.consensus.batch import Batch, BatchKind
+from raft_agent.machine.blocks import encode_block
 from raft_agent.machine.commands import (
     Command,
     Delete,
@@ -32,7 +33,6 @@ from raft_agent.machine.commands import (
     join_commands,
 )
 from raft_agent.machine.machine import Machine
-from raft_agent.machine.snapshot import encode_block
 from raft_agent.machine.transactions import DeleteKey, DeletePrefix, PutKey
 from raft_agent.machine.watches import KeyChange
 from raft_agent.tls.identity import Role

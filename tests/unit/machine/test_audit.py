@@ -10,6 +10,7 @@ import pytest
 from raft_agent.consensus.batch import Batch, BatchKind, encode
 from raft_agent.consensus.verdict import Verdict, encode_verdict
 from raft_agent.machine.audit import StateDigest, digest_of
+from raft_agent.machine.blocks import Section, encode_block
 from raft_agent.machine.commands import (
     GrantLease,
     InSession,
@@ -21,7 +22,6 @@ from raft_agent.machine.commands import (
 )
 from raft_agent.machine.machine import Machine
 from raft_agent.machine.results import StatesDisputed, WriteDone
-from raft_agent.machine.snapshot import Section, encode_block
 from tests.unit.machine.batches import apply
 
 

@@ -6,11 +6,11 @@ from raft_agent.consensus import batch
 from raft_agent.consensus.batch import BatchKind
 from raft_agent.consensus.membership import encode_configuration
 from raft_agent.consensus.types import Configuration, Generation, Member
+from raft_agent.machine.blocks import encode_block
 from raft_agent.machine.commands import GrantLease, OpenSession, Put
 from raft_agent.machine.machine import Machine
 from raft_agent.machine.numbers import ROOM, floor_in, next_floor
 from raft_agent.machine.results import LeaseGranted, SessionOpened, WriteDone
-from raft_agent.machine.snapshot import encode_block
 from tests.unit.machine.batches import apply
 
 FLOOR = 1000

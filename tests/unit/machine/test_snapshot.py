@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from raft_agent.machine import recent, sessions, snapshot, state
+from raft_agent.machine.blocks import Portion, Section, SnapshotError, encode_block
 from raft_agent.machine.commands import (
     AddExport,
     CloseSession,
@@ -36,7 +37,7 @@ from raft_agent.machine.commands import (
 from raft_agent.machine.exports import Export
 from raft_agent.machine.machine import Machine
 from raft_agent.machine.results import BadValue, LimitReached, WriteDone
-from raft_agent.machine.snapshot import Portion, Section, SnapshotError, SnapshotView, encode_block
+from raft_agent.machine.snapshot import SnapshotView
 from raft_agent.machine.transactions import (
     Compare,
     DeleteKey,

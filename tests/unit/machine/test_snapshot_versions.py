@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from raft_agent.machine.audit import Trail
+from raft_agent.machine.blocks import Section, SnapshotError, encode_block
 from raft_agent.machine.commands import (
     Command,
     GrantLease,
@@ -15,7 +16,7 @@ from raft_agent.machine.commands import (
     RevokeLease,
 )
 from raft_agent.machine.machine import Machine
-from raft_agent.machine.snapshot import Section, SnapshotError, encode_block, survey
+from raft_agent.machine.snapshot import survey
 from tests.golden.make import SNAPSHOT_INDEX, machine_at
 from tests.unit.machine.batches import apply
 

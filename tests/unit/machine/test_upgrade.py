@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from raft_agent.machine.blocks import SnapshotVersionError, encode_block
 from raft_agent.machine.commands import (
     Command,
     Delete,
@@ -14,7 +15,6 @@ from raft_agent.machine.commands import (
 )
 from raft_agent.machine.machine import Machine
 from raft_agent.machine.results import BadCommand, VersionDone, WriteDone
-from raft_agent.machine.snapshot import SnapshotVersionError, encode_block
 from raft_agent.machine.upgrade import Ask, Raise, Upgrade
 from raft_agent.versions import VersionError, Versions, advise
 from tests.unit.machine.batches import apply

@@ -10,9 +10,9 @@ import msgspec
 import pytest
 
 from raft_agent.consensus.types import Configuration, Member, SnapshotMeta
+from raft_agent.machine.blocks import Portion, Section, encode_block
 from raft_agent.machine.machine import Machine
 from raft_agent.machine.results import Repeated, WriteDone
-from raft_agent.machine.snapshot import Portion, Section, encode_block
 from raft_agent.runtime.restoring import Restorer, restore
 from raft_agent.storage.errors import START_ANEW, StorageError
 from raft_agent.storage.snapshots import SnapshotStore, open_snapshots
