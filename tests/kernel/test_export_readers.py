@@ -29,7 +29,7 @@ from raft_agent.machine.exports import Export
 from raft_agent.machine.machine import Machine
 from raft_agent.platform import boot_time_ns
 from tests.kernel import harness, packets
-from tests.kernel.test_exported_maps import expected, mended, pins
+from tests.kernel.exporting import expected, mended, pins
 from tests.kernel.testrun import run_program
 from tests.unit.machine.batches import apply
 

@@ -22,7 +22,7 @@ from raft_agent.machine.commands import AddExport, Command, Delete, Put, RemoveE
 from raft_agent.machine.exports import Export
 from raft_agent.machine.machine import Machine
 from raft_agent.runtime.export_side import ExportSide
-from tests.kernel.test_exported_maps import expected, pins
+from tests.kernel.exporting import expected, pins
 from tests.unit.machine.batches import apply
 
 __all__ = ["pins"]

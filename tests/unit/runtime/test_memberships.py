@@ -11,7 +11,7 @@ from raft_agent.api import protocol
 from raft_agent.api.host import Failure
 from raft_agent.api.protocol import ErrorCode
 from raft_agent.consensus.types import ChangeMembership, Joining, MembershipChange
-from raft_agent.runtime.memberships import MembershipRequest, membership_result
+from raft_agent.runtime.memberships import MembershipRequest
 from raft_agent.transport.handshake import Hello
 from tests.unit.runtime.jumping import run
 from tests.unit.runtime.leading import CLUSTER, Leader, alone, configuration, hello, member
@@ -475,33 +475,3 @@ def test_a_join_that_still_dials_when_the_node_ends_is_answered() -> None:
         assert answer.code is ErrorCode.SHUTTING_DOWN
 
     run(test)
-
-
-# --- answers of others ----------------------------------------------------------------------------
-
-
-def test_a_leaders_answer_is_passed_on_as_it_is() -> None:
-    result = protocol.MembershipResult(7, ["a warning"], [], "done", True)
-    raw = msgspec.Raw(protocol.ENCODER.encode(result))
-    assert membership_result(protocol.ENCODER.encode(protocol.Reply(1, None, raw))) == result
-    error = protocol.Error("It does not go", ErrorCode.REFUSED, "Do this", "node-02")
-    refused = membership_result(protocol.ENCODER.encode(protocol.Reply(1, error)))
-    assert refused == Failure(ErrorCode.REFUSED, "It does not go", "Do this", "node-02")
-
-
-@pytest.mark.parametrize("reply", [b"", b"\xc1", protocol.ENCODER.encode(protocol.Reply(1, None))])
-def test_an_answer_that_can_not_be_read_leaves_the_outcome_open(reply: bytes) -> None:
-    answer = membership_result(reply)
-    assert isinstance(answer, Failure)
-    assert answer.code is ErrorCode.UNKNOWN_OUTCOME
-
-
-@pytest.mark.parametrize(
-    "answer",
-    [b"", b"\x93\x01\xc0\xa1\xff", b"\x94\x01\xc0\xc0" + b"\x91" * 9_000, b"\x93\x01\xc0\x01"],
-)
-def test_a_leaders_answer_that_can_not_be_read_leaves_the_outcome_open(answer: bytes) -> None:
-    failure = membership_result(answer)
-    assert isinstance(failure, Failure)
-    assert failure.code is ErrorCode.UNKNOWN_OUTCOME
-    assert "can't be read" in failure.error
