@@ -16,6 +16,7 @@ from collections import Counter
 from pathlib import Path
 
 from tests.torture import report
+from tests.torture.ending import end_in_order
 from tests.torture.run import WEIGHTS, torture
 from tests.torture.world import Options, missing
 
@@ -36,6 +37,7 @@ def main() -> int:
     parser.add_argument("--keep", action="store_true", help="keep the files of all runs")
     parser.add_argument("--json", type=Path, help="add a line for each run to this file")
     arguments = parser.parse_args()
+    end_in_order()
     reason = missing()
     if reason is not None:
         print(reason, file=sys.stderr)

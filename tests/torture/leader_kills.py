@@ -16,6 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from tests.torture.ending import end_in_order
 from tests.torture.history import now_ns, read_records
 from tests.torture.world import Node, Options, World, clients, missing, world
 
@@ -85,6 +86,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
+    end_in_order()
     reason = missing()
     if reason is not None:
         print(reason, file=sys.stderr)

@@ -25,6 +25,7 @@ import msgspec
 from tests.sim.planted.fault import Edit
 from tests.torture import checks
 from tests.torture.clients.spec import Spec
+from tests.torture.ending import end_in_order
 from tests.torture.guests import PORT, Guests, guests, missing
 from tests.torture.history import Record, now_ns, read_records
 from tests.torture.planted import PLANTED
@@ -151,6 +152,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--fault", help="plant this fault of planted.py in the agents")
     arguments = parser.parse_args()
+    end_in_order()
     reason = missing()
     if reason is not None:
         print(reason, file=sys.stderr)

@@ -64,7 +64,7 @@ def pytest_runtest_makereport(
     return report
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def _shared(bundle: None, measured: Callable[[str], None]) -> Iterator[Shared]:
     shared = Shared(measured)
     yield shared

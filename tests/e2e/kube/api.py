@@ -29,8 +29,8 @@ class ApiError(Exception):
 
 
 class _Connection(http.client.HTTPConnection):
-    def __init__(self, path: Path) -> None:
-        super().__init__("localhost", timeout=30)
+    def __init__(self, path: Path, timeout_s: float = 30) -> None:
+        super().__init__("localhost", timeout=timeout_s)
         self._path = path
 
     def connect(self) -> None:
@@ -80,6 +80,18 @@ class Api:
     def items(self, path: str) -> list[Object]:
         found: list[Object] = self.request("GET", path)["items"]
         return found
+
+    def changes(self, path: str, since: str, seconds: int) -> list[Object]:
+        """What becomes of the objects at `path` in so many seconds after the version `since`."""
+        connection = _Connection(self._path, seconds + 30)
+        query = f"watch=true&resourceVersion={since}&timeoutSeconds={seconds}"
+        try:
+            connection.request("GET", f"{path}?{query}")
+            answer = connection.getresponse()
+            assert answer.status == 200, answer.read()
+            return [json.loads(line) for line in answer.read().splitlines()]
+        finally:
+            connection.close()
 
     def create(self, path: str, body: Object) -> Object:
         return self.request("POST", path, body)
