@@ -36,6 +36,9 @@ _RIVALS = Options(
     timing="heartbeat_interval_ms = 50\nelection_timeout_min_ms = 150\n"
     "election_timeout_max_ms = 1500",
 )
+# Who is cut off is dialled anew before its clients give up, while its log has more than the other
+# leader's: the first question is about an entry that both have, each its own.
+_BRIEF = Options(0, timing="")
 
 
 @dataclass(frozen=True)
@@ -136,7 +139,8 @@ PLANTED = (
         "no_look_at_the_entry_before",
         "a follower takes entries whatever stands before them",
         _known("no_look_at_the_entry_before"),
-        {"kill_leader": 4, "partition": 4, "power": 2, "stop": 2},
+        {"partition": 5, "transfer": 1, "kill_leader": 1},
+        _BRIEF,
     ),
 )
 
