@@ -1,0 +1,1 @@
+"""A package, so that what is made for all of its tests ends with the last of them."""
