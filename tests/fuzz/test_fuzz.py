@@ -92,7 +92,7 @@ def test_every_decoder_of_foreign_bytes_is_behind_a_target() -> None:
     assert {file.name for file in parsers} == {
         # Behind targets.
         *("answers.py", "codec.py", "commands.py", "handshake.py", "judge.py", "membership.py"),
-        *("numbers.py", "protocol.py", "salvage.py", "snapshot.py", "txn_file.py"),
+        *("blocks.py", "numbers.py", "protocol.py", "salvage.py", "txn_file.py"),
         # Replies of other members: what `answers` reads, with the same decoders of `protocol`.
         *("changes.py", "feed.py", "joining.py", "memberships.py"),
         # What processes of `raftctl bench` tell each other, and what it counts of replies.
