@@ -66,6 +66,17 @@ def mended(found: ExportedMap) -> int:
             return int(end.value)
 
 
+def status_at(pins: Path) -> Status:
+    """What another program finds there of how fresh the maps are."""
+    found = TypedMap.open(pins / STATUS_NAME)
+    try:
+        value = found.lookup(bytes(4))
+    finally:
+        found.close()
+    assert value is not None
+    return Status.decode(value)
+
+
 class Running:
     """An exporter, and the machine that it follows."""
 
@@ -156,10 +167,4 @@ class Running:
             found.close()
 
     def status(self) -> Status:
-        found = TypedMap.open(self.pins / STATUS_NAME)
-        try:
-            value = found.lookup(bytes(4))
-        finally:
-            found.close()
-        assert value is not None
-        return Status.decode(value)
+        return status_at(self.pins)

@@ -13,12 +13,13 @@ import pytest
 
 from raft_agent.api import protocol
 from raft_agent.api.client import RequestFailed
-from raft_agent.kernel.export_layout import STATUS_NAME, ExportState, NodeRole, Status
+from raft_agent.kernel.export_layout import ExportState, NodeRole, Status
 from raft_agent.kernel.reader import ExportedMap, StaleError
 from raft_agent.kernel.typed_map import TypedMap
 from raft_agent.platform import boot_time_ns
 from tests.e2e.agents import Agent, LocalCluster, local_cluster, wait_for
 from tests.kernel import harness
+from tests.kernel.exporting import status_at
 
 FRESH_MS = 1000
 ADD = protocol.ExportAdd(1, "fw/deny/", "deny_v4", "lpm_trie", "ipv4_prefix", "u32", 5000)
@@ -40,13 +41,7 @@ class ExportCluster:
         return answer
 
     def status(self, agent: Agent) -> Status:
-        opened = TypedMap.open(self.pins[agent.name] / STATUS_NAME)
-        try:
-            value = opened.lookup(bytes(4))
-        finally:
-            opened.close()
-        assert value is not None
-        return Status.decode(value)
+        return status_at(self.pins[agent.name])
 
     def kernel(self, agent: Agent) -> dict[bytes, bytes]:
         opened = TypedMap.open(self.pins[agent.name] / "deny_v4_v1")

@@ -49,17 +49,16 @@ def test_a_run_that_is_ended_leaves_no_process_no_mount_and_no_namespace(
         stderr=subprocess.DEVNULL,
     )
     try:
-        begun = tmp_path.glob
         wait_for(
             "clients to work",
-            lambda: True if any(begun("*/history.jsonl")) else None,
+            lambda: True if any(tmp_path.glob("*/history.jsonl")) else None,
             60,
         )
         run.send_signal(number)
         assert run.wait(60) != 0
     finally:
-        run.kill()
-        run.wait()
+        run.terminate()
+        run.wait(60)
     assert _of_its_own(tmp_path) == []
     spaces = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True)
     assert f"rafttest-{run.pid}-" not in spaces.stdout

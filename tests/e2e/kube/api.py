@@ -82,16 +82,20 @@ class Api:
         return found
 
     def changes(self, path: str, since: str, seconds: int) -> list[Object]:
-        """What becomes of the objects at `path` in so many seconds after the version `since`."""
+        """What becomes of the objects at `path` in so many seconds after the version `since`.
+        AssertionError when the API server does not watch for as long."""
+        began = time.monotonic()
         connection = _Connection(self._path, seconds + 30)
         query = f"watch=true&resourceVersion={since}&timeoutSeconds={seconds}"
         try:
             connection.request("GET", f"{path}?{query}")
             answer = connection.getresponse()
             assert answer.status == 200, answer.read()
-            return [json.loads(line) for line in answer.read().splitlines()]
+            found = [json.loads(line) for line in answer.read().splitlines()]
         finally:
             connection.close()
+        assert time.monotonic() - began > seconds - 1, f"the watch was cut off after {found}"
+        return found
 
     def create(self, path: str, body: Object) -> Object:
         return self.request("POST", path, body)

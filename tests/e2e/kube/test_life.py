@@ -46,6 +46,7 @@ def writes_only_what_changed(cluster: Cluster) -> None:
     found = cluster.get()
     everything = CLUSTERS.format(cluster.namespace)
     for change in cluster.api.changes(everything, found["metadata"]["resourceVersion"], IDLE_S):
+        assert change["type"] == "MODIFIED", change
         assert change["object"]["status"] != found["status"], change
         found = change["object"]
 

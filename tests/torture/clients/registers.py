@@ -57,15 +57,15 @@ async def run_impatient(session: Session) -> None:
     is stopped before another one leads, and may be told what was right then; these go on asking it
     while the other one writes."""
     chance, waiting = session.chance, set[asyncio.Task[Any]]()
-    while not session.pace.ends.is_set():
-        if len(waiting) < _MOST_WAITING:
-            key = f"r/{session.pace.generation()}/{chance.randrange(KEYS)}"
-            consistency = chance.choice([Consistency.LINEARIZABLE, Consistency.LEASE])
-            task = asyncio.create_task(get(session, key, consistency))
-            waiting.add(task)
-            task.add_done_callback(waiting.discard)
-        await session.pace.pause(chance, 2)
-    await asyncio.gather(*waiting)
+    async with asyncio.TaskGroup() as reads:  # which raises a mistake of the workload's own
+        while not session.pace.ends.is_set():
+            if len(waiting) < _MOST_WAITING:
+                key = f"r/{session.pace.generation()}/{chance.randrange(KEYS)}"
+                consistency = chance.choice([Consistency.LINEARIZABLE, Consistency.LEASE])
+                task = reads.create_task(get(session, key, consistency))
+                waiting.add(task)
+                task.add_done_callback(waiting.discard)
+            await session.pace.pause(chance, 2)
 
 
 async def get(

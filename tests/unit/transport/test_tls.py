@@ -35,12 +35,6 @@ from tests.unit.transport.tls_nodes import (
     secure,
 )
 
-
-@pytest.fixture
-def office(tmp_path: Path) -> Office:
-    return Office(tmp_path)
-
-
 # --- members --------------------------------------------------------------------------------------
 
 

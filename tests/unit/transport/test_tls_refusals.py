@@ -31,12 +31,6 @@ from tests.unit.transport.tls_nodes import (
     secure,
 )
 
-
-@pytest.fixture
-def office(tmp_path: Path) -> Office:
-    return Office(tmp_path)
-
-
 # --- who is not let in ----------------------------------------------------------------------------
 
 
