@@ -4,7 +4,8 @@ The simulator needs a core for minutes and no clock, so it runs beside the lint,
 the short fuzzing; the integration tests have the machine to themselves.
 
 With `--long`, `make test-e2e`: what takes minutes. Whole systems mostly wait, for boots, for
-programs that start and for pods, so they run beside the agents that are tested by themselves.
+programs that start and for pods, so they run beside each other and beside the agents that are
+tested by themselves.
 
 Other arguments go to every pytest.
 """
@@ -23,11 +24,13 @@ from xml.etree import ElementTree
 
 ROOT = Path(__file__).resolve().parent.parent
 LONG = "--long"
-_SYSTEMS = ("tests/e2e/deploy", "tests/e2e/kube")
+_KUBE = ("tests/e2e/kube",)
+_MACHINES = ("tests/e2e/deploy", "tests/kernel")
 # (name, what it runs); those but the last run behind it.
 _LONG_LANES = (
-    ("systems", _SYSTEMS),
-    ("agents", ("tests", *(f"--ignore={path}" for path in _SYSTEMS))),
+    ("kube", _KUBE),
+    ("machines", _MACHINES),
+    ("agents", ("tests", *(f"--ignore={path}" for path in (*_KUBE, *_MACHINES)))),
 )
 
 
@@ -95,7 +98,10 @@ class Part:
             print(f"{self.name}: pytest ended with status {status} and no report")
             totals.errors.append(self.name)
             return False
+        known = len(totals.failed) + len(totals.errors)
         totals.add(self.report)
+        if status and len(totals.failed) + len(totals.errors) == known:
+            totals.errors.append(f"{self.name}: pytest ended with status {status}")
         return status == 0
 
     def stop(self) -> None:

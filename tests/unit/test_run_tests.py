@@ -96,3 +96,12 @@ def test_what_takes_long_runs_in_lanes_that_are_added_up(checkout: Path) -> None
     status, said = make_test(checkout, "--long")
     assert status == 1
     assert "Not right: " in said
+
+
+def test_a_part_that_ends_with_an_error_beyond_its_tests_is_named(checkout: Path) -> None:
+    (checkout / "tests" / "sim" / "conftest.py").write_text(
+        "def pytest_sessionfinish(session):\n    session.exitstatus = 3\n"
+    )
+    status, said = make_test(checkout)
+    assert (status, last_line(said)) == (1, "==== 2 passed, 1 error ====")
+    assert "Not right: sim: pytest ended with status 3" in said

@@ -18,6 +18,7 @@ WEIGHTS: dict[type[Strike], int] = {
     processes.FewFiles: 2,
     processes.LittleMemory: 1,
     links.Partition: 10,
+    links.Stranded: 3,
     links.Loss: 3,
     links.Flaky: 2,
     disks.PowerFailure: 6,

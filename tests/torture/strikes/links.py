@@ -96,6 +96,22 @@ class Partition(_Links):
         return cut, "ring " + _names(nodes, " - ")
 
 
+class Stranded(_Links):
+    """The leader is left alone with all clients: what it takes in from them nobody else gets, and
+    whoever is elected meanwhile gets nothing from clients."""
+
+    kind = "stranded"
+
+    def begin(self) -> str:
+        leader = self.world.leader()
+        others = [node for node in self.world.nodes if node.in_use and node is not leader]
+        if leader is None or not others:
+            raise NotNow("there is no leader to be parted from the others")
+        unseen = {(GUEST, address) for node in others for address in node.addresses}
+        self.world.network.cut(self.name, self.between([leader], others) | unseen)
+        return f"{leader.name} alone with all clients"
+
+
 class Loss(_Links):
     """Some of the packets are lost, on all links or on those of one node."""
 
