@@ -20,7 +20,7 @@ from raft_agent.tls.files import TlsFiles
 from tests.torture.clients import exported, growing, locks, registers, streams, transactions
 from tests.torture.clients.session import Pace, Session
 from tests.torture.clients.spec import Spec
-from tests.torture.history import Record, Writer, now_ns
+from tests.torture.history import WATCHES, Record, Writer, now_ns
 
 Run = Callable[[Session], Awaitable[None]]
 # (kind, how many clients do it, what they do)
@@ -39,10 +39,9 @@ KINDS: tuple[tuple[str, int, Run], ...] = (
     ("key_watch", 2, streams.run_key_watch),
     ("export", 1, exported.run),
 )
-WATCHES = ("key_watch", "message_watch")
 READ_AGAIN_S = 20.0
 CATCH_UP_S = 20.0
-_FLUSH_S = 1.0
+_FLUSH_S = 0.2
 
 
 async def _work(spec: Spec, book: Writer) -> None:
