@@ -36,8 +36,8 @@ _RIVALS = Options(
     timing="heartbeat_interval_ms = 50\nelection_timeout_min_ms = 150\n"
     "election_timeout_max_ms = 1500",
 )
-# Who is cut off for longer than a second is dialled anew, and the first question on a new connection
-# is about the newest entry.
+# Who is cut off for longer than a second is dialled anew, and the first question on a new
+# connection is about the newest entry.
 _BRIEF = Options(0, timing="")
 
 

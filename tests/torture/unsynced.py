@@ -1,8 +1,8 @@
 """What a file has got since its last sync, and how a disk takes back some of it.
 
-Each sector has what was synced or what was written last. A cut is in the journal of a file system or
-it isn't: either the file ends there, or all is back that was cut, and what was written behind the
-cut afterwards is gone with it.
+Each sector has what was synced or what was written last. A cut is in the journal of a file system
+or it isn't: either the file ends there, or all is back that was cut, and what was written behind
+the cut afterwards is gone with it.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Written:
 
 
 def take_back(file: int, writes: Sequence[Written], is_lost: Callable[[], bool]) -> int:
-    """Undo what is lost of these writes, which `is_lost` is asked of each part; how many sectors."""
+    """Undo what is lost of these writes; how many sectors. `is_lost` is asked for each part."""
     if not writes:
         return 0
     cuts = [written for written in writes if written.cuts]
