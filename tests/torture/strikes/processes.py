@@ -79,7 +79,7 @@ class Blink(Strike):
             f"for i in $(seq {self._count}); do kill -STOP {node.agent.pid} || exit 0; sleep 0.1; "
             f"kill -CONT {node.agent.pid}; sleep 0.2; done"
         )
-        self._helper = self.world.helper(["bash", "-c", script])
+        self._helper = self.world.helper(script)
         return f"SIGSTOP to {node.name}, {self._count} times for 0.1 s"
 
     def end(self) -> None:
