@@ -106,6 +106,11 @@ class Node:
         self.in_use = True
         self.agent.start()
 
+    def write_log(self, line: str) -> None:
+        """Add a line to its agent's log: what follows is to be read otherwise."""
+        with self.agent.log_path.open("ab") as log:
+            log.write(f"\n{line}\n".encode())
+
     def kill(self) -> None:
         if self.is_running:
             self.agent.signal(signal.SIGCONT)
@@ -283,7 +288,9 @@ def world(directory: Path, options: Options) -> Iterator[World]:
             agent.environment |= clock.environment
             if options.source is not None:
                 agent.environment["PYTHONPATH"] = str(options.source)
-            disk = (LossyDisk if options.lossy else PlainDisk)(home / "disk", chance.randrange(1 << 30))
+            disk = (LossyDisk if options.lossy else PlainDisk)(
+                home / "disk", chance.randrange(1 << 30)
+            )
             stack.callback(disk.close)
             if options.fsync_ms and disk.can_fail:
                 disk.command(f"fsync_takes {options.fsync_ms}")
