@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.agents import wait_for
+from tests.kernel import netns
 from tests.torture import operating
 from tests.torture.stage import Asked, Stage, end_by_itself
 from tests.torture.strikes import NotNow, Strike, disks, machines, members, processes
@@ -157,7 +158,7 @@ def test_a_program_that_nobody_puts_back_is_a_complaint(
     monkeypatch.setattr(operating, "PATIENCE_S", 0.0)
     is_attached = [True, False]
     monkeypatch.setattr(machines, "_is_attached", lambda _: is_attached.pop(0))
-    monkeypatch.setattr(machines.netns, "tc", lambda *_: "")
+    monkeypatch.setattr(netns, "tc", lambda *_: "")
     strike = strike_of(machines.Detach, stage)
     strike.begin()
     with pytest.raises(AssertionError, match="attached again"):
