@@ -14,6 +14,7 @@ from typing import Any, Literal
 import msgspec
 
 Outcome = Literal["ok", "no", "unknown"]
+WATCHES = ("key_watch", "message_watch")
 
 
 class Record(msgspec.Struct, omit_defaults=True):
@@ -65,6 +66,37 @@ class Writer:
 
     def close(self) -> None:
         self._file.close()
+
+
+class Acknowledged:
+    """When the clients' writes were acknowledged, as their book grows: `times_ns`, in the order in
+    which they noted it."""
+
+    def __init__(self, history: Path) -> None:
+        self._history = history
+        self._read = 0
+        self._decoder = msgspec.json.Decoder(Record)
+        self.times_ns: list[int] = []
+
+    def look(self) -> None:
+        if not self._history.exists():
+            return
+        with self._history.open("rb") as file:
+            file.seek(self._read)
+            data = file.read()
+        whole = data[: data.rfind(b"\n") + 1]
+        self._read += len(whole)
+        self.times_ns += [
+            record.returned_ns for record in self._decoder.decode_lines(whole) if is_write(record)
+        ]
+
+    def first_after(self, moment_ns: int) -> int | None:
+        return min((t for t in reversed(self.times_ns) if t > moment_ns), default=None)
+
+
+def is_write(record: Record) -> bool:
+    """Whether a client's write was acknowledged. Watches tell of writes, too, and much later."""
+    return record.outcome == "ok" and record.index > 0 and record.kind not in (*WATCHES, "end")
 
 
 def read_records(path: Path) -> list[Record]:

@@ -33,7 +33,8 @@ class MapWatch:
         self._story = Story()
         self._lives: dict[str, int] = {}
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run)
+        self._thread = threading.Thread(target=self._watch)
+        self._error: BaseException | None = None
 
     def __enter__(self) -> MapWatch:
         if not self._world.options.skewed:
@@ -44,7 +45,7 @@ class MapWatch:
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
-        if self._thread.is_alive():
+        if self._thread.ident is not None:
             self._thread.join()
 
     def _ask(self, request: protocol.Request) -> object | None:
@@ -58,15 +59,24 @@ class MapWatch:
 
     def problems(self, records: list[Record]) -> list[str]:
         """What contradicted itself, and in whose map there is in the end something else than in the
-        store."""
+        store. Raises what has ended the looking."""
         if self._world.options.skewed:
             return []
-        return self._story.problems[:5] + self._compare(records)
+        if self._error is not None:
+            raise self._error
+        found = self._story.problems[:5] + self._compare(records)
+        return found if self.compared else [*found, "nobody's maps were ever seen at one index"]
 
     @property
     def compared(self) -> int:
         """States of maps that were seen at two machines."""
         return self._story.compared
+
+    def _watch(self) -> None:
+        try:
+            self._run()
+        except BaseException as error:  # told to whoever asks for problems
+            self._error = error
 
     def _run(self) -> None:
         while not self._stop.is_set():

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from raft_agent.api import protocol
 from tests.e2e.agents import UNREACHABLE
 from tests.torture import strikes
-from tests.torture.history import Deed, Writer, now_ns
+from tests.torture.history import Acknowledged, Deed, Writer, now_ns
 from tests.torture.plan import Blow, Round
 from tests.torture.strikes import NotNow, Strike
-from tests.torture.world import Node, World
+from tests.torture.world import World
 
 SERVE_S = 10.0
 # A check asks all members, and a busy machine lets some of them answer late.
@@ -26,12 +26,16 @@ _TICK_S = 0.02
 
 class Nemesis:
     """`complaints` are what it saw itself, `delays` what took too long; `recoveries` (kind or
-    "many", seconds) how long after each healing a write was served."""
+    "many", seconds) how long after each healing a write of some client was acknowledged, as
+    `acknowledged` tells."""
 
-    def __init__(self, world: World, book: Writer) -> None:
+    def __init__(self, world: World, book: Writer, acknowledged: Acknowledged) -> None:
         self._world = world
         self._book = book
+        self._acknowledged = acknowledged
         self._round = -1
+        # (when it is over, in seconds from the round's begin; what strikes; what is noted of it)
+        self._active: list[tuple[float, Strike, Deed]] = []
         self.complaints: list[str] = []
         self.delays: list[str] = []
         self.recoveries: list[tuple[str, float]] = []
@@ -47,7 +51,7 @@ class Nemesis:
     def _strike(self, what: Round) -> None:
         began_ns = now_ns()
         waiting = sorted(what.blows, key=lambda blow: blow.after_s)
-        active: list[tuple[float, Strike, Deed]] = []
+        active = self._active
         done: list[Strike] = []
         while waiting or active:
             now_s = (now_ns() - began_ns) / 1e9
@@ -57,11 +61,7 @@ class Nemesis:
                 if begun is not None:
                     active.append((now_s + blow.lasts_s, *begun))
             for item in [item for item in active if item[0] <= now_s]:
-                active.remove(item)
-                item[1].end()
-                item[2].ended_ns = now_ns()
-                self._book.add(item[2])
-                done.append(item[1])
+                done.append(self._end(item))
             self._look()
             time.sleep(_TICK_S)
         self._book.flush()
@@ -109,6 +109,14 @@ class Nemesis:
             return None
         return strike, Deed(kind.kind, started, 0, text, self._round, len(what.blows) == 1)
 
+    def _end(self, item: tuple[float, Strike, Deed]) -> Strike:
+        _, strike, deed = item
+        self._active.remove(item)
+        strike.end()
+        deed.ended_ns = now_ns()
+        self._book.add(deed)
+        return strike
+
     def _look(self) -> None:
         """Nobody asked an agent to end that ends by itself."""
         for node in self._world.nodes:
@@ -116,7 +124,7 @@ class Nemesis:
                 continue
             status = node.reap()
             if status is not None:
-                told = node.agent.log_text().splitlines()[-1]
+                told = (node.agent.log_text().splitlines() or ["nothing"])[-1]
                 self.complaints.append(f"{node.name} ended by itself with status {status}: {told}")
 
     def _recover(self, done: list[Strike]) -> None:
@@ -124,54 +132,51 @@ class Nemesis:
         self.recoveries.append((kind, self._served_in_time(f"the end of {kind}")))
 
     def _served_in_time(self, after: str) -> float:
-        """Seconds until a write was served. Programs that have just been started have time to come
-        up first, which on a busy machine takes longer than all the rest."""
-        starting_s = self._until_answering()
-        took_s = self.until_served()
-        if took_s > SERVE_S:
-            self.delays.append(
-                f"{took_s:.1f} s after {after}, and after all agents were up, no write was served"
-            )
-        return starting_s + took_s
-
-    def _until_answering(self) -> float:
-        began = time.monotonic()
-        while time.monotonic() < began + _REST_S and not self.complaints:
-            if self._world.statuses().keys() == {node.name for node in self._world.running()}:
-                break
+        """Seconds until a client's write was acknowledged. Programs that have just been started
+        have time to come up first, which on a busy machine takes longer than all the rest."""
+        healed_ns = now_ns()
+        if not self._until_answering() and not self.complaints:
+            self.delays.append(f"not all agents answer {_REST_S:g} s after {after}")
+        up_ns = now_ns()
+        deadline = time.monotonic() + 3 * SERVE_S
+        while (served_ns := self._acknowledged.first_after(healed_ns)) is None:
+            if self.complaints:
+                return float("inf")
+            if time.monotonic() > deadline:
+                self.delays.append(f"clients could not write {3 * SERVE_S:g} s after {after}")
+                return float("inf")
             self._look()
             time.sleep(_TICK_S)
-        return time.monotonic() - began
+            self._acknowledged.look()
+        if served_ns - up_ns > SERVE_S * 1e9:
+            self.delays.append(
+                f"{(served_ns - up_ns) / 1e9:.1f} s after {after}, and after all agents were up, a "
+                "client's write was acknowledged"
+            )
+        return (served_ns - healed_ns) / 1e9
+
+    def _until_answering(self) -> bool:
+        deadline = time.monotonic() + _REST_S
+        while time.monotonic() < deadline and not self.complaints:
+            if self._world.statuses().keys() == {node.name for node in self._world.running()}:
+                return True
+            self._look()
+            time.sleep(_TICK_S)
+        return False
 
     # --- the end
 
     def heal(self) -> float:
-        """Everything works again; how many seconds passed until a write was served."""
+        """Everything works again, whatever has struck; how many seconds passed until a client's
+        write was acknowledged."""
+        for item in [*self._active]:
+            self._end(item).let_go()
         for node in self._world.nodes:
             if node.clock is not None:
                 node.clock.set_wall(0.0)
             if node.in_use and not node.is_running:
                 node.start()
         return self._served_in_time("all was healed")
-
-    def until_served(self) -> float:
-        """Seconds until a write was acknowledged through somebody; infinite when none was."""
-        began = time.monotonic()
-        while time.monotonic() < began + 3 * SERVE_S:
-            self._look()
-            for node in self._world.running():
-                if self._serves(node):
-                    return time.monotonic() - began
-            time.sleep(_TICK_S)
-        return float("inf")
-
-    def _serves(self, node: Node) -> bool:
-        try:
-            put = protocol.Put(1, "served", b"", -1, forward=True)
-            node.agent.ask(put, timeout_s=1.0)
-        except UNREACHABLE:
-            return False
-        return True
 
     def compare_states(self) -> None:
         """All members come to the same state, by the cluster's own comparison."""

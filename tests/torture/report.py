@@ -14,7 +14,8 @@ def text(verdict: Verdict) -> str:
         f"seed {verdict.seed}: {verdict.operations} operations in {verdict.seconds:.0f} s "
         f"({verdict.outcomes['unknown']} unknown, {verdict.outcomes['no']} refused), "
         f"{verdict.strikes.total()} strikes; no write for {verdict.unavailable_ms:.0f} ms at most, "
-        f"served {verdict.healed_s:.2f} s after healing: "
+        f"served {verdict.healed_s:.2f} s after healing; {verdict.maps_compared} states of maps "
+        "compared: "
         f"{'VIOLATED' if verdict.complaints else 'ok'}"
     ]
     for check, complaints in verdict.complaints.items():
@@ -29,7 +30,8 @@ def again(seed: int, minutes: float, directory: Path, only: str = "") -> str:
     kinds = f" --only {only}" if only else ""
     return (
         f"  history, logs and data: {directory}\n"
-        f"  again: .venv/bin/python -m tests.torture --minutes {minutes:.2g} --seed {seed}{kinds}"
+        f"  again: .venv/bin/python -m tests.torture --minutes {minutes:.2g} "
+        f"--run-minutes {minutes:.2g} --seed {seed}{kinds}"
     )
 
 

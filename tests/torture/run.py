@@ -4,23 +4,40 @@ from __future__ import annotations
 
 import itertools
 import re
+import traceback
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.e2e.agents import wait_for
-from tests.torture import checks, strikes
-from tests.torture.history import Deed, Record, Writer, now_ns, read_deeds, read_records
+from tests.torture import checks, contents, strikes
+from tests.torture.history import (
+    WATCHES,
+    Acknowledged,
+    Deed,
+    Record,
+    Writer,
+    is_write,
+    now_ns,
+    read_deeds,
+    read_records,
+)
 from tests.torture.maps import MapWatch
 from tests.torture.nemesis import Nemesis
 from tests.torture.plan import Plan
-from tests.torture.world import Options, clients, end_clients, world
+from tests.torture.world import Options, World, clients, end_clients, world
 
 SERVES = "it serves again in time"
+MAPS = "exported maps tell one story"
+CONTENTS = "all members hold the same keys"
 _BEGUN_BYTES = 8192
 # What an agent's log holds only when something is wrong that should never be.
-_ALARMS = re.compile(r"Traceback|must never happen|invariant|never retrieved|Assertion", re.I)
+_ALARMS = re.compile(
+    r"Traceback|must never happen|invariant|never retrieved|Assertion|"
+    r"differs? from the other|no majority of the members has equal states",
+    re.I,
+)
 _LEADS = re.compile(r" (node-\d+) t(\d+) leader: leads from now on")
 WEIGHTS = {kind.kind: weight for kind, weight in strikes.WEIGHTS.items()}
 
@@ -47,47 +64,60 @@ def torture(
     minutes: float,
     weights: Mapping[str, int] = WEIGHTS,
 ) -> Verdict:
-    """Strike for so long, heal, and check. All that was written stays in `directory`."""
+    """Strike for so long, heal, and check. All that was written stays in `directory`. Whatever ends
+    the run early is a complaint like any other, and what was noted until then is judged all the
+    same."""
     verdict = Verdict(options.seed)
     began_ns = now_ns()
     deeds = Writer(directory / "nemesis.jsonl")
     try:
-        with world(directory, options) as made, MapWatch(made) as maps, clients(made) as working:
-            nemesis = Nemesis(made, deeds)
-            wait_for("the clients to begin", lambda: _has_begun(directory), timeout_s=90)
-            try:
-                nemesis.run(Plan(options.seed, weights), now_ns() + int(minutes * 60e9))
-            except AssertionError as error:
-                nemesis.complaints.append(str(error))
-            verdict.healed_s = nemesis.heal()
-            if verdict.healed_s < float("inf"):
-                nemesis.compare_states()
-            told = end_clients(working, directory)
-            if told is not None:
-                nemesis.complaints.append(told)
-            verdict.maps_compared = maps.compared
-            strange = maps.problems(read_records(directory / "history.jsonl"))
-            if strange:
-                verdict.complaints["exported maps tell one story"] = strange
+        with world(directory, options) as made:
+            _strike(made, Plan(options.seed, weights), minutes, deeds, verdict)
+    except Exception:  # it is told, and the next seed has its turn
+        verdict.complaints["the run comes to its end"] = [traceback.format_exc()]
     finally:
         deeds.close()
     verdict.seconds = (now_ns() - began_ns) / 1e9
-    verdict.recoveries = nemesis.recoveries
-    if nemesis.complaints:
-        verdict.complaints["the nemesis sees nothing strange"] = nemesis.complaints
-    if nemesis.delays:
-        verdict.complaints[SERVES] = nemesis.delays
     strange = alarms(directory)
     if strange:
         verdict.complaints["the agents' logs tell of nothing strange"] = strange
+    history = directory / "history.jsonl"
     _judge(
-        verdict, read_records(directory / "history.jsonl"), read_deeds(directory / "nemesis.jsonl")
+        verdict,
+        read_records(history) if history.exists() else [],
+        read_deeds(directory / "nemesis.jsonl"),
     )
     return verdict
 
 
-def _has_begun(directory: Path) -> bool | None:
-    history = directory / "history.jsonl"
+def _strike(made: World, plan: Plan, minutes: float, deeds: Writer, verdict: Verdict) -> None:
+    history = made.directory / "history.jsonl"
+    with MapWatch(made) as maps, clients(made) as working:
+        nemesis = Nemesis(made, deeds, Acknowledged(history))
+        wait_for("the clients to begin", lambda: _has_begun(history), timeout_s=90)
+        try:
+            nemesis.run(plan, now_ns() + int(minutes * 60e9))
+        except AssertionError as error:
+            nemesis.complaints.append(str(error))
+        verdict.recoveries = nemesis.recoveries
+        verdict.healed_s = nemesis.heal()
+        if verdict.healed_s < float("inf"):
+            nemesis.compare_states()
+        told = end_clients(working, made.directory)
+        if told is not None:
+            nemesis.complaints.append(told)
+        verdict.maps_compared = maps.compared
+        records = read_records(history)
+        found = {
+            "the nemesis sees nothing strange": nemesis.complaints,
+            SERVES: nemesis.delays,
+            MAPS: maps.problems(records),
+            CONTENTS: contents.problems(made, records),
+        }
+        verdict.complaints |= {check: strange for check, strange in found.items() if strange}
+
+
+def _has_begun(history: Path) -> bool | None:
     return True if history.exists() and history.stat().st_size > _BEGUN_BYTES else None
 
 
@@ -108,15 +138,15 @@ def alarms(directory: Path) -> list[str]:
         for term, names in leaders.items()
         if len(names) > 1
     ]
-    return found[:10]
+    return found[:10] if leaders else [*found[:10], "no log tells of a leader"]
 
 
 def _judge(verdict: Verdict, records: list[Record], deeds: list[Deed]) -> None:
     verdict.complaints |= checks.check_all(records)
-    asked = [record for record in records if record.kind not in ("key_watch", "message_watch")]
+    asked = [record for record in records if record.kind not in WATCHES]
     verdict.operations = len(asked)
     verdict.outcomes = Counter(record.outcome for record in asked)
     verdict.strikes = Counter(deed.kind for deed in deeds)
-    acks = sorted(r.returned_ns for r in asked if r.outcome == "ok" and r.index)
+    acks = sorted(record.returned_ns for record in records if is_write(record))
     gaps = [(b - a) / 1e6 for a, b in itertools.pairwise(acks)]
     verdict.unavailable_ms = max(gaps, default=0.0)

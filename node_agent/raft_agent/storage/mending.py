@@ -54,6 +54,15 @@ class _Damage(msgspec.Struct, frozen=True):
     reason: str
 
 
+class _Findings(msgspec.Struct, frozen=True):
+    """`names`: of all segments, of which `kept` stay; `newest`: the latest intact snapshot."""
+
+    names: list[str]
+    kept: list[str]
+    damage: _Damage | None
+    newest: SnapshotMeta | None
+
+
 def request_mending(data_dir: Path, last_term: int = 0, last_index: int = 0) -> None:
     """Have the directory mended at the next start. (`last_term`, `last_index`): where the log is
     known to end; zeros: it is not known. Blocks; raises OSError."""
@@ -65,14 +74,15 @@ class InUseError(Exception):
 
 
 def request_offline(data_dir: Path) -> None:
-    """The same for a directory that no agent runs on. Raises InUseError, FileNotFoundError when it
-    is none, OSError."""
+    """The same for a directory that no agent runs on. Raises StorageError when that would not help,
+    InUseError, FileNotFoundError when it is none, OSError."""
     (data_dir / IDENTITY_NAME).stat()
     try:
         lock = DirectoryLock(data_dir)
     except StorageError:
         raise InUseError(str(data_dir)) from None
     try:
+        _survey(data_dir)
         request_mending(data_dir)
     finally:
         lock.release()
@@ -96,32 +106,52 @@ def mend(data_dir: Path) -> list[str]:
     return done
 
 
-def _mend_log(data_dir: Path, known_end: tuple[int, int]) -> list[str]:
+def _survey(data_dir: Path) -> _Findings:
+    """What mending has to do. Raises StorageError when what would be left is no beginning: neither
+    a log from index 1 on nor a snapshot from which it goes on."""
     directory = data_dir / LOG_NAME
-    if not directory.is_dir():
-        return []
-    names = sorted(p.name for p in directory.iterdir() if parse_segment_name(p.name) is not None)
+    names: list[str] = []
+    if directory.is_dir():
+        names = sorted(p.name for p in directory.iterdir() if parse_segment_name(p.name))
     # One after the other: all of a log may be more than there is memory.
     damage = _first_damage(names, ((directory / name).read_bytes() for name in names))
-    if damage is None:
-        return []
-    path = directory / names[damage.place]
-    kept = names[: damage.place + (damage.offset > SEGMENT_HEADER_SIZE)]
-    newest = next(iter(open_snapshots(data_dir / SNAPSHOTS_NAME).intact), None)
-    if not kept and newest is None:
+    kept = names
+    if damage is not None:
+        kept = names[: damage.place + (damage.offset > SEGMENT_HEADER_SIZE)]
+    snapshots = open_snapshots(data_dir / SNAPSHOTS_NAME)
+    snapshots.store.close()
+    newest = next(iter(snapshots.intact), None)
+    if damage is not None and not kept and newest is None:
         raise StorageError(
             f"nothing of the log is left in front of its damage: {damage.reason}",
-            str(path),
+            str(directory / names[damage.place]),
             damage.offset,
             START_ANEW,
         )
+    first_index = (parse_segment_name(kept[0]) or 0) if kept else 0
+    if first_index > (newest.index if newest is not None else 0) + 1:
+        what = f"the log begins with index {first_index}, and no snapshot up to there is intact"
+        raise StorageError(what, str(directory / kept[0]), advice=START_ANEW)
+    if not names and newest is None and snapshots.damaged:
+        what = "the snapshot is damaged, and there is neither a log nor another one"
+        raise StorageError(what, snapshots.damaged[0].path, advice=START_ANEW)
+    return _Findings(names, kept, damage, newest)
+
+
+def _mend_log(data_dir: Path, known_end: tuple[int, int]) -> list[str]:
+    found = _survey(data_dir)
+    names, kept, damage = found.names, found.kept, found.damage
+    if damage is None:
+        return []
+    directory = data_dir / LOG_NAME
+    path = directory / names[damage.place]
     vote, _ = load_vote(data_dir)
     doubted = ((directory / name).read_bytes() for name in names[damage.place :])
     last_entry = _last_entry(doubted, damage.offset) or (vote.term + 1, 0)
     floor = max((vote.floor_term, vote.floor_index), known_end, last_entry)
     # The promise is on the medium before anything goes that it stands for.
     replace_file(data_dir / VOTE_NAME, encode_vote(Vote(vote.term, vote.voted_for, *floor)))
-    replace_file(data_dir / LAST_SEGMENT_NAME, _last_segment(directory, kept, newest))
+    replace_file(data_dir / LAST_SEGMENT_NAME, _last_segment(directory, kept, found.newest))
     for name in reversed(names[len(kept) :]):
         (directory / name).unlink()
         sync_directory(directory)

@@ -17,6 +17,7 @@ CHECKS: dict[str, Callable[[Sequence[Record]], list[str]]] = {
     "writes are applied once": growth.check_once,
     "messages are there once and in order": streams.check_messages,
     "watches tell everything in order": streams.check_watches,
+    "the end holds what all changes come to": streams.check_end,
     "leases live as promised": leases.check_leases,
     "locks have one holder": leases.check_locks,
 }

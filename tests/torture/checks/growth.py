@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
+from tests.torture.checks.truth import end_of
 from tests.torture.history import Record
 
 
@@ -18,14 +19,14 @@ def _by_key(records: Iterable[Record], kind: str) -> dict[str, list[Record]]:
 
 def _last_values(records: Sequence[Record]) -> dict[str, tuple[str, int]] | None:
     """(value, version) of each key in the end; None when the run did not get there."""
-    end = next((r for r in records if r.kind == "end" and r.op == "keys"), None)
+    end = end_of(records)
     return None if end is None else {key: (value, version) for key, value, _, version in end.out}
 
 
 def check_sets(records: Sequence[Record]) -> list[str]:
     complaints = []
     last = _last_values(records)
-    end = next((r for r in records if r.kind == "end" and r.op == "keys"), None)
+    end = end_of(records)
     for prefix, found in _by_key(records, "set").items():
         adds = {record.args[0]: record for record in found if record.op == "add"}
         lists = [
@@ -72,8 +73,8 @@ def check_lists(records: Sequence[Record]) -> list[str]:
     for key, found in _by_key(records, "list").items():
         reads = [r for r in found if r.op == "get" and r.outcome == "ok"]
         final = max((r.out for r in reads), key=len, default=[])
-        if last is not None and key in last:
-            final = last[key][0].split(",")
+        if last is not None:
+            final = last[key][0].split(",") if key in last else []
         counts = Counter(final)
         complaints += [f"{key} has {e} {n} times" for e, n in counts.items() if n > 1]
         place = {element: number for number, element in enumerate(final)}
@@ -127,7 +128,8 @@ def check_once(records: Sequence[Record]) -> list[str]:
             if record.op == "put":
                 done += record.outcome == "ok"
                 unknown += record.outcome == "unknown"
-                latest = record.args[0] if record.outcome == "ok" else None
+                if record.outcome != "no":
+                    latest = record.args[0] if record.outcome == "ok" else None
             elif record.outcome == "ok":
                 version, value = record.out
                 if not done <= version <= done + unknown:

@@ -8,6 +8,7 @@ from typing import Any
 
 from tests.sim.linearizability import UNKNOWN, KeyValueModel, Model, Operation, check
 from tests.sim.store_model import StoreModel
+from tests.torture.checks.truth import end_of
 from tests.torture.clients.transactions import KEYS
 from tests.torture.history import Record
 
@@ -21,7 +22,7 @@ _MAX_STEPS = 3_000_000
 def check_registers(records: Sequence[Record]) -> list[str]:
     """Linearizable reads and reads by lease are held to the same: neither may be old."""
     history = [op for record in records if (op := _register(record)) is not None]
-    end = next((r for r in records if r.kind == "end" and r.op == "keys"), None)
+    end = end_of(records)
     if end is not None:
         last = {key: (value, revision) for key, value, revision, _ in end.out}
         for key in sorted({str(operation.key) for operation in history}):
@@ -75,7 +76,7 @@ def check_transactions(records: Sequence[Record]) -> list[str]:
             hint = 2 * record.revision + (0 if writes else 1)
             action = ("txn", compares, then, otherwise)
             history.append(_operation(record, action, output, hint))
-    end = next((r for r in records if r.kind == "end" and r.op == "keys"), None)
+    end = end_of(records)
     if end is not None:
         last = {key: value for key, value, _, _ in end.out}
         reads = tuple(("get", number) for number in range(KEYS))
@@ -107,7 +108,7 @@ def check_stale_reads(records: Sequence[Record]) -> list[str]:
     """A stale read says how old it may be: whatever was acknowledged before that must be in it."""
     writes: dict[str, list[Record]] = defaultdict(list)
     for record in records:
-        if record.kind == "register" and record.op in ("put", "cas", "delete") and record.revision:
+        if record.kind == "register" and record.op in ("put", "cas", "delete"):
             writes[record.key].append(record)
     complaints = []
     for read in records:
@@ -118,12 +119,25 @@ def check_stale_reads(records: Sequence[Record]) -> list[str]:
         missed = [
             w
             for w in writes[read.key]
-            if w.returned_ns < bound and w.revision > revision
+            if w.outcome == "ok" and w.returned_ns < bound and w.revision > (revision or 0)
             if w.op != "delete" or w.out
         ]
+        if value is None and missed and _may_be_deleted(writes[read.key], missed, read):
+            continue
         if missed:
             complaints.append(
                 f"a stale read of {read.key} says it is {age_ms} ms old at most and gives "
                 f"{value!r} of revision {revision}, but {missed[-1]} was acknowledged before"
             )
     return complaints
+
+
+def _may_be_deleted(writes: Sequence[Record], missed: Sequence[Record], read: Record) -> bool:
+    """Whether the key may have gone again behind all that the read lacks: a deletion is no older
+    than the last of that, or nobody knows what became of it."""
+    latest = max(missed, key=lambda write: write.revision)
+    return any(
+        write.outcome == "unknown" or (write.out and write.revision >= latest.revision)
+        for write in writes
+        if write.op == "delete" and write.outcome != "no" and write.called_ns < read.returned_ns
+    )

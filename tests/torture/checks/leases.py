@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from itertools import pairwise
 
-from tests.torture.clients.locks import LEASE_TTL_S
+from tests.torture.checks.truth import end_of, truth_of
+from tests.torture.clients.locks import FENCED, LEASE_TTL_S
 from tests.torture.history import Record
 
 # What the leader's clock may be ahead of the client's in one lease's time, by the declared drift.
@@ -47,7 +49,7 @@ def check_leases(records: Sequence[Record]) -> list[str]:
 
 def _left_over(records: Sequence[Record], by_lease: dict[int, list[Record]]) -> list[str]:
     """Keys whose leases nobody has kept alive for long."""
-    end = next((r for r in records if r.kind == "end" and r.op == "keys"), None)
+    end = end_of(records)
     if end is None:
         return []
     complaints = []
@@ -61,12 +63,9 @@ def _left_over(records: Sequence[Record], by_lease: dict[int, list[Record]]) -> 
 def check_locks(records: Sequence[Record]) -> list[str]:
     complaints = []
     held: dict[str, list[Record]] = defaultdict(list)
-    fenced: dict[str, list[Record]] = defaultdict(list)
     for record in records:
         if record.kind == "lock" and record.op == "held":
             held[record.key].append(record)
-        elif record.kind == "lock" and record.op == "fenced" and record.out:
-            fenced[record.key].append(record)
     for name, holders in held.items():
         holders.sort(key=lambda r: r.called_ns)
         latest = holders[0]
@@ -76,10 +75,24 @@ def check_locks(records: Sequence[Record]) -> list[str]:
             if holder.args[0] <= latest.args[0]:
                 complaints.append(f"the token of {name} goes back: {latest} and {holder}")
             latest = max(latest, holder, key=lambda r: r.returned_ns)
-    for name, writes in fenced.items():
-        token = 0
-        for write in sorted(writes, key=lambda r: r.revision):
-            if write.args[0] < token:
-                complaints.append(f"a write with an old token of {name} had an effect: {write}")
-            token = max(token, write.args[0])
-    return complaints
+    return complaints + _old_tokens(records)
+
+
+def _old_tokens(records: Sequence[Record]) -> list[str]:
+    """What is protected holds the token of whoever wrote it, known from those who wrote and from
+    watches, which see late writes of nobody, too: it never goes back."""
+    written: dict[str, dict[int, int]] = defaultdict(dict)
+    for record in records:
+        if record.kind == "lock" and record.op == "fenced" and record.out:
+            written[record.key][record.revision] = record.args[0]
+    for revision, events in truth_of(records).events.items():
+        for kind, key, value in events:
+            if kind == "put" and key.startswith(FENCED):
+                written[key.removeprefix(FENCED)][revision] = int(value)
+    return [
+        f"a write with an old token of {name} had an effect: {token} at revision {revision}, "
+        f"behind {before}"
+        for name, tokens in written.items()
+        for (_, before), (revision, token) in pairwise(sorted(tokens.items()))
+        if token < before
+    ]

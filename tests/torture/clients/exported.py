@@ -14,7 +14,9 @@ async def run(session: Session) -> None:
     while not session.pace.ends.is_set():
         key = f"{PREFIX}10.{chance.randrange(_NETWORKS)}.0.0/16"
         if chance.random() < 0.3:
-            await session.do("delete", lambda k=key: client.delete(k), key=key)
+            await session.do(
+                "delete", lambda k=key: client.delete(k), key=key, out=lambda d: d.deleted > 0
+            )
         else:
             value = b"%d" % chance.randrange(1000)
             await session.do(

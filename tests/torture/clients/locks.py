@@ -14,6 +14,8 @@ from tests.torture.history import Record, now_ns
 LOCK_TTL_S = 2.0
 LEASE_TTL_S = 1.5
 LOCKS = 2
+# Before the name of a lock: the key that it protects.
+FENCED = "f/"
 
 
 async def run_locks(session: Session) -> None:
@@ -34,7 +36,7 @@ async def run_locks(session: Session) -> None:
                 await session.do(
                     "fenced",
                     lambda lk=lock, t=token, n=name: session.client.txn(
-                        [lk.guard()], [PutKey(f"f/{n}", str(t).encode())]
+                        [lk.guard()], [PutKey(FENCED + n, str(t).encode())]
                     ),
                     key=name,
                     args=[token],

@@ -36,8 +36,10 @@ async def run(session: Session) -> None:
                 await get(session, key, Consistency.LINEARIZABLE)
             case ["lease_get"]:
                 await get(session, key, Consistency.LEASE)
-            case ["stale_get"]:
+            case ["stale_get"] if chance.random() < 0.5:
                 await get(session, key, Consistency.STALE)
+            case ["stale_get"]:
+                await _list_stale(session, key)
             case ["put"]:
                 value = session.fresh()
                 await session.do(
@@ -79,6 +81,16 @@ async def get(
         out=_read,
     )
     return found if outcome == "ok" else False
+
+
+async def _list_stale(session: Session, key: str) -> None:
+    """A list says how old it is even where there is no such key."""
+    await session.do(
+        "get_stale",
+        lambda: session.client.list(key, consistency=Consistency.STALE),
+        key=key,
+        out=lambda found: [*(_read(found.keys[0]) if found.keys else [None, 0])[:2], found.age_ms],
+    )
 
 
 async def _compare_and_set(session: Session, key: str) -> None:

@@ -24,11 +24,13 @@ GENERATION_S = 6.0
 
 
 class Pace:
-    """When the clients have to end, and how fast they go."""
+    """When the clients have to end, and how fast they go. `last` is known when all that write have
+    ended: the store's revision and the last message's index, up to which watches go on."""
 
     def __init__(self, pause_s: float) -> None:
         self.began_ns = now_ns()
         self.ends = asyncio.Event()
+        self.last: asyncio.Future[tuple[int, int]] = asyncio.get_running_loop().create_future()
         self.pause_s = pause_s
 
     def generation(self) -> int:

@@ -9,7 +9,7 @@ import pytest
 from raft_agent.consensus.batch import Batch
 from raft_agent.storage.datadir import SNAPSHOTS_NAME, DirectoryLock, load_vote
 from raft_agent.storage.errors import StorageError
-from raft_agent.storage.format import SEGMENT_HEADER_SIZE
+from raft_agent.storage.format import SEGMENT_HEADER_SIZE, parse_segment_name
 from raft_agent.storage.mending import REQUEST_NAME, InUseError, request_mending, request_offline
 from raft_agent.storage.snapshots import open_snapshots
 from raft_agent.storage.store import Store
@@ -142,6 +142,22 @@ def test_a_log_of_which_nothing_is_left_is_refused_and_kept(
     assert "raftctl join" in refuses(tmp_path)
     assert [path.read_bytes() for path in segments(tmp_path)] == before
     assert log
+
+
+def test_a_log_behind_a_damaged_snapshot_is_refused_before_anything_is_promised(
+    tmp_path: Path, log: list[Batch]
+) -> None:
+    snapshots = open_snapshots(tmp_path / SNAPSHOTS_NAME).store
+    first = (parse_segment_name(segments(tmp_path)[1].name) or 0) - 1
+    batch = next(batch for batch in log if batch.last_index == first)
+    take_snapshot(snapshots, first, batch.term)
+    snapshots.close()
+    segments(tmp_path)[0].unlink()
+    flip(next((tmp_path / SNAPSHOTS_NAME).iterdir()), 200)
+    with pytest.raises(StorageError, match="no snapshot up to there is intact.*raftctl join"):
+        request_offline(tmp_path)
+    assert not (tmp_path / REQUEST_NAME).exists()
+    assert "raftctl join" in refuses(tmp_path)
 
 
 def test_identity_term_and_vote_stay(tmp_path: Path, log: list[Batch]) -> None:
