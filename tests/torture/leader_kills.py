@@ -21,7 +21,7 @@ from pathlib import Path
 from tests.e2e.agents import wait_for
 from tests.torture import checks
 from tests.torture.ending import end_in_order
-from tests.torture.history import Record, now_ns, read_records
+from tests.torture.history import Record, is_write, now_ns, read_records
 from tests.torture.run import alarms
 from tests.torture.world import Node, Options, World, clients, end_clients, missing, world
 
@@ -31,7 +31,6 @@ _LOOK_S = 20.0
 # Longer than a busy machine takes to start an agent.
 _PATIENCE_S = 120.0
 _P99_MS = 1000.0
-_WATCHES = ("key_watch", "message_watch")
 
 
 def _are_well(made: World) -> Node | None:
@@ -73,12 +72,8 @@ def kill_leaders(directory: Path, options: Options, kills: int) -> list[int]:
 
 
 def acknowledged_ns(records: Sequence[Record]) -> list[int]:
-    """When a write was acknowledged; that a watch told of one is another thing."""
-    return sorted(
-        record.returned_ns
-        for record in records
-        if record.outcome == "ok" and record.index and record.kind not in _WATCHES
-    )
+    """When a write was acknowledged."""
+    return sorted(record.returned_ns for record in records if is_write(record))
 
 
 def gap_ms(acks: list[int], moment: int) -> float:

@@ -44,12 +44,14 @@ class Run:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, place: Path) -> None:
         self.moments = [1100 * MS]
         self.problem = ""
+        self.alarms: list[str] = []
         self.records = [record(1000), record(1300)]
         self.place = place
         monkeypatch.setattr(tempfile, "tempdir", str(place))
         monkeypatch.setattr(sys, "argv", ["leader_kills"])
         monkeypatch.setattr(leader_kills, "missing", lambda: None)
         monkeypatch.setattr(leader_kills, "end_in_order", lambda: None)
+        monkeypatch.setattr(leader_kills, "alarms", lambda _: self.alarms)
         monkeypatch.setattr(leader_kills, "kill_leaders", lambda *_: self._kill_leaders())
         monkeypatch.setattr(leader_kills, "_records", lambda _: self.records)
 
@@ -80,6 +82,12 @@ def test_clients_that_end_with_anything_wrong_fail_a_run_and_its_files_stay(
     assert "the clients ended with 1" in said
     assert f"history and logs: {run.place}" in said
     assert run.kept()
+
+
+def test_an_alarm_in_a_log_fails_a_run(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    run.alarms = ["node-01: Traceback"]
+    assert leader_kills.main() == 1
+    assert "node-01: Traceback" in capsys.readouterr().out
 
 
 def test_a_history_that_can_not_be_fails_a_run(

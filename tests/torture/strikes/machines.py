@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from functools import partial
 
 from raft_agent.kernel.part import ATTACHED
 from raft_agent.kernel.tc import EGRESS, INGRESS
@@ -62,15 +63,15 @@ class Detach(Strike):
     def settle(self) -> None:
         for node in self._taken:
             told: list[str] = []
+            what = f"the program of {node.name} to be attached again"
+            self.operator.until(what, partial(self._is_back, node, told), told)
 
-            def is_back(node: Node = node, told: list[str] = told) -> bool:
-                status = self.world.statuses().get(node.name)
-                if status is None:
-                    return False
-                told.append(f"{status.ebpf.state} {status.ebpf.reason}")
-                return status.ebpf.state == ATTACHED and _is_attached(node)
-
-            self.operator.until(f"the program of {node.name} to be attached again", is_back, told)
+    def _is_back(self, node: Node, told: list[str]) -> bool:
+        status = self.world.statuses().get(node.name)
+        if status is None:
+            return False
+        told.append(f"{status.ebpf.state} {status.ebpf.reason}")
+        return status.ebpf.state == ATTACHED and _is_attached(node)
 
 
 def _is_attached(node: Node) -> bool:

@@ -159,31 +159,22 @@ class LittleMemory(Strike):
             pid = node.agent.pid
             pages = int(Path(f"/proc/{pid}/statm").read_text().split()[0])
             limit = pages * resource.getpagesize() + (more_mib << 20)
-            self._before = resource.prlimit(pid, resource.RLIMIT_AS)
+            _, most = resource.prlimit(pid, resource.RLIMIT_AS)
             node.write_log(LITTLE_MEMORY)
-            resource.prlimit(pid, resource.RLIMIT_AS, (limit, self._before[1]))
+            resource.prlimit(pid, resource.RLIMIT_AS, (limit, most))
         node.may_end = True
         return f"{node.name} gets {more_mib} MiB more memory at most"
 
     def end(self) -> None:
         for node in self._taken:
-            if node.is_running:
-                resource.prlimit(node.agent.pid, resource.RLIMIT_AS, self._before)
-            else:
-                _start_anew(node)
+            node.kill()
+            node.write_log(ENOUGH_MEMORY)
+            node.may_end = False
+            node.start()
 
     def settle(self) -> None:
         for node in self._taken:
-            if node.may_end:
-                _start_anew(node)
             self.operator.wait_well(node)
-
-
-def _start_anew(node: Node) -> None:
-    node.kill()
-    node.write_log(ENOUGH_MEMORY)
-    node.may_end = False
-    node.start()
 
 
 @contextlib.contextmanager
