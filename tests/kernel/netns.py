@@ -5,11 +5,12 @@ from __future__ import annotations
 import ctypes
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 _CLONE_NEWNET = 0x40000000  # <linux/sched.h>
+_PLACE = Path("/run/netns")
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -32,17 +33,27 @@ def tc(namespace: str, *arguments: str) -> str:
 @contextmanager
 def namespaces(*names: str) -> Iterator[list[str]]:
     """Namespaces with `lo` up; gone afterwards, and all interfaces in them too."""
-    made = []
+    made = [f"rafttest-{os.getpid()}-{name}" for name in names]
     try:
-        for name in names:
-            full = f"rafttest-{os.getpid()}-{name}"
+        for full in made:
             ip("netns", "add", full)
-            made.append(full)
             ip("-n", full, "link", "set", "lo", "up")
         yield made
     finally:
-        for full in made:
+        _delete(made)
+
+
+def _delete(made: Sequence[str]) -> None:
+    """Those that are there, also behind one that stays."""
+    problems = []
+    for full in made:
+        if not (_PLACE / full).exists():
+            continue
+        try:
             ip("netns", "delete", full)
+        except AssertionError as error:
+            problems.append(str(error))
+    assert not problems, "\n".join(problems)
 
 
 def connect(first: str, second: str, first_address: str, second_address: str) -> None:
@@ -67,7 +78,7 @@ def enter(namespace: str) -> list[str]:
     """In front of a command: run it in the namespace, under the same pid. Unlike `ip netns exec` it
     leaves /sys/fs/bpf where it is.
     """
-    return ["nsenter", f"--net=/run/netns/{namespace}", "--"]
+    return ["nsenter", f"--net={_PLACE / namespace}", "--"]
 
 
 def index_of(namespace: str, interface: str) -> int:
@@ -79,7 +90,7 @@ def inside(namespace: str) -> Iterator[None]:
     """This thread, and threads that it starts, in the namespace."""
     with (
         Path("/proc/thread-self/ns/net").open() as outside,
-        Path(f"/run/netns/{namespace}").open() as wanted,
+        (_PLACE / namespace).open() as wanted,
     ):
         _enter(wanted.fileno())
         try:

@@ -6,6 +6,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+from ctypes.util import find_library
 from pathlib import Path
 
 from tests.e2e.agents import wait_for
@@ -89,7 +90,12 @@ class LossyDisk(Disk):
 def lossy_disks_missing() -> str | None:
     """Why there are no lossy disks here, None when there are."""
     if importlib.util.find_spec("mfusepy") is None:
-        return "mfusepy is missing: tools/setup.sh dev"
+        return "mfusepy is missing, disks can't lose anything: tools/setup.sh dev"
+    if find_library("fuse3") is None and find_library("fuse") is None:
+        return "libfuse is missing, disks can't lose anything: apt-get install libfuse3-3"
     if not os.access("/dev/fuse", os.R_OK | os.W_OK):
-        return "/dev/fuse can't be opened"
+        return (
+            "/dev/fuse can't be opened, disks can't lose anything: modprobe fuse, or give the "
+            "container --device /dev/fuse"
+        )
     return None

@@ -2,9 +2,9 @@
 
 It is a layer over the directory STORE. Each write and each change of a directory notes how it can
 be undone, and a sync of the file, or of a directory, forgets the notes. When the power fails,
-sectors that were written since the last sync are put back, each by chance, and of the changes to
-directories a beginning stays, as on a file system with a journal. Commands come as lines on
-standard input and each is answered with a line:
+sectors that were written since the last sync are put back, each by chance (`unsynced.py`), and of
+the changes to directories a beginning stays, as on a file system with a journal. Commands come as
+lines on standard input and each is answered with a line:
 
     lose SEED          the power failed; nobody has a file open
     fsync_fails 0|1    syncs fail with EIO; what was to be synced is not on the disk and won't be
@@ -30,17 +30,7 @@ from typing import Any
 
 import mfusepy
 
-SECTOR = 512
-
-
-@dataclass
-class Written:
-    """A write that is not on the medium: what stood there, and how long the file was."""
-
-    offset: int
-    length: int
-    before: bytes
-    size_before: int
+from tests.torture.unsynced import Written, take_back
 
 
 @dataclass
@@ -150,10 +140,12 @@ class LossyFs(mfusepy.Operations):  # type: ignore[misc]
             self._note_write(fh, offset, len(data), size)
             return os.pwrite(fh, data, offset)
 
-    def _note_write(self, fh: int, offset: int, length: int, size: int) -> None:
+    def _note_write(
+        self, fh: int, offset: int, length: int, size: int, *, cuts: bool = False
+    ) -> None:
         self.book.count("writes")
         before = os.pread(fh, length, offset)
-        written = Written(offset, length, before, size)
+        written = Written(offset, length, before, size, cuts)
         self.book.writes.setdefault(os.fstat(fh).st_ino, []).append(written)
 
     def truncate(self, path: str, length: int, fh: int | None = None) -> int:
@@ -163,7 +155,10 @@ class LossyFs(mfusepy.Operations):  # type: ignore[misc]
                 size = os.fstat(own).st_size
                 if length > size and self.full:
                     raise mfusepy.FuseOSError(errno.ENOSPC)
-                self._note_write(own, min(length, size), abs(size - length), size)
+                if length < size:
+                    self._note_write(own, length, size - length, size, cuts=True)
+                elif length > size:
+                    self._note_write(own, size, length - size, size)
                 os.ftruncate(own, length)
             finally:
                 if fh is None:
@@ -189,7 +184,7 @@ class LossyFs(mfusepy.Operations):  # type: ignore[misc]
             inode = os.fstat(fh).st_ino
             if self.fsync_fails:
                 # Linux keeps the pages in its cache and calls them clean; the medium has the old.
-                self._undo(fh, self.book.writes.pop(inode, []), lambda _: True)
+                take_back(fh, self.book.writes.pop(inode, []), lambda: True)
                 raise mfusepy.FuseOSError(errno.EIO)
             self.book.writes.pop(inode, None)
         return 0
@@ -287,7 +282,7 @@ class LossyFs(mfusepy.Operations):  # type: ignore[misc]
                     continue
                 fh = os.open(files[inode], os.O_RDWR)
                 try:
-                    lost += self._undo(fh, writes, lambda _: chance.random() >= share)
+                    lost += take_back(fh, writes, lambda: chance.random() >= share)
                 finally:
                     os.close(fh)
             self.book.writes.clear()
@@ -309,28 +304,6 @@ class LossyFs(mfusepy.Operations):  # type: ignore[misc]
             for folder, _, names in os.walk(top):
                 found += [os.path.join(folder, name) for name in names]
         return found
-
-    def _undo(self, fh: int, writes: list[Written], is_lost: Any) -> int:
-        """Put back the sectors of these writes for which `is_lost` says so; how many."""
-        if not writes:
-            return 0
-        sectors: dict[int, bool] = {}
-        length = os.fstat(fh).st_size
-        size = writes[0].size_before if is_lost(-1) else length
-        for written in reversed(writes):
-            end = written.offset + written.length
-            for sector in range(written.offset // SECTOR, (end + SECTOR - 1) // SECTOR):
-                if sector not in sectors:
-                    sectors[sector] = is_lost(sector)
-                if not sectors[sector]:
-                    continue
-                start = max(sector * SECTOR, written.offset)
-                stop = min((sector + 1) * SECTOR, end)
-                part = written.before[start - written.offset : stop - written.offset]
-                # Where the file ended before there was nothing; a hole reads as zeros.
-                os.pwrite(fh, part.ljust(stop - start, b"\0"), start)
-        os.ftruncate(fh, size)
-        return sum(sectors.values())
 
     def _take_back(self, change: Change) -> None:
         path = self._at(change.path)

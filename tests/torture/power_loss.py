@@ -20,14 +20,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import msgspec
-
 from tests.sim.planted.fault import Edit
 from tests.torture import checks
 from tests.torture.clients.spec import Spec
 from tests.torture.ending import end_in_order
 from tests.torture.guests import PORT, Guests, guests, missing
-from tests.torture.history import Record, now_ns, read_records
+from tests.torture.history import Acknowledged, now_ns, read_records
 from tests.torture.planted import PLANTED
 from tests.torture.run import alarms
 from tests.torture.world import end_clients, start_clients
@@ -37,7 +35,6 @@ _UP_S = 300.0
 _WRITES = (30, 150)
 _LATER_S = 1.0
 _LOOK_S = 0.1
-_WATCHES = ("key_watch", "message_watch")
 
 
 @dataclass
@@ -51,31 +48,6 @@ class Verdict:
     complaints: dict[str, list[str]] = field(default_factory=dict)
 
 
-class _Acknowledged:
-    """The writes that the clients got acknowledged, as their book grows: how many, and when the
-    last one was."""
-
-    def __init__(self, history: Path) -> None:
-        self._history = history
-        self._read = 0
-        self._decoder = msgspec.json.Decoder(Record)
-        self.count = 0
-        self.last_ns = 0
-
-    def look(self) -> None:
-        if not self._history.exists():
-            return
-        with self._history.open("rb") as file:
-            file.seek(self._read)
-            data = file.read()
-        whole = data[: data.rfind(b"\n") + 1]
-        self._read += len(whole)
-        for record in self._decoder.decode_lines(whole):
-            if record.outcome == "ok" and record.index and record.kind not in _WATCHES:
-                self.count += 1
-                self.last_ns = max(self.last_ns, record.returned_ns)
-
-
 def lose_power(
     directory: Path, rounds: int, seed: int = 1, edits: tuple[Edit, ...] = ()
 ) -> Verdict:
@@ -83,7 +55,7 @@ def lose_power(
     verdict = Verdict()
     chance = random.Random(f"{seed}/power")
     with guests(directory, edits) as made, _clients(made, seed) as working:
-        acknowledged = _Acknowledged(directory / "history.jsonl")
+        acknowledged = Acknowledged(directory / "history.jsonl")
         try:
             _come_up(made, acknowledged, verdict)
             for number in range(1, rounds + 1):
@@ -99,7 +71,7 @@ def lose_power(
                 )
             told = end_clients(working, directory)
             acknowledged.look()
-            verdict.acknowledged = acknowledged.count
+            verdict.acknowledged = len(acknowledged.times_ns)
         except AssertionError as error:
             told = str(error)
     if told:
@@ -111,23 +83,23 @@ def lose_power(
     return verdict
 
 
-def _come_up(made: Guests, acknowledged: _Acknowledged, verdict: Verdict) -> None:
+def _come_up(made: Guests, acknowledged: Acknowledged, verdict: Verdict) -> None:
     """Switch all on, and wait until a write is acknowledged."""
     acknowledged.look()
     began_ns = now_ns()
     made.switch_all_on()
-    _wait(made, acknowledged, lambda: acknowledged.last_ns > began_ns)
-    verdict.acknowledged = acknowledged.count
-    verdict.back_s.append((acknowledged.last_ns - began_ns) / 1e9)
+    _wait(made, acknowledged, lambda: acknowledged.first_after(began_ns) is not None)
+    verdict.acknowledged = len(acknowledged.times_ns)
+    verdict.back_s.append(((acknowledged.first_after(began_ns) or began_ns) - began_ns) / 1e9)
 
 
-def _work(made: Guests, acknowledged: _Acknowledged, writes: int) -> None:
+def _work(made: Guests, acknowledged: Acknowledged, writes: int) -> None:
     """Until so many more writes are acknowledged."""
-    enough = acknowledged.count + writes
-    _wait(made, acknowledged, lambda: acknowledged.count >= enough)
+    enough = len(acknowledged.times_ns) + writes
+    _wait(made, acknowledged, lambda: len(acknowledged.times_ns) >= enough)
 
 
-def _wait(made: Guests, acknowledged: _Acknowledged, is_so: Callable[[], bool]) -> None:
+def _wait(made: Guests, acknowledged: Acknowledged, is_so: Callable[[], bool]) -> None:
     ends = time.monotonic() + _UP_S
     while not is_so():
         told = made.complaint()

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -13,10 +14,41 @@ import pytest
 from tests.e2e.agents import wait_for
 from tests.torture.world import ROOT, missing
 
-pytestmark = [
-    pytest.mark.long,
-    pytest.mark.skipif(missing() is not None, reason=str(missing())),
-]
+needs_torture = pytest.mark.skipif(missing() is not None, reason=str(missing()))
+RUN = ("tests.torture", "--minutes=2", "--run-minutes=2")
+TEST = ("pytest", "-m", "long", "-k", "chain_of_three", "tests/torture/test_partial_links.py")
+CLEANS_UP = """
+from tests.torture.ending import end_in_order
+end_in_order()
+try:
+    print("works", flush=True)
+    input()
+finally:
+    print("cleans up", flush=True)
+    print(input(), flush=True)
+"""
+
+
+@pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
+def test_no_second_signal_breaks_off_the_clean_up(
+    first: signal.Signals, second: signal.Signals
+) -> None:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        [sys.executable, "-c", CLEANS_UP], cwd=ROOT, text=True, stdin=pipe, stdout=pipe, stderr=pipe
+    ) as run:
+        assert run.stdin is not None
+        assert run.stdout is not None
+        assert run.stdout.readline() == "works\n"
+        run.send_signal(first)
+        assert run.stdout.readline() == "cleans up\n"
+        run.send_signal(second)
+        # It has not ended: it takes in and answers.
+        run.stdin.write("cleaned up\n")
+        run.stdin.flush()
+        assert run.stdout.readline() == "cleaned up\n"
+        assert run.wait(60) != 0
 
 
 def _of_its_own(home: Path) -> list[str]:
@@ -36,12 +68,15 @@ def _of_its_own(home: Path) -> list[str]:
     return found
 
 
+@pytest.mark.long
+@needs_torture
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("words", [RUN, TEST], ids=["run", "pytest"])
 def test_a_run_that_is_ended_leaves_no_process_no_mount_and_no_namespace(
-    number: signal.Signals, tmp_path: Path
+    words: Sequence[str], number: signal.Signals, tmp_path: Path
 ) -> None:
     run = subprocess.Popen(
-        [sys.executable, "-m", "tests.torture", "--minutes=2", "--run-minutes=2"],
+        [sys.executable, "-m", *words],
         cwd=ROOT,
         env={**os.environ, "TMPDIR": str(tmp_path)},
         stdin=subprocess.DEVNULL,
@@ -50,8 +85,8 @@ def test_a_run_that_is_ended_leaves_no_process_no_mount_and_no_namespace(
     )
     try:
         wait_for(
-            "clients to work",
-            lambda: True if any(tmp_path.glob("*/history.jsonl")) else None,
+            "agents to work",
+            lambda: True if any(tmp_path.glob("*/node-03/disk/data/identity")) else None,
             60,
         )
         run.send_signal(number)

@@ -29,8 +29,13 @@ TIMEOUT_S = 40.0
 @contextmanager
 def cluster(voters: int) -> Iterator[World]:
     directory = Path(tempfile.mkdtemp(prefix="raft-links-"))
-    with world(directory, Options(1, voters=voters, spares=0, lossy=False, skewed=True)) as made:
-        yield made
+    options = Options(1, voters=voters, spares=0, lossy=False, skewed=True)
+    try:
+        with world(directory, options) as made:
+            yield made
+    except BaseException:
+        print(f"logs and data are kept in {directory}")
+        raise
     shutil.rmtree(directory)
 
 

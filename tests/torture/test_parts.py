@@ -96,6 +96,62 @@ def test_what_was_not_synced_is_lost_in_some_power_failure(disk: LossyDisk) -> N
 
 
 @needs_fuse
+def test_a_file_that_was_cut_is_whole_or_cut_after_a_power_failure(disk: LossyDisk) -> None:
+    place = disk.path / "cut"
+    seen = set()
+    for seed in range(20):
+        _write(place, b"a" * 3000, sync=True)
+        _sync(disk.path)
+        os.truncate(place, 100)
+        disk.command(f"lose {seed}")
+        seen.add(place.read_bytes())
+    assert seen == {b"a" * 3000, b"a" * 100}
+
+
+@needs_fuse
+def test_what_was_written_behind_a_cut_is_there_only_with_the_cut(disk: LossyDisk) -> None:
+    place = disk.path / "cut"
+    seen = set()
+    for seed in range(40):
+        _write(place, b"a" * 3000, sync=True)
+        _sync(disk.path)
+        os.truncate(place, 100)
+        with place.open("ab") as file:
+            file.write(b"b" * 1200)
+        disk.command(f"lose {seed}")
+        found = place.read_bytes()
+        seen.add(found)
+        if len(found) != 3000:
+            assert found[:100] == b"a" * 100
+            assert len(found) in (100, 1300)
+            # Sectors that were lost read as the hole that the cut has left.
+            for sector in (found[100:512], found[512:1024], found[1024:]):
+                assert set(sector) in ({*b"b"}, {0}, set())
+    assert {b"a" * 3000, b"a" * 100, b"a" * 100 + b"b" * 1200} < seen
+    assert all(found == b"a" * 3000 for found in seen if len(found) == 3000)
+
+
+@needs_fuse
+def test_what_was_written_in_front_of_a_cut_comes_back_with_what_was_cut(disk: LossyDisk) -> None:
+    place = disk.path / "cut"
+    seen = set()
+    for seed in range(40):
+        _write(place, b"a" * 2048, sync=True)
+        _sync(disk.path)
+        _write(place, b"b" * 2048, sync=False)
+        os.truncate(place, 1024)
+        disk.command(f"lose {seed}")
+        found = place.read_bytes()
+        assert len(found) in (1024, 2048)
+        for at in range(0, len(found), 512):
+            assert set(found[at : at + 512]) in ({*b"a"}, {*b"b"})
+        seen.add(found)
+    assert {len(found) for found in seen} == {1024, 2048}
+    assert b"a" * 2048 in seen
+    assert b"b" * 1024 in seen
+
+
+@needs_fuse
 def test_names_that_were_not_synced_are_lost_and_come_back(disk: LossyDisk) -> None:
     _write(disk.path / "old", b"old", sync=True)
     _sync(disk.path)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +36,7 @@ PATIENT = (
 
 
 _CLIENTS_END_S = 90
+_HELPER_ENDS_S = 5
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,11 @@ class Node:
         self.agent.options = ("--set", f"server.listen_addr={self.address}")
         self.in_use = True
         self.agent.start()
+
+    def write_log(self, line: str) -> None:
+        """Add a line to its agent's log: what follows is to be read otherwise."""
+        with self.agent.log_path.open("ab") as log:
+            log.write(f"\n{line}\n".encode())
 
     def kill(self) -> None:
         if self.is_running:
@@ -190,18 +197,27 @@ class World:
                         for other in target.addresses:
                             yield one, other
 
-    def helper(self, command: Sequence[str]) -> subprocess.Popen[bytes]:
-        """A process that does something over and over while a strike lasts."""
+    def helper(self, script: str) -> subprocess.Popen[bytes]:
+        """A bash that does something over and over while a strike lasts."""
+        nothing = subprocess.DEVNULL
+        # With a trap it waits for what it has just started before it ends itself.
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            ["bash", "-c", f"trap 'exit 0' TERM; {script}"],
+            stdin=nothing,
+            stdout=nothing,
+            stderr=nothing,
+            start_new_session=True,
         )
         self._helpers.append(process)
         return process
 
     def end_helper(self, process: subprocess.Popen[bytes]) -> None:
-        if process.poll() is None:
-            process.kill()
-        process.wait()
+        """It does nothing any more afterwards, nor does what it has started."""
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            if process.poll() is None:
+                os.killpg(process.pid, number)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(_HELPER_ENDS_S)
         self._helpers.remove(process)
 
     def end(self) -> None:
@@ -219,7 +235,8 @@ def missing() -> str | None:
     for program, package in (("ip", "iproute2"), ("nft", "nftables"), ("gcc", "gcc libc6-dev")):
         if shutil.which(program) is None:
             return f"{program} is missing: apt-get install {package}"
-    return None
+    # With other disks no power would fail, and nobody would know.
+    return lossy_disks_missing()
 
 
 def _config(name: str, home: Path, peers: Sequence[tuple[str, str]], options: Options) -> str:
@@ -251,7 +268,6 @@ def world(directory: Path, options: Options) -> Iterator[World]:
     papers = Papers(directory / "papers")
     library = clocks.build(directory)
     chance = random.Random(f"{options.seed}/machines")
-    lossy = options.lossy and lossy_disks_missing() is None
     with ExitStack() as stack:
         hub, guest, *own = stack.enter_context(netns.namespaces("hub", "clients", *names))
         netns.ip("-n", hub, "link", "add", "br0", "type", "bridge")
@@ -272,7 +288,9 @@ def world(directory: Path, options: Options) -> Iterator[World]:
             agent.environment |= clock.environment
             if options.source is not None:
                 agent.environment["PYTHONPATH"] = str(options.source)
-            disk = (LossyDisk if lossy else PlainDisk)(home / "disk", chance.randrange(1 << 30))
+            disk = (LossyDisk if options.lossy else PlainDisk)(
+                home / "disk", chance.randrange(1 << 30)
+            )
             stack.callback(disk.close)
             if options.fsync_ms and disk.can_fail:
                 disk.command(f"fsync_takes {options.fsync_ms}")

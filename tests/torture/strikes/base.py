@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+import signal
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import ClassVar
 
 from tests.torture.operating import Operator
@@ -44,6 +46,24 @@ class Strike(ABC):
         AssertionError when that can't be."""
 
     # --- whom it strikes
+
+    def need_running(self, nodes: Sequence[Node]) -> None:
+        """NotNow when one has just ended by itself, which the nemesis is to see."""
+        gone = [node.name for node in nodes if not node.is_running]
+        if gone:
+            raise NotNow(f"{', '.join(gone)} ended before it was struck")
+
+    def signal(self, nodes: Sequence[Node], number: int) -> None:
+        """To all of them, or to none and NotNow."""
+        self.need_running(nodes)
+        for node in nodes:
+            node.agent.signal(number)
+
+    def kill(self, nodes: Sequence[Node]) -> None:
+        """SIGKILL to all of them before any is waited for, or to none and NotNow."""
+        self.signal(nodes, signal.SIGKILL)
+        for node in nodes:
+            node.kill()
 
     def take(self, node: Node) -> Node:
         """Have the node for itself until `end`."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-import signal
 import time
+from contextlib import suppress
+from pathlib import Path
 
 from tests.torture.strikes.base import NotNow, Strike
 from tests.torture.world import Node
@@ -30,10 +31,7 @@ class PowerFailure(_OfDisks):
         victims = [self.take(node) for node in chosen if node.disk.can_fail]
         if not victims:
             raise NotNow("plain disks do not fail")
-        for node in victims:
-            node.agent.signal(signal.SIGKILL)
-        for node in victims:
-            node.kill()
+        self.kill(victims)
         told = [
             f"{node.name} ({node.disk.command(f'lose {self.chance.randrange(1 << 30)}')})"
             for node in victims
@@ -54,21 +52,24 @@ class ElectionPower(_OfDisks):
     def begin(self) -> str:
         leader = self.world.leader()
         victims = [node for node in self.free() if node.disk.can_fail]
-        if leader not in victims:
+        if leader is None or leader not in victims:
             raise NotNow("nobody leads who is free")
-        term = max(status.term for status in self.world.statuses().values())
+        statuses = self.world.statuses()
+        if not statuses:
+            raise NotNow("nobody says which term it is")
+        term = max(status.term for status in statuses.values())
         for node in victims:
             self.take(node)
-        leader.kill()
+        self.kill([leader])
         deadline = time.monotonic() + _ELECTION_S
         while time.monotonic() < deadline:
             if any(status.term > term for status in self.world.statuses().values()):
                 break
+        others = [node for node in victims if node is not leader]
+        for node in others:
+            assert node.is_running, f"{node.name} ended by itself after {leader.name} was killed"
+        self.kill(others)
         for node in victims:
-            if node.is_running:
-                node.agent.signal(signal.SIGKILL)
-        for node in victims:
-            node.kill()
             node.disk.command(f"lose {self.chance.randrange(1 << 30)}")
         return f"power failure everywhere in the election after {leader.name}"
 
@@ -100,7 +101,7 @@ class FailedSync(_OfDisks):
 
     def settle(self) -> None:
         for node in self._taken:
-            self.operator.mend(node)
+            self.operator.wait_well(node)
 
 
 class FullDisk(_OfDisks):
@@ -144,34 +145,35 @@ class TurnedBits(Strike):
     def begin(self) -> str:
         self.need_all()
         node = self.take(self.one(leader=0.3))
+        if not _files(node):
+            raise NotNow("there are no files yet")
         down = self.chance.random() < 0.7
         if down:
-            node.kill()
-        files = [
-            path
-            for path in sorted(node.agent.data_dir.rglob("*"))
-            if path.is_file() and path.stat().st_size and path.parent.name in ("log", "snapshots")
-        ]
-        if not files:
-            raise NotNow("there are no files yet")
+            self.kill([node])
+        files = _files(node)
         told = []
-        for _ in range(self.chance.choice([1, 1, 3])):
+        for _ in range(self.chance.choice([1, 1, 3]) if files else 0):
             path = self.chance.choice(files)
-            size = path.stat().st_size
-            # Where something stands: the end of a segment is zeros that nobody has written yet.
-            used = _used_bytes(path.read_bytes()) or size
-            offset = self.chance.randrange(used)
-            with path.open("r+b") as file:
-                file.seek(offset)
-                byte = file.read(1)[0]
-                file.seek(offset)
-                file.write(bytes([byte ^ (1 << self.chance.randrange(8))]))
-                file.flush()
-                os.fsync(file.fileno())
-            told.append(f"{path.name}@{offset}")
+            # An agent that runs may have removed it.
+            with suppress(FileNotFoundError):
+                told.append(f"{path.name}@{self._turn_a_bit(path)}")
+        if not told:
+            raise NotNow("there are no files any more")
         node.may_end = True
         state = "down" if down else "running"
         return f"bits turned at {node.name}, {state}: {', '.join(told)}"
+
+    def _turn_a_bit(self, path: Path) -> int:
+        """At which byte."""
+        with path.open("r+b") as file:
+            data = file.read()
+            # Where something stands: the end of a segment is zeros that nobody has written yet.
+            offset = self.chance.randrange(len(data.rstrip(b"\0")) or len(data))
+            file.seek(offset)
+            file.write(bytes([data[offset] ^ (1 << self.chance.randrange(8))]))
+            file.flush()
+            os.fsync(file.fileno())
+        return offset
 
     def settle(self) -> None:
         for node in self._taken:
@@ -183,8 +185,15 @@ class TurnedBits(Strike):
             node.may_end = False
 
 
-def _used_bytes(data: bytes) -> int:
-    return len(data.rstrip(b"\0"))
+def _files(node: Node) -> list[Path]:
+    """What there is of its log and its snapshots."""
+    found = []
+    for folder in ("log", "snapshots"):
+        for path in sorted(node.agent.data_dir.glob(f"{folder}/*")):
+            with suppress(FileNotFoundError):
+                if path.is_file() and path.stat().st_size:
+                    found.append(path)
+    return found
 
 
 class LostDisk(Strike):
@@ -199,7 +208,7 @@ class LostDisk(Strike):
         if len(voters) < 3:
             raise NotNow("too few voters")
         node = self.take(self.chance.choice(voters))
-        node.kill()
+        self.kill([node])
         node.wipe()
         return f"{node.name} and its disk are gone"
 

@@ -145,7 +145,7 @@ class Flaky(_Links):
             f"ip -n {hub} link set {port} up; sleep 0.3; done"
         )
         self._port = port
-        self._helper = self.world.helper(["bash", "-c", script])
+        self._helper = self.world.helper(script)
         return f"the link of {node.name} goes away {count} times for 0.3 s"
 
     def end(self) -> None:

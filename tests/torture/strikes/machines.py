@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import subprocess
+from functools import partial
 
+from raft_agent.kernel.part import ATTACHED
+from raft_agent.kernel.tc import EGRESS, INGRESS
 from tests.kernel import netns
 from tests.torture.strikes.base import NotNow, Strike
+from tests.torture.world import Node
+
+_FILTERS = {"ingress": INGRESS, "egress": EGRESS}
 
 
 class WallClock(Strike):
@@ -41,17 +47,38 @@ class Rotation(Strike):
 
 
 class Detach(Strike):
-    """Somebody takes the program off an interface; the agent puts it back."""
+    """Somebody takes the program off an interface; the agent sees it and puts it back."""
 
     kind = "tc_detached"
 
     def begin(self) -> str:
-        node = self.one()
-        if not node.has_program:
+        node = self.take(self.one())
+        if not node.has_program or not _is_attached(node):
             raise NotNow("there is no program")
-        for side in ("ingress", "egress"):
-            command = ["tc", "filter", "del", "dev", "eth0", side]
-            subprocess.run(
-                [*netns.enter(node.namespace), *command], check=False, capture_output=True
-            )
+        for side in _FILTERS:
+            # It has to be there: only its agent, which nobody else may strike now, takes it off.
+            netns.tc(node.namespace, "filter", "del", "dev", "eth0", side)
         return f"the program of {node.name} is detached"
+
+    def settle(self) -> None:
+        for node in self._taken:
+            told: list[str] = []
+            what = f"the program of {node.name} to be attached again"
+            self.operator.until(what, partial(self._is_back, node, told), told)
+
+    def _is_back(self, node: Node, told: list[str]) -> bool:
+        status = self.world.statuses().get(node.name)
+        if status is None:
+            return False
+        told.append(f"{status.ebpf.state} {status.ebpf.reason}")
+        return status.ebpf.state == ATTACHED and _is_attached(node)
+
+
+def _is_attached(node: Node) -> bool:
+    """As the kernel has it."""
+    for side, name in _FILTERS.items():
+        command = ["tc", "-n", node.namespace, "filter", "show", "dev", "eth0", side]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if name not in done.stdout:
+            return False
+    return True

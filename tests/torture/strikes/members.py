@@ -5,6 +5,8 @@ from __future__ import annotations
 from tests.torture.strikes.base import NotNow, Strike
 from tests.torture.world import Node
 
+_BACKUP_S = 10
+
 
 class _OfMembers(Strike):
     group = "damage"
@@ -81,7 +83,7 @@ class Move(_OfMembers):
 
     def begin(self) -> str:
         node = self.take(self.chance.choice(self.need_all()))
-        node.kill()
+        self.kill([node])
         node.place = 1 - node.place
         node.start()
         return f"{node.name} moves to {node.address}"
@@ -98,7 +100,26 @@ class Backup(Strike):
 
     def begin(self) -> str:
         node = self.one(leader=0.3)
-        file = self.world.directory / "backup.snap"
-        file.unlink(missing_ok=True)
-        self.operator.raftctl(node, "snapshot", "save", str(file), timeout_s=10)
-        return f"backup from {node.name}"
+        self.file = self.world.directory / f"backup-{self.chance.randrange(1 << 30)}.raft"
+        # Whoever can't ask a quorum refuses, and it is done when all is over.
+        self._was_saved, said = self.operator.raftctl(node, *self._save, timeout_s=_BACKUP_S)
+        return f"backup from {node.name}" + ("" if self._was_saved else f", in vain: {said}")
+
+    @property
+    def _save(self) -> tuple[str, ...]:
+        return ("snapshot", "save", "--force", str(self.file))
+
+    def settle(self) -> None:
+        told: list[str] = []
+
+        def is_saved() -> bool:
+            if not self._was_saved:
+                self._was_saved, said = self.operator.ask(*self._save)
+                told.append(said)
+            return self._was_saved
+
+        self.operator.until("a backup", is_saved, told)
+        assert self.file.exists(), f"a backup was saved, and there is no file {self.file}"
+        is_sound, said = self.operator.raftctl(None, "snapshot", "status", str(self.file))
+        assert is_sound, f"a backup was saved that is none: {said}"
+        self.file.unlink()
