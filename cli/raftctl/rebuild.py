@@ -69,8 +69,11 @@ def rebuild(force: bool, no_wait: bool, wait_s: int, data_dir: Path | None) -> N
 
 
 def _mend_at_next_start(context: Context, data_dir: Path) -> None:
-    from raft_agent.storage.errors import StorageError  # noqa: PLC0415
-    from raft_agent.storage.mending import InUseError, request_offline  # noqa: PLC0415
+    from raft_agent.storage.mending import (  # noqa: PLC0415
+        CannotMendError,
+        InUseError,
+        request_offline,
+    )
 
     try:
         request_offline(data_dir)
@@ -80,7 +83,7 @@ def _mend_at_next_start(context: Context, data_dir: Path) -> None:
         raise CommandError(
             f"An agent runs on {data_dir}", hint="Have it do that itself: raftctl rebuild"
         ) from None
-    except StorageError as error:
+    except CannotMendError as error:
         where = f"{error.path}: " if error.path else ""
         raise CommandError(f"It can't be mended: {where}{error.what}", hint=error.advice) from error
     except OSError as error:

@@ -20,9 +20,9 @@ from pathlib import Path
 
 from tests.e2e.agents import wait_for
 from tests.torture import checks
+from tests.torture.alarms import alarms
 from tests.torture.ending import end_in_order
 from tests.torture.history import Record, is_write, now_ns, read_records
-from tests.torture.run import alarms
 from tests.torture.world import Node, Options, World, clients, end_clients, missing, world
 
 _CALM_S = 0.3

@@ -12,6 +12,7 @@ from raft_agent.api import protocol
 from tests.e2e.agents import UNREACHABLE
 from tests.torture import strikes
 from tests.torture.history import Acknowledged, Deed, Writer, now_ns
+from tests.torture.operating import unexplained
 from tests.torture.plan import Blow, Round
 from tests.torture.strikes import NotNow, Strike
 from tests.torture.world import World
@@ -93,6 +94,9 @@ class Nemesis:
         used = {node.name for node in self._world.nodes if node.in_use}
         if statuses.keys() != used or any(not status.leader for status in statuses.values()):
             return False
+        for node in self._world.running():
+            if complaint := unexplained(self._world, node, statuses[node.name].note):
+                self.complaints.append(complaint)
         committed = max(status.commit_index for status in statuses.values())
         return all(committed - status.last_applied < _LAG for status in statuses.values())
 

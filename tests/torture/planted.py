@@ -19,6 +19,7 @@ from pathlib import Path
 import raft_agent
 from tests.sim.planted.catalogue import FAULTS
 from tests.sim.planted.fault import Edit, StaleFaultError
+from tests.torture.alarms import LOGS, NOBODY_LED
 from tests.torture.checks import CHECKS
 from tests.torture.ending import end_in_order
 from tests.torture.run import MAPS, torture
@@ -26,9 +27,6 @@ from tests.torture.world import Options, missing
 
 LIMIT_MINUTES = 10.0
 _RUN_MINUTES = 2.0
-LOGS = "the agents' logs tell of nothing strange"
-# Among what logs tell of: a machine may be too slow for any election.
-_NOBODY_LED = "no log tells of a leader"
 _ONLY_BY_FAULTS = frozenset({*CHECKS, MAPS, LOGS})
 # Among what else is complained of: agents that refuse to start or end, and states and stores that
 # are not equal.
@@ -179,7 +177,7 @@ def finds(complaints: Mapping[str, list[str]]) -> list[str]:
         f"{check}: {complaint}"
         for check, found in complaints.items()
         for complaint in found
-        if (check in _ONLY_BY_FAULTS and complaint != _NOBODY_LED) or _IS_A_FIND.search(complaint)
+        if (check in _ONLY_BY_FAULTS and complaint != NOBODY_LED) or _IS_A_FIND.search(complaint)
     ]
 
 

@@ -22,12 +22,12 @@ from pathlib import Path
 
 from tests.sim.planted.fault import Edit
 from tests.torture import checks
+from tests.torture.alarms import LOGS, alarms
 from tests.torture.clients.spec import Spec
 from tests.torture.ending import end_in_order
 from tests.torture.guests import PORT, Guests, guests, missing
 from tests.torture.history import Acknowledged, now_ns, read_records
 from tests.torture.planted import PLANTED
-from tests.torture.run import alarms
 from tests.torture.world import end_clients, start_clients
 
 _UP_S = 300.0
@@ -78,7 +78,7 @@ def lose_power(
         verdict.complaints["the machines come back"] = [told]
     strange = alarms(directory)
     if strange:
-        verdict.complaints["the agents' logs tell of nothing strange"] = strange
+        verdict.complaints[LOGS] = strange
     verdict.complaints |= checks.check_all(read_records(directory / "history.jsonl"))
     return verdict
 

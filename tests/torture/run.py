@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import itertools
-import re
 import traceback
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.e2e.agents import wait_for
 from tests.torture import checks, contents, strikes
+from tests.torture.alarms import LOGS, alarms
 from tests.torture.history import (
     WATCHES,
     Acknowledged,
@@ -29,16 +29,10 @@ from tests.torture.plan import Plan
 from tests.torture.world import Options, World, clients, end_clients, world
 
 SERVES = "it serves again in time"
+NEMESIS = "the nemesis sees nothing strange"
 MAPS = "exported maps tell one story"
 CONTENTS = "all members hold the same keys"
 _BEGUN_BYTES = 8192
-# What an agent's log holds only when something is wrong that should never be.
-_ALARMS = re.compile(
-    r"Traceback|must never happen|invariant|never retrieved|Assertion|"
-    r"differs? from the other|no majority of the members has equal states",
-    re.I,
-)
-_LEADS = re.compile(r" (node-\d+) t(\d+) leader: leads from now on")
 WEIGHTS = {kind.kind: weight for kind, weight in strikes.WEIGHTS.items()}
 
 
@@ -80,7 +74,7 @@ def torture(
     verdict.seconds = (now_ns() - began_ns) / 1e9
     strange = alarms(directory)
     if strange:
-        verdict.complaints["the agents' logs tell of nothing strange"] = strange
+        verdict.complaints[LOGS] = strange
     history = directory / "history.jsonl"
     _judge(
         verdict,
@@ -109,7 +103,7 @@ def _strike(made: World, plan: Plan, minutes: float, deeds: Writer, verdict: Ver
         verdict.maps_compared = maps.compared
         records = read_records(history)
         found = {
-            "the nemesis sees nothing strange": nemesis.complaints,
+            NEMESIS: nemesis.complaints,
             SERVES: nemesis.delays,
             MAPS: maps.problems(records),
             CONTENTS: contents.problems(made, records),
@@ -119,26 +113,6 @@ def _strike(made: World, plan: Plan, minutes: float, deeds: Writer, verdict: Ver
 
 def _has_begun(history: Path) -> bool | None:
     return True if history.exists() and history.stat().st_size > _BEGUN_BYTES else None
-
-
-def alarms(directory: Path) -> list[str]:
-    """What the logs tell of that must never be: alarms, and two leaders of a term (section 5.2 of
-    the paper)."""
-    found = []
-    leaders: dict[str, set[str]] = defaultdict(set)
-    for log in sorted(directory.glob("node-*/agent.log")):
-        for line in log.read_text(errors="replace").splitlines():
-            if _ALARMS.search(line):
-                found.append(f"{log.parent.name}: {line}")
-            leads = _LEADS.search(line)
-            if leads is not None:
-                leaders[leads[2]].add(leads[1])
-    found += [
-        f"term {term} has several leaders: {sorted(names)}"
-        for term, names in leaders.items()
-        if len(names) > 1
-    ]
-    return found[:10] if leaders else [*found[:10], "no log tells of a leader"]
 
 
 def _judge(verdict: Verdict, records: list[Record], deeds: list[Deed]) -> None:

@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 
+from tests.torture.alarms import alarms
 from tests.torture.checks import growth, keys, leases, streams
 from tests.torture.history import Record
-from tests.torture.run import alarms
+from tests.torture.strikes.processes import ENOUGH_MEMORY, LITTLE_MEMORY
 
 SECOND = 1_000_000_000
+LEADS = "node-01 t3 leader: leads from now on"
 Check = Callable[[Sequence[Record]], list[str]]
 
 
@@ -358,13 +360,39 @@ def test_a_late_write_with_an_old_token_of_which_only_watches_know_is_found() ->
 @pytest.mark.parametrize(
     ("lines", "right"),
     [
-        (["node-01 t3 leader: leads from now on"], True),
-        (["node-01 t3 leader: leads from now on", "node-01 t4 follower: Traceback"], False),
-        (["node-01 t3 leader: leads from now on", "node-02 t3 leader: leads from now on"], False),
+        ([LEADS], True),
+        ([LEADS, "node-01 t4 follower: Traceback"], False),
+        ([LEADS, "node-02 t3 leader: leads from now on"], False),
         (["node-01 t3 leader: its state differs from the other members' after index 7"], False),
         ([], False),
+        (
+            [
+                LITTLE_MEMORY,
+                "node-01: Traceback",
+                ENOUGH_MEMORY,
+                LEADS,
+            ],
+            True,
+        ),
+        (
+            [
+                LITTLE_MEMORY,
+                ENOUGH_MEMORY,
+                "node-01: Traceback",
+                LEADS,
+            ],
+            False,
+        ),
     ],
-    ids=["well", "a traceback", "two leaders", "another state", "nothing at all"],
+    ids=[
+        "well",
+        "a traceback",
+        "two leaders",
+        "another state",
+        "nothing at all",
+        "while memory is taken",
+        "after memory was taken",
+    ],
 )
 def test_logs_tell_of_what_must_never_be(tmp_path: Path, lines: list[str], right: bool) -> None:
     (tmp_path / "node-01").mkdir()

@@ -69,13 +69,17 @@ def request_mending(data_dir: Path, last_term: int = 0, last_index: int = 0) -> 
     replace_file(data_dir / REQUEST_NAME, f"{last_term} {last_index}\n".encode())
 
 
+class CannotMendError(StorageError):
+    """Nothing would be left with which a log can begin."""
+
+
 class InUseError(Exception):
     """An agent runs on that data directory."""
 
 
 def request_offline(data_dir: Path) -> None:
-    """The same for a directory that no agent runs on. Raises StorageError when that would not help,
-    InUseError, FileNotFoundError when it is none, OSError."""
+    """The same for a directory that no agent runs on. Raises CannotMendError, InUseError,
+    FileNotFoundError when it is none, OSError."""
     (data_dir / IDENTITY_NAME).stat()
     try:
         lock = DirectoryLock(data_dir)
@@ -107,8 +111,8 @@ def mend(data_dir: Path) -> list[str]:
 
 
 def _survey(data_dir: Path) -> _Findings:
-    """What mending has to do. Raises StorageError when what would be left is no beginning: neither
-    a log from index 1 on nor a snapshot from which it goes on."""
+    """What mending has to do. Raises CannotMendError when what would be left is no beginning:
+    neither a log from index 1 on nor a snapshot from which it goes on."""
     directory = data_dir / LOG_NAME
     names: list[str] = []
     if directory.is_dir():
@@ -122,7 +126,7 @@ def _survey(data_dir: Path) -> _Findings:
     snapshots.store.close()
     newest = next(iter(snapshots.intact), None)
     if damage is not None and not kept and newest is None:
-        raise StorageError(
+        raise CannotMendError(
             f"nothing of the log is left in front of its damage: {damage.reason}",
             str(directory / names[damage.place]),
             damage.offset,
@@ -131,10 +135,10 @@ def _survey(data_dir: Path) -> _Findings:
     first_index = (parse_segment_name(kept[0]) or 0) if kept else 0
     if first_index > (newest.index if newest is not None else 0) + 1:
         what = f"the log begins with index {first_index}, and no snapshot up to there is intact"
-        raise StorageError(what, str(directory / kept[0]), advice=START_ANEW)
+        raise CannotMendError(what, str(directory / kept[0]), advice=START_ANEW)
     if not names and newest is None and snapshots.damaged:
         what = "the snapshot is damaged, and there is neither a log nor another one"
-        raise StorageError(what, snapshots.damaged[0].path, advice=START_ANEW)
+        raise CannotMendError(what, snapshots.damaged[0].path, advice=START_ANEW)
     return _Findings(names, kept, damage, newest)
 
 

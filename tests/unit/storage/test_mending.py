@@ -10,7 +10,13 @@ from raft_agent.consensus.batch import Batch
 from raft_agent.storage.datadir import SNAPSHOTS_NAME, DirectoryLock, load_vote
 from raft_agent.storage.errors import StorageError
 from raft_agent.storage.format import SEGMENT_HEADER_SIZE, parse_segment_name
-from raft_agent.storage.mending import REQUEST_NAME, InUseError, request_mending, request_offline
+from raft_agent.storage.mending import (
+    REQUEST_NAME,
+    CannotMendError,
+    InUseError,
+    request_mending,
+    request_offline,
+)
 from raft_agent.storage.snapshots import open_snapshots
 from raft_agent.storage.store import Store
 from tests.unit.storage.support import flip, make_batch, make_log, names, opened, take_snapshot
@@ -154,7 +160,7 @@ def test_a_log_behind_a_damaged_snapshot_is_refused_before_anything_is_promised(
     snapshots.close()
     segments(tmp_path)[0].unlink()
     flip(next((tmp_path / SNAPSHOTS_NAME).iterdir()), 200)
-    with pytest.raises(StorageError, match="no snapshot up to there is intact.*raftctl join"):
+    with pytest.raises(CannotMendError, match=r"no snapshot up to there is intact.*raftctl join"):
         request_offline(tmp_path)
     assert not (tmp_path / REQUEST_NAME).exists()
     assert "raftctl join" in refuses(tmp_path)
