@@ -214,6 +214,8 @@ class RequestHandlers:
         failure = failure or self._host.unfit
         for caller, request in reads:
             caller.in_flight -= 1
+            if caller.is_gone:
+                continue  # it leaves nothing unread, so no limit would hold this up
             if failure is None:
                 self._answer_read(caller, request)
             else:
