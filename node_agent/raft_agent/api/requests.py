@@ -67,6 +67,8 @@ _OF_STATE = frozenset(
         protocol.CloseSession,
         protocol.SettingsList,
         protocol.SettingSet,
+        protocol.ExportAdd,
+        protocol.ExportRemove,
     }
 )
 
