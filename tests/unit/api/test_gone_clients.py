@@ -29,6 +29,7 @@ class WaitingNode(SingleNode):
         self.backups_begun = 0
 
     def read_barrier(self, done: Barrier, *, lease: bool = False) -> None:
+        self.lease_barriers += lease
         self.waiting.append(done)
 
     def begin_backup(self) -> Any:
@@ -50,10 +51,12 @@ def with_waiting_node(
 
     async def main() -> None:
         node = WaitingNode()
-        async with serving(node, tmp_path / "s") as server:
-            async with connected(tmp_path / "s") as client:
-                await client.ask(["put", 1, "k", b"v"])
-                await check(node, server, client)
+        async with (
+            serving(node, tmp_path / "s") as server,
+            connected(tmp_path / "s") as client,
+        ):
+            await client.ask(["put", 1, "k", b"v"])
+            await check(node, server, client)
 
     run(main())
 
