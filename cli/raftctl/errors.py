@@ -38,7 +38,6 @@ _STATUS_OF_CODE = {
     NOT_REACHABLE: EXIT_NOT_REACHABLE,
     USAGE: EXIT_USAGE,
     "no_leader": EXIT_NO_LEADER,
-    "no_quorum": EXIT_NO_LEADER,
 }
 
 

@@ -18,7 +18,7 @@ from raftctl.quantities import MAX_REVISION, LeaseSeconds, Whole
 _KEPT_ALIVE = 3
 _RETRY_S = 0.2
 # What may be over soon, with the lease still there.
-_PASSING = frozenset({NOT_REACHABLE, "no_leader", "not_leader", "no_quorum", "busy", "timed_out"})
+_PASSING = frozenset({NOT_REACHABLE, "no_leader", "not_leader", "busy", "timed_out"})
 
 
 @click.group(

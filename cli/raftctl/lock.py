@@ -147,6 +147,12 @@ async def _acquired(context: Context, held: Lock, wait_s: float | None, stop: _S
                 return True
             return False
         except TimeoutError as late:
+            if not held.key:
+                raise CommandError(
+                    f"The lock {held.name!r} could not be asked for within {wait_s:g} s",
+                    "timed_out",
+                    "Does the cluster have a leader? raftctl health",
+                ) from late
             raise CommandError(
                 f"The lock {held.name!r} was not free within {wait_s:g} s", "conflict"
             ) from late

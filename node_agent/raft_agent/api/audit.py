@@ -66,6 +66,14 @@ class AuditedCaller(Caller):
     def in_flight(self, count: int) -> None:
         self._caller.in_flight = count
 
+    @property
+    def is_gone(self) -> bool:
+        return self._caller.is_gone
+
+    @property
+    def has_left(self) -> bool:
+        return self._caller.has_left
+
     def reply(self, request_id: int, result: object, data_bytes: int = 0) -> None:
         self.tell("done")
         self._caller.reply(request_id, result, data_bytes)

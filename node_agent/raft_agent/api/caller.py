@@ -35,6 +35,16 @@ class Caller(ABC):
         self.in_flight = 0
         self.streams = {}
 
+    @property
+    def is_gone(self) -> bool:
+        """Nothing reaches it any more."""
+        return False
+
+    @property
+    def has_left(self) -> bool:
+        """It is gone or has closed its side, which ends its streams."""
+        return False
+
     @abstractmethod
     def reply(self, request_id: int, result: object, data_bytes: int = 0) -> None:
         """Answer with `result`, which encodes to what the protocol says; `data_bytes` is about how

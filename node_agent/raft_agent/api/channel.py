@@ -72,6 +72,14 @@ class Channel(Caller):
         self._encode = protocol.JSON_ENCODER.encode if is_json else protocol.ENCODER.encode
         self._reply_frames, self._push_frames = _REPLY[is_json], _PUSH[is_json]
 
+    @property
+    def is_gone(self) -> bool:
+        return self._connection.is_gone
+
+    @property
+    def has_left(self) -> bool:
+        return self._connection.is_gone or self._connection.got_eof
+
     def reply(self, request_id: int, result: object, data_bytes: int = 0) -> None:
         self._queue(self._replies, (request_id, None, result), data_bytes)
 
@@ -86,7 +94,7 @@ class Channel(Caller):
         replies.items += answers
         replies.sizes += [REPLY_BYTES] * len(answers)
         replies.size += size
-        self._connection.queued(size)
+        self._connection.queued(self, size)
 
     def push(self, stream_id: int, item: object, data_bytes: int) -> None:
         self._queue(self._pushes, (stream_id, None, item), data_bytes)
@@ -99,7 +107,7 @@ class Channel(Caller):
         outbox.items.append(item)
         outbox.sizes.append(size)
         outbox.size += size
-        self._connection.queued(size)
+        self._connection.queued(self, size)
 
     def forget_pushes(self, stream_id: int) -> None:
         self._connection.unsent_bytes -= self._pushes.forget(stream_id)

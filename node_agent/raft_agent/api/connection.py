@@ -49,6 +49,8 @@ class ClientConnection(asyncio.Protocol):
     ) -> None:
         self.unsent_bytes = 0
         self.write_paused = False
+        self.is_gone = False
+        self.got_eof = False
         self._handlers = handlers
         self._turn = turn
         self._crowd = crowd
@@ -64,8 +66,6 @@ class ClientConnection(asyncio.Protocol):
         self._channels: list[Channel] = []
         self._flush_scheduled = False
         self._reading_paused = False
-        self._gone = False
-        self._got_eof = False
 
     # --- asyncio.Protocol -------------------------------------------------------------------------
 
@@ -79,12 +79,12 @@ class ClientConnection(asyncio.Protocol):
         self._opened(self)
 
     def data_received(self, data: bytes) -> None:
-        if not self._gone:
+        if not self.is_gone:
             self._turn.serve(self, data)
 
     def eof_received(self) -> bool:
         # A client may close its side once it has asked; it still gets its answers.
-        if not self._gone:
+        if not self.is_gone:
             self._turn.serve(self, _END)
         return True
 
@@ -113,7 +113,7 @@ class ClientConnection(asyncio.Protocol):
 
     def serve(self, data: bytes) -> None:
         """What has come from the client is read and done; b"" is its end."""
-        if self._gone:
+        if self.is_gone:
             return
         if self._reading_paused:
             self._schedule_flush()
@@ -132,7 +132,7 @@ class ClientConnection(asyncio.Protocol):
     def _serve_pieces(self, data: bytes) -> None:
         """Several frames, or what is not one in full."""
         for frame in self._reader.feed(data):
-            if not self._gone:
+            if not self.is_gone:
                 self._frames_served += 1
                 self._serve_frame(frame)
         if self._timer is None and self._reader.pending_bytes:
@@ -145,7 +145,7 @@ class ClientConnection(asyncio.Protocol):
             self.transport.pause_reading()
 
     def _ended(self) -> None:
-        self._got_eof = True
+        self.got_eof = True
         for channel in self._channels:
             for stream in list(channel.streams.values()):
                 stream.stop()
@@ -190,7 +190,7 @@ class ClientConnection(asyncio.Protocol):
 
     def _is_half_still(self, frames_served: int) -> None:
         self._timer = None
-        if self._gone or not self._reader.pending_bytes:
+        if self.is_gone or not self._reader.pending_bytes:
             return
         # Of a client that is not read from the rest may well have come.
         if frames_served != self._frames_served or self._reading_paused:
@@ -208,11 +208,10 @@ class ClientConnection(asyncio.Protocol):
 
     # --- out --------------------------------------------------------------------------------------
 
-    def queued(self, size: int) -> None:
-        """A channel has queued about `size` bytes: they are written at the end of this turn."""
-        if self._gone:
-            for channel in self._channels:
-                channel.drop()
+    def queued(self, channel: Channel, size: int) -> None:
+        """`channel` has queued about `size` bytes: they are written at the end of this turn."""
+        if self.is_gone:
+            channel.drop()
             return
         self.unsent_bytes += size
         if self.unsent_bytes > PAUSE_READING_BYTES:
@@ -227,26 +226,26 @@ class ClientConnection(asyncio.Protocol):
             self.drop(f"it left about {self.unsent_bytes} bytes unread")
 
     def _schedule_flush(self) -> None:
-        if not self._flush_scheduled and not self._gone:
+        if not self._flush_scheduled and not self.is_gone:
             self._flush_scheduled = True
             self._turn.write(self)
 
     def flush(self) -> None:
         """Write what is queued as far as the client reads, and go on with what waited for that."""
         self._flush_scheduled = False
-        if self._gone:
+        if self.is_gone:
             return
         for channel in self._channels:
             channel.write()
         if self.write_paused:
             return
-        if self._reading_paused and not self._got_eof:
+        if self._reading_paused and not self.got_eof:
             self._reading_paused = False
             self.transport.resume_reading()
         for channel in self._channels:
             if channel.streams:
                 channel.pump()
-        if self._got_eof and not self.unsent_bytes and not self.in_flight():
+        if self.got_eof and not self.unsent_bytes and not self.in_flight():
             self._leave()
             self.transport.close()
 
@@ -292,7 +291,7 @@ class ClientConnection(asyncio.Protocol):
 
     def close(self) -> None:
         """Write what the client reads without waiting for it, and close."""
-        if self._gone:
+        if self.is_gone:
             return
         for channel in self._channels:
             channel.write()
@@ -305,6 +304,6 @@ class ClientConnection(asyncio.Protocol):
         self.transport.abort()
 
     def _leave(self) -> None:
-        self._gone = True
+        self.is_gone = True
         for channel in self._channels:
             channel.drop()

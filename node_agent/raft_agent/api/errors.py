@@ -18,7 +18,6 @@ class ErrorCode(enum.StrEnum):
 
     NOT_LEADER = "not_leader"
     NO_LEADER = "no_leader"
-    NO_QUORUM = "no_quorum"
     KEY_NOT_FOUND = "key_not_found"
     CONFLICT = "conflict"
     BAD_REQUEST = "bad_request"

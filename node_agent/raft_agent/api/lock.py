@@ -60,6 +60,8 @@ class Lock:
         self._client = client
         self._ttl_s = ttl_s
         self._lease = 0
+        # Of the acquire that holds the lock or waits for it, one after the other.
+        self._wanted: object | None = None
         self._keeper: asyncio.Task[None] | None = None
         # When the lease may have ended, in nanoseconds of CLOCK_BOOTTIME: it goes on while the
         # machine is suspended, and so does the leader's.
@@ -84,24 +86,26 @@ class Lock:
         """Wait for the lock, and hold it; the fencing token. `waits` is called with what whoever
         comes before left in its key, when somebody does.
 
-        Raises TimeoutError after `timeout_s`, LockLost when the lease ended while it waited, and
-        what requests raise.
+        Raises TimeoutError after `timeout_s`, LockLost when the lease ended or `release` was called
+        while it waited, RuntimeError when it is held or waited for already, and what requests
+        raise. To leave the queue then takes one more request.
         """
-        if self._lease:
+        if self._wanted is not None:
             raise RuntimeError(f"the lock {self.name!r} is held or waited for already")
+        wanted = self._wanted = object()
         self.lost.clear()
-        began_ns = boot_time_ns()
-        self._lease = (await self._client.lease_grant(self._ttl_s)).lease
-        self._ends_ns = began_ns + int(self._ttl_s * 1e9)
-        self._keeper = asyncio.create_task(self._keep())
         try:
             async with asyncio.timeout(timeout_s):
+                await self._get_lease(wanted)
                 self.key = f"{lock_prefix(self.name)}{self._lease:016x}"
                 who = f"{socket.gethostname()} pid {os.getpid()}".encode()
                 written = await self._client.put(self.key, who, if_revision=0, lease=self._lease)
                 await self._my_turn(written.revision, waits)
+                if self._wanted is not wanted:
+                    raise self._released()
         except BaseException:
-            await self.release()
+            if self._wanted is wanted:
+                await self.release()
             raise
         self.token = written.revision
         return self.token
@@ -109,15 +113,32 @@ class Lock:
     async def release(self) -> None:
         """Give the lock back, or give up waiting. Nothing happens when it was lost."""
         keeper, self._keeper = self._keeper, None
+        lease, self._lease, self.token = self._lease, 0, 0
+        self._wanted = None
         if keeper is not None:
             keeper.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await keeper
-        lease, self._lease, self.token = self._lease, 0, 0
+            await asyncio.wait([keeper])
         if lease:
-            # Who is not told ends it when its time is over.
-            with contextlib.suppress(RaftClientError):
-                await self._client.lease_revoke(lease)
+            await self._revoke(lease)
+
+    async def _get_lease(self, wanted: object) -> None:
+        """Get the lease, and keep it; unless `wanted` was given up meanwhile."""
+        began_ns = boot_time_ns()
+        lease = (await self._client.lease_grant(self._ttl_s)).lease
+        if self._wanted is not wanted:
+            await self._revoke(lease)
+            raise self._released()
+        self._lease = lease
+        self._ends_ns = began_ns + int(self._ttl_s * 1e9)
+        self._keeper = asyncio.create_task(self._keep())
+
+    def _released(self) -> LockLost:
+        return LockLost(f"The lock {self.name!r} was released while it was waited for")
+
+    async def _revoke(self, lease: int) -> None:
+        # Who is not told ends it when its time is over.
+        with contextlib.suppress(RaftClientError):
+            await self._client.lease_revoke(lease)
 
     # --- waiting
 

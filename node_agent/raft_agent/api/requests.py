@@ -67,6 +67,8 @@ _OF_STATE = frozenset(
         protocol.CloseSession,
         protocol.SettingsList,
         protocol.SettingSet,
+        protocol.ExportAdd,
+        protocol.ExportRemove,
     }
 )
 
@@ -214,6 +216,8 @@ class RequestHandlers:
         failure = failure or self._host.unfit
         for caller, request in reads:
             caller.in_flight -= 1
+            if caller.is_gone:
+                continue  # it leaves nothing unread, so no limit would hold this up
             if failure is None:
                 self._answer_read(caller, request)
             else:

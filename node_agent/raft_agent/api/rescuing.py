@@ -44,13 +44,25 @@ class BackupStream(Stream):
 
     def _begin(self, failure: Failure | None) -> None:
         self.caller.in_flight -= 1
-        failure = failure or self._host.unfit
+        failure = failure or self._host.unfit or self._left()
         backup = self._host.begin_backup() if failure is None else failure
         if isinstance(backup, Failure):
             self.caller.fail(self.stream_id, error_of(backup))
             return
         self._task = asyncio.get_running_loop().create_task(self._run(backup))
+        # Not at the task's own end: one that is cancelled before its first step has none.
+        self._task.add_done_callback(lambda _: backup.close())
         self._started(backup.index, self._end_task)
+
+    def _left(self) -> Failure | None:
+        """Why there is nobody to begin for: the client may have waited for long."""
+        if not self.caller.has_left:
+            return None
+        return Failure(
+            ErrorCode.REFUSED,
+            "The client closed its side of the connection before the snapshot began",
+            "Ask again, and keep the connection open until the last piece has come.",
+        )
 
     def _end_task(self) -> None:
         if self._task is not None:
@@ -61,24 +73,21 @@ class BackupStream(Stream):
         self._has_read.set()
 
     async def _run(self, backup: Backup) -> None:
-        try:
-            while True:
-                piece = await backup.next_piece()
-                if not await self._client_reads():
-                    self._give_up()
-                    return
-                if piece.is_last and self._host.unfit is not None:
-                    # Found while it went over, so it may be in there.
-                    self._cancel = None
-                    self.end(error_of(self._host.unfit))
-                    return
-                self.caller.push(self.stream_id, piece, len(piece.data))
-                if piece.is_last:
-                    self._cancel = None
-                    self.stop()
-                    return
-        finally:
-            backup.close()
+        while True:
+            piece = await backup.next_piece()
+            if not await self._client_reads():
+                self._give_up()
+                return
+            if piece.is_last and self._host.unfit is not None:
+                # Found while it went over, so it may be in there.
+                self._cancel = None
+                self.end(error_of(self._host.unfit))
+                return
+            self.caller.push(self.stream_id, piece, len(piece.data))
+            if piece.is_last:
+                self._cancel = None
+                self.stop()
+                return
 
     async def _client_reads(self) -> bool:
         """Wait until there is little that the client has not read; whether that came in time."""

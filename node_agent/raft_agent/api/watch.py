@@ -83,6 +83,8 @@ class Watch(Generic[ItemT]):
                     f"Only the newest are kept; watch anew after index {started.index}.",
                 )
         self._link, self._has_stood = link, True
+        if self._closed:  # while it connected
+            link.close()
         if isinstance(self._request, protocol.WatchMessages):
             self._go_on_after(started.index)
         elif isinstance(self._request, protocol.WatchKeys):
@@ -124,9 +126,14 @@ class Watch(Generic[ItemT]):
 
     async def __anext__(self) -> ItemT:
         while not self._closed:
-            if self._link is None:
-                await self.start()
-                continue
+            try:
+                if self._link is None:
+                    await self.start()
+                    continue
+            except (AgentNotReachable, RequestFailed):
+                if self._closed:
+                    break
+                raise
             try:
                 item: ItemT = await self._link.next_item()
             except (AgentNotReachable, RequestFailed) as error:

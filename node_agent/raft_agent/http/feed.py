@@ -67,6 +67,8 @@ class Feed:
         self._source = source
         self._history: deque[protocol.VitalsResult] = deque(maxlen=KEPT_SAMPLES)
         self._readers: set[Reader] = set()
+        # Those whose Hello is not there yet.
+        self._opening: set[Reader] = set()
         self._happened = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._unsubscribe: Callable[[], None] | None = None
@@ -79,7 +81,7 @@ class Feed:
         """No more messages; the streams end."""
         if self._unsubscribe is not None:
             self._unsubscribe()
-        for reader in list(self._readers):
+        for reader in self._readers | self._opening:
             self._drop(reader)
         if self._task is not None:
             self._task.cancel()
@@ -87,15 +89,22 @@ class Feed:
 
     @property
     def reader_count(self) -> int:
-        return len(self._readers)
+        """How many look, or are about to."""
+        return len(self._readers) + len(self._opening)
 
     async def open(self) -> Reader:
-        """A reader, whose first message is the Hello."""
-        tick = await self._tick()
-        hello = Hello(tick, list(self._history), self._source.recent_events(KEPT_EVENTS))
+        """A reader, whose first message is the Hello. It is counted at once: the leader's answer is
+        awaited here, and any number could wait for that together."""
         reader = Reader()
-        reader.put(encode("hello", hello))
-        self._readers.add(reader)
+        self._opening.add(reader)
+        try:
+            tick = await self._tick()
+            hello = Hello(tick, list(self._history), self._source.recent_events(KEPT_EVENTS))
+            reader.put(encode("hello", hello))
+            if reader in self._opening:  # and was not dropped meanwhile
+                self._readers.add(reader)
+        finally:
+            self._opening.discard(reader)
         return reader
 
     def forget(self, reader: Reader) -> None:
@@ -103,6 +112,7 @@ class Feed:
 
     def _drop(self, reader: Reader) -> None:
         self._readers.discard(reader)
+        self._opening.discard(reader)
         reader.messages.put_nowait(None)
 
     def _publish(self, message: bytes) -> None:

@@ -144,9 +144,10 @@ class HttpServer:
                 text=f"{MAX_STREAMS} pages are open already; close one of them\n"
             )
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
-        await response.prepare(request)
+        # Before anything else is awaited, so that the place is taken.
         reader = await self._feed.open()
         try:
+            await response.prepare(request)
             while (message := await reader.messages.get()) is not None:
                 async with asyncio.timeout(_WRITE_TIMEOUT_S):
                     await response.write(message)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from raft_agent.api.client import Client, LockLost
+from raft_agent.api.lock import Lock
 from raft_agent.api.protocol import PutKey
 from raft_agent.machine.commands import ExpireLease
 from tests.unit.api.single_node import SingleNode, run, serving
@@ -155,5 +157,95 @@ def test_a_waiter_passes_over_one_that_leaves_before_it(tmp_path: Path) -> None:
             await first.release()
             assert await tasks[1][1] > 0
             await tasks[1][0].release()
+
+    run(main())
+
+
+async def done(task: asyncio.Task[Any]) -> None:
+    """Wait until `task` has ended in any way."""
+    await asyncio.wait([task], timeout=20)
+    assert task.done()
+
+
+async def waiting_grant(client: Client, node: SingleNode, lock: Lock, *asked: float) -> Any:
+    """The task of an `acquire` whose lease is being granted for as long as the test wants."""
+    await client.put("k", b"")
+    node.hold_back = True
+    task = asyncio.create_task(lock.acquire(*asked))
+    while not node._waiting:
+        await asyncio.sleep(0)
+    return task
+
+
+def let_go(node: SingleNode) -> None:
+    node.hold_back = False
+    node.apply_waiting()
+
+
+def test_the_time_to_wait_covers_the_lease_too(tmp_path: Path) -> None:
+    async def main() -> None:
+        node = SingleNode()
+        async with serving(node, tmp_path / "s"), Client(tmp_path / "s", timeout_s=60) as client:
+            lock = client.lock("job")
+            task = await waiting_grant(client, node, lock, 0.01)
+            await done(task)
+            with pytest.raises(TimeoutError):
+                task.result()
+            let_go(node)
+            assert await lock.acquire() > 0
+
+    run(main())
+
+
+def test_a_lock_that_is_waited_for_is_not_acquired_a_second_time(tmp_path: Path) -> None:
+    async def main() -> None:
+        node = SingleNode()
+        async with serving(node, tmp_path / "s"), Client(tmp_path / "s") as client:
+            lock = client.lock("job")
+            task = await waiting_grant(client, node, lock)
+            second = asyncio.create_task(lock.acquire())
+            await asyncio.sleep(0)
+            let_go(node)
+            await done(second)
+            assert isinstance(second.exception(), RuntimeError)
+            assert await task == lock.token
+            assert len(node.machine.leases) == 1
+            await lock.release()
+            assert len(node.machine.leases) == 0
+
+    run(main())
+
+
+def test_a_lock_that_is_released_while_its_lease_is_granted_is_not_held(tmp_path: Path) -> None:
+    async def main() -> None:
+        node = SingleNode()
+        async with serving(node, tmp_path / "s"), Client(tmp_path / "s") as client:
+            lock = client.lock("job")
+            first = await waiting_grant(client, node, lock)
+            await lock.release()
+            # Whoever acquires it now is somebody else, and loses nothing by the first one's end.
+            second = asyncio.create_task(lock.acquire())
+            let_go(node)
+            await done(first)
+            assert isinstance(first.exception(), LockLost)
+            assert await second == lock.token
+            assert [lease.id for lease in node.machine.leases] == [lock._lease]
+            await lock.release()
+
+    run(main())
+
+
+def test_a_release_that_is_cancelled_is_cancelled(tmp_path: Path) -> None:
+    async def main() -> None:
+        node = SingleNode()
+        async with serving(node, tmp_path / "s"), Client(tmp_path / "s") as client:
+            lock = client.lock("job")
+            await lock.acquire()
+            task = asyncio.create_task(lock.release())
+            await asyncio.sleep(0)
+            task.cancel()
+            await done(task)
+            assert task.cancelled()
+            assert lock.token == 0
 
     run(main())

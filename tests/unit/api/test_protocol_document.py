@@ -54,6 +54,15 @@ def test_every_op_is_described_with_all_its_fields() -> None:
     assert described == known_ops()
 
 
+def test_every_code_is_given_by_something() -> None:
+    """One that nobody gives is told to people in vain."""
+    root = Path(protocol.__file__).resolve().parents[1]
+    sources = [path for path in root.rglob("*.py") if path.name != "errors.py"]
+    text = "\n".join(path.read_text() for path in sources)
+    unused = [code.name for code in protocol.ErrorCode if f"ErrorCode.{code.name}" not in text]
+    assert unused == []
+
+
 def known_ops() -> dict[str, list[str]]:
     return {
         str(kind.__struct_config__.tag): list(kind.__struct_fields__[1:])

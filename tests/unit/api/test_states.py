@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from raft_agent.api import protocol
 from raft_agent.api.client import Client, RequestFailed
 from raft_agent.api.host import Failure
 from raft_agent.api.protocol import ErrorCode
@@ -40,7 +41,25 @@ ASKED: list[list[Any]] = [
     ["close_session", 1, 1],
     ["settings_list", 1],
     ["setting_set", 1, "messages_keep", 5],
+    ["export_add", 1, "x/", "m", "hash", "u32", "u32", 10],
+    ["export_remove", 1, "m"],
 ]
+
+# Writes that are about the members and this node, not about the state.
+OF_THE_CLUSTER = {
+    protocol.Join,
+    protocol.JoinSelf,
+    protocol.Leave,
+    protocol.MemberPromote,
+    protocol.MemberUpdate,
+    protocol.LeaderTransfer,
+    protocol.Recover,
+    protocol.Rebuild,
+}
+
+
+def test_each_write_is_known_to_change_the_state_or_not_to() -> None:
+    assert set(protocol.WRITES) - _OF_STATE == OF_THE_CLUSTER
 
 
 def test_all_that_reads_or_changes_the_state_is_asked_here() -> None:

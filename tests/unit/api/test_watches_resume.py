@@ -42,6 +42,7 @@ class ScriptedLink:
     def __init__(self, events: list[protocol.KeyEvent], asked: list[protocol.Request]) -> None:
         self._events = list(events)
         self._asked = asked
+        self.closed = False
 
     def ask(self, request: protocol.Request) -> asyncio.Future[protocol.StreamStarted]:
         self._asked.append(request)
@@ -55,7 +56,7 @@ class ScriptedLink:
         return self._events.pop(0)
 
     def close(self) -> None:
-        pass
+        self.closed = True
 
 
 class ScriptedConnector:
@@ -118,5 +119,64 @@ def test_a_bookmark_moves_the_place_at_which_a_watch_goes_on() -> None:
         assert from_revisions(silent) == [0, 71]
         telling = watching(ScriptedConnector([bookmark]), bookmarks=True)
         assert await telling.together() == [bookmark]
+
+    run(main())
+
+
+class LateConnector(ScriptedConnector):
+    """From the second connection on each takes until the test lets it come."""
+
+    def __init__(self, *scripts: list[protocol.KeyEvent]) -> None:
+        super().__init__(*scripts)
+        self.links: list[ScriptedLink] = []
+        self.connecting = asyncio.Event()
+        self.may_come = asyncio.Event()
+
+    async def connect(self, deadline: float) -> ScriptedLink:
+        if self.links:
+            self.connecting.set()
+            await self.may_come.wait()
+        if not self._scripts:
+            raise AgentNotReachable("nobody answers")
+        self.links.append(await super().connect(deadline))
+        return self.links[-1]
+
+
+def test_a_watch_that_is_closed_while_it_connects_anew_leaves_no_connection() -> None:
+    async def main() -> None:
+        connector = LateConnector([event("a", 1)], [event("b", 2)])
+        watch = watching(connector)
+        assert await anext(watch) == event("a", 1)
+        following = asyncio.create_task(anext(watch, None))
+        await connector.connecting.wait()
+        await watch.close()
+        connector.may_come.set()
+        assert await following is None
+        assert [link.closed for link in connector.links] == [True, True]
+
+    run(main())
+
+
+def test_a_watch_that_is_closed_while_nobody_answers_ends() -> None:
+    async def main() -> None:
+        connector = LateConnector([event("a", 1)])
+        watch = watching(connector)
+        assert await anext(watch) == event("a", 1)
+        following = asyncio.create_task(anext(watch, None))
+        await connector.connecting.wait()
+        await watch.close()
+        connector.may_come.set()
+        assert await following is None
+
+    run(main())
+
+
+def test_a_watch_that_was_closed_does_not_begin() -> None:
+    async def main() -> None:
+        connector = LateConnector([event("a", 1)])
+        watch = watching(connector)
+        await watch.close()
+        assert await anext(watch, None) is None
+        assert connector.links == []
 
     run(main())

@@ -190,10 +190,22 @@ def test_a_lock_without_a_command_is_held_until_it_is_told_to_end(
         late = raftctl(*at, "lock", "backup", "--wait", "0", "--", "true")
         assert late.returncode == 1
         assert f"is held by {os.uname().nodename} pid" in late.stderr.decode()
-        too_long = raftctl(*at, "-o", "json", "lock", "backup", "--wait", "0.2", "--", "true")
+        too_long = raftctl(*at, "-o", "json", "lock", "backup", "--wait", "1", "--", "true")
         assert json_of(too_long)["code"] == "conflict"
         assert holder.interrupt() == 0
     assert raftctl(*at, "lock", "backup", "--wait", "0", "--", "true").returncode == 0
+
+
+def test_a_lock_that_nobody_leads_for_is_not_said_to_be_held(
+    served: Served, at: tuple[str, str]
+) -> None:
+    served.call(setattr, served.host, "leader", None)
+    done = raftctl(*at, "-o", "json", "lock", "backup", "--wait", "0.2", "--", "true")
+    told = json_of(done)
+    assert (told["code"], "could not be asked for within 0.2 s" in told["error"]) == (
+        "timed_out",
+        True,
+    )
 
 
 def test_a_lock_that_is_lost_ends_the_command_and_says_so(

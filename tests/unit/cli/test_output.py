@@ -71,7 +71,6 @@ def test_an_error_in_text_form_leaves_stdout_empty(capsys: pytest.CaptureFixture
         ("key_not_found", 4),
         ("not_reachable", 5),
         ("no_leader", 6),
-        ("no_quorum", 6),
     ],
 )
 def test_each_code_has_the_contracts_exit_status(code: str, status: int) -> None:

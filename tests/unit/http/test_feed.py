@@ -166,6 +166,36 @@ def test_the_end_of_the_agent_ends_the_streams_and_the_subscription() -> None:
     run(test)
 
 
+def test_the_end_of_the_agent_ends_the_stream_of_who_waits_for_the_leader() -> None:
+    async def test() -> None:
+        source = FakeSource()
+        source.leads = False
+        async with started(source) as feed:
+            opening = asyncio.create_task(feed.open())
+            while not source.forwarded:
+                await asyncio.sleep(0)
+            assert feed.reader_count == 1
+        assert (await opening).messages.get_nowait() is None
+        assert feed.reader_count == 0
+
+    run(test)
+
+
+def test_who_leaves_while_the_leader_is_asked_gives_the_place_back() -> None:
+    async def test() -> None:
+        source = FakeSource()
+        source.leads = False
+        async with started(source) as feed:
+            opening = asyncio.create_task(feed.open())
+            while not source.forwarded:
+                await asyncio.sleep(0)
+            opening.cancel()
+            await asyncio.wait([opening])
+            assert feed.reader_count == 0
+
+    run(test)
+
+
 def test_the_past_that_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(feeds, "INTERVAL_S", 0.0)
     monkeypatch.setattr(feeds, "KEPT_SAMPLES", 5)

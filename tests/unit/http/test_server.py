@@ -208,6 +208,27 @@ def test_more_pages_than_allowed_are_told_so(monkeypatch: pytest.MonkeyPatch) ->
     run(test)
 
 
+def test_pages_that_wait_for_the_leader_have_their_places_already(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else whoever asks for many at once holds all connections, and the agent looks dead."""
+    monkeypatch.setattr(server, "MAX_STREAMS", 2)
+    monkeypatch.setattr(limits, "MAX_CONNECTIONS", 6)
+    source = FakeSource()
+    source.leads = False
+
+    async def test(_: HttpServer, session: aiohttp.ClientSession) -> None:
+        answers = await asyncio.gather(*(session.get("/stream") for _page in range(6)))
+        statuses = sorted(answer.status for answer in answers)
+        assert statuses == [200] * 2 + [503] * 4
+        async with session.get("/healthz") as probe:
+            assert probe.status == 200
+        for answer in answers:
+            answer.close()
+
+    run(test, source)
+
+
 def test_of_too_many_connections_the_one_that_has_asked_nothing_for_longest_is_closed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
