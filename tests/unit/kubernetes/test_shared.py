@@ -49,7 +49,7 @@ async def all_at_once(server: SlowNodes, nodes: Nodes) -> list[BaseException | N
 def test_clusters_that_start_at_once_read_the_nodes_once() -> None:
     async def run() -> None:
         server = SlowNodes()
-        nodes = Nodes(cast(Kube, server), lambda: _NOW)
+        nodes = Nodes(cast("Kube", server), lambda: _NOW)
         assert await all_at_once(server, nodes) == [None] * _AT_ONCE
         assert server.asked == 1
         assert nodes.is_lost("n2", 1, is_there=False)
@@ -63,9 +63,9 @@ def test_clusters_that_wait_for_the_same_nodes_share_its_failure_and_the_next_re
 
     async def run() -> None:
         server = SlowNodes(KubeError("it is gone", 503))
-        nodes = Nodes(cast(Kube, server), lambda: _NOW)
+        nodes = Nodes(cast("Kube", server), lambda: _NOW)
         found = await all_at_once(server, nodes)
-        assert [(str(error), cast(KubeError, error).status) for error in found] == [
+        assert [(str(error), cast("KubeError", error).status) for error in found] == [
             ("it is gone", 503)
         ] * _AT_ONCE
         assert server.asked == 1
@@ -79,7 +79,7 @@ def test_clusters_that_wait_for_the_same_nodes_share_its_failure_and_the_next_re
 def test_nodes_whose_reader_is_cut_off_are_read_by_who_waits() -> None:
     async def run() -> None:
         server = SlowNodes()
-        nodes = Nodes(cast(Kube, server), lambda: _NOW)
+        nodes = Nodes(cast("Kube", server), lambda: _NOW)
         first, second = (asyncio.create_task(nodes.refresh()) for _ in range(2))
         while not server.asked:
             await asyncio.sleep(0)
@@ -168,7 +168,7 @@ def test_a_cluster_made_anew_is_woken_also_once_the_daemon_of_the_former_one_end
         server = Clusters()
 
         async def connect() -> Kube:
-            return cast(Kube, server)
+            return cast("Kube", server)
 
         operator = Operator(("space",), connect_kube=connect)
         await operator._start(kopf.OperatorSettings())
