@@ -39,7 +39,6 @@ class IsolatedCluster(LocalCluster):
         timing: str,
         tls: str,
     ) -> None:
-        self._lone = ""
         self._fresh = fresh
         self.hub = hub
         self.namespaces = namespaces
