@@ -71,9 +71,9 @@ sim: setup ## Simulate clusters: make sim SEEDS=1000, or SEEDS=1000:2000
 
 bench: setup ## Measure, compare with etcd and PySyncObj, and write docs/performance.md (40 minutes)
 	@.venv/bin/python -m pip install --quiet --require-hashes -r requirements/bench.txt
-	@.venv/bin/python benchmarks/compare.py --json build/compare.json
-	@.venv/bin/python benchmarks/scale.py --json build/scale.json
-	@.venv/bin/python benchmarks/report.py build/compare.json build/scale.json
+	@.venv/bin/python -m benchmarks.compare --json build/compare.json
+	@.venv/bin/python -m benchmarks.scale --json build/scale.json
+	@.venv/bin/python -m benchmarks.report build/compare.json build/scale.json
 
 fuzz: setup ## Fuzz the parsers of foreign bytes: make fuzz MINUTES=120, TARGET=frames for one
 	@.venv/bin/python -m pip install --quiet --require-hashes -r requirements/fuzz.txt
@@ -86,11 +86,11 @@ lock: ## Write requirements/*.txt anew: the newest versions that pyproject.toml 
 	@tools/lock.sh
 
 docs: setup ## Write the generated pages of docs/, ansible/ and charts/ anew
-	@.venv/bin/python tools/config_docs.py docs/configuration.md
-	@.venv/bin/python tools/metrics_docs.py docs/metrics.md
-	@.venv/bin/python tools/cli_docs.py docs/cli.md
-	@.venv/bin/python tools/role_docs.py
-	@.venv/bin/python tools/chart_files.py
+	@.venv/bin/python -m tools.config_docs docs/configuration.md
+	@.venv/bin/python -m tools.metrics_docs docs/metrics.md
+	@.venv/bin/python -m tools.cli_docs docs/cli.md
+	@.venv/bin/python -m tools.role_docs
+	@.venv/bin/python -m tools.chart_files
 
 clean: ## Remove .venv, caches and build output (not .demo)
 	@rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,4 +1,4 @@
-"""This project beside etcd and PySyncObj: `python benchmarks/compare.py`.
+"""This project beside etcd and PySyncObj: `python -m benchmarks.compare`.
 
 Each with three nodes on this machine, this one and etcd with fsync on every node, PySyncObj
 without. They take turns within each round, and the figures are ratios within a round, because a
@@ -15,8 +15,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from agents import Load, RaftctlFailed, Run, agents, end_in_order, run_load
-from others import Etcd, PySyncObj
+from benchmarks.agents import Load, RaftctlFailed, Run, agents, end_in_order, run_load
+from benchmarks.others import Etcd, PySyncObj
 
 # Two systems answer "how many" with the same sizes: those of `etcdctl check perf`.
 _KEY_BYTES, _VALUE_BYTES = 256, 1024
@@ -165,7 +165,7 @@ def versions() -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="benchmarks/compare.py", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.compare", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--json", type=Path, help="keep all rounds in this file")

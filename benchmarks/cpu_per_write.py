@@ -1,4 +1,4 @@
-"""What a write costs, before and after a change: `python benchmarks/cpu_per_write.py BEFORE AFTER`.
+"""What a write costs, before and after a change: `python -m benchmarks.cpu_per_write BEFORE AFTER`.
 
 BEFORE and AFTER are two checkouts. Each gets a cluster of its own, and they take turns, so what
 else the machine does falls on both. Throughput goes up and down with it by a factor of two; the
@@ -16,7 +16,16 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from agents import PATIENT, Agents, Load, RaftctlFailed, Run, agents, end_in_order, run_load
+from benchmarks.agents import (
+    PATIENT,
+    Agents,
+    Load,
+    RaftctlFailed,
+    Run,
+    agents,
+    end_in_order,
+    run_load,
+)
 
 LOADS = {
     "1000 x 1, 1 KiB": Load(1000, 1, key_size=256, value_size=1024),
@@ -115,7 +124,7 @@ def _print(name: str, runs: list[list[Figures]]) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="benchmarks/cpu_per_write.py", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.cpu_per_write", description=__doc__)
     parser.add_argument("checkouts", type=Path, nargs="+", metavar="CHECKOUT", help="one or two")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3.0, help="of each run")

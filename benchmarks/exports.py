@@ -1,5 +1,5 @@
 """Exported maps: how soon a write is in the followers' kernels, and what maps cost. Needs root:
-`python benchmarks/exports.py`. The times are of everything that runs on the machine meanwhile.
+`python -m benchmarks.exports`. The times are of everything that runs on the machine meanwhile.
 """
 
 from __future__ import annotations
@@ -22,8 +22,7 @@ from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
-from agents import PATIENT, Agents, agents, end_in_order
-
+from benchmarks.agents import PATIENT, Agents, agents, end_in_order
 from raft_agent.api.client import Client
 from raft_agent.kernel import libbpf
 from raft_agent.kernel.export_layout import STATUS_NAME, Status, btf_of, form_of
@@ -31,6 +30,7 @@ from raft_agent.kernel.reader import ExportedMap
 from raft_agent.kernel.typed_map import RDONLY, TypedMap
 from raft_agent.machine.export_types import key_type, value_type
 from raft_agent.machine.exports import Export, Shape
+from tests.kernel.testrun import run_program
 
 ROOT = Path(__file__).resolve().parents[1]
 DENY = Export("fw/deny/", "deny_v4", "lpm_trie", "ipv4_prefix", "u32", 20_000)
@@ -192,30 +192,6 @@ def update_costs(rounds: int) -> None:
         )
 
 
-class _TestRun(ctypes.Structure):
-    """struct bpf_test_run_opts of <bpf/bpf.h>."""
-
-    _fields_ = (
-        ("size", ctypes.c_size_t),
-        ("data_in", ctypes.c_char_p),
-        ("data_out", ctypes.c_void_p),
-        ("data_size_in", ctypes.c_uint32),
-        ("data_size_out", ctypes.c_uint32),
-        ("ctx_in", ctypes.c_void_p),
-        ("ctx_out", ctypes.c_void_p),
-        ("ctx_size_in", ctypes.c_uint32),
-        ("ctx_size_out", ctypes.c_uint32),
-        ("retval", ctypes.c_uint32),
-        ("repeat", ctypes.c_int),
-        ("duration", ctypes.c_uint32),
-        ("flags", ctypes.c_uint32),
-        ("cpu", ctypes.c_uint32),
-        ("batch_size", ctypes.c_uint32),
-    )
-    retval: int
-    duration: int
-
-
 def bpf_read_ns(maps: Path, rounds: int) -> list[int]:
     """What the deny list's program takes for a packet from an address that is denied: it looks at
     the status, at the clock, and at the map."""
@@ -246,12 +222,10 @@ def bpf_read_ns(maps: Path, rounds: int) -> list[int]:
     packet = bytes(12) + b"\x08\x00" + bytes((0x45,)) + bytes(11) + source + bytes(26)
     took = []
     for _ in range(rounds):
-        options = _TestRun(
-            ctypes.sizeof(_TestRun), packet, data_size_in=len(packet), repeat=1_000_000
-        )
-        if bpf.bpf_prog_test_run_opts(fd, ctypes.byref(options)) or options.retval != 1:
-            sys.exit(f"the program says {options.retval} and not 1, XDP_DROP")
-        took.append(options.duration)
+        verdict, took_ns = run_program(fd, packet, repeat=1_000_000)
+        if verdict != 1:
+            sys.exit(f"the program says {verdict} and not 1, XDP_DROP")
+        took.append(took_ns)
     bpf.bpf_object__close(handle)
     return took
 

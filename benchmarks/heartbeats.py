@@ -1,4 +1,5 @@
-"""What waking up for heartbeats costs a program that does nothing else: `heartbeats.py [SECONDS]`.
+"""What waking up for heartbeats costs a program that does nothing else:
+`python -m benchmarks.heartbeats [SECONDS]`.
 
 Three processes on uvloop: every 50 ms one sends as many bytes as a heartbeat has to both others,
 who send them back. No agent can be idle for less on this machine.

@@ -112,7 +112,7 @@ def main(rounds: int, seconds: float, load: Load) -> bool:
         f"{ratios['nowhere']:.2f} times that without any (bar: {BAR}), {ratios['elsewhere']:.2f} "
         f"times that with them elsewhere; {elections} elections"
     )
-    return ratios["nowhere"] < BAR
+    return bool(ratios["nowhere"] < BAR)
 
 
 if __name__ == "__main__":

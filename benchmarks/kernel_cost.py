@@ -129,12 +129,13 @@ def measure(rounds: int, turns: int) -> None:
     costs = {key: statistics.median(values) for key, values in rows.items()}
     for direction in ("egress", "ingress"):
         further = costs[direction, "many frames"] - costs[direction, "one frame"]
-        for said, cost, gross, bar in (
+        rows_said: list[tuple[str, float, float | None, int]] = [
             ("a packet with one frame", *_pair(costs, direction, "one frame"), 400),
             ("each further frame", further / (_MANY - 1), None, 80),
             ("a foreign packet", *_pair(costs, direction, "foreign"), 80),
-        ):
-            measured = f", {gross:.0f} with the measuring" if gross else ""
+        ]
+        for said, cost, gross_cost, bar in rows_said:
+            measured = f", {gross_cost:.0f} with the measuring" if gross_cost else ""
             print(f"{direction:8} {said:24} {cost:5.0f} ns (bar: {bar}{measured})")
 
 

@@ -16,7 +16,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from agents import free_ports, usage
+from benchmarks.agents import usage
+from tests.e2e.agents import free_ports
 
 _NODES = 3
 _START_TIMEOUT_S = 30.0
@@ -142,7 +143,7 @@ class Etcd:
         return self.endpoints[0]
 
     async def _one_client(self, seconds: float, key_size: int, value_size: int) -> dict[str, float]:
-        from etcd_client import Client  # type: ignore[import-not-found] # noqa: PLC0415
+        from etcd_client import Client  # noqa: PLC0415
 
         value = b"v" * value_size
         latencies: list[float] = []
@@ -174,9 +175,7 @@ class PySyncObj:
     def version() -> str:
         """ "" when it is not installed."""
         try:
-            from pysyncobj.version import (  # type: ignore[import-not-found] # noqa: PLC0415
-                VERSION,
-            )
+            from pysyncobj.version import VERSION  # noqa: PLC0415
         except ImportError:
             return ""
         return str(VERSION)
@@ -199,14 +198,21 @@ class PySyncObj:
                 )
                 stack.enter_context(_ended(process))
                 processes[own] = process
-            leaders = [process.stdout.readline().split()[-1] for process in processes.values()]
+            leaders = [_line(process).split()[-1] for process in processes.values()]
             yield cls(processes[leaders[-1]])
 
     def load(
         self, seconds: float, in_flight: int, key_size: int, value_size: int
     ) -> dict[str, float]:
         leader = self._leader
+        assert leader.stdin is not None  # noqa: S101  # asked for where it was started
         leader.stdin.write(f"run {seconds} {in_flight} {key_size} {value_size}\n")
         leader.stdin.flush()
-        result: dict[str, float] = json.loads(leader.stdout.readline())
+        result: dict[str, float] = json.loads(_line(leader))
         return result
+
+
+def _line(process: subprocess.Popen[str]) -> str:
+    """The next line that it says."""
+    assert process.stdout is not None  # noqa: S101  # asked for where it was started
+    return process.stdout.readline()

@@ -1,4 +1,4 @@
-"""What reads cost at each consistency: `python benchmarks/reads.py`, on a cluster of its own.
+"""What reads cost at each consistency: `python -m benchmarks.reads`, on a cluster of its own.
 
 Three agents on this machine, their clients on it as well. The kinds of read take turns within each
 round, so that a machine that is busy for a while slows all of them down; medians over the rounds.
@@ -67,7 +67,7 @@ def table(runs: dict[tuple[str, str, tuple[int, int]], list[dict[str, float]]]) 
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="benchmarks/reads.py", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.reads", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3.0)
     arguments = parser.parse_args()

@@ -1,5 +1,5 @@
 """Puts measured figures into docs/performance.md, between its two marks, and the curves into
-docs/plots/: `python benchmarks/report.py COMPARE.json SCALE.json`, as `make bench` does.
+docs/plots/: `python -m benchmarks.report COMPARE.json SCALE.json`, as `make bench` does.
 """
 
 from __future__ import annotations
@@ -11,9 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import compare
-import scale
-from svg import curve
+from benchmarks import compare, scale
+from benchmarks.svg import curve
 
 _DOCS = Path(__file__).resolve().parent.parent / "docs"
 _BEGIN, _END = "<!-- figures: written by make bench -->", "<!-- end of the figures -->"

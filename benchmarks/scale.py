@@ -1,4 +1,4 @@
-"""How it scales: `python benchmarks/scale.py [--json FILE]`, each row on a fresh cluster.
+"""How it scales: `python -m benchmarks.scale [--json FILE]`, each row on a fresh cluster.
 
 Throughput over clients, value sizes and nodes; memory per key and connection; how long a start
 takes, by the number of keys and by the length of the log, and how large a snapshot is.
@@ -15,9 +15,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-import heartbeats
-from agents import Agents, Load, RaftctlFailed, agents, end_in_order, run_load
-
+from benchmarks import heartbeats
+from benchmarks.agents import Agents, Load, RaftctlFailed, agents, end_in_order, run_load
 from raft_agent.api import protocol
 from raft_agent.api.client import SyncClient
 
@@ -204,7 +203,7 @@ def tables(curves: dict[str, list[Row]]) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="benchmarks/scale.py", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.scale", description=__doc__)
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--most-keys", type=int, default=KEYS[-1], help="and entries of a log")
     parser.add_argument("--json", type=Path, help="keep all figures in this file")

@@ -1,4 +1,4 @@
-"""How long a snapshot keeps the event loop waiting: `python benchmarks/snapshot_pause.py`.
+"""How long a snapshot keeps the event loop waiting: `python -m benchmarks.snapshot_pause`.
 
 One agent, alone, with a million keys; a task that wants to run every millisecond notes how late it
 is: when nothing goes on, while a snapshot is taken, while writes go on, and while both do. The last
@@ -189,7 +189,9 @@ async def run(directory: Path, keys: int, value_bytes: int, rounds: int) -> None
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="benchmarks/snapshot_pause.py", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.snapshot_pause", description=__doc__
+    )
     parser.add_argument("--keys", type=int, default=1_000_000)
     parser.add_argument("--value-bytes", type=int, default=1024)
     parser.add_argument("--rounds", type=int, default=3)

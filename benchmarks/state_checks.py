@@ -76,7 +76,8 @@ def walk(machine: Machine, between: Callable[[], None]) -> tuple[float, float, f
 
 def compare_writes(machine: Machine, keys: int) -> None:
     """A write while a view is open remembers what the key was."""
-    shut, opened = [], []
+    shut: list[float] = []
+    opened: list[float] = []
     for turn in range(_ROUNDS):
         for is_open in (True, False) if turn % 2 else (False, True):
             view = machine.begin_snapshot() if is_open else None

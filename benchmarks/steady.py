@@ -1,4 +1,4 @@
-"""Half of the top load for a long time: `python benchmarks/steady.py [--minutes 10]`.
+"""Half of the top load for a long time: `python -m benchmarks.steady [--minutes 10]`.
 
 First the top load is measured, by a closed loop. Then requests are sent at half of that rate,
 whether the answers come in time or not, and the latency of each counts from when it was due. Nobody
@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from agents import Agents, Load, agents, end_in_order, run_load
+from benchmarks.agents import Agents, Load, agents, end_in_order, run_load
 
 LOADS = {
     "1000 x 1, 1 KiB": Load(1000, 1, key_size=256, value_size=1024),
@@ -54,7 +54,7 @@ def complaint(found: Figures) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="benchmarks/steady.py", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.steady", description=__doc__)
     parser.add_argument("--minutes", type=float, default=10.0, help="of each case")
     parser.add_argument("--top-seconds", type=float, default=10.0)
     parser.add_argument("--case", action="append", choices=list(LOADS), help="only this one")

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import argparse
 import inspect
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import click
 
 from raft_agent.main import command_line
 from raftctl.framework import RaftCommand, RaftGroup
 from raftctl.main import cli
+from tools.pages import put_out
 
 HEAD = """\
 # Commands
@@ -116,12 +115,5 @@ def short(command: click.Command) -> str:
     return command.get_short_help_str(1000)
 
 
-def main() -> None:
-    if len(sys.argv) > 1:
-        Path(sys.argv[1]).write_text(page())
-    else:
-        print(page(), end="")
-
-
 if __name__ == "__main__":
-    main()
+    put_out(page())

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import sys
-from pathlib import Path
 
 from raft_agent.config.schema import EXPORT_FIELDS, FIELDS, PEER_FIELDS, Field, environment_name
 from raft_agent.logs import PARTS
+from tools.pages import put_out
 
 HEAD = """\
 # Configuration
@@ -84,12 +83,5 @@ def page() -> str:
     return "\n".join(lines) + "\n"
 
 
-def main() -> None:
-    if len(sys.argv) > 1:
-        Path(sys.argv[1]).write_text(page())
-    else:
-        print(page(), end="")
-
-
 if __name__ == "__main__":
-    main()
+    put_out(page())

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 from raft_agent.http.families import GROUPS, PROCESS
 from raft_agent.http.family import Group, Kind
+from tools.pages import put_out
 
 HEAD = """\
 # Metrics
@@ -57,12 +55,5 @@ def page() -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-def main() -> None:
-    if len(sys.argv) > 1:
-        Path(sys.argv[1]).write_text(page())
-    else:
-        print(page(), end="")
-
-
 if __name__ == "__main__":
-    main()
+    put_out(page())

@@ -103,7 +103,9 @@ class Operator:
         if self._kube is None or self._nodes is None:
             raise AssertionError("a daemon runs before the operator has started")
         key = ClusterKey(namespace or "", name)
-        waker = self._wakers.setdefault(key, asyncio.Event())
+        # One of its own: the daemon of a former cluster of this name, which kopf has given up, may
+        # still be about to end.
+        waker = self._wakers[key] = asyncio.Event()
         credentials = SecretCredentials(self._kube, self._kube.now)
         engine = Engine(
             key,
@@ -118,7 +120,8 @@ class Operator:
                 waker.clear()
                 await _pause(await self._turn(engine), waker, stopped)
         finally:
-            self._wakers.pop(key, None)
+            if self._wakers.get(key) is waker:
+                del self._wakers[key]
             await engine.close()
 
     async def _turn(self, engine: Engine) -> float:

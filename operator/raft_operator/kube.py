@@ -124,7 +124,7 @@ class ApiServer:
 
     def __init__(self, api: Any) -> None:
         self._api = api
-        self._versions: dict[str, bool] = {}
+        self._versions: set[str] = set()
         self._clock = ServerClock()
 
     async def close(self) -> None:
@@ -182,9 +182,9 @@ class ApiServer:
     async def has_version(self, api_version: str) -> bool:
         if api_version not in self._versions:
             found = await self._call("GET", "/apis/" + api_version.partition("/")[0])
-            known = {version["groupVersion"] for version in found.get("versions", [])}
-            self._versions[api_version] = api_version in known
-        return self._versions[api_version]
+            # What is not there is asked for again: an upgrade of Kubernetes may bring it.
+            self._versions |= {version["groupVersion"] for version in found.get("versions", [])}
+        return api_version in self._versions
 
     async def _call(
         self,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 from collections.abc import Callable, Mapping
 
 import msgspec
 
-from raft_operator.kube import NODES, Kube, Object
+from raft_operator.kube import NODES, Kube, KubeError, Object
 from raft_operator.times import time_of
 
 _KEEP = datetime.timedelta(seconds=10)
@@ -28,14 +29,32 @@ class Nodes:
         self._clock = clock
         self._read_at: datetime.datetime | None = None
         self._states: Mapping[str, NodeState] = {}
+        self._reading = asyncio.Lock()
+        self._ended = 0  # how many reads have come to their end
+        self._failure: KubeError | None = None  # of the last one
 
     async def refresh(self) -> None:
-        """Read them, unless that was done a moment ago."""
+        """Read them, unless that was done a moment ago. Whoever comes while they are read waits,
+        and shares what comes of it."""
+        ended_before = self._ended
+        async with self._reading:
+            if self._ended == ended_before:
+                await self._read()
+            elif self._failure is not None:
+                raise KubeError(str(self._failure), self._failure.status) from self._failure
+
+    async def _read(self) -> None:
         now = self._clock()
-        if self._read_at is None or not now - _KEEP < self._read_at <= now:
+        if self._read_at is not None and now - _KEEP < self._read_at <= now:
+            return
+        try:
             found = await self._kube.list(NODES)
-            self._states = {node["metadata"]["name"]: _state(node) for node in found}
-            self._read_at = now
+        except KubeError as failure:
+            self._ended, self._failure = self._ended + 1, failure
+            raise
+        self._ended, self._failure = self._ended + 1, None
+        self._states = {node["metadata"]["name"]: _state(node) for node in found}
+        self._read_at = now
 
     def now(self) -> datetime.datetime:
         return self._clock()

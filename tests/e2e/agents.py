@@ -211,6 +211,21 @@ def _applied(agent: Agent, index: int) -> bool | None:
 
 
 @contextmanager
+def put_away(cluster: LocalCluster, directory: Path) -> Iterator[None]:
+    """Kills the agents at the end, and removes their directory. When the test fails, the directory
+    with logs and data stays, and its path is printed.
+    """
+    try:
+        yield
+    except BaseException:
+        print(f"logs and data are kept in {directory}")
+        cluster.kill()
+        raise
+    cluster.kill()
+    shutil.rmtree(directory)
+
+
+@contextmanager
 def local_cluster(
     nodes: int = 3,
     *,
@@ -220,20 +235,12 @@ def local_cluster(
     environment: dict[str, str] | None = None,
     start: bool = True,
 ) -> Iterator[LocalCluster]:
-    """A running cluster in a directory of its own; both are gone afterwards. When the test fails,
-    the directory with logs and data stays, and its path is printed.
-    """
+    """A running cluster in a directory of its own; both are gone afterwards, as `put_away` says."""
     directory = Path(tempfile.mkdtemp(prefix="raft-e2e-"))
     cluster = LocalCluster(directory, nodes, extra=extra, lone=lone, wrapper=wrapper)
     for agent in cluster:
         agent.environment.update(environment or {})
-    if start:
-        cluster.start()
-    try:
+    with put_away(cluster, directory):
+        if start:
+            cluster.start()
         yield cluster
-    except BaseException:
-        print(f"logs and data are kept in {directory}")
-        cluster.kill()
-        raise
-    cluster.kill()
-    shutil.rmtree(directory)

@@ -17,7 +17,6 @@ from raft_agent import wire
 from raft_agent.api import protocol
 from raft_agent.consensus.batch import Batch, BatchKind, encode
 from raft_agent.consensus.types import Configuration, Member, Vote
-from raft_agent.machine.audit import digest_of
 from raft_agent.machine.blocks import encode_block
 from raft_agent.machine.commands import (
     AddExport,
@@ -52,6 +51,7 @@ from raft_agent.storage.store import Store
 from raft_agent.transport.codec import encode_message, encode_version
 from raft_agent.transport.handshake import Hello, encode_hello
 from raft_agent.wire import FrameType
+from tests.unit.machine.batches import digest_of
 from tests.unit.storage.support import Driver
 from tests.unit.transport.messages import ONE_OF_EACH
 

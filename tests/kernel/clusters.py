@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from raft_agent.api import protocol
-from tests.e2e.agents import Agent, LocalCluster, wait_for
+from tests.e2e.agents import Agent, LocalCluster, put_away, wait_for
 from tests.kernel import netns
 
 PORT = 5555
@@ -39,7 +38,6 @@ class IsolatedCluster(LocalCluster):
         timing: str,
         tls: str,
     ) -> None:
-        self._lone = ""
         self._fresh = fresh
         self.hub = hub
         self.namespaces = namespaces
@@ -143,13 +141,7 @@ def isolated_cluster(
             netns.plug(hub, namespace, name, f"{addresses[name]}/24")
         for agent in cluster:
             agent.environment.update(environment or {})
-        if start:
-            cluster.start()
-        try:
+        with put_away(cluster, directory):
+            if start:
+                cluster.start()
             yield cluster
-        except BaseException:
-            print(f"logs and data are kept in {directory}")
-            cluster.kill()
-            raise
-        cluster.kill()
-        shutil.rmtree(directory)

@@ -20,9 +20,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from raft_agent.kernel import OBJECT_PATH, libbpf
-from raft_agent.kernel.counters import Flow, read_flow
+from raft_agent.kernel.counters import Counters, Flow, decode_flow, read_flow
 from raft_agent.kernel.layout import FlowKey
-from raft_agent.kernel.libbpf import LoadedObject
+from raft_agent.kernel.libbpf import LoadedObject, Map
 
 PORT = 5555
 _CLONE_NEWNET = 0x40000000
@@ -184,6 +184,17 @@ class Link:
                 word for name in ("tso", "gso", "gro") for word in (name, "on" if on else "off")
             ]
             host.run("ethtool", "-K", host.interface, *settings)
+
+
+def read_flows(flows: Map) -> Iterator[Flow]:
+    """All flows."""
+    for key, value in flows.items():
+        yield decode_flow(FlowKey.decode(key), value)
+
+
+def frame_bytes(counters: Counters) -> int:
+    """Bytes of frames of all types, headers included."""
+    return sum(count.bytes for count in counters.types.values())
 
 
 def load(**rodata: int) -> LoadedObject:

@@ -14,28 +14,13 @@ from raft_agent.kernel import libbpf
 from tests.e2e.agents import Agent, wait_for
 from tests.kernel import harness, netns
 from tests.kernel.clusters import IsolatedCluster, ebpf, isolated_cluster, kernel
-from tests.kernel.counting import WORK, gap, pipelined, wait_seen
+from tests.kernel.counting import gap, hold_counts, pipelined, wait_seen
 
 
 @pytest.mark.parametrize("offloads", ["on", "off"])
 def test_the_kernel_counts_what_the_agents_count(offloads: str) -> None:
     with isolated_cluster() as cluster:
-        for namespace in cluster.namespaces.values():
-            netns.set_offloads(namespace, "eth0", offloads)
-        leader = cluster.leader()
-        cluster.wait_attached()
-        wait_seen(cluster, leader)
-        follower = cluster.followers()[0]
-        gaps = (gap(leader, follower.name), gap(follower, leader.name))
-        for name, work in WORK.items():
-            work(leader)
-
-            def agree() -> bool | None:
-                # A follower whom no commit needed gets the last of it a moment later.
-                found = (gap(leader, follower.name), gap(follower, leader.name))
-                return True if found == gaps else None
-
-            wait_for(f"kernel and agents to count the same after {name}", agree)
+        leader, follower = hold_counts(cluster, offloads)
         status = leader.status()
         assert status is not None
         entries = {one.name: one.sent.entries for one in kernel(leader).peers}[follower.name]

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 import pytest
 
 from raft_agent.kernel import faults, firewall, layout
-from raft_agent.kernel.counters import read_flow, read_flows, read_stats
-from raft_agent.kernel.layout import Direction, EventKind, FirewallMode, Stat
-from raft_agent.kernel.libbpf import LoadedObject
+from raft_agent.kernel.counters import read_flow, read_stats
+from raft_agent.kernel.layout import Direction, EventKind, FirewallMode, IpNetwork, Stat
+from raft_agent.kernel.libbpf import LoadedObject, Map
 from raft_agent.kernel.ring import EventRing
 from tests.kernel import harness, packets
 from tests.kernel.packets import ACK, SYN, ethernet, ip4, ip6, tcp
@@ -40,6 +40,24 @@ def allow(program: LoadedObject, *networks: str) -> None:
     firewall.set_allowed(program.map("allowed"), map(ipaddress.ip_network, networks))
 
 
+def read_mode(program: LoadedObject) -> tuple[FirewallMode, int]:
+    """The mode, and until when (CLOCK_MONOTONIC, ns) it is enforced."""
+    value = program.map("control").lookup(layout.INDEX.pack(0))
+    assert value is not None
+    until_ns, mode = layout.CONTROL.unpack(value)
+    return FirewallMode(mode), until_ns
+
+
+def read_allowed(allowed: Map) -> set[IpNetwork]:
+    """Who may connect; an IPv4 network is in the map as one of ::ffff:0:0/96."""
+    found = set()
+    for key in allowed.keys():  # noqa: SIM118  # a Map is no dict
+        bits, data = layout.PREFIX.unpack(key)
+        address = layout.address_of(data)
+        found.add(ipaddress.ip_network((address, bits - (96 if address.version == 4 else 0))))
+    return found
+
+
 # --- the filter -----------------------------------------------------------------------------------
 
 
@@ -52,7 +70,7 @@ def test_a_stranger_is_dropped_in_enforce_mode_only(
     set_mode(program, mode)
     expected = DROP if mode == FirewallMode.ENFORCE else GO_ON
     assert verdict(program, knock, IN) == expected
-    assert len(list(read_flows(program.map("flows")))) == (expected == GO_ON)
+    assert len(list(harness.read_flows(program.map("flows")))) == (expected == GO_ON)
     stats = read_stats(program.map("stats"))
     assert stats[Stat.FIREWALL_AUDITED] == (mode == FirewallMode.AUDIT)
     assert stats[Stat.FIREWALL_DROPPED] == (mode == FirewallMode.ENFORCE)
@@ -110,10 +128,10 @@ def test_a_new_list_takes_the_place_of_the_old_one(program: LoadedObject) -> Non
     allow(program, "192.0.2.7/32", "10.0.0.0/8")
     allow(program, "10.0.0.0/8", "fd00::/64")
     networks = map(ipaddress.ip_network, ("10.0.0.0/8", "fd00::/64"))
-    assert firewall.read_allowed(allowed) == set(networks)
+    assert read_allowed(allowed) == set(networks)
     set_mode(program, FirewallMode.ENFORCE)
     assert verdict(program, KNOCK, IN) == DROP
-    mode, until_ns = firewall.read_mode(program.map("control"))
+    mode, until_ns = read_mode(program)
     assert mode == FirewallMode.ENFORCE
     assert until_ns > time.monotonic_ns()
 

@@ -9,7 +9,7 @@ import pytest
 
 from raft_agent import wire
 from raft_agent.kernel import ports, ring
-from raft_agent.kernel.counters import Counters, read_flow, read_flows, read_stats
+from raft_agent.kernel.counters import Counters, read_flow, read_stats
 from raft_agent.kernel.layout import Direction, EventKind, LostReason, Stat, Sync
 from raft_agent.kernel.libbpf import LoadedObject
 from raft_agent.wire import FrameType
@@ -107,7 +107,7 @@ def test_a_foreign_packet_passes_uncounted(
     program: LoadedObject, kind: str, direction: Direction
 ) -> None:
     assert verdict(program, packets.foreign(FRAME)[kind], direction) == GO_ON
-    assert list(read_flows(program.map("flows"))) == []
+    assert list(harness.read_flows(program.map("flows"))) == []
     stats = read_stats(program.map("stats"))
     assert stats.pop(Stat.LATER_FRAGMENTS) == ("later fragment" in kind)
     assert not any(stats.values())
@@ -121,7 +121,7 @@ def test_a_packet_on_our_port_without_its_whole_tcp_header_is_counted_as_unreada
         assert verdict(program, packet[:length], IN) == GO_ON
     assert verdict(program, ethernet(ip4(tcp()[:12] + b"\x40" + tcp()[13:])), IN) == GO_ON
     assert read_stats(program.map("stats"))[Stat.UNREADABLE] == 17
-    assert list(read_flows(program.map("flows"))) == []
+    assert list(harness.read_flows(program.map("flows"))) == []
 
 
 def test_flags_are_counted(program: LoadedObject) -> None:
@@ -136,14 +136,14 @@ def test_a_port_that_a_peer_listens_on_is_ours_too(program: LoadedObject) -> Non
     packet = ethernet(ip4(tcp(source=7001, target=50_000)))
     verdict(program, packet, IN)
     verdict(program, packet, OUT)
-    assert list(read_flows(program.map("flows"))) == []
+    assert list(harness.read_flows(program.map("flows"))) == []
     ports.set_peer_ports(program.map("peer_ports"), [7001])
     verdict(program, packet, IN)
-    (flow,) = read_flows(program.map("flows"))
+    (flow,) = harness.read_flows(program.map("flows"))
     assert (flow.key.remote_port, flow.ingress.packets) == (7001, 1)
     # What leaves from 7001 here belongs to another agent on this host.
     verdict(program, packet, OUT)
-    assert [flow.key.remote_port for flow in read_flows(program.map("flows"))] == [7001]
+    assert [flow.key.remote_port for flow in harness.read_flows(program.map("flows"))] == [7001]
 
 
 # --- the TCP stream -------------------------------------------------------------------------------
@@ -193,7 +193,7 @@ def test_after_a_gap_over_a_header_it_says_what_it_did_not_see(program: LoadedOb
     counters = feed.counters
     assert (counters.sync, counters.sync_regained) == (Sync.YES, 1)
     assert counters.unparsed_bytes == len(FRAME) + len(BODY)
-    assert counters.stream_bytes == counters.unparsed_bytes + counters.frame_bytes
+    assert counters.stream_bytes == counters.unparsed_bytes + harness.frame_bytes(counters)
     (lost,) = [event for event in events(program) if event.kind == EventKind.LOST_SYNC]
     assert (lost.detail, lost.flow, lost.sender) == (LostReason.GAP, packets.key(), 5)
 

@@ -100,9 +100,12 @@ def test_foreign_filters_and_the_clsact_qdisc_outlive_us(link: tuple[str, int]) 
 
 
 def test_detaching_where_nothing_is_does_nothing(link: tuple[str, int]) -> None:
-    _, index = link
+    namespace, index = link
+    before = netns.tc(namespace, "qdisc", "show", "dev", "eth0")
     _detach(index)
     _detach(index + 100)
+    assert netns.tc(namespace, "qdisc", "show", "dev", "eth0") == before
+    assert "clsact" not in before
 
 
 def test_a_foreign_filter_at_our_place_is_neither_replaced_nor_removed(

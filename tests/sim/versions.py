@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import msgspec
+
 from raft_agent.consensus.types import Configuration, MembershipChange, Propose, Role, RoleChanged
 from raft_agent.machine.commands import (
+    Command,
     RaiseVersion,
-    decode_command,
     encode_command,
     encode_commands,
     join_commands,
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from tests.sim.cluster import Cluster
     from tests.sim.process import Process
 
+_decode = msgspec.msgpack.Decoder(Command).decode
 _LOOK_EVERY_US = 250_000
 _PUT_BACK_AGAIN_US = 300_000
 
@@ -173,7 +176,7 @@ def command_for(machine: Machine, command: bytes) -> bytes:
     """What a client's command becomes in the log: of version 2, if the version in force has it."""
     if not isinstance(machine, MachineOfVersion2):
         return command
-    newer = of_version_2(decode_command(command))
+    newer = of_version_2(_decode(command))
     is_in_force = machine.vocabulary.needed([newer]) <= machine.version
     return encode_command(newer) if is_in_force else command
 

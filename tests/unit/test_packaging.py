@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
 import tomllib
 import zipfile
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -146,6 +148,44 @@ def test_what_is_installed_is_used() -> None:
     imported = set(re.findall(r"^ *(?:import|from) (\w+)", sources, re.MULTILINE))
     needed = {Requirement(text).name.replace("-", "_") for text in PROJECT["dependencies"]}
     assert needed - imported == set()
+
+
+def imported(file: Path) -> set[str]:
+    """The modules that a file imports, by the names of their outermost packages."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module.partition(".")[0])
+    return found
+
+
+def test_what_is_imported_is_declared_also_where_something_else_brings_it() -> None:
+    """What comes with something else today need not do so tomorrow."""
+    folders = (
+        "node_agent",
+        "cli",
+        "operator",
+        "tests",
+        "tools",
+        "benchmarks",
+        "examples",
+        "ansible",
+    )
+    files = [file for folder in folders for file in (ROOT / folder).rglob("*.py")]
+    assert len(files) > 500
+    optional = [text for extra in PROJECT["optional-dependencies"].values() for text in extra]
+    declared = {canonicalize_name(Requirement(text).name) for text in PROJECT["dependencies"]}
+    declared |= {canonicalize_name(Requirement(text).name) for text in optional}
+    installed = packages_distributions()
+    undeclared = {
+        f"{name} in {file.relative_to(ROOT)}"
+        for file in files
+        for name in imported(file) - sys.stdlib_module_names
+        if name in installed and not declared & {canonicalize_name(d) for d in installed[name]}
+    }
+    assert undeclared == set()
 
 
 def test_help_lists_every_target_of_the_makefile() -> None:

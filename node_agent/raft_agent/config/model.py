@@ -141,7 +141,7 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True):
     ] = 30_000
 
     @property
-    def disk_stall(self) -> int:
+    def disk_stall_or_default_ms(self) -> int:
         """`disk_stall_ms`, or its default."""
         return self.disk_stall_ms or max(2000, 5 * self.election_timeout_max_ms)
 
@@ -266,7 +266,14 @@ class Tls(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Cluster(msgspec.Struct, frozen=True, kw_only=True):
-    name: Annotated[str, Key("A name for people.", values.member_name)] = "default"
+    name: Annotated[
+        str,
+        Key(
+            "A name for people, and the directory below `ebpf.pin_dir` that exported maps are in: "
+            "with another name their pins have other paths.",
+            values.member_name,
+        ),
+    ] = "default"
     bootstrap: Annotated[
         bool, Key("Found a new cluster of this one member. Not together with peers or `join`.")
     ] = False

@@ -46,11 +46,6 @@ class RaftLog:
         return self._run_terms[-1] if self._run_terms else self.base_term
 
     @property
-    def first_resident_index(self) -> int:
-        """The first entry that is in memory; last_index + 1 when none is."""
-        return self._starts[0] if self._starts else self.last_index + 1
-
-    @property
     def resident_batches(self) -> tuple[Batch, ...]:
         return tuple(self._batches)
 

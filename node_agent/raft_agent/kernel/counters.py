@@ -100,11 +100,6 @@ class Counters(msgspec.Struct, frozen=True):
         """Frames of all types."""
         return sum(count.frames for count in self.types.values())
 
-    @property
-    def frame_bytes(self) -> int:
-        """Bytes of frames of all types, headers included."""
-        return sum(count.bytes for count in self.types.values())
-
 
 class Flow(msgspec.Struct, frozen=True):
     """One TCP connection."""
@@ -118,12 +113,6 @@ def read_flow(flows: Map, key: FlowKey) -> Flow | None:
     """The counters of one flow, None when no packet of it was seen. Raises OSError."""
     value = flows.lookup(key.encode())
     return None if value is None else decode_flow(key, value)
-
-
-def read_flows(flows: Map) -> Iterator[Flow]:
-    """All flows. Raises OSError."""
-    for key, value in flows.items():
-        yield decode_flow(FlowKey.decode(key), value)
 
 
 def read_stats(stats: Map) -> dict[Stat, int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import time
 from collections.abc import Iterable
 
@@ -35,14 +34,6 @@ def set_mode(control: Map, mode: FirewallMode, enforce_for_ms: int) -> None:
     control.update(_FIRST, layout.CONTROL.pack(until_ns, mode))
 
 
-def read_mode(control: Map) -> tuple[FirewallMode, int]:
-    """The mode, and until when (CLOCK_MONOTONIC, ns) it is enforced. Raises OSError."""
-    value = control.lookup(_FIRST)
-    assert value is not None  # noqa: S101  # an array has all its elements
-    until_ns, mode = layout.CONTROL.unpack(value)
-    return FirewallMode(mode), until_ns
-
-
 def set_allowed(allowed: Map, networks: Iterable[IpNetwork]) -> None:
     """Let exactly these connect, whatever was allowed before; nobody who stays on the list is off
     it for a moment. Raises OSError.
@@ -53,11 +44,6 @@ def set_allowed(allowed: Map, networks: Iterable[IpNetwork]) -> None:
         allowed.update(key, _ANY)
     for key in there - wanted:
         allowed.delete(key)
-
-
-def read_allowed(allowed: Map) -> set[IpNetwork]:
-    """Who may connect. Raises OSError."""
-    return {_network(key) for key in allowed.keys()}  # noqa: SIM118  # a Map is no dict
 
 
 def read_strangers(strangers: Map) -> list[Stranger]:
@@ -71,11 +57,3 @@ def read_strangers(strangers: Map) -> list[Stranger]:
 def _prefix(network: IpNetwork) -> bytes:
     bits = network.prefixlen + (_IPV4_BITS if network.version == 4 else 0)
     return layout.PREFIX.pack(bits, layout.address_bytes(network.network_address))
-
-
-def _network(key: bytes) -> IpNetwork:
-    bits, data = layout.PREFIX.unpack(key)
-    address = layout.address_of(data)
-    if address.version == 4:
-        bits -= _IPV4_BITS
-    return ipaddress.ip_network((address, bits))

@@ -16,8 +16,7 @@ import msgspec
 
 from raft_agent.consensus.batch import HEADER_SIZE, Batch
 from raft_agent.consensus.types import read_verdict
-from raft_agent.machine.blocks import Portion, Section, encode_block, item_bytes
-from raft_agent.machine.snapshot import SnapshotView
+from raft_agent.machine.blocks import Portion, Section, item_bytes
 
 _AFTER = struct.Struct("<QQ")
 _crc32c_of = google_crc32c.extend
@@ -64,14 +63,3 @@ class StateDigest:
     def value(self) -> int:
         """A CRC32C, which no single turned bit leaves as it was; never 0."""
         return _READ | self._crc
-
-
-def digest_of(view: SnapshotView) -> int:
-    """What the state of a view comes to; the view is read to its end and closed."""
-    digest = StateDigest()
-    try:
-        while (portion := view.next_items()) is not None:
-            digest.add(portion, encode_block(portion))
-    finally:
-        view.close()
-    return digest.value

@@ -19,7 +19,6 @@ import msgspec
 
 from raft_agent.machine.exports import Export
 from raft_agent.machine.transactions import Compare, Operation
-from raft_agent.versions import CLUSTER_VERSIONS
 
 TIME = struct.Struct("<Q")
 # MessagePack's "array 32".
@@ -213,18 +212,12 @@ RareCommand: TypeAlias = (
 )
 Command: TypeAlias = StateCommand | InSession | RareCommand
 
-_DECODER = msgspec.msgpack.Decoder(Command)
 _RAW_LIST_DECODER = msgspec.msgpack.Decoder(list[msgspec.Raw])
 
 encode_command = msgspec.msgpack.Encoder().encode
 
 # What decoding foreign bytes can raise; msgspec's errors and UnicodeDecodeError are ValueErrors.
 COMMAND_ERRORS = (ValueError, OverflowError, RecursionError)
-
-
-def decode_command(data: bytes | memoryview) -> Command:
-    """Raises one of COMMAND_ERRORS when the bytes are no command known to this program."""
-    return _DECODER.decode(data)  # type: ignore[no-any-return]
 
 
 def encode_commands(commands: Sequence[Command]) -> bytes | memoryview:
@@ -308,10 +301,3 @@ LATER: dict[type, int] = {}
 """The commands that came after the first cluster version, each with the one that brought it."""
 
 VOCABULARY = Vocabulary(Command, LATER)
-
-
-def split_commands(payload: memoryview | bytes, count: int) -> Sequence[Command | None]:
-    """The `count` commands of a payload, of whatever version, None in place of each that this
-    program does not know.
-    """
-    return VOCABULARY.split(payload, count, CLUSTER_VERSIONS.newest)

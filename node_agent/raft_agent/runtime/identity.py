@@ -57,7 +57,7 @@ def make_node(config: Config, recovered: Recovered, address: str) -> Node:
             heartbeat_interval_us=timing.heartbeat_interval_ms * 1000,
             election_timeout_min_us=timing.election_timeout_min_ms * 1000,
             election_timeout_max_us=timing.election_timeout_max_ms * 1000,
-            disk_stall_us=timing.disk_stall * 1000,
+            disk_stall_us=timing.disk_stall_or_default_ms * 1000,
             clock_drift_ppm=timing.clock_drift_ppm,
             audit_interval_us=timing.state_check_interval_ms * 1000,
         ),

@@ -30,7 +30,6 @@ from raft_agent.machine.commands import (
     encode_command,
     encode_commands,
     join_commands,
-    split_commands,
 )
 from raft_agent.machine.machine import Machine
 from raft_agent.machine.transactions import (
@@ -47,6 +46,7 @@ from raft_agent.machine.transactions import (
 )
 from raft_agent.versions import VersionError
 from tests.fuzz.target import Target
+from tests.unit.machine.batches import split_commands
 
 _COMPARE = Compare(What.VALUE, "a", Relation.EQUAL, b"1")
 _EVERY: tuple[Command, ...] = (

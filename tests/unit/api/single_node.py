@@ -20,13 +20,13 @@ from raft_agent.api.server import ApiServer
 from raft_agent.consensus import batch
 from raft_agent.consensus.types import Configuration, Member, RefusalReason
 from raft_agent.histogram import BUCKETS
-from raft_agent.machine.audit import digest_of
 from raft_agent.machine.commands import Command, encode_commands, join_commands
 from raft_agent.machine.machine import Machine
 from raft_agent.runtime.backups import MachineBackup
 from raft_agent.runtime.refusals import failure_of
 from raft_agent.runtime.states import flip_bit
 from raft_agent.storage.snapshot_format import SnapshotHeader
+from tests.unit.machine.batches import digest_of
 
 MEMBER_ID = 0xA1
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 from pathlib import Path
@@ -55,7 +56,19 @@ def test_nobody_there_is_said_with_the_address(files: TlsFiles) -> None:
 
 
 def test_an_endpoint_can_be_the_only_agent_of_a_client(files: TlsFiles) -> None:
-    Client(Endpoint("192.0.2.7:5555", files))
+    async def main() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as agent:
+            agent.setblocking(False)
+            endpoint = Endpoint(f"127.0.0.1:{agent.getsockname()[1]}", files)
+            async with Client(endpoint) as client:
+                asking = asyncio.create_task(client.get("k"))
+                dialled, _ = await asyncio.get_running_loop().sock_accept(agent)
+                dialled.close()
+                asking.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await asking
+
+    run(main())
 
 
 def test_an_agent_that_stands_still_uses_up_no_more_than_its_share_of_the_time(

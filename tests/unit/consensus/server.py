@@ -14,6 +14,7 @@ from hypothesis import settings
 
 from raft_agent.consensus import invariants
 from raft_agent.consensus.batch import Batch, BatchKind, encode
+from raft_agent.consensus.log import RaftLog
 from raft_agent.consensus.membership import decode_configuration, first_entry
 from raft_agent.consensus.node import Node
 from raft_agent.consensus.types import (
@@ -376,3 +377,9 @@ class Server:
                 self.outbox.append(send)
             else:
                 self.held.append(send)
+
+
+def first_resident_index(log: RaftLog) -> int:
+    """The first entry that is in memory; last_index + 1 when none is."""
+    batches = log.resident_batches
+    return batches[0].first_index if batches else log.last_index + 1

@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from raft_agent.consensus.batch import Batch
 from raft_agent.consensus.log import RaftLog
 from raft_agent.consensus.types import LogImage
-from tests.unit.consensus.server import entry, examples, image_of
+from tests.unit.consensus.server import entry, examples, first_resident_index, image_of
 
 SIZES = st.lists(st.integers(1, 4), min_size=1, max_size=8)
 TERMS = st.lists(st.integers(0, 2), min_size=8, max_size=8)
@@ -132,7 +132,7 @@ def test_a_log_made_from_an_image_is_the_one_that_was_appended(
         assert log.term_at(index) == grown.term_at(index)
     tail = [batch for batch in batches if batch.first_index >= resident_from]
     assert log.resident_batches == tuple(tail)
-    assert log.first_resident_index == (tail[0].first_index if tail else log.last_index + 1)
+    assert first_resident_index(log) == (tail[0].first_index if tail else log.last_index + 1)
 
 
 @pytest.mark.parametrize("batch", [entry(3, 1), entry(1, 1), entry(2, 0 + 1)])
@@ -164,4 +164,4 @@ def test_trimming_waits_until_twice_as_much_is_there_as_may_stay() -> None:
     assert len(log.resident_batches) == 10
     log.trim_resident(10, 4 * size)
     assert len(log.resident_batches) == 4
-    assert log.first_resident_index == 7
+    assert first_resident_index(log) == 7

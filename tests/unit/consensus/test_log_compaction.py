@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from raft_agent.consensus.batch import Batch
 from raft_agent.consensus.log import RaftLog
 from raft_agent.consensus.types import LogImage
-from tests.unit.consensus.server import entry, image_of
+from tests.unit.consensus.server import entry, first_resident_index, image_of
 
 
 class CompactionMachine(RuleBasedStateMachine):
@@ -78,7 +78,7 @@ class CompactionMachine(RuleBasedStateMachine):
         assert log.resident_batches == tuple(self.batches)
         assert log.resident_bytes == sum(len(batch.record) for batch in self.batches)
         first = self.batches[0].first_index if self.batches else self.last + 1
-        assert log.first_resident_index == first == self.base + 1
+        assert first_resident_index(log) == first == self.base + 1
 
     @invariant()
     def nothing_is_known_outside(self) -> None:

@@ -20,7 +20,15 @@ from raft_agent.consensus.types import (
     VoteReply,
 )
 from tests.unit.consensus.harness import Cluster
-from tests.unit.consensus.server import Server, entry, log_of, of, sends, terms_of
+from tests.unit.consensus.server import (
+    Server,
+    entry,
+    first_resident_index,
+    log_of,
+    of,
+    sends,
+    terms_of,
+)
 
 SMALL = Settings(resident_bytes=2_000, max_apply_bytes=1_000, max_append_bytes=1_000)
 
@@ -35,7 +43,7 @@ def lagging(*, reads: bool = True) -> Cluster:
     cluster = Cluster(logs={1: log, 2: log, 3: log_of(1)}, settings=SMALL)
     cluster.down.add(3)
     cluster.elect(1)
-    assert cluster.node(1).log.first_resident_index > 20
+    assert first_resident_index(cluster.node(1).log) > 20
     cluster[1].reads = reads
     return cluster
 
@@ -52,17 +60,17 @@ def test_what_is_not_applied_or_not_on_disk_stays_in_memory() -> None:
     server = Server(1, log=long_log(), settings=SMALL)
     server.applies = False
     server.receive(2, Heartbeat(2, 1, 1, 60))
-    assert server.node.log.first_resident_index == 1
+    assert first_resident_index(server.node.log) == 1
     server.applies = True
     server.finish_apply()
-    assert server.node.log.first_resident_index > 1
+    assert first_resident_index(server.node.log) > 1
     server.writes = False
     batches = tuple(entry(index, 2, payload=b"x" * 500) for index in range(61, 81))
     server.receive(2, AppendEntries(2, 1, 1, 60, 2, 80, batches))
     assert server.node.applied_index == 80
-    assert server.node.log.first_resident_index <= 61
+    assert first_resident_index(server.node.log) <= 61
     server.write_log()
-    assert server.node.log.first_resident_index > 61
+    assert first_resident_index(server.node.log) > 61
 
 
 # --- for peers
@@ -122,7 +130,7 @@ def test_a_read_that_starts_before_what_was_asked_for_sends_the_whole_batch() ->
     cluster = Cluster(logs={1: log, 2: log, 3: behind}, settings=SMALL)
     cluster.down.add(3)
     cluster.elect(1)
-    assert cluster.node(1).log.first_resident_index > 12
+    assert first_resident_index(cluster.node(1).log) > 12
     cluster.restart(3)
     cluster.settle()
     assert cluster[3].disk == cluster[1].disk

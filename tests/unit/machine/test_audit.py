@@ -9,7 +9,7 @@ import pytest
 
 from raft_agent.consensus.batch import Batch, BatchKind, encode
 from raft_agent.consensus.verdict import Verdict, encode_verdict
-from raft_agent.machine.audit import StateDigest, digest_of
+from raft_agent.machine.audit import StateDigest
 from raft_agent.machine.blocks import Section, encode_block
 from raft_agent.machine.commands import (
     GrantLease,
@@ -22,7 +22,7 @@ from raft_agent.machine.commands import (
 )
 from raft_agent.machine.machine import Machine
 from raft_agent.machine.results import StatesDisputed, WriteDone
-from tests.unit.machine.batches import apply
+from tests.unit.machine.batches import apply, digest_of
 
 
 def audit(machine: Machine, verdict: Verdict | None = None) -> None:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raft_agent.machine.audit import digest_of
 from raft_agent.machine.commands import (
     AddExport,
     Command,
@@ -23,7 +22,7 @@ from raft_agent.machine.commands import (
 from raft_agent.machine.exports import Export
 from raft_agent.machine.machine import Machine
 from raft_agent.machine.watches import KeyChange
-from tests.unit.machine.batches import apply
+from tests.unit.machine.batches import apply, digest_of
 
 _KEYS = ("a", "b", "c/1", "c/2", "d")
 _COMMANDS = st.one_of(

@@ -11,8 +11,9 @@ from raft_agent.api.host import Applied, Failure, Outcome
 from raft_agent.api.protocol import ErrorCode
 from raft_agent.consensus.batch import Batch, BatchKind, encode
 from raft_agent.consensus.types import Event, Propose, Proposed
-from raft_agent.machine.commands import Put, split_commands
+from raft_agent.machine.commands import Put
 from raft_agent.runtime.proposals import MAX_BATCH_BYTES, Proposals
+from tests.unit.machine.batches import split_commands
 
 
 class Core:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from raft_agent.runtime.supervisor import Supervisor
+from tests.unit.runtime.jumping import JumpingLoop
 
 
 class Listener:
@@ -49,7 +50,7 @@ def listener(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Listen
 
 @pytest.fixture
 def loop() -> Iterator[asyncio.AbstractEventLoop]:
-    loop = asyncio.new_event_loop()
+    loop = JumpingLoop()
     yield loop
     loop.close()
 
@@ -121,16 +122,24 @@ def test_without_systemd_nothing_happens(
     monkeypatch: pytest.MonkeyPatch, loop: asyncio.AbstractEventLoop
 ) -> None:
     monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
+    made: list[object] = []
+    monkeypatch.setattr(socket, "socket", lambda *kind: made.append(kind))
     supervisor = Supervisor(loop)
     supervisor.ready()
     supervisor.stopping()
+    assert made == []
 
 
-def test_a_socket_that_is_gone_stops_nobody(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loop: asyncio.AbstractEventLoop
+def test_a_socket_that_is_gone_stops_nobody_and_is_told_to_who_debugs(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    loop: asyncio.AbstractEventLoop,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "nobody"))
-    Supervisor(loop).ready()
+    with caplog.at_level("DEBUG", "raft.runtime"):
+        Supervisor(loop).ready()
+    assert "systemd can't be told READY=1: [Errno 2] No such file or directory" in caplog.text
 
 
 def test_what_systemd_set_is_not_handed_on(

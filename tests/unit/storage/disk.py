@@ -44,7 +44,6 @@ class PowerFailures:
         self._contents: dict[int, bytes] = {}  # by inode: what is on the medium
         self._names: dict[str, dict[str, int]] = {}  # by directory: what is on the medium
         self._history: dict[str, list[dict[str, int]]] = {}  # since then
-        self._live: dict[int, Path] = {}
         self._monkeypatch = monkeypatch
         self._open: list[int] = []
         self._take_over()

@@ -27,7 +27,6 @@ class ControlPlane:
         self.tokens = Tokens()
         self._pki = host.files / "pki"
         self._pki.mkdir()
-        self._api_options: tuple[str, ...] = ()
 
     def prepare(self, nodes: list[str]) -> None:
         """Keys, certificates and tokens for itself and for these nodes."""
