@@ -79,8 +79,8 @@ def _run() -> int:
         )
 
     Front.propose = propose_2  # type: ignore[method-assign]
-    service.Agent = functools.partial(  # type: ignore[misc,assignment]
-        service.Agent, machine_kind=MachineOfVersion2
+    service.open_held = functools.partial(  # type: ignore[assignment]
+        service.open_held, kind=MachineOfVersion2
     )
     return main.main()
 

@@ -46,7 +46,8 @@ LOGS = """\
 
 One line per fact on standard error: time, level, part, node, term, role and text. Two variables
 are no keys of the file: `RAFT_LOG` sets levels on top of `server.log_level`, in the same form, and
-`RAFT_LOG_FORMAT=json` writes one JSON object a line, as `server.log_format` does. The parts are
+`RAFT_LOG_FORMAT=json` writes one JSON object a line, as `server.log_format` does. (A third one,
+`RAFT_TEST_EXCUSES`, is for tests of elections alone: [testing.md](testing.md).) The parts are
 """
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -12,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from raftctl.context import Context, current
-from raftctl.errors import EXIT_FAILED, EXIT_INTERRUPTED, NOT_REACHABLE, CommandError
+from raftctl.errors import EXIT_FAILED, EXIT_INTERRUPTED, CommandError
 from raftctl.framework import RaftGroup
 from raftctl.quantities import Seconds, Whole
 from raftctl.sockets import find_socket, nodes_at_hand
@@ -24,7 +22,6 @@ if TYPE_CHECKING:
     from raftctl.bench_stats import Tally
 
 _SPARE_FILES = 64
-_INTERRUPT = {signal.SIGINT}
 _PRELOAD_BATCH = 64
 _PRELOAD_BATCH_BYTES = 4 << 20
 
@@ -183,7 +180,12 @@ def _bench(plan: Plan, processes: int) -> None:
         f" {plan.warmup_s:g} s warm-up, {plan.duration_s:g} s measured..."
     )
     target = at.target()
-    tally = _run_alone(plan, target) if processes == 1 else _run_processes(plan, target, processes)
+    if processes == 1:
+        tally = _run_alone(plan, target)
+    else:
+        from raftctl.bench_processes import run_processes  # noqa: PLC0415
+
+        tally = run_processes(plan, target, processes)
     from raftctl.bench_result import result_data, result_text  # noqa: PLC0415
 
     data = result_data(plan, tally, node, processes)
@@ -308,79 +310,3 @@ def _run_alone(plan: Plan, target: str | Endpoint) -> Tally:
     from raftctl.bench_load import run_load  # noqa: PLC0415
 
     return run_load(plan, target, os.getpid(), lambda: None, None)
-
-
-def _run_processes(plan: Plan, target: str | Endpoint, processes: int) -> Tally:
-    """Forks before anything of asyncio is imported; all start when all have connected."""
-    from raftctl.bench_stats import Tally  # noqa: PLC0415
-
-    running: set[int] = set()
-    # Ctrl+C goes to all of them, a signal from elsewhere to this process alone: the children must
-    # hear of it in any case, and report what they have. Were this process to end amid the forks,
-    # they would take the end of its pipe for the start.
-    signal.pthread_sigmask(signal.SIG_BLOCK, _INTERRUPT)
-    before = signal.signal(signal.SIGINT, lambda *_: _interrupt(running))
-    go_read, go_write = os.pipe()
-    children: list[tuple[int, int]] = []
-    for number in range(processes):
-        share = plan.clients // processes + (number < plan.clients % processes)
-        report_read, report_write = os.pipe()
-        pid = os.fork()
-        if pid == 0:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-            os.close(go_write)
-            os.close(report_read)
-            rate = plan.rate * share / plan.clients
-            _child(replace(plan, clients=share, rate=rate), target, go_read, report_write)
-        os.close(report_write)
-        children.append((pid, report_read))
-        running.add(pid)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _INTERRUPT)
-    os.close(go_read)
-    total = Tally()
-    failure = ""
-    # A child that could not connect gives its report at once, without the "r" of the others.
-    heads = [os.read(report, 1) for _pid, report in children]
-    os.close(go_write)  # the start: every child sees the end of the pipe
-    for (pid, report), head in zip(children, heads, strict=True):
-        with os.fdopen(report, "rb") as pipe:
-            answer = head.replace(b"r", b"") + pipe.read()
-        running.discard(pid)  # before its number can become another process's
-        os.waitpid(pid, 0)
-        if answer[:1] == b"t":
-            total.merge(Tally.decode(answer[1:]))
-        else:
-            failure = answer[1:].decode() or failure or "it gave no reason"
-    signal.signal(signal.SIGINT, before)
-    if failure:
-        raise CommandError(f"A load process ended: {failure}", NOT_REACHABLE)
-    return total
-
-
-def _interrupt(running: set[int]) -> None:
-    for pid in running:
-        os.kill(pid, signal.SIGINT)
-
-
-def _child(plan: Plan, target: str | Endpoint, go_fd: int, report_fd: int) -> None:
-    """Never returns. Reports "r" when connected, then "t" and the tally or "e" and a reason."""
-    from raftctl.bench_stats import Tally  # noqa: PLC0415
-
-    try:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _INTERRUPT)
-        from raftctl.bench_load import run_load  # noqa: PLC0415
-
-        tally = run_load(plan, target, os.getpid(), lambda: _write_all(report_fd, b"r"), go_fd)
-        _write_all(report_fd, b"t" + tally.encode())
-    except KeyboardInterrupt:  # while it connected
-        _write_all(report_fd, b"t" + Tally(interrupted=True).encode())
-    except BaseException as failure:  # whatever it is must reach the parent, not its stack
-        _write_all(report_fd, b"e" + (str(failure) or type(failure).__name__).encode())
-    finally:
-        sys.stderr.flush()
-        os._exit(0)
-
-
-def _write_all(fd: int, data: bytes) -> None:
-    while data:
-        data = data[os.write(fd, data) :]

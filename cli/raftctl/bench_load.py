@@ -86,10 +86,12 @@ class Load:
             return
         try:
             async with asyncio.timeout(self.plan.timeout_s):
-                await self.target.connect(lambda: Client(self))
+                await self.target.connect(self._client)
         except OSError as failure:
             text = failure.strerror or str(failure) or "no answer in time"
-            raise CommandError(f"{self.target}: {text}", NOT_REACHABLE) from failure
+            raise CommandError(
+                f"{self.target}: {text}", NOT_REACHABLE, "Does it answer? raftctl doctor"
+            ) from failure
 
     async def _connect_here(self, path: str) -> None:
         loop = asyncio.get_running_loop()
@@ -111,7 +113,9 @@ class Load:
                 await asyncio.sleep(_RETRY_S)
             except OSError as failure:
                 sock.close()
-                raise CommandError(f"{path}: {failure.strerror}", NOT_REACHABLE) from failure
+                raise CommandError(
+                    f"{path}: {failure.strerror}", NOT_REACHABLE, "Does it answer? raftctl doctor"
+                ) from failure
         await loop.create_unix_connection(self._client, sock=sock)
 
     def _client(self) -> Client:

@@ -7,6 +7,7 @@ import os
 import platform
 import sys
 import tarfile
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -66,17 +67,17 @@ def bundle(file: str, config: str | None, log: str | None) -> None:
     """
     context = current()
     parts = dict(_parts(context, config, log))
-    path = Path(file)
     try:
-        # Addresses and names are in it: for its owner alone, until that one decides.
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as raw:
-            _write(raw, path.name.removesuffix(".tar.gz").removesuffix(".tgz"), parts)
+        _put(Path(file), parts)
     except FileExistsError:
         raise CommandError(
             f"{printable(file)} is there already", hint="Give another name, or remove it first"
         ) from None
     except OSError as failure:
-        raise CommandError(f"{printable(file)}: {failure.strerror}") from None
+        raise CommandError(
+            f"{printable(file)}: {failure.strerror}",
+            hint="Give a FILE where you may write and where there is room",
+        ) from None
     missing = sorted(name for name in parts if name.endswith(".error"))
     out = context.out
     text = f"{out.mark(True)} Wrote {printable(file)}: {', '.join(sorted(parts))}"
@@ -151,6 +152,22 @@ def _log(file: str) -> Iterator[tuple[str, str]]:
             yield "agent.log", log.read().decode(errors="backslashreplace")
     except OSError as failure:
         yield "agent.log.error", f"{failure.strerror}\n"
+
+
+def _put(path: Path, parts: dict[str, str]) -> None:
+    """The bundle in its place, whole or not at all. Raises FileExistsError and OSError."""
+    # Addresses and names are in it: for its owner alone, until that one decides.
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # mode 0600
+    temporary = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as raw:
+            _write(raw, path.name.removesuffix(".tar.gz").removesuffix(".tgz"), parts)
+        # Taken, so that what is put there now replaces nobody else's file.
+        path.open("xb").close()
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink()
+        raise
 
 
 def _write(raw: io.BufferedWriter, directory: str, parts: dict[str, str]) -> None:

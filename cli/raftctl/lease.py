@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import click
 
@@ -81,6 +82,7 @@ def grant(seconds: float) -> None:
 def keepalive(lease_id: int, follow: bool) -> None:
     """Keep a lease alive: it has all of its time again."""
     context = current()
+    began_s = time.monotonic()
     result = _keep(context, lease_id)
     out = context.out
     out.result(
@@ -89,19 +91,31 @@ def keepalive(lease_id: int, follow: bool) -> None:
     )
     if not follow:
         return
-    pause_s = result.ttl_ms / 1000 / _KEPT_ALIVE
     try:
-        while True:
-            time.sleep(pause_s)
-            try:
-                _keep(context, lease_id)
-            except CommandError as failure:
-                if failure.code not in _PASSING:
-                    raise
-                out.note(f"{failure.error}; trying again")
-                time.sleep(_RETRY_S)
+        _go_on_keeping(context, lease_id, began_s, result.ttl_ms / 1000)
     except KeyboardInterrupt:
         return
+
+
+def _go_on_keeping(context: Context, lease_id: int, kept_s: float, ttl_s: float) -> None:
+    """Ask again and again. `kept_s`: when it was last asked with success, by time.monotonic: its
+    time counts from no earlier than that."""
+    often_s = ttl_s / _KEPT_ALIVE
+    # Whoever waited longer for an answer would have no time left for another try.
+    brief = replace(context, timeout_s=min(context.timeout_s, often_s))
+    pause_s = max(kept_s + often_s - time.monotonic(), 0.0)
+    while True:
+        time.sleep(pause_s)
+        asked_s = time.monotonic()
+        try:
+            _keep(brief, lease_id)
+        except CommandError as failure:
+            if failure.code not in _PASSING:
+                raise
+            context.out.note(f"{failure.error}; trying again")
+            pause_s = _RETRY_S
+        else:
+            pause_s = max(asked_s + often_s - time.monotonic(), 0.0)
 
 
 def _keep(context: Context, lease_id: int) -> protocol.LeaseResult:

@@ -120,16 +120,32 @@ def _refused(found: protocol.RecoverResult) -> CommandError:
 
 
 def _wait_until_it_leads(context: Context, result: protocol.RecoverResult) -> None:
-    """Until all that this member had is committed, so that it serves."""
+    """Until all that this member had is committed, so that it serves. Raises CommandError that says
+    what has begun, whatever keeps it from knowing more."""
     give_up_at = time.monotonic() + _LEADS_WITHIN_S
-    while True:
+    try:
+        while True:
+            why = _why_not_yet(context, result)
+            if not why:
+                return
+            if time.monotonic() >= give_up_at:
+                break
+            time.sleep(_LOOK_EVERY_S)
+    except KeyboardInterrupt:
+        why = "this was interrupted"
+    raise CommandError(
+        f"Generation {result.generation} has begun, but {why}",
+        "unknown_outcome",
+        "See what it waits for: raftctl status; raftctl events",
+    )
+
+
+def _why_not_yet(context: Context, result: protocol.RecoverResult) -> str:
+    """Why it is not known to serve; nothing when it does."""
+    try:
         status = context.ask(protocol.Status(id=1), protocol.StatusResult)
-        if status.role == "leader" and status.commit_index > result.index:
-            return
-        if time.monotonic() > give_up_at:
-            raise CommandError(
-                f"Generation {result.generation} has begun, but nobody leads it yet",
-                "unknown_outcome",
-                "See what it waits for: raftctl status; raftctl events",
-            )
-        time.sleep(_LOOK_EVERY_S)
+    except CommandError as failure:
+        return failure.error
+    if status.role == "leader" and status.commit_index > result.index:
+        return ""
+    return "nobody leads it yet"

@@ -94,15 +94,14 @@ def command_line() -> argparse.ArgumentParser:
 
 
 def _with_kernel_options(config: Config, arguments: argparse.Namespace) -> Config:
-    given = {
-        "--bpf-object": arguments.bpf_object is not None,
-    }
-    notes = [f"{option} has no effect: ebpf.enabled is false" for option in given if given[option]]
+    notes = config.notes
+    if arguments.bpf_object is not None and not config.ebpf.enabled:
+        notes = (*notes, "--bpf-object has no effect: ebpf.enabled is false")
     return msgspec.structs.replace(
         config,
         bpf_object=arguments.bpf_object or "",
         fault_injection=arguments.enable_fault_injection,
-        notes=config.notes if config.ebpf.enabled else (*config.notes, *notes),
+        notes=notes,
     )
 
 

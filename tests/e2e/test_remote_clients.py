@@ -190,6 +190,18 @@ def test_bench_runs_over_tls(leader: Agent, office: Office) -> None:
         assert (measured["errors"], measured["unknown"]) in ((0, 0), ({}, 0))
 
 
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_bench_keeps_to_its_rate_over_tls(leader: Agent, office: Office, processes: str) -> None:
+    files = office.issue(client("grace", Role.WRITER))
+    words = ("-o", "json", "bench", "put", "--clients", "4", "--rate", "10", "--duration", "2")
+    done = raftctl(*words, "--warmup", "0", "--processes", processes, **options(leader, files))
+    assert done.returncode == 0, done.stderr
+    measured = answer(done)
+    assert measured["rate"] == 10
+    # One per process may be due at the very end, and one when it begins.
+    assert 0 < measured["ops"] <= 10 * measured["duration_s"] + 2 * int(processes)
+
+
 def test_bench_finds_the_leader_by_the_address_of_members(
     cluster: LocalCluster, office: Office
 ) -> None:

@@ -24,6 +24,7 @@ def test_an_agent_that_says_it_is_ready_answers_and_says_when_it_reloads_and_sto
             "RAFT_CLUSTER_BOOTSTRAP": "true",
         }
         agent.start()
+        assert listener.recv(4096).startswith(b"EXTEND_TIMEOUT_USEC=")
         assert listener.recv(4096).startswith(b"READY=1")
         assert isinstance(agent.ask(protocol.Status(1)), protocol.StatusResult)
         assert listener.recv(4096) == b"WATCHDOG=1"

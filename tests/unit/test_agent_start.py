@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import raft_agent
+from raft_agent.runtime.engine import Excuses
 
 AGENT = Path(sys.executable).parent / "raft-agent"
 
@@ -82,6 +83,23 @@ def test_a_wrong_log_filter_ends_with_status_2(
     first, second = done.stderr.splitlines()
     assert first == "raft-agent: the configuration is refused"
     assert second.startswith(f"{variable} in the environment: must ")
+
+
+@pytest.mark.parametrize("check", [["--check"], []])
+def test_excuses_that_there_are_not_end_with_status_2(file: Path, check: list[str]) -> None:
+    done = agent("--config", file, *check, RAFT_TEST_EXCUSES="stamps")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines()[1].startswith(
+        "RAFT_TEST_EXCUSES in the environment: must be all, stamp or none"
+    )
+
+
+@pytest.mark.parametrize("excuses", ["", *(excuses.value for excuses in Excuses)])
+def test_all_excuses_that_there_are_can_be_chosen_for_tests(file: Path, excuses: str) -> None:
+    done = agent("--config", file, "--check", RAFT_TEST_EXCUSES=excuses)
+    assert done.returncode == 0, done.stderr
+    is_told = "note: RAFT_TEST_EXCUSES is for tests: " in done.stdout
+    assert is_told == (excuses not in ("", "all"))
 
 
 def test_check_says_that_a_lone_node_would_wait(file: Path) -> None:

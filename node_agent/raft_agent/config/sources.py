@@ -25,10 +25,22 @@ from raft_agent.config.schema import (
     environment_name,
 )
 
-# Read by the log set-up; they look like keys of a section but are none.
+_TEST_EXCUSES = "RAFT_TEST_EXCUSES"
+
+
+def _check_excuses(text: str) -> None:
+    """Raises ValueError with a sentence when election timers have no such excuses."""
+    if text not in ("", "all", "stamp", "none"):
+        raise ValueError(
+            f'must be all, stamp or none; "{text}" is none of them. It is for tests: unset it'
+        )
+
+
+# Read by the log set-up, and by the engine; they look like keys of a section but are none.
 _NOT_KEYS: Mapping[str, Callable[[str], object]] = {
     "RAFT_LOG": logs.parse_levels,
     "RAFT_LOG_FORMAT": logs.check_format,
+    _TEST_EXCUSES: _check_excuses,
 }
 
 
@@ -185,6 +197,11 @@ class Sources:
                     _NOT_KEYS[variable](text)
                 except ValueError as error:
                     self._problems.append((where, (), str(error)))
+                if variable == _TEST_EXCUSES and text not in ("", "all"):
+                    self.notes.append(
+                        f"{variable} is for tests: with {text!r} a node that was held up stands "
+                        "for election without need; unset it"
+                    )
             elif variable == "RAFT_PEERS":
                 self._take_peer_list(text, where)
             elif variable in known:

@@ -35,7 +35,6 @@ from raft_agent.consensus.types import (
 )
 from raft_agent.logs import LogContext
 from raft_agent.machine.commands import Command
-from raft_agent.machine.machine import Machine
 from raft_agent.runtime.auditor import Auditor
 from raft_agent.runtime.certificates import make_certificates, make_credentials
 from raft_agent.runtime.engine import Answer, Engine, Excuses, now_us
@@ -43,7 +42,8 @@ from raft_agent.runtime.events import WARNINGS, EventLog
 from raft_agent.runtime.export_side import ExportSide
 from raft_agent.runtime.first_words import say_what_is_awaited, say_what_was_restored
 from raft_agent.runtime.front import Front
-from raft_agent.runtime.identity import check_owner, dial_targets, make_node, own_address
+from raft_agent.runtime.held import Held, open_held
+from raft_agent.runtime.identity import dial_targets, make_node, own_address
 from raft_agent.runtime.joining import applicant_for
 from raft_agent.runtime.kernel_side import KernelSide
 from raft_agent.runtime.lease_keeper import LeaseKeeper
@@ -52,12 +52,12 @@ from raft_agent.runtime.notes import Notes
 from raft_agent.runtime.proposals import Proposals
 from raft_agent.runtime.readings import Readings
 from raft_agent.runtime.rebuilding import Rebuilder
-from raft_agent.runtime.restoring import Restorer, restore
+from raft_agent.runtime.restoring import Restorer
 from raft_agent.runtime.snapshotter import Snapshotter
 from raft_agent.runtime.versions import VersionKeeper
 from raft_agent.runtime.views import Views, members_line
 from raft_agent.runtime.word import Word
-from raft_agent.storage.store import StorageFailure, Store
+from raft_agent.storage.store import StorageFailure
 from raft_agent.transport.transport import Hello, Transport, TransportHandlers
 from raft_agent.versions import VersionError
 
@@ -66,9 +66,6 @@ if TYPE_CHECKING:
     from raft_agent.tls.credentials import Credentials
 
 log = logging.getLogger("raft.runtime")
-
-# Hand-overs and changes of the members; proposals count from 1 on, reads downwards.
-_TAGS = 1 << 62
 
 
 class Agent:
@@ -83,12 +80,12 @@ class Agent:
         self,
         config: Config,
         context: LogContext,
-        machine_kind: type[Machine] = Machine,
+        held: Held | None = None,
         credentials: Credentials | None = None,
     ) -> None:
-        """`machine_kind`: in tests another one, of a program of a later version. `credentials`:
-        those that config.tls names, when they were read already. Raises TlsError when they can't
-        be used."""
+        """`held`: the data directory, open; it is closed again when this raises. Opened here when
+        it is None, and the loop stands still meanwhile. `credentials`: those that config.tls names,
+        when they were read already. Raises StorageError, and TlsError when they can't be used."""
         self._config = config
         self._context = context
         self._loop = loop = asyncio.get_running_loop()
@@ -96,12 +93,11 @@ class Agent:
         self.disk_full = False
         self.abandoned = ""
         self.node_name = config.server.node_id
-        self.machine = machine_kind()
-        self._certificates = make_certificates(
-            config, credentials or make_credentials(config), self._event
-        )
-        self._store = Store.open(Path(config.server.data_dir), versions=machine_kind.versions)
+        self._store, self.machine = held or open_held(config)
         try:
+            self._certificates = make_certificates(
+                config, credentials or make_credentials(config), self._event
+            )
             self._build(config)
         except BaseException:
             self._store.close()
@@ -110,10 +106,6 @@ class Agent:
     def _build(self, config: Config) -> None:
         loop = self._loop
         recovered = self._store.recovered
-        check_owner(config, recovered)
-        if recovered.snapshot is not None:
-            kind = type(self.machine)
-            self.machine.adopt(restore(self._store.snapshots, recovered.snapshot, kind))
         timing = config.timing
         address = own_address(config, recovered)
         peers = tuple(peer.id for peer in config.peers)

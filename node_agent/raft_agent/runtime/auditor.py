@@ -68,7 +68,8 @@ class Auditor:
         self._snapshotter.drop_unproven()
         if not self._snapshotter.begin():
             index, view = batch.last_index, self._machine.begin_snapshot()
-            self._task = self._loop.create_task(self._read(index, view))
+            self._task = task = self._loop.create_task(self._read(index, view))
+            task.add_done_callback(lambda _: self._ended(task, view))
 
     def judged(self, effect: StateJudged) -> None:
         """The members have compared."""
@@ -85,6 +86,12 @@ class Auditor:
     def unfit(self) -> Failure | None:
         """Why nothing may be read from this node's state, nor written through it; None: it may."""
         return unfit(self._node, self._machine)
+
+    def _ended(self, task: asyncio.Task[None], view: SnapshotView) -> None:
+        # A task that is cancelled before its first step comes to none of its own `finally`.
+        view.close()
+        if self._task is task:
+            self._task = None
 
     async def _read(self, index: int, view: SnapshotView) -> None:
         digest, worked_s = StateDigest(), 0.0

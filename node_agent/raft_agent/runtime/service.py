@@ -6,7 +6,7 @@ import asyncio
 import gc
 import logging
 import signal
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from raft_agent import logs
@@ -14,6 +14,7 @@ from raft_agent.config import Config, ConfigError, load
 from raft_agent.logs import LogContext
 from raft_agent.runtime.agent import Agent
 from raft_agent.runtime.certificates import make_credentials
+from raft_agent.runtime.held import open_held
 from raft_agent.runtime.supervisor import Supervisor
 from raft_agent.storage.aside import put_aside
 from raft_agent.storage.errors import StorageError
@@ -22,6 +23,8 @@ from raft_agent.storage.files import is_disk_full
 log = logging.getLogger("raft.runtime")
 
 _ROOM_CHECK_S = 1.0
+_DISK_FULL = "the disk is full: waiting until there is room again"
+_STARTING_ANEW = "starting anew from what the disk holds"
 
 
 async def run(config: Config, context: LogContext) -> int:
@@ -39,19 +42,28 @@ async def run(config: Config, context: LogContext) -> int:
             supervisor.stopping()
             stop.set_result(None)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, end)
-    credentials = make_credentials(config)
-    agent: Agent | None = Agent(config, context, credentials=credentials)
+    agent: Agent | None = None
 
     def reload() -> None:
         supervisor.reloading()
         _reload_log_levels(config)
         if agent is not None:
             agent.reload_certificates()
-        supervisor.ready()
+        supervisor.reloaded()
 
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, end)
     loop.add_signal_handler(signal.SIGHUP, reload)
+    credentials = make_credentials(config)
+
+    async def open_agent() -> Agent:
+        # In a thread: reading all that a slow disk holds takes longer than the watchdog waits for a
+        # loop that stands still.
+        held = await loop.run_in_executor(None, open_held, config)
+        return Agent(config, context, held, credentials)
+
+    supervisor.starting()
+    agent = await open_agent()
     while agent is not None:
         await _serve(agent, stop, supervisor)
         abandoned = agent.abandoned
@@ -64,7 +76,7 @@ async def run(config: Config, context: LogContext) -> int:
             data_dir = Path(config.server.data_dir)
             target = await loop.run_in_executor(None, put_aside, data_dir, abandoned)
             log.warning("what this member had is in %s now; starting anew, empty", target)
-        agent = await _open_again(lambda: Agent(config, context, credentials=credentials), stop)
+        agent = await _open_again(open_agent, stop, supervisor)
     return 0
 
 
@@ -73,10 +85,11 @@ async def _serve(agent: Agent, stop: asyncio.Future[None], supervisor: Superviso
     try:
         await agent.start()
         _quiet_garbage_collector()
-        supervisor.ready()
+        if not stop.done():
+            supervisor.ready()
         await asyncio.wait([stop, agent.ended], return_when=asyncio.FIRST_COMPLETED)
         if not stop.done() and agent.disk_full:
-            supervisor.waiting("the disk is full: waiting until there is room again")
+            supervisor.waiting(_DISK_FULL)
             await _room(agent, stop)
     finally:
         await agent.stop()
@@ -84,23 +97,29 @@ async def _serve(agent: Agent, stop: asyncio.Future[None], supervisor: Superviso
         agent.ended.result()
 
 
-async def _open_again(open_agent: Callable[[], Agent], stop: asyncio.Future[None]) -> Agent | None:
+async def _open_again(
+    open_agent: Callable[[], Awaitable[Agent]],
+    stop: asyncio.Future[None],
+    supervisor: Supervisor,
+) -> Agent | None:
     """A new agent on the same data, as soon as the disk has room for its start; None at `stop`."""
+    supervisor.waiting(_STARTING_ANEW)
     while not stop.done():
         try:
-            log.info("starting anew from what the disk holds")
-            return open_agent()
+            log.info(_STARTING_ANEW)
+            return await open_agent()
         except StorageError as error:
             if error.__cause__ is None or not is_disk_full(error.__cause__):
                 raise
             log.warning("%s", error)
+            supervisor.waiting(_DISK_FULL)
         await asyncio.wait([stop], timeout=_ROOM_CHECK_S)
     return None
 
 
 async def _room(agent: Agent, stop: asyncio.Future[None]) -> None:
     """Wait until the disk has room again, or `stop`."""
-    log.warning("the disk is full: waiting until there is room again")
+    log.warning(_DISK_FULL)
     loop = asyncio.get_running_loop()
     while not stop.done():
         # Waits first, whatever is said of room: a start that fails at once is no tight loop.

@@ -147,6 +147,8 @@ class Snapshotter:
         view = self._machine.begin_snapshot()
         self._task = self._loop.create_task(self._take(view, configuration))
         self._task.add_done_callback(self._done)
+        # One that is given up before its first step closes nothing itself.
+        self._task.add_done_callback(lambda _: view.close())
         return True
 
     def left_out(self) -> None:

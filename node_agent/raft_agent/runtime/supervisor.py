@@ -9,6 +9,9 @@ import os
 import socket
 import time
 
+# How far off the end of a start is put, again and again while it goes on.
+_EXTENSION_S = 60.0
+
 log = logging.getLogger("raft.runtime")
 
 
@@ -23,11 +26,21 @@ class Supervisor:
         self._address = os.environ.pop("NOTIFY_SOCKET", "")
         self._interval_s = _watchdog_interval_s()
         self._timer: asyncio.TimerHandle | None = None
+        self._was_ready = False
+
+    def starting(self) -> None:
+        """The first start goes on, and takes as long as it takes: until `ready` its time limit is
+        put off for as long as the loop turns."""
+        # sd_notify(3): one that still lies ahead is not brought forward by this.
+        self._tell(f"EXTEND_TIMEOUT_USEC={int(_EXTENSION_S * 1e6)}")
+        self._timer = self._loop.call_later(_EXTENSION_S / 3, self.starting)
 
     def ready(self) -> None:
         """The agent serves; from here on silence of its loop is a reason to restart it."""
         self._tell("READY=1", "STATUS=")
-        if self._timer is None:
+        if not self._was_ready:
+            self._was_ready = True
+            self._cancel()
             self._watch()
 
     def waiting(self, reason: str) -> None:
@@ -35,11 +48,21 @@ class Supervisor:
         self._tell(f"STATUS={reason}")
 
     def reloading(self) -> None:
-        self._tell("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        # Whoever was not ready must not become so by a reload.
+        if self._was_ready:
+            self._tell("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+
+    def reloaded(self) -> None:
+        """As before: what it waits for is still its status."""
+        if self._was_ready:
+            self._tell("READY=1")
 
     def stopping(self) -> None:
         """The watchdog is over too: systemd has its own time limit for the end."""
         self._tell("STOPPING=1")
+        self._cancel()
+
+    def _cancel(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
 

@@ -97,6 +97,8 @@ class Store:
         self._log_thread: threading.Thread | None = None
         self._vote_thread: threading.Thread | None = None
         self._scrubber: Scrubber | None = None
+        self._promised = recovered.promised_version
+        self._promising = threading.Lock()
 
     @classmethod
     def open(
@@ -287,8 +289,12 @@ class Store:
 
     def save_promise(self, version: int) -> None:
         """From now on no program that does not know this cluster version opens the directory.
-        Blocks until that is on disk; raises OSError."""
-        save_promise(self._lock.data_dir, version)
+        Blocks until that is on disk; raises OSError. May be called in any thread: whoever asks for
+        an older one meanwhile takes none back."""
+        with self._promising:
+            if version > self._promised:
+                save_promise(self._lock.data_dir, version)
+                self._promised = version
 
     def read(self, from_index: int, max_bytes: int) -> tuple[Batch, ...]:
         """Whole consecutive batches from the one that holds `from_index` on: at least one, then as

@@ -247,3 +247,43 @@ def test_an_interrupt_before_the_start_leaves_no_load_process_behind(tmp_path: P
             # A child that goes on would hold the pipe open.
             assert bench.process.stderr is not None
             bench.process.stderr.read()
+
+
+# As fork(2) does when a user has as many processes as it may have.
+_LAST_FORK_FAILS = """
+import errno, os
+
+fork, forked = os.fork, []
+
+
+def and_fail():
+    if len(forked) == 2:
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+    forked.append(fork())
+    return forked[-1]
+
+
+os.fork = and_fail
+from raftctl.main import main
+
+main()
+"""
+
+
+def test_a_fork_that_fails_ends_the_load_processes_before_it_and_says_what_to_do(
+    tmp_path: Path,
+) -> None:
+    with serving(tmp_path / "node-01.sock") as served:
+        shape = ("--clients", "3", "--processes", "3", "--warmup", "0", "--duration", "0.3")
+        words = ("--socket", str(served.path), "bench", "put", *shape)
+        with subprocess.Popen(
+            [sys.executable, "-c", _LAST_FORK_FAILS, *words],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=clean_environment(),
+        ) as bench:
+            # A child that goes on would hold the pipes open.
+            _, told = bench.communicate(timeout=TIMEOUT_S)
+        assert bench.returncode == 1
+        assert "Resource temporarily unavailable\n  Hint: Use fewer --processes" in told.decode()
+        assert served.host.machine.last_applied == 0

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import tarfile
+from io import BufferedWriter
 from pathlib import Path
 
+import pytest
+from click.testing import CliRunner
+
+from raftctl import debug
+from raftctl.main import cli
 from tests.unit.cli.served import raftctl
 
 
@@ -87,3 +94,22 @@ def test_nothing_is_written_over_a_file_that_is_there(at: tuple[str, str], tmp_p
     done = raftctl(*at, "debug", "bundle", str(file))
     assert done.returncode == 1
     assert file.read_text() == "precious"
+
+
+def test_a_bundle_that_can_not_be_written_leaves_nothing_behind_and_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(raw: BufferedWriter, *_: object) -> None:
+        raw.write(b"the beginning")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    at = ["--socket", str(tmp_path / "nobody")]
+    file = tmp_path / "there" / "report.tar.gz"
+    file.parent.mkdir()
+    with monkeypatch.context() as full:
+        full.setattr(debug, "_write", write)
+        done = CliRunner().invoke(cli, [*at, "debug", "bundle", str(file)])
+    assert done.exit_code == 1
+    assert f"{file}: No space left on device\n  Hint: " in done.stderr
+    assert not list(file.parent.iterdir())
+    assert CliRunner().invoke(cli, [*at, "debug", "bundle", str(file)]).exit_code == 0

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from raft_agent.api import protocol
 from raft_agent.api.host import Failure
 from raft_agent.machine.commands import Put
+from raftctl import recover
+from raftctl.context import Context
+from raftctl.errors import NOT_REACHABLE, CommandError
 from tests.unit.cli.served import Served, json_of, raftctl, serving
 
 MEMBERS = [
@@ -151,3 +155,47 @@ def test_what_is_no_backup_is_refused_with_the_place(tmp_path: Path) -> None:
     done = raftctl("snapshot", "status", str(path))
     assert done.returncode == 1
     assert f"{path}, byte 0: damaged" in done.stderr.decode()
+
+
+class Recovered(Context):
+    """An agent at which a generation has begun; `answers` are those to its status, the last one
+    again and again."""
+
+    answers: list[protocol.StatusResult | CommandError | KeyboardInterrupt]
+
+    def ask(self, *_: Any) -> Any:
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if isinstance(answer, protocol.StatusResult):
+            return answer
+        raise answer
+
+
+BEGUN = protocol.RecoverResult("node-01", MEMBERS, generation="00ab", index=18)
+GONE = CommandError("Agent node-01 is not reachable: it is gone", NOT_REACHABLE, "Is it running?")
+
+
+@pytest.mark.parametrize(
+    ("why", "told"),
+    [
+        (GONE, "Generation 00ab has begun, but Agent node-01 is not reachable: it is gone"),
+        (KeyboardInterrupt(), "Generation 00ab has begun, but this was interrupted"),
+    ],
+)
+def test_a_recovery_that_has_begun_never_ends_as_one_that_has_not(
+    monkeypatch: pytest.MonkeyPatch, why: CommandError | KeyboardInterrupt, told: str
+) -> None:
+    monkeypatch.setattr(recover, "_LEADS_WITHIN_S", 0.0)
+    context = Recovered()
+    context.answers = [why]
+    with pytest.raises(CommandError) as failed:
+        recover._wait_until_it_leads(context, BEGUN)
+    assert (failed.value.error, failed.value.code) == (told, "unknown_outcome")
+    assert "raftctl status" in failed.value.hint
+
+
+def test_a_passing_failure_ends_no_wait_for_the_new_generation(served: Served) -> None:
+    served.call(served.host.apply_commands, [Put("k", b"v", -1)] * 20)
+    context = Recovered()
+    context.answers = [GONE, served.call(served.host.status)]
+    recover._wait_until_it_leads(context, BEGUN)
+    assert len(context.answers) == 1

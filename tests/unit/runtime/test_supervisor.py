@@ -59,13 +59,13 @@ def test_a_life_is_told_in_its_order(listener: Listener, loop: asyncio.AbstractE
     supervisor = Supervisor(loop)
     supervisor.ready()
     supervisor.reloading()
-    supervisor.ready()
+    supervisor.reloaded()
     supervisor.stopping()
     assert listener.heard()[0] == "READY=1"
     reloading, stamp = listener.heard()
     assert reloading == "RELOADING=1"
     assert stamp.startswith("MONOTONIC_USEC=")
-    assert listener.heard()[0] == "READY=1"
+    assert listener.heard() == ["READY=1"]
     assert listener.heard() == ["STOPPING=1"]
 
 
@@ -149,3 +149,25 @@ def test_what_systemd_set_is_not_handed_on(
     monkeypatch.setenv("WATCHDOG_USEC", "30000")
     Supervisor(loop)
     assert {"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"} & os.environ.keys() == set()
+
+
+def test_a_reload_leaves_what_the_agent_waits_for_to_be_read(
+    listener: Listener, loop: asyncio.AbstractEventLoop
+) -> None:
+    supervisor = Supervisor(loop)
+    supervisor.ready()
+    supervisor.waiting("the disk is full")
+    supervisor.reloading()
+    supervisor.reloaded()
+    heard = [listener.heard() for _ in range(4)]
+    assert [lines[0] for lines in heard[2:]] == ["RELOADING=1", "READY=1"]
+    assert not any(line.startswith("STATUS=") for lines in heard[2:] for line in lines)
+
+
+def test_a_reload_before_the_agent_serves_does_not_say_that_it_is_ready(
+    listener: Listener, loop: asyncio.AbstractEventLoop
+) -> None:
+    supervisor = Supervisor(loop)
+    supervisor.reloading()
+    supervisor.reloaded()
+    assert listener.has_heard_nothing()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -138,3 +139,39 @@ def test_a_promise_holds_for_every_later_start(data_dir: Path) -> None:
     store = Store.open(data_dir, versions=Versions(2, 3))
     assert store.recovered.promised_version == 2
     store.close()
+
+
+def test_an_older_promise_takes_no_newer_one_back(data_dir: Path) -> None:
+    store = Store.open(data_dir, versions=Versions(1, 3))
+    store.save_promise(3)
+    store.save_promise(2)
+    store.close()
+    store = Store.open(data_dir, versions=Versions(1, 3))
+    assert store.recovered.promised_version == 3
+    store.save_promise(2)
+    store.close()
+    assert "of version 3" in refusal(data_dir)
+
+
+def test_promises_of_two_threads_are_written_one_after_the_other(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when the leader changes within one fsync: both would write the same file."""
+    both, writing, saved = threading.Event(), threading.Event(), []
+
+    def save(_: Path, version: int) -> None:
+        if writing.is_set():
+            both.set()
+        writing.set()
+        saved.append((version, both.wait(0.2)))
+        writing.clear()
+
+    store = Store.open(data_dir, versions=Versions(1, 3))
+    monkeypatch.setattr("raft_agent.storage.store.save_promise", save)
+    threads = [threading.Thread(target=store.save_promise, args=(v,)) for v in (2, 3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    store.close()
+    assert (saved[-1][0], both.is_set()) == (3, False)
