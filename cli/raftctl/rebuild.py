@@ -74,13 +74,19 @@ def _mend_at_next_start(context: Context, data_dir: Path) -> None:
     try:
         request_offline(data_dir)
     except FileNotFoundError:
-        raise CommandError(f"{data_dir} is no agent's data directory") from None
+        raise CommandError(
+            f"{data_dir} is no agent's data directory",
+            hint="Give the server.data_dir of the agent's raft.toml",
+        ) from None
     except InUseError:
         raise CommandError(
             f"An agent runs on {data_dir}", hint="Have it do that itself: raftctl rebuild"
         ) from None
     except OSError as error:
-        raise CommandError(f"{data_dir} can't be written: {error.strerror}") from error
+        raise CommandError(
+            f"{data_dir} can't be written: {error.strerror}",
+            hint="Ask as the agent's user or as root, and make room where there is none",
+        ) from error
     out = context.out
     text = f"{out.mark(True)} It is mended when the agent starts next\n  Start the agent"
     out.result(text, {"reason": "", "last_applied": None})
