@@ -79,7 +79,11 @@ def _subject(name: str, hosts: tuple[str, ...], role: str | None) -> Subject:
     subject = Subject(kind, name, hosts, None if role is None else Role(role))
     subject.check()
     if "/" in name or name.startswith(".") or name in _OTHERS or name.endswith("-key"):
-        raise CommandError(f"{name!r} can't be the name of the files of a node or a client")
+        raise CommandError(
+            f"{name!r} can't be the name of the files of a node or a client",
+            hint='Give a name without "/" that starts with no dot and does not end with -key; '
+            "the authority's own files are ca, ca-key and crl",
+        )
     return subject
 
 
@@ -341,7 +345,10 @@ def _revocable(file: Path, is_ours: Callable[[x509.Certificate], bool]) -> x509.
 
     certificate = files.read(file, read_certificates)[0]
     if not is_ours(certificate):
-        raise CommandError(f"{file} was not signed by this authority, so it can't take it back")
+        raise CommandError(
+            f"{file} was not signed by this authority, so it can't take it back",
+            hint="Give the authority that signed it: --dir DIR; raftctl cert show says who that is",
+        )
     return certificate
 
 
@@ -349,7 +356,10 @@ def _number(text: str) -> int:
     digits = text.replace(":", "")
     # RFC 5280 §4.1.2.2: positive, of 20 bytes at most.
     if not _SERIAL.fullmatch(digits) or not 0 < int(digits, 16) < 1 << 159:
-        raise CommandError(f"{text!r} is no serial number in hexadecimal digits")
+        raise CommandError(
+            f"{text!r} is no serial number in hexadecimal digits",
+            hint="raftctl cert show FILE says a certificate's",
+        )
     return int(digits, 16)
 
 

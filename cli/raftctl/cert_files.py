@@ -40,9 +40,15 @@ def in_words() -> Iterator[None]:
     try:
         yield
     except TlsError as error:
-        raise CommandError(str(error)) from error
+        raise CommandError(
+            str(error),
+            hint="What a file holds: raftctl cert show FILE; what is taken: raftctl cert --help",
+        ) from error
     except OSError as error:
-        raise CommandError(f"{error.filename or 'a file'}: {error.strerror}") from error
+        raise CommandError(
+            f"{error.filename or 'a file'}: {error.strerror}",
+            hint="Give a --dir that is there and that you may use, or go on as its owner",
+        ) from error
 
 
 def refuse_existing(*files: Path, force: bool) -> None:

@@ -116,7 +116,11 @@ class Context:
         try:
             return Endpoint(self.endpoint, files, server_name=self.server_name)
         except (TlsError, ValueError) as error:
-            raise CommandError(str(error), "bad_request") from error
+            raise CommandError(
+                str(error),
+                "bad_request",
+                "Look at --endpoint HOST:PORT, and at the files: raftctl cert show FILE",
+            ) from error
 
     def socket_path(self) -> Path:
         """The agent's socket. Raises CommandError when there is none to trust."""

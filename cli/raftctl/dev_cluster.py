@@ -33,6 +33,7 @@ _JOIN_PATIENCE_S = 3.0
 _POLL_S = 0.05
 # Below the ports that Linux hands out to connections (32768 and up), so that no connection sits on
 # a node's port while the node is down.
+_ELSEWHERE = "Give a --dir that you may write to and where there is room"
 _FIRST_PORT = 10_000
 _PORTS = 20_000
 _ISOLATED_PORT = 5555
@@ -120,12 +121,17 @@ class DevCluster:
             self.folder.mkdir(parents=True, exist_ok=True)
             lock = (self.folder / "dev.lock").open("w")
         except OSError as failure:
-            raise CommandError(f"Can't use {self.folder}: {failure.strerror}") from failure
+            raise CommandError(
+                f"Can't use {self.folder}: {failure.strerror}", hint=_ELSEWHERE
+            ) from failure
         with lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as busy:
-                raise CommandError(f"Another raftctl dev is at work in {self.folder}") from busy
+                raise CommandError(
+                    f"Another raftctl dev is at work in {self.folder}",
+                    hint="Wait until it has ended, or give another --dir",
+                ) from busy
             yield
 
     def form(self) -> Form | None:
@@ -161,7 +167,9 @@ class DevCluster:
                 node.config.write_text(self._config(node, nodes, addresses, form))
             (self.folder / _FORM_FILE).write_text(json.dumps(form._asdict()) + "\n")
         except OSError as failure:
-            raise CommandError(f"Can't write to {self.folder}: {failure.strerror}") from failure
+            raise CommandError(
+                f"Can't write to {self.folder}: {failure.strerror}", hint=_ELSEWHERE
+            ) from failure
         return nodes
 
     def _config(self, node: Node, nodes: list[Node], addresses: list[str], form: Form) -> str:
@@ -209,7 +217,10 @@ class DevCluster:
             ports.append(port)
             if len(ports) == count:
                 return ports
-        raise CommandError(f"There are no {count} free ports")
+        raise CommandError(
+            f"There are no {count} free ports from {_FIRST_PORT} on",
+            hint="Start fewer --nodes, or end another cluster: raftctl dev down --dir DIR",
+        )
 
     # --- Start ----------------------------------------------------------------------------------
 

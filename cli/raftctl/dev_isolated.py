@@ -21,7 +21,7 @@ _BRIDGE = "br0"
 def check_possible() -> None:
     """Raises CommandError with the reason when namespaces can't be made here."""
     if sys.platform != "linux":
-        raise CommandError("--isolated needs Linux network namespaces")
+        raise CommandError("--isolated needs Linux network namespaces", hint="Leave --isolated out")
     if os.geteuid() != 0:
         raise CommandError(
             "--isolated needs root: it makes network namespaces",

@@ -51,7 +51,10 @@ def spawn(command: Sequence[str], folder: Path, log: Path) -> int:
                 start_new_session=True,
             )
     except OSError as failure:
-        raise CommandError(f"Can't start {command[0]}: {failure.strerror}") from failure
+        raise CommandError(
+            f"Can't start {command[0]}: {failure.strerror}",
+            hint=f"Is it installed, and can {log} be written? Then raftctl dev up again",
+        ) from failure
     child.returncode = 0  # it is meant to live on; without this Popen warns when collected
     return child.pid
 

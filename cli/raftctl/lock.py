@@ -154,7 +154,9 @@ async def _acquired(context: Context, held: Lock, wait_s: float | None, stop: _S
                     "Does the cluster have a leader? raftctl health",
                 ) from late
             raise CommandError(
-                f"The lock {held.name!r} was not free within {wait_s:g} s", "conflict"
+                f"The lock {held.name!r} was not free within {wait_s:g} s",
+                "conflict",
+                "Wait longer: --wait SECONDS; who holds it: raftctl propose list lock/",
             ) from late
         except _TakenError as taken:
             raise CommandError(

@@ -106,7 +106,10 @@ def _wait_until_voter(
     while True:
         found = next((item for item in result.members if item.name == name), None)
         if found is None:
-            raise CommandError(f"{name} is no member any more: somebody has removed it")
+            raise CommandError(
+                f"{name} is no member any more: somebody has removed it",
+                hint="See who is: raftctl member list",
+            )
         if found.role == "voter" and not result.pending:
             if result is first:
                 return first

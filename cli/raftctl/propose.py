@@ -76,7 +76,11 @@ def read_value(argument: str, stdin: Any = None) -> bytes:
     else:
         value = os.fsencode(argument)
     if len(value) > protocol.MAX_VALUE_BYTES:
-        raise CommandError(f"{source} is larger than {protocol.MAX_VALUE_BYTES} bytes", "too_large")
+        raise CommandError(
+            f"{source} is larger than {protocol.MAX_VALUE_BYTES} bytes",
+            "too_large",
+            "Put it under several keys, or keep it elsewhere and put where that is",
+        )
     return bytes(value)
 
 

@@ -78,7 +78,10 @@ def _mend_at_next_start(context: Context, data_dir: Path) -> None:
     try:
         request_offline(data_dir)
     except FileNotFoundError:
-        raise CommandError(f"{data_dir} is no agent's data directory") from None
+        raise CommandError(
+            f"{data_dir} is no agent's data directory",
+            hint="Give the server.data_dir of the agent's raft.toml",
+        ) from None
     except InUseError:
         raise CommandError(
             f"An agent runs on {data_dir}", hint="Have it do that itself: raftctl rebuild"
@@ -87,7 +90,10 @@ def _mend_at_next_start(context: Context, data_dir: Path) -> None:
         where = f"{error.path}: " if error.path else ""
         raise CommandError(f"It can't be mended: {where}{error.what}", hint=error.advice) from error
     except OSError as error:
-        raise CommandError(f"{data_dir} can't be written: {error.strerror}") from error
+        raise CommandError(
+            f"{data_dir} can't be written: {error.strerror}",
+            hint="Ask as the agent's user or as root, and make room where there is none",
+        ) from error
     out = context.out
     text = f"{out.mark(True)} It is mended when the agent starts next\n  Start the agent"
     out.result(text, {"reason": "", "last_applied": None})

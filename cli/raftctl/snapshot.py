@@ -190,7 +190,10 @@ def _from_config(
         config = load(path)
         found = name or config.server.node_id, address or config.advertise_address()
     except ConfigError as error:
-        raise CommandError(f"The configuration is refused: {error}") from error
+        raise CommandError(
+            f"The configuration is refused: {error}",
+            hint="Correct it, or give --name and --address in its place",
+        ) from error
     if data_dir.resolve() != Path(config.server.data_dir).resolve():
         context.out.note(
             f"Warning: an agent with {printable(str(path))} does not look there: its "

@@ -85,9 +85,16 @@ def _read(file: str) -> bytes:
             with Path(file).open("rb") as source:
                 data = source.read(_MAX_FILE_BYTES + 1)
     except OSError as failure:
-        raise CommandError(f"Can't read {file}: {failure.strerror}") from failure
+        raise CommandError(
+            f"Can't read {file}: {failure.strerror}",
+            hint="Give a file that is there and that you may read, or - for standard input",
+        ) from failure
     if len(data) > _MAX_FILE_BYTES:
-        raise CommandError(f"{file} is larger than {_MAX_FILE_BYTES} bytes", "too_large")
+        raise CommandError(
+            f"{file} is larger than {_MAX_FILE_BYTES} bytes",
+            "too_large",
+            "Make several transactions of it",
+        )
     return data
 
 

@@ -67,6 +67,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("raft.runtime")
 
+_STORAGE_FAILED = "Use another member, and look at this one's disk and log"
+
 
 class Agent:
     """Implements the engine's `Observer`; what is asked of the node is answered by its `front`.
@@ -155,8 +157,9 @@ class Agent:
             transport=self._transport,
             observer=self,
             loop=loop,
-            # The tests that count needless elections need worse timers to compare with.
-            excuses=Excuses(os.environ.get("RAFT_TEST_EXCUSES", "all")),
+            # The tests that count needless elections need worse timers to compare with. What the
+            # variable may say was checked with the configuration.
+            excuses=Excuses(os.environ.get("RAFT_TEST_EXCUSES") or "all"),
         )
         self._kernel = KernelSide(config, self._transport, self.engine, self._views, self._event)
         self._views.ebpf = self._kernel.status
@@ -474,7 +477,7 @@ class Agent:
         self._notes.take(note)
 
     def on_storage_failed(self, failure: StorageFailure) -> None:
-        self._give_up(Failure(ErrorCode.STORAGE_FAILED, failure.reason))
+        self._give_up(Failure(ErrorCode.STORAGE_FAILED, failure.reason, _STORAGE_FAILED))
         self.disk_full = failure.disk_full
         if failure.disk_full:
             self._start_anew()

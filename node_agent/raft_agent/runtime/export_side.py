@@ -280,7 +280,11 @@ def _dumped(
 ) -> protocol.ExportDumpResult | Failure:
     name = shape.export.map
     if isinstance(found, str):
-        return Failure(ErrorCode.REFUSED, f"The map {name} can't be read: {found}")
+        return Failure(
+            ErrorCode.REFUSED,
+            f"The map {name} can't be read: {found}",
+            "See what becomes of it: raftctl export list; another member may have it whole",
+        )
     entries = [
         protocol.ExportEntry(shape.text_of(key), *shape.decode_value(value))
         for key, value in found[:limit]

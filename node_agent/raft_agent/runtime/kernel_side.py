@@ -151,7 +151,11 @@ class KernelSide:
         if self._part is None or self._part.sight is None:
             status = self.status()
             why = status.reason or "ebpf.enabled is false"
-            return Failure(ErrorCode.REFUSED, f"The kernel part is {status.state}: {why}")
+            return Failure(
+                ErrorCode.REFUSED,
+                f"The kernel part is {status.state}: {why}",
+                "See what it lacks: raftctl doctor",
+            )
         return self._part.sight
 
     def _host_for_faults(self, name: str) -> str | Failure:

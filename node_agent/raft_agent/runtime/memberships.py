@@ -196,7 +196,8 @@ class Memberships:
         try:
             address = dial_address(request.address)
         except ValueError as error:
-            wanted.done(Failure(ErrorCode.BAD_REQUEST, f"An address {error}"))
+            hint = "Give it as HOST:PORT, as others dial it"
+            wanted.done(Failure(ErrorCode.BAD_REQUEST, f"An address {error}", hint))
             return
         announced = self._transport.announced(member.id)
         if announced not in ("", address):
@@ -384,7 +385,7 @@ def membership_result(reply: bytes) -> protocol.MembershipResult | Failure:
             return _RESULT.decode(answer.result)
     except UNREADABLE as unreadable:
         what = f"The leader's answer can't be read: {unreadable}"
-        return Failure(ErrorCode.UNKNOWN_OUTCOME, what)
+        return Failure(ErrorCode.UNKNOWN_OUTCOME, what, "See what came of it: raftctl member list")
     error = answer.error
     return Failure(error.code, error.error, error.hint, error.leader)
 

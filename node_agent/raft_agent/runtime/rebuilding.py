@@ -39,7 +39,10 @@ class Rebuilder:
             error = noted.exception()
             if error is not None:
                 text = f"The data directory can't be written: {error}"
-                done(Failure(ErrorCode.STORAGE_FAILED, text))
+                hint = (
+                    "Make room on that disk, or see that the agent may write there, and ask again"
+                )
+                done(Failure(ErrorCode.STORAGE_FAILED, text, hint))
                 return
             self._tell("rebuilding", reason=reason)
             done(RebuildResult(reason))
