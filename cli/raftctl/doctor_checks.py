@@ -222,11 +222,12 @@ def _exports(context: Context) -> Iterator[Finding]:
 
 def _quorum(context: Context, health: HealthResult, joining: set[str]) -> Iterator[Finding]:
     """`joining`: the names of the learners that are to become voters."""
+    from raftctl.health import no_quorum_text  # noqa: PLC0415
+
     if health.quorum:
         yield Finding("ok", "quorum", "A majority of the voters answers the leader")
     else:
-        text = "No quorum: writes wait until more members are back"
-        yield Finding("fail", "quorum", text, f"{context.call} health")
+        yield Finding("fail", "quorum", no_quorum_text(health), f"{context.call} health")
     for member in health.members:
         if member.state != "healthy":
             differs = member.state == "differs"

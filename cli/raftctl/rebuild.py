@@ -27,7 +27,7 @@ _MAX_WAIT_S = 86_400
     raftctl rebuild --data-dir /var/lib/raft
     """,
 )
-@click.option("--force", is_flag=True, help="Also when nothing is known to be wrong.")
+@click.option("--force", is_flag=True, help="Also when nothing is known to be wrong, or nobody can refill the log.")
 @click.option("--no-wait", is_flag=True, help="Don't wait until the node serves again.")
 @click.option(
     "--wait",
@@ -51,10 +51,13 @@ def rebuild(force: bool, no_wait: bool, wait_s: int, data_dir: Path | None) -> N
     from the log. A damaged log is cut in front of the damage, and a leader fills it again; until
     then the node neither stands for election nor votes for a log that ends earlier. It keeps its
     identity, and nothing that it has acknowledged is forgotten by the cluster.
+
+    The only voter's damaged log nobody can fill again: restore a backup (raftctl snapshot restore),
+    or cut it with --force and go on with what is left: raftctl recover --accept-data-loss.
     """
     context = current()
     if data_dir is not None:
-        _mend_at_next_start(context, data_dir)
+        _mend_at_next_start(context, data_dir, force=force)
         return
     result = context.write(protocol.Rebuild(1, force), protocol.RebuildResult)
     out = context.out
@@ -68,21 +71,41 @@ def rebuild(force: bool, no_wait: bool, wait_s: int, data_dir: Path | None) -> N
     )
 
 
-def _mend_at_next_start(context: Context, data_dir: Path) -> None:
-    from raft_agent.storage.mending import InUseError, request_offline  # noqa: PLC0415
+def _mend_at_next_start(context: Context, data_dir: Path, *, force: bool) -> None:
+    from raft_agent.storage.mending import (  # noqa: PLC0415
+        InUseError,
+        OnlyVoterError,
+        request_offline,
+    )
 
+    is_alone = False
     try:
-        request_offline(data_dir)
+        try:
+            request_offline(data_dir)
+        except OnlyVoterError:
+            if not force:
+                raise
+            is_alone = True
+            request_offline(data_dir, force=True)
     except FileNotFoundError:
         raise CommandError(f"{data_dir} is no agent's data directory") from None
     except InUseError:
         raise CommandError(
             f"An agent runs on {data_dir}", hint="Have it do that itself: raftctl rebuild"
         ) from None
+    except OnlyVoterError as error:
+        raise CommandError(
+            f"This node is the only voter of its cluster, and its log is damaged: {error}",
+            hint="Nobody can refill it. Restore a backup: raftctl snapshot restore FILE "
+            "--data-dir NEW_DIR. Without one, --force cuts the log in front of the damage; then "
+            "start the agent and run there: raftctl recover --accept-data-loss",
+        ) from None
     except OSError as error:
         raise CommandError(f"{data_dir} can't be written: {error.strerror}") from error
     out = context.out
     text = f"{out.mark(True)} It is mended when the agent starts next\n  Start the agent"
+    if is_alone:
+        text += f", then go on with what is left: {context.call} recover --accept-data-loss"
     out.result(text, {"reason": "", "last_applied": None})
 
 

@@ -16,7 +16,8 @@ from pathlib import Path
 import msgspec
 
 from raft_agent.consensus import batch as batches
-from raft_agent.consensus.types import SnapshotMeta, Vote
+from raft_agent.consensus.membership import read_configuration
+from raft_agent.consensus.types import Configuration, SnapshotMeta, Vote
 from raft_agent.storage.datadir import (
     IDENTITY_NAME,
     LAST_SEGMENT_NAME,
@@ -24,6 +25,7 @@ from raft_agent.storage.datadir import (
     SNAPSHOTS_NAME,
     VOTE_NAME,
     DirectoryLock,
+    load_identity,
     load_vote,
 )
 from raft_agent.storage.errors import START_ANEW, StorageError
@@ -64,18 +66,47 @@ class InUseError(Exception):
     """An agent runs on that data directory."""
 
 
-def request_offline(data_dir: Path) -> None:
+class OnlyVoterError(Exception):
+    """The log is damaged, and nobody else can refill it; str() says where."""
+
+
+def request_offline(data_dir: Path, *, force: bool = False) -> None:
     """The same for a directory that no agent runs on. Raises InUseError, FileNotFoundError when it
-    is none, OSError."""
+    is none, OnlyVoterError unless `force`, StorageError, OSError."""
     (data_dir / IDENTITY_NAME).stat()
     try:
         lock = DirectoryLock(data_dir)
     except StorageError:
         raise InUseError(str(data_dir)) from None
     try:
+        if not force:
+            check_refillable(data_dir)
         request_mending(data_dir)
     finally:
         lock.release()
+
+
+def check_refillable(data_dir: Path) -> None:
+    """Raises OnlyVoterError when the log is damaged and this member the only voter, by the newest
+    configuration that can still be read, in front of the damage or behind it. Blocks; raises
+    OSError and StorageError."""
+    directory = data_dir / LOG_NAME
+    names = _segment_names(directory)
+    damage = _first_damage(names, ((directory / name).read_bytes() for name in names))
+    if damage is None:
+        return
+    found = [
+        (meta.configuration_index, meta.configuration)
+        for meta in open_snapshots(data_dir / SNAPSHOTS_NAME).intact
+    ]
+    for name in names:
+        found += _configurations((directory / name).read_bytes())
+    if not found:
+        return
+    _, newest = max(found, key=lambda item: item[0])
+    if {*newest.voters, *newest.voters_outgoing} == {load_identity(data_dir)}:
+        path = directory / names[damage.place]
+        raise OnlyVoterError(f"{path}, byte {damage.offset}: {damage.reason}")
 
 
 def mend(data_dir: Path) -> list[str]:
@@ -98,9 +129,7 @@ def mend(data_dir: Path) -> list[str]:
 
 def _mend_log(data_dir: Path, known_end: tuple[int, int]) -> list[str]:
     directory = data_dir / LOG_NAME
-    if not directory.is_dir():
-        return []
-    names = sorted(p.name for p in directory.iterdir() if parse_segment_name(p.name) is not None)
+    names = _segment_names(directory)
     # One after the other: all of a log may be more than there is memory.
     damage = _first_damage(names, ((directory / name).read_bytes() for name in names))
     if damage is None:
@@ -132,6 +161,27 @@ def _mend_log(data_dir: Path, known_end: tuple[int, int]) -> list[str]:
         f"stand for election and votes as if its log ended at term {floor[0]}, index {floor[1]}, "
         "until a leader has filled it again"
     ]
+
+
+def _segment_names(directory: Path) -> list[str]:
+    if not directory.is_dir():
+        return []
+    return sorted(p.name for p in directory.iterdir() if parse_segment_name(p.name) is not None)
+
+
+def _configurations(data: bytes) -> list[tuple[int, Configuration]]:
+    """(index, configuration) of all intact entries of that kind, wherever they stand."""
+    found = []
+    at = SEGMENT_HEADER_SIZE
+    while (at := data.find(_MAGIC_BYTES, at)) >= 0:
+        with contextlib.suppress(batches.BatchError):
+            if batches.decode_header(data, at).kind == batches.BatchKind.CONFIGURATION:
+                batch = batches.decode(data, at)
+                configuration = read_configuration(batch)
+                if configuration is not None:
+                    found.append((batch.first_index, configuration))
+        at += 1
+    return found
 
 
 def _last_segment(directory: Path, kept: list[str], newest: SnapshotMeta | None) -> bytes:

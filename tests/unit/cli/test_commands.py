@@ -175,7 +175,7 @@ def test_members_health_and_transfer(served: Served, at: tuple[str, str]) -> Non
     lost = raftctl(*at, "-o", "json", "health")
     assert (lost.returncode, json_of(lost)["quorum"]) == (6, False)
     *_, verdict = raftctl(*at, "health").stdout.decode().splitlines()
-    assert verdict == "✗ No quorum: writes wait until more members are back"
+    assert verdict == "✗ No quorum: nobody leads, and writes wait until somebody does"
     done = raftctl(*at, "leader", "transfer")
     assert done.stdout.decode() == "✓ Leadership handed over to node-01\n"
     again = raftctl(*at, "leader", "transfer", "node-01")

@@ -13,6 +13,7 @@ from raftctl.context import Context
 from raftctl.doctor_checks import _quorum
 from raftctl.doctor_states import _finding
 from tests.unit.cli.served import Served, json_of, raftctl
+from tests.unit.storage.test_mending import damage, with_voters
 
 WRONG = Failure(ErrorCode.STATE_DIFFERS, "This node's state differs", "Run: raftctl rebuild")
 
@@ -50,6 +51,21 @@ def test_a_directory_is_told_to_be_mended_at_the_next_start(tmp_path: Path) -> N
     lock.release()
     done = raftctl("rebuild", "--data-dir", str(tmp_path))
     assert done.returncode == 0
+    assert (tmp_path / REQUEST_NAME).exists()
+
+
+def test_the_only_voters_directory_wants_a_backup_or_force(tmp_path: Path) -> None:
+    with_voters(tmp_path, 0)
+    damage(tmp_path)
+    refused = raftctl("rebuild", "--data-dir", str(tmp_path))
+    assert refused.returncode == 1
+    said = refused.stderr.decode()
+    assert "is the only voter" in said
+    assert "raftctl snapshot restore FILE --data-dir" in said
+    assert "recover --accept-data-loss" in said
+    forced = raftctl("rebuild", "--data-dir", str(tmp_path), "--force")
+    assert forced.returncode == 0
+    assert "recover --accept-data-loss" in forced.stdout.decode()
     assert (tmp_path / REQUEST_NAME).exists()
 
 
