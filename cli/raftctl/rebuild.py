@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pwd
+import shlex
 import time
 from pathlib import Path
 
@@ -13,6 +15,8 @@ from raftctl.errors import EXIT_NOT_REACHABLE, CommandError
 from raftctl.framework import RaftCommand
 from raftctl.output import printable
 from raftctl.quantities import Whole
+from raftctl.reach import as_user
+from raftctl.sockets import SERVICE_USER
 
 _LOOK_EVERY_S = 0.1
 _MAX_WAIT_S = 86_400
@@ -27,7 +31,11 @@ _MAX_WAIT_S = 86_400
     raftctl rebuild --data-dir /var/lib/raft
     """,
 )
-@click.option("--force", is_flag=True, help="Also when nothing is known to be wrong, or nobody can refill the log.")
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Also when nothing is known to be wrong, or nobody can refill the log.",
+)
 @click.option("--no-wait", is_flag=True, help="Don't wait until the node serves again.")
 @click.option(
     "--wait",
@@ -40,7 +48,7 @@ _MAX_WAIT_S = 86_400
 )
 @click.option(
     "--data-dir",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    type=click.Path(path_type=Path),
     metavar="DIR",
     help="The directory of an agent that does not start any more: it is mended at the next start.",
 )
@@ -72,6 +80,7 @@ def rebuild(force: bool, no_wait: bool, wait_s: int, data_dir: Path | None) -> N
 
 
 def _mend_at_next_start(context: Context, data_dir: Path, *, force: bool) -> None:
+    from raft_agent.storage.errors import StorageError  # noqa: PLC0415
     from raft_agent.storage.mending import (  # noqa: PLC0415
         InUseError,
         OnlyVoterError,
@@ -87,12 +96,22 @@ def _mend_at_next_start(context: Context, data_dir: Path, *, force: bool) -> Non
                 raise
             is_alone = True
             request_offline(data_dir, force=True)
-    except FileNotFoundError:
-        raise CommandError(f"{data_dir} is no agent's data directory") from None
-    except InUseError:
+    except (FileNotFoundError, NotADirectoryError):
+        raise CommandError(f"{data_dir} is not an agent's data directory") from None
+    except InUseError as busy:
+        name = shlex.quote(busy.name) if busy.name else "NAME"
         raise CommandError(
-            f"An agent runs on {data_dir}", hint="Have it do that itself: raftctl rebuild"
+            f"An agent runs on {data_dir}",
+            hint=f"Have it do that itself: raftctl --node {name} rebuild",
         ) from None
+    except PermissionError as error:
+        raise CommandError(
+            f"{error.filename or data_dir}: {error.strerror}",
+            hint="As the agent's user: "
+            + as_user(_owner(data_dir), f"raftctl rebuild --data-dir {shlex.quote(str(data_dir))}"),
+        ) from error
+    except StorageError as error:
+        raise CommandError(str(error)) from error
     except OnlyVoterError as error:
         raise CommandError(
             f"This node is the only voter of its cluster, and its log is damaged: {error}",
@@ -107,6 +126,14 @@ def _mend_at_next_start(context: Context, data_dir: Path, *, force: bool) -> Non
     if is_alone:
         text += f", then go on with what is left: {context.call} recover --accept-data-loss"
     out.result(text, {"reason": "", "last_applied": None})
+
+
+def _owner(data_dir: Path) -> str:
+    """Who the agent of that directory runs as, as far as that can be seen."""
+    try:
+        return pwd.getpwuid(data_dir.stat().st_uid).pw_name
+    except (OSError, KeyError):
+        return SERVICE_USER
 
 
 def _wait_until_it_serves(context: Context, wait_s: int) -> protocol.StatusResult:

@@ -49,9 +49,7 @@ from raft_agent.transport.transport import Transport
 if TYPE_CHECKING:
     from raft_agent.http.source import Reading
 
-Rebuild: TypeAlias = Callable[
-    [str, bool, Callable[[protocol.RebuildResult | Failure], None]], None
-]
+Rebuild: TypeAlias = Callable[[str, bool, Callable[[protocol.RebuildResult | Failure], None]], None]
 
 # Hand-overs and changes of the members; proposals count from 1 on, reads downwards.
 _TAGS = 1 << 62

@@ -41,6 +41,8 @@ from raft_agent.storage.format import (
 from raft_agent.storage.judge import Verdict
 from raft_agent.storage.log import cut_file
 from raft_agent.storage.scan import scan_segment
+from raft_agent.storage.snapshot_files import DamagedSnapshotError, verify
+from raft_agent.storage.snapshot_format import parse_snapshot_name
 from raft_agent.storage.snapshots import open_snapshots
 
 REQUEST_NAME = "rebuild"
@@ -63,7 +65,11 @@ def request_mending(data_dir: Path, last_term: int = 0, last_index: int = 0) -> 
 
 
 class InUseError(Exception):
-    """An agent runs on that data directory."""
+    """An agent runs on that data directory: the one of the member `name`, "" when not known."""
+
+    def __init__(self, data_dir: Path, name: str) -> None:
+        super().__init__(str(data_dir))
+        self.name = name
 
 
 class OnlyVoterError(Exception):
@@ -77,7 +83,7 @@ def request_offline(data_dir: Path, *, force: bool = False) -> None:
     try:
         lock = DirectoryLock(data_dir)
     except StorageError:
-        raise InUseError(str(data_dir)) from None
+        raise InUseError(data_dir, _member_name(data_dir)) from None
     try:
         if not force:
             check_refillable(data_dir)
@@ -95,18 +101,37 @@ def check_refillable(data_dir: Path) -> None:
     damage = _first_damage(names, ((directory / name).read_bytes() for name in names))
     if damage is None:
         return
-    found = [
-        (meta.configuration_index, meta.configuration)
-        for meta in open_snapshots(data_dir / SNAPSHOTS_NAME).intact
-    ]
-    for name in names:
-        found += _configurations((directory / name).read_bytes())
-    if not found:
-        return
-    _, newest = max(found, key=lambda item: item[0])
-    if {*newest.voters, *newest.voters_outgoing} == {load_identity(data_dir)}:
+    newest = _newest_configuration(data_dir)
+    voters = {*newest.voters, *newest.voters_outgoing} if newest is not None else set()
+    if voters == {load_identity(data_dir)}:
         path = directory / names[damage.place]
         raise OnlyVoterError(f"{path}, byte {damage.offset}: {damage.reason}")
+
+
+def _newest_configuration(data_dir: Path) -> Configuration | None:
+    """The newest one that can be read. Changes nothing, since an agent may run."""
+    found: list[tuple[int, Configuration]] = []
+    snapshots = data_dir / SNAPSHOTS_NAME
+    names = (path.name for path in snapshots.iterdir()) if snapshots.is_dir() else iter(())
+    for name in sorted(filter(parse_snapshot_name, names), reverse=True):
+        with contextlib.suppress(DamagedSnapshotError):
+            meta = verify(snapshots / name)
+            found.append((meta.configuration_index, meta.configuration))
+            break
+    for name in _segment_names(data_dir / LOG_NAME):
+        found += _configurations((data_dir / LOG_NAME / name).read_bytes())
+    return max(found, key=lambda item: item[0])[1] if found else None
+
+
+def _member_name(data_dir: Path) -> str:
+    """Whose directory it is; empty when that can't be told."""
+    with contextlib.suppress(StorageError, OSError):
+        configuration = _newest_configuration(data_dir)
+        member_id = load_identity(data_dir)
+        for member in configuration.members if configuration is not None else ():
+            if member.id == member_id:
+                return member.name
+    return ""
 
 
 def mend(data_dir: Path) -> list[str]:

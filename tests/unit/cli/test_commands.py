@@ -344,7 +344,7 @@ def test_events_are_shown_and_followed(served: Served, at: tuple[str, str]) -> N
     served.call(served.host.happen, "election_started")
     served.call(served.host.happen, "leader_elected")
     lines = raftctl(*at, "events").stdout.decode().splitlines()
-    assert [line.split()[3] for line in lines] == ["election_started", "leader_elected"]
+    assert [line.split("  ")[1] for line in lines] == ["election_started", "leader_elected"]
     assert len(raftctl(*at, "events", "--limit", "1").stdout.splitlines()) == 1
     with Follower(*at, "events", "--follow") as events:
         assert "election_started" in events.line()
