@@ -38,7 +38,7 @@ def _complete_nodes(
 
 def _check_name(value: str) -> str:
     if "/" in value or "\0" in value or value in ("", ".", ".."):
-        raise click.BadParameter(f"{value!r} is no node name")
+        raise click.BadParameter(f"{value!r} is not a node name")
     return value
 
 

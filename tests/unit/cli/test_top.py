@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import importlib.util
+import io
 import sys
 from collections.abc import Iterator
 from pathlib import Path
