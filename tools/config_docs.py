@@ -46,8 +46,8 @@ log says is the truth.
 SHARED = """\
 ## Replicated settings
 
-They are no keys of the file: all nodes share them, so they are changed through the log, while the cluster
-runs, by `raftctl settings set NAME VALUE`; `raftctl settings list` shows what is in force.
+They are not keys of the file: all nodes share them, so they are changed through the log, while the
+cluster runs, by `raftctl settings set NAME VALUE`; `raftctl settings list` shows what is in force.
 
 | name | default | range | meaning |
 |---|---|---|---|

@@ -28,8 +28,8 @@ DOCUMENTS = [
     *sorted((ROOT / "lima").rglob("*.md")),
     *sorted((ROOT / "charts").rglob("*.md")),
 ]
-# Programs of other machines than that of the tests: a Mac's, a board's, a server's, those of whoever
-# has a Kubernetes.
+# Programs of other machines than that of the tests: a Mac's, a board's, a server's, those of
+# whoever has a Kubernetes.
 ELSEWHERE = {
     "brew",
     "helm",
