@@ -80,10 +80,10 @@ def rebuild(force: bool, no_wait: bool, wait_s: int, data_dir: Path | None) -> N
 
 
 def _mend_at_next_start(context: Context, data_dir: Path, *, force: bool) -> None:
-    from raft_agent.storage.errors import StorageError  # noqa: PLC0415
     from raft_agent.storage.mending import (  # noqa: PLC0415
         InUseError,
         OnlyVoterError,
+        UnusableError,
         request_offline,
     )
 
@@ -110,7 +110,7 @@ def _mend_at_next_start(context: Context, data_dir: Path, *, force: bool) -> Non
             hint="As the agent's user: "
             + as_user(_owner(data_dir), f"raftctl rebuild --data-dir {shlex.quote(str(data_dir))}"),
         ) from error
-    except StorageError as error:
+    except UnusableError as error:
         raise CommandError(str(error)) from error
     except OnlyVoterError as error:
         raise CommandError(

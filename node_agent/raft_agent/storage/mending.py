@@ -16,7 +16,6 @@ from pathlib import Path
 import msgspec
 
 from raft_agent.consensus import batch as batches
-from raft_agent.consensus.membership import read_configuration
 from raft_agent.consensus.types import Configuration, SnapshotMeta, Vote
 from raft_agent.storage.datadir import (
     IDENTITY_NAME,
@@ -38,7 +37,7 @@ from raft_agent.storage.format import (
     encode_vote,
     parse_segment_name,
 )
-from raft_agent.storage.judge import Verdict
+from raft_agent.storage.judge import Verdict, decode_configuration
 from raft_agent.storage.log import cut_file
 from raft_agent.storage.scan import scan_segment
 from raft_agent.storage.snapshot_files import DamagedSnapshotError, verify
@@ -72,13 +71,17 @@ class InUseError(Exception):
         self.name = name
 
 
+class UnusableError(Exception):
+    """The data directory can't be used as it is; str() says why and what to do."""
+
+
 class OnlyVoterError(Exception):
     """The log is damaged, and nobody else can refill it; str() says where."""
 
 
 def request_offline(data_dir: Path, *, force: bool = False) -> None:
     """The same for a directory that no agent runs on. Raises InUseError, FileNotFoundError when it
-    is none, OnlyVoterError unless `force`, StorageError, OSError."""
+    is none, OnlyVoterError unless `force`, UnusableError, OSError."""
     (data_dir / IDENTITY_NAME).stat()
     try:
         lock = DirectoryLock(data_dir)
@@ -88,6 +91,8 @@ def request_offline(data_dir: Path, *, force: bool = False) -> None:
         if not force:
             check_refillable(data_dir)
         request_mending(data_dir)
+    except StorageError as error:
+        raise UnusableError(str(error)) from error
     finally:
         lock.release()
 
@@ -202,8 +207,8 @@ def _configurations(data: bytes) -> list[tuple[int, Configuration]]:
         with contextlib.suppress(batches.BatchError):
             if batches.decode_header(data, at).kind == batches.BatchKind.CONFIGURATION:
                 batch = batches.decode(data, at)
-                configuration = read_configuration(batch)
-                if configuration is not None:
+                configuration = decode_configuration(bytes(batch.payload))
+                if configuration is not None and configuration.voters:
                     found.append((batch.first_index, configuration))
         at += 1
     return found
