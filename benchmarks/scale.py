@@ -186,17 +186,56 @@ def measure(seconds: float, most_keys: int) -> dict[str, list[Row]]:
     return curves
 
 
+# What the groups are called in the document, and under which load they were measured.
+_ABOUT = {
+    "idle": ("Idle", "Three nodes that nobody asks anything."),
+    "connections": ("Connections", "Unix sockets that are held open, at one node."),
+    "keys": ("Keys", "One node; keys of 16 bytes with values of 64, stored 512 a frame."),
+    "log": ("Length of the log", "One node; a log of a thousand keys that is never cut."),
+    "clients": ("Clients", "Writes of 256 B, one request in flight for each client."),
+    "values": ("Size of values", "Writes of 8 clients with 16 requests in flight each (8 x 16)."),
+    "nodes": ("Nodes", "Writes of 256 B, 8 clients with 128 requests in flight each (8 x 128)."),
+}
+# (head, how many of the measured units are one of the shown)
+_HEADS: dict[str, tuple[str, float]] = {
+    "who": ("process", 1),
+    "cpu_percent": ("% of a core", 1),
+    "resident_mb": ("resident MB", 1),
+    "bytes_each": ("bytes for each", 1),
+    "stored_per_s": ("stored a second", 1),
+    "resident_bytes": ("resident MB", 1e6),
+    "resident_after_start_bytes": ("resident MB after a start", 1e6),
+    "overhead_per_key_bytes": ("bytes a key beside key and value", 1),
+    "start_s": ("start, s", 1),
+    "newest_snapshot_bytes": ("newest snapshot, MB", 1e6),
+    "log_bytes": ("log, MB", 1e6),
+    "log_entries": ("entries", 1),
+    "value_bytes": ("bytes of a value", 1),
+    "ops_per_s": ("writes/s", 1),
+    "p50_ms": ("p50 ms", 1),
+    "p99_ms": ("p99 ms", 1),
+}
+
+
+def _cell(key: str, value: object) -> str:
+    _, unit = _HEADS.get(key, (key, 1))
+    if unit != 1 and isinstance(value, int | float):
+        return f"{value / unit:,.1f}"
+    if isinstance(value, float):
+        return f"{value:,.2f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
 def tables(curves: dict[str, list[Row]]) -> str:
     """In Markdown."""
     parts = []
     for name, rows in curves.items():
-        heads = list(rows[0])
-        lines = [f"### {name}", "", f"| {' | '.join(heads)} |", f"|{'--:|' * len(heads)}"]
+        title, load = _ABOUT[name]
+        heads = [_HEADS.get(key, (key, 1))[0] for key in rows[0]]
+        lines = [f"### {title}", "", load, "", f"| {' | '.join(heads)} |"]
+        lines.append(f"|{'--:|' * len(heads)}")
         for row in rows:
-            cells = [
-                f"{value:,.2f}" if isinstance(value, float) else str(value)
-                for value in row.values()
-            ]
+            cells = [_cell(key, value) for key, value in row.items()]
             lines.append(f"| {' | '.join(cells)} |")
         parts.append("\n".join(lines))
     return "\n\n".join(parts)

@@ -6,6 +6,7 @@ import json
 
 from raft_agent.config.schema import EXPORT_FIELDS, FIELDS, PEER_FIELDS, Field, environment_name
 from raft_agent.logs import PARTS
+from raft_agent.machine.settings import SETTINGS
 from tools.pages import put_out
 
 HEAD = """\
@@ -39,6 +40,16 @@ EXPORTS = """\
 Maps that the cluster exports ([exports.md](exports.md)), one table each. The leader declares those
 whose names were never exported; afterwards `raftctl export` is the way to change them, and what the
 log says is the truth.
+"""
+
+SHARED = """\
+## Replicated settings
+
+They are not keys of the file: all nodes share them, so they are changed through the log, while the
+cluster runs, by `raftctl settings set NAME VALUE`; `raftctl settings list` shows what is in force.
+
+| name | default | range | meaning |
+|---|---|---|---|
 """
 
 LOGS = """\
@@ -79,6 +90,11 @@ def page() -> str:
     lines += ["", EXPORTS, "| key | default | meaning |", "|---|---|---|"]
     for name, field in EXPORT_FIELDS.items():
         lines.append(f"| `{name}` | {default_of(field)} | {field.key.text} |")
+    lines += ["", SHARED.rstrip("\n")]
+    for name, setting in SETTINGS.items():
+        span = f"{setting.lowest} to {setting.highest}"
+        meaning = f"{setting.meaning[:1].upper()}{setting.meaning[1:]}."
+        lines.append(f"| `{name}` | `{setting.default}` | {span} | {meaning} |")
     parts = ", ".join(f"`raft.{part}`" for part in PARTS)
     lines += ["", f"{LOGS}{parts}."]
     return "\n".join(lines) + "\n"

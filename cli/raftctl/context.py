@@ -13,14 +13,13 @@ import click
 
 from raftctl.errors import NOT_REACHABLE, USAGE, CommandError
 from raftctl.output import Output
-from raftctl.sockets import find_socket
+from raftctl.sockets import DEFAULT_NODE, find_socket, the_only_node
 
 if TYPE_CHECKING:
     from raft_agent.api import protocol
     from raft_agent.api.endpoint import Endpoint
     from raft_agent.api.sync_client import SyncClient
 
-DEFAULT_NODE = "node-0"
 DEFAULT_TIMEOUT_S = 5.0
 
 # Of these, the one on the command line goes before those of the environment.
@@ -96,6 +95,15 @@ class Context:
     def target(self) -> str | Endpoint:
         """What a client takes for the agent. Raises CommandError when there is none to trust, or
         when the certificates for it can't be used."""
+        unused = [name for name in (*_FILES, "server_name") if name in self.by_flag]
+        if unused and not self.endpoint:
+            option = f"--{unused[0].replace('_', '-')}"
+            raise CommandError(
+                f"{option} is for --endpoint, and none was given",
+                USAGE,
+                "Give --endpoint HOST:PORT, too; the agent's socket on this machine takes no "
+                "certificate",
+            )
         return self.remote() if self.endpoint else str(self.socket_path())
 
     def remote(self) -> Endpoint:
@@ -123,8 +131,13 @@ class Context:
             ) from error
 
     def socket_path(self) -> Path:
-        """The agent's socket. Raises CommandError when there is none to trust."""
-        return self.socket if self.socket is not None else find_socket(self.node)
+        """The agent's socket; without any name that of the only agent here, if there is just one.
+        Raises CommandError when there is none to trust."""
+        if self.socket is not None:
+            return self.socket
+        if not self.node_was_given:
+            self.node = the_only_node() or self.node
+        return find_socket(self.node)
 
     @contextmanager
     def client(self) -> Iterator[SyncClient]:
@@ -153,7 +166,7 @@ class Context:
             hint = "Give the agent's socket: --socket PATH, or its name: --node NAME"
             raise CommandError(found, NOT_REACHABLE, hint)
         if found := reach.denied(path):
-            raise CommandError(found, NOT_REACHABLE, reach.denied_hint(self.call))
+            raise CommandError(found, NOT_REACHABLE, reach.denied_hint(f"{self.call} {_typed()}"))
 
     def ask(self, request: protocol.Request, result: type[T]) -> T:
         """The agent's answer to a request that changes nothing."""
@@ -164,8 +177,14 @@ class Context:
         """The agent's answer to a request that changes something. Those that can be applied once
         however often they are sent are sent until they are answered. No answer means not knowing.
         """
-        with self.client() as client, agent_errors(self.agent, writes=True):
-            answer = _of_type(client.write(request, is_patient=False), result)
+        try:
+            with self.client() as client, agent_errors(self.agent, writes=True):
+                answer = _of_type(client.write(request, is_patient=False), result)
+        except CommandError as refused:
+            if refused.leader and getattr(request, "forward", True) is False:
+                way = f"{self.call} --forward …"
+                refused.other_way = f"Or have this node pass it on: {way}"
+            raise
         self.has_written = True
         return answer
 
@@ -178,6 +197,16 @@ def _of_type(answer: object, result: type[T]) -> T:
             "Is the agent of another version? raftctl --version, raft-agent --version",
         )
     return answer
+
+
+def _typed() -> str:
+    """The command that runs, without what it was given: "propose put …"."""
+    ctx = click.get_current_context(silent=True)
+    if ctx is None or ctx.parent is None:
+        return "status"
+    path = ctx.command_path.partition(" ")[2]
+    takes_more = any(isinstance(param, click.Argument) for param in ctx.command.params)
+    return f"{ctx.info_name} …" if not path else path + " …" * takes_more
 
 
 def _capital(text: str) -> str:

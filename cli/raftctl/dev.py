@@ -38,6 +38,20 @@ def _cluster(folder: str | None) -> DevCluster:
     return DevCluster(Path(folder or default_dir()).expanduser().absolute())
 
 
+def _is_there(folder: Path) -> bool:
+    """Raises CommandError when that can't be told."""
+    try:
+        folder.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as failure:
+        raise CommandError(
+            f"{folder} can't be read: {failure.strerror}",
+            hint="Give another --dir, or run this as a user who may enter that one",
+        ) from failure
+    return True
+
+
 @dev.command(
     action="start the cluster",
     examples="""
@@ -69,6 +83,9 @@ def up(
 
     A cluster that was in DIR before starts again with its data; nodes that run are left alone. If
     one of its nodes can't start and the others have a leader, these run on; the exit status is 1.
+
+    Only one such cluster can run at a time, whatever its DIR: every cluster names its nodes
+    node-01, node-02, …, and a name's socket is that of one agent.
     """
     from raftctl.dev_cluster import DEFAULT_NODES, Form  # noqa: PLC0415
 
@@ -83,7 +100,7 @@ def up(
         from raftctl import dev_isolated  # noqa: PLC0415
 
         dev_isolated.check_possible()
-    if not cluster.folder.exists():
+    if not _is_there(cluster.folder):
         # Before anything is made, so that a refusal leaves nothing behind.
         cluster.refuse_foreign_sockets(cluster.nodes(nodes or DEFAULT_NODES))
     with cluster.locked():
@@ -232,7 +249,7 @@ def down(folder: str | None) -> None:
     """End the agents that were started from DIR. Their data stays."""
     cluster = _cluster(folder)
     out = current().out
-    if not cluster.folder.is_dir():
+    if not _is_there(cluster.folder):
         raise CommandError(f"There is no {cluster.folder}", hint="Start one: raftctl dev up")
     form = cluster.form()
     if form is None:

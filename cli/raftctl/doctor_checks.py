@@ -32,6 +32,7 @@ _FREE_FAIL_BYTES = 256 << 20
 _FSYNC_ROUNDS = 20
 _FSYNC_WARN_MS = 20.0
 _PAGE = bytes(4096)
+_START = "raft-agent --config raft.toml"
 # File systems whose data is gone after a reboot, or whose fsync means little.
 _VOLATILE = frozenset({"tmpfs", "ramfs"})
 _REMOTE = frozenset({"nfs", "nfs4", "cifs", "smb3", "9p", "fuse.sshfs"})
@@ -96,12 +97,16 @@ def agent(context: Context, path: Path) -> Iterator[Finding]:
     """The agent at the socket `path`, and the cluster as it sees it."""
     try:
         info = path.lstat()
+    except PermissionError as failure:
+        text = f"{path}: {failure.strerror}"
+        yield Finding("fail", "socket", text, reach.as_root(f"{context.call} doctor"))
+        return
     except OSError as failure:
         text = f"{path}: {failure.strerror}"
-        yield Finding("fail", "socket", text, "raft-agent --config raft.toml")
+        yield Finding("fail", "socket", text, _START)
         return
     if found := reach.not_a_socket(path):
-        yield Finding("fail", "socket", found, "raft-agent --config raft.toml")
+        yield Finding("fail", "socket", found, _START)
         return
     if found := reach.denied(path):
         text = f"{found} (server.ipc_group in raft.toml lets a group in)"
@@ -148,7 +153,7 @@ def _asked(context: Context, how_to_reach: Callable[[], str]) -> Iterator[Findin
 def _how_to_reach(context: Context, path: Path) -> str:
     try:
         if dev_process.listener_pid(path) is None:
-            return "raft-agent --config raft.toml"
+            return _START
     except OSError:
         pass
     return f"{context.call} --timeout 30 doctor"
@@ -222,11 +227,12 @@ def _exports(context: Context) -> Iterator[Finding]:
 
 def _quorum(context: Context, health: HealthResult, joining: set[str]) -> Iterator[Finding]:
     """`joining`: the names of the learners that are to become voters."""
+    from raftctl.health import no_quorum_text  # noqa: PLC0415
+
     if health.quorum:
         yield Finding("ok", "quorum", "A majority of the voters answers the leader")
     else:
-        text = "No quorum: writes wait until more members are back"
-        yield Finding("fail", "quorum", text, f"{context.call} health")
+        yield Finding("fail", "quorum", no_quorum_text(health), f"{context.call} health")
     for member in health.members:
         if member.state != "healthy":
             differs = member.state == "differs"

@@ -26,7 +26,8 @@ _ASKING = (
     "|doctor|bench|top|recover|rebuild|export|kernel|fault"
 )
 _BARE_CALL = re.compile(
-    rf"\braftctl (?=(?:--timeout \S+ |--forward |(?:-o|--output) \S+ )*(?:{_ASKING})\b)"
+    rf"\braftctl (?!rebuild --data-dir)"
+    rf"(?=(?:--timeout \S+ |--forward |(?:-o|--output) \S+ )*(?:{_ASKING})\b)"
 )
 
 _STATUS_OF_CODE = {
@@ -46,7 +47,10 @@ class CommandError(Exception):
     `error` is a sentence for people without a full stop, `code` a stable word (an
     `ErrorCode` of the protocol or one of this module), `hint` what to do next, `leader` a member's
     name; the last two may be empty. `details`: lines for people between error and hint.
+    `other_way`: another way out, told only to people at a terminal.
     """
+
+    other_way = ""
 
     def __init__(
         self,

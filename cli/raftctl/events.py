@@ -9,7 +9,7 @@ import click
 from raft_agent.api import protocol
 from raftctl.context import current
 from raftctl.framework import RaftCommand
-from raftctl.output import local_time_of_day, printable
+from raftctl.output import local_time, printable
 from raftctl.quantities import Whole
 from raftctl.streams import Follower
 
@@ -17,8 +17,8 @@ _REMEMBERED = 1000
 
 
 def event_line(item: protocol.EventItem) -> str:
-    """ "[03:01:15] term 3  leader_elected  node-02 leads"."""
-    return printable(f"[{local_time_of_day(item.time)}] term {item.term}  {item.kind}  {item.text}")
+    """ "[03:01:15] term 3  leader_elected  node-02 leads"; of another day with its date."""
+    return printable(f"[{local_time(item.time)}] term {item.term}  {item.kind}  {item.text}")
 
 
 @click.command(

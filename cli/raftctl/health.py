@@ -18,6 +18,17 @@ def _number(value: int | None, unit: str = "") -> str:
     return "-" if value is None else f"{value}{unit}"
 
 
+def _somebody_is_away(result: protocol.HealthResult) -> bool:
+    return any(item.state == "unreachable" for item in result.members)
+
+
+def no_quorum_text(result: protocol.HealthResult) -> str:
+    """What writes wait for, by what the node that was asked sees of the others."""
+    if _somebody_is_away(result):
+        return "No quorum: writes wait until more members are back"
+    return "No quorum: nobody leads, and writes wait until somebody does"
+
+
 def health_text(
     result: protocol.HealthResult,
     out: Output,
@@ -53,8 +64,8 @@ def health_text(
     elif status is not None and status.removed:
         verdict = f"{out.mark(False)} {printable(status.node_id)} is no member: ask another node"
     else:
-        verdict = f"{out.mark(False)} No quorum: writes wait until more members are back"
-        if any(item.state == "unreachable" for item in result.members):
+        verdict = f"{out.mark(False)} {no_quorum_text(result)}"
+        if _somebody_is_away(result):
             verdict += f"\n  If they are lost for good: {call} recover --dry-run"
     if status is not None and status.note:
         verdict += f"\n  {printable(f'{status.node_id}: {status.note}')}"

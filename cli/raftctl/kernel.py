@@ -66,6 +66,9 @@ def _frames(name: str, way: str, traffic: protocol.KernelTraffic) -> str:
 
 def kernel_text(result: protocol.KernelResult) -> str:
     lines = [f"eBPF:         {ebpf_text(result.ebpf)}"]
+    if result.ebpf.state == "off":
+        how = "enabled = true under [ebpf] in the agent's raft.toml, then start it anew"
+        lines.append(f"To turn it on: {how}")
     if result.in_front:
         lines.append(f"In front:     {', '.join(result.in_front)}")
     if result.ebpf.firewall != "off":

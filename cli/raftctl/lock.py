@@ -46,7 +46,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     default=10.0,
     show_default=True,
     metavar="SECONDS",
-    help="How long after the holder has died the lock is given on, from 1 to 31536000.",
+    help="How long after its holder dies the lock is released, from 1 to 31536000.",
 )
 @click.option(
     "--wait",

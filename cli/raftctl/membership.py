@@ -48,8 +48,8 @@ def if_configuration_option(command: Any) -> Any:
         type=Whole(low=0, high=MAX_REVISION),
         default=0,
         metavar="N",
-        help="Only while the members' configuration is that of log index N (0: any), the "
-        "configuration_index of: raftctl -o json member list.",
+        help="Only if the membership has not changed since log index N (0: no check). N is "
+        "`configuration_index` in `raftctl -o json member list`.",
     )(command)
 
 

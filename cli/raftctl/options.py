@@ -38,7 +38,7 @@ def _complete_nodes(
 
 def _check_name(value: str) -> str:
     if "/" in value or "\0" in value or value in ("", ".", ".."):
-        raise click.BadParameter(f"{value!r} is no node name")
+        raise click.BadParameter(f"{value!r} is not a node name")
     return value
 
 
@@ -73,7 +73,8 @@ def _agent_options() -> list[_Spec]:
     return [
         _Spec(
             ("--node",),
-            "The node to talk to (default node-0): /run/raft/NAME.sock, else /tmp/raft-NAME.sock.",
+            "The node to talk to (default node-0, or the only agent here): /run/raft/NAME.sock, "
+            "else /tmp/raft-NAME.sock.",
             _store("node", _check_name),
             {"metavar": "NAME", "shell_complete": _complete_nodes},
         ),

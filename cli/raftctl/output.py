@@ -63,6 +63,18 @@ def local_time_of_day(rfc3339: str) -> str:
         return rfc3339
 
 
+def local_time(rfc3339: str) -> str:
+    """The same, with the date in front unless it is today's: "2026-03-01 02:58:00"."""
+    from datetime import datetime  # noqa: PLC0415
+
+    try:
+        moment = datetime.fromisoformat(rfc3339).astimezone()
+    except ValueError:
+        return rfc3339
+    is_today = moment.date() == datetime.now().astimezone().date()
+    return moment.strftime("%H:%M:%S" if is_today else "%Y-%m-%d %H:%M:%S")
+
+
 def agent_text(agent: str, knows: tuple[int, int] | None) -> str:
     """Which raft-agent a member runs, and the cluster versions that it knows: "0.1.0 (1)"."""
     if not agent or knows is None:
@@ -153,6 +165,8 @@ class Output:
         lines += [f"    {printable(line)}" for line in failure.details]
         if failure.hint:
             lines.append(f"  Hint: {printable(failure.hint)}")
+        if failure.other_way and sys.stderr is not None and sys.stderr.isatty():
+            lines.append(f"  {printable(failure.other_way)}")
         self.note("\n".join(lines))
         if not self.is_text:
             data = {

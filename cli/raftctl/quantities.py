@@ -29,9 +29,9 @@ class Whole(click.ParamType):  # type: ignore[type-arg]  # click 8.1 has no type
         try:
             number = int(value)
         except ValueError:
-            self.fail(f"{value!r} is no whole number", param, ctx)
+            self.fail(f"{value!r} is not a whole number", param, ctx)
         if not self.low <= number <= self.high:
-            self.fail(f"{value} is not from {self.low} to {self.high}", param, ctx)
+            self.fail(f"{value} is not a number from {self.low} to {self.high}", param, ctx)
         return number
 
 
@@ -51,10 +51,11 @@ class Seconds(click.ParamType):  # type: ignore[type-arg]
         try:
             seconds = float(value)
         except ValueError:
-            self.fail(f"{value!r} is no number of seconds", param, ctx)
+            self.fail(f"{value!r} is not a number of seconds", param, ctx)
         if not self.low <= seconds <= self.high or not (seconds or self.zero):
-            low = f"{self.low:g}" if self.zero or self.low else "more than 0"
-            self.fail(f"{value} is not from {low} to {self.high:.0f} seconds", param, ctx)
+            low = f"from {self.low:g} to"
+            span = low if self.zero or self.low else "greater than 0 and at most"
+            self.fail(f"{value}: must be {span} {self.high:.0f} seconds", param, ctx)
         return seconds
 
 

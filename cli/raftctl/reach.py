@@ -17,10 +17,19 @@ _SUDO_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 def as_root(call: str) -> str:
     """`call` ("raftctl …") for root: with the program's place when sudo would not find it."""
+    return _by_sudo("sudo", call)
+
+
+def as_user(user: str, call: str) -> str:
+    """The same for another user."""
+    return _by_sudo(f"sudo -u {shlex.quote(user)}", call)
+
+
+def _by_sudo(sudo: str, call: str) -> str:
     program = Path(sys.argv[0])
     if program.name != "raftctl" or shutil.which("raftctl", path=_SUDO_PATH):
-        return f"sudo {call}"
-    return f"sudo {shlex.quote(str(program.absolute()))}{call.removeprefix('raftctl')}"
+        return f"{sudo} {call}"
+    return f"{sudo} {shlex.quote(str(program.absolute()))}{call.removeprefix('raftctl')}"
 
 
 def not_a_socket(path: Path) -> str:
@@ -52,8 +61,8 @@ def denied(path: Path) -> str:
 
 
 def denied_hint(call: str) -> str:
-    """What may be done about it; `call`: how raftctl is called for this agent."""
+    """What may be done about it; `call`: what was called, for this agent."""
     return (
-        f"As its owner or as root: {as_root(call)} status; or let a group in by server.ipc_group "
+        f"As its owner or as root: {as_root(call)}; or let a group in by server.ipc_group "
         "in the agent's raft.toml"
     )

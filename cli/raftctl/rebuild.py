@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pwd
+import shlex
 import time
 from pathlib import Path
 
@@ -13,6 +15,8 @@ from raftctl.errors import EXIT_NOT_REACHABLE, CommandError
 from raftctl.framework import RaftCommand
 from raftctl.output import printable
 from raftctl.quantities import Whole
+from raftctl.reach import as_user
+from raftctl.sockets import SERVICE_USER
 
 _LOOK_EVERY_S = 0.1
 _MAX_WAIT_S = 86_400
@@ -27,7 +31,11 @@ _MAX_WAIT_S = 86_400
     raftctl rebuild --data-dir /var/lib/raft
     """,
 )
-@click.option("--force", is_flag=True, help="Also when nothing is known to be wrong.")
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Also when nothing is known to be wrong, or nobody can refill the log.",
+)
 @click.option("--no-wait", is_flag=True, help="Don't wait until the node serves again.")
 @click.option(
     "--wait",
@@ -40,7 +48,7 @@ _MAX_WAIT_S = 86_400
 )
 @click.option(
     "--data-dir",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    type=click.Path(path_type=Path),
     metavar="DIR",
     help="The directory of an agent that does not start any more: it is mended at the next start.",
 )
@@ -51,10 +59,13 @@ def rebuild(force: bool, no_wait: bool, wait_s: int, data_dir: Path | None) -> N
     from the log. A damaged log is cut in front of the damage, and a leader fills it again; until
     then the node neither stands for election nor votes for a log that ends earlier. It keeps its
     identity, and nothing that it has acknowledged is forgotten by the cluster.
+
+    The only voter's damaged log nobody can fill again: restore a backup (raftctl snapshot restore),
+    or cut it with --force and go on with what is left: raftctl recover --accept-data-loss.
     """
     context = current()
     if data_dir is not None:
-        _mend_at_next_start(context, data_dir)
+        _mend_at_next_start(context, data_dir, force=force)
         return
     result = context.write(protocol.Rebuild(1, force), protocol.RebuildResult)
     out = context.out
@@ -68,27 +79,49 @@ def rebuild(force: bool, no_wait: bool, wait_s: int, data_dir: Path | None) -> N
     )
 
 
-def _mend_at_next_start(context: Context, data_dir: Path) -> None:
+def _mend_at_next_start(context: Context, data_dir: Path, *, force: bool) -> None:
     from raft_agent.storage.mending import (  # noqa: PLC0415
-        CannotMendError,
         InUseError,
+        OnlyVoterError,
+        UnusableError,
         request_offline,
     )
 
+    is_alone = False
     try:
-        request_offline(data_dir)
-    except FileNotFoundError:
+        try:
+            request_offline(data_dir)
+        except OnlyVoterError:
+            if not force:
+                raise
+            is_alone = True
+            request_offline(data_dir, force=True)
+    except (FileNotFoundError, NotADirectoryError):
         raise CommandError(
-            f"{data_dir} is no agent's data directory",
+            f"{data_dir} is not an agent's data directory",
             hint="Give the server.data_dir of the agent's raft.toml",
         ) from None
-    except InUseError:
+    except InUseError as busy:
+        name = shlex.quote(busy.name) if busy.name else "NAME"
         raise CommandError(
-            f"An agent runs on {data_dir}", hint="Have it do that itself: raftctl rebuild"
+            f"An agent runs on {data_dir}",
+            hint=f"Have it do that itself: raftctl --node {name} rebuild",
         ) from None
-    except CannotMendError as error:
-        where = f"{error.path}: " if error.path else ""
-        raise CommandError(f"It can't be mended: {where}{error.what}", hint=error.advice) from error
+    except PermissionError as error:
+        raise CommandError(
+            f"{error.filename or data_dir}: {error.strerror}",
+            hint="As the agent's user: "
+            + as_user(_owner(data_dir), f"raftctl rebuild --data-dir {shlex.quote(str(data_dir))}"),
+        ) from error
+    except UnusableError as error:
+        raise CommandError(f"It can't be mended: {error}", hint=error.advice) from error
+    except OnlyVoterError as error:
+        raise CommandError(
+            f"This node is the only voter of its cluster, and its log is damaged: {error}",
+            hint="Nobody can refill it. Restore a backup: raftctl snapshot restore FILE "
+            "--data-dir NEW_DIR. Without one, --force cuts the log in front of the damage; then "
+            "start the agent and run there: raftctl recover --accept-data-loss",
+        ) from None
     except OSError as error:
         raise CommandError(
             f"{data_dir} can't be written: {error.strerror}",
@@ -96,7 +129,17 @@ def _mend_at_next_start(context: Context, data_dir: Path) -> None:
         ) from error
     out = context.out
     text = f"{out.mark(True)} It is mended when the agent starts next\n  Start the agent"
+    if is_alone:
+        text += f", then go on with what is left: {context.call} recover --accept-data-loss"
     out.result(text, {"reason": "", "last_applied": None})
+
+
+def _owner(data_dir: Path) -> str:
+    """Who the agent of that directory runs as, as far as that can be seen."""
+    try:
+        return pwd.getpwuid(data_dir.stat().st_uid).pw_name
+    except (OSError, KeyError):
+        return SERVICE_USER
 
 
 def _wait_until_it_serves(context: Context, wait_s: int) -> protocol.StatusResult:

@@ -10,6 +10,7 @@ from pathlib import Path
 from raftctl.errors import NOT_REACHABLE, CommandError
 
 SERVICE_USER = "raft"
+DEFAULT_NODE = "node-0"
 
 # Where agents put their sockets: (folder, what stands before and after the name).
 _PLACES = ((Path("/run/raft"), "", ".sock"), (Path("/tmp"), "raft-", ".sock"))  # noqa: S108
@@ -83,6 +84,13 @@ def find_socket(node: str) -> Path:
     if others:
         hint = f"Agents on this machine: {', '.join(others)} (choose with --node NAME)"
     raise CommandError(f"No agent {node} here: there is no {looked}", NOT_REACHABLE, hint)
+
+
+def the_only_node() -> str:
+    """The name of the one node that has a socket here; empty when there are several, or none, or
+    one of the default name."""
+    names = nodes_at_hand()
+    return names[0] if len(names) == 1 and DEFAULT_NODE not in names else ""
 
 
 def nodes_at_hand() -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shlex
 import sys
 import time
@@ -87,6 +88,16 @@ def _print_objects(context: Context, interval_s: float, once: bool) -> None:
         time.sleep(interval_s)
 
 
+def _way_out() -> str:
+    """Without that library. The playbooks' releases and the images have no pip to get it with."""
+    if importlib.util.find_spec("pip") is not None:
+        return f"{shlex.quote(sys.executable)} -m pip install rich, or raftctl -o json top"
+    return (
+        "raftctl -o json top does without it. A checkout has it (tools/setup.sh demo): "
+        ".venv/bin/raftctl top, with --endpoint HOST:PORT and certificates from another machine"
+    )
+
+
 class _Screen:
     """Looks at the agent again and again, and draws what it says. Raises CommandError without the
     library that draws."""
@@ -97,8 +108,7 @@ class _Screen:
             from rich.console import Console  # noqa: PLC0415
         except ImportError as missing:
             raise CommandError(
-                "top draws with the library rich, which is not installed",
-                hint=f"{shlex.quote(sys.executable)} -m pip install rich, or raftctl -o json top",
+                "top draws with the library rich, which is not installed here", hint=_way_out()
             ) from missing
         self._context = context
         self._interval_s = interval_s

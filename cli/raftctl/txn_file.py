@@ -84,7 +84,7 @@ def _number(word: object) -> int:
     except ValueError:
         number = -1
     if isinstance(word, bool) or not 0 <= number <= _MAX_NUMBER:
-        raise TransactionFileError(f"{word!r} is no whole number from 0 on")
+        raise TransactionFileError(f"{word!r} is not a whole number from 0 on")
     return number
 
 

@@ -369,4 +369,7 @@ def _frame(fields: tuple[int, ...], body: bytes) -> Frame:
 
 
 def _no_magic(head: bytes) -> FrameError:
-    return FrameError("magic", f"frame starts with {head[:4]!r}, not with {_MAGIC_BYTES!r}")
+    text = f"frame starts with {head[:4]!r}, not with {_MAGIC_BYTES!r}"
+    if head.startswith(b"HTTP"):
+        text += ": that is an HTTP server, perhaps an agent's http_addr; use its listen_addr"
+    return FrameError("magic", text)

@@ -207,6 +207,33 @@ def test_a_log_that_went_bad_while_nobody_ran_is_mended_at_the_next_start() -> N
         assert get(victim, "k7") == b"value-7"
 
 
+def test_the_only_voter_goes_on_with_what_is_in_front_of_its_logs_damage_once_that_is_forced() -> (
+    None
+):
+    with local_cluster(1, lone="node-01") as cluster:
+        (agent,) = cluster
+        for number in range(9):
+            put(cluster.leader(), f"k{number}", b"value-%d" % number)
+        agent.kill()
+        flip_byte(*log_offset_of(agent, b"value-4"))
+        request = ("rebuild", "--data-dir", str(agent.data_dir))
+        refused = raftctl(agent, *request)
+        assert refused.returncode == 1
+        assert "only voter" in refused.stderr
+        assert "snapshot restore" in refused.stderr
+        assert raftctl(agent, *request, "--force").returncode == 0
+        agent.start()
+        wait_for("it to be back", lambda: True if agent.status() is not None else None)
+        ill = raftctl(agent, "health")
+        assert ill.returncode == 6
+        assert "no other voter can refill it" in ill.stdout
+        done = raftctl(agent, "recover", "--accept-data-loss")
+        assert done.returncode == 0, done.stderr
+        assert get(agent, "k3") == b"value-3"
+        assert refusal(agent, protocol.Get(1, "k4")) is ErrorCode.KEY_NOT_FOUND
+        put(agent, "k4", b"again")
+
+
 def test_a_bit_that_turns_in_a_snapshot_is_found_and_another_one_is_taken() -> None:
     with flipping_cluster(extra="[storage]\nsnapshot_entries = 40\n") as cluster:
         begin(cluster)

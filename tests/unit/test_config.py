@@ -147,7 +147,7 @@ def test_a_variable_that_looks_like_a_key_is_noted_and_those_of_kubernetes_are_n
         RAFT_SERVER_SERVICE_HOST="10.0.0.1",
     )
     assert config.notes == (
-        "RAFT_SERVER_NODEID in the environment is no key and has no effect; "
+        "RAFT_SERVER_NODEID in the environment is not a key and has no effect; "
         "RAFT_SERVER_NODE_ID is one",
     )
 

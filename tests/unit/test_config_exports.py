@@ -50,7 +50,12 @@ def test_maps_to_be_exported_are_read_in_their_order(file: Path) -> None:
         ('map = "deny_v4"', 'map = "Deny"', 3, "lower-case letter"),
         ('"u32"', '"u33"', 3, "u33"),
         ('value = "u32"', "value = 5", 6, "the exported map's value must be a string, but is 5"),
-        ('value = "u32"', "values = 5", 6, "values is no key of an exported map; they are prefix"),
+        (
+            'value = "u32"',
+            "values = 5",
+            6,
+            "unknown key values of an exported map; they are prefix",
+        ),
         ('value = "u32"\n', "", 1, "this exported map has no value"),
         ('kind = "lpm_trie"', 'kind = "hash"', 3, "no prefix type, not ipv4_prefix"),
         ('"u32"\n', '"u32"\nmax_entries = 0\n', 7, "max_entries must be from 1"),

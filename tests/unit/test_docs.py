@@ -28,8 +28,8 @@ DOCUMENTS = [
     *sorted((ROOT / "lima").rglob("*.md")),
     *sorted((ROOT / "charts").rglob("*.md")),
 ]
-# Programs of other machines than that of the tests: a Mac's, a board's, those of whoever has a
-# Kubernetes.
+# Programs of other machines than that of the tests: a Mac's, a board's, a server's, those of
+# whoever has a Kubernetes.
 ELSEWHERE = {
     "brew",
     "helm",
@@ -37,11 +37,16 @@ ELSEWHERE = {
     "limactl",
     "lsblk",
     "mkfs.ext4",
+    "pip",
     "podman",
+    "scp",
     "ssh-copy-id",
     "ssh-keygen",
     "systemctl",
+    "ufw",
+    "useradd",
 }
+BUILTINS = {"cd", "export"}
 _BLOCK = re.compile(
     r"(?:<!-- not run: (?P<reason>[^\n]+) -->\n)?```(?P<kind>sh|console)\n(?P<text>.*?)^```",
     re.MULTILINE | re.DOTALL,
@@ -104,6 +109,8 @@ def test_a_command_in_the_documents_exists(where: str, command: str) -> None:
     words = shlex.split(command, comments=True)
     while words and re.fullmatch(r"sudo|\w+=.*", words[0]):
         del words[0]
+        if words[:1] == ["-u"]:
+            del words[:2]
     program = Path(words[0]).name
     if program == "make":
         targets = re.findall(r"^([a-z0-9-]+):(?!=)", (ROOT / "Makefile").read_text(), re.MULTILINE)
@@ -112,7 +119,9 @@ def test_a_command_in_the_documents_exists(where: str, command: str) -> None:
         explanation = answers_help(words).split("Options:")[0]
         assert program == "raft-agent" or "not in this version" not in explanation
     else:
-        known = program in ELSEWHERE or (ROOT / words[0]).exists() or shutil.which(words[0])
+        known = (
+            program in ELSEWHERE | BUILTINS or (ROOT / words[0]).exists() or shutil.which(words[0])
+        )
         assert known, words[0]
 
 

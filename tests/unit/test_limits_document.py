@@ -134,7 +134,7 @@ def test_a_limit_is_what_the_document_says(section: str, what: str, limit: str) 
 def test_the_lines_of_the_log_are_what_the_document_says() -> None:
     assert f"at most {limits.MAX_LINES} lines in ten seconds" in TEXT
     assert limits.LINES_INTERVAL_S == 10
-    assert f"at most every {rejects.LOG_INTERVAL_S:g} seconds" in TEXT
+    assert f"reason every {rejects.LOG_INTERVAL_S:g} seconds" in TEXT
 
 
 def test_the_limits_of_the_state_are_what_the_document_says() -> None:

@@ -100,6 +100,10 @@ def test_what_the_demo_installs_is_enough_for_every_command() -> None:
     assert "rich" in demo
 
 
+def test_the_machine_from_which_playbooks_are_run_can_watch_the_cluster() -> None:
+    assert "rich" in pins(ROOT / "requirements" / "deploy.txt")
+
+
 def test_the_locks_agree_with_each_other() -> None:
     dev = pins(ROOT / "requirements" / "dev.txt")
     for lock in LOCKS:

@@ -333,3 +333,11 @@ def test_the_checksum_of_append_entries_stops_before_the_batches() -> None:
 def test_a_body_over_the_limit_is_not_encoded() -> None:
     with pytest.raises(ValueError, match="33554433 bytes is over 33554432"):
         wire.encode(FrameType.CLIENT_REPLY, bytes(wire.MAX_BODY_BYTES + 1))
+
+
+def test_an_http_servers_answer_is_told_from_other_strangers() -> None:
+    with pytest.raises(FrameError, match="http_addr; use its listen_addr"):
+        wire.check_form((b"HTTP/1.1 400 Bad Request\r\n" + bytes(64))[: wire.HEADER_SIZE])
+    with pytest.raises(FrameError) as other:
+        wire.check_form((b"SSH-2.0-OpenSSH\r\n" + bytes(64))[: wire.HEADER_SIZE])
+    assert "listen_addr" not in str(other.value)

@@ -175,7 +175,11 @@ class Ebpf(msgspec.Struct, frozen=True, kw_only=True):
     ] = False
     interface: Annotated[
         str,
-        Key("The interface, or `auto`: those that the routes to the peers use.", values.interface),
+        Key(
+            "The interface, or `auto`, which is right nearly everywhere: those that the routes to "
+            "the peers use.",
+            values.interface,
+        ),
     ] = "eth0"
     pin_dir: Annotated[
         str | None,
@@ -288,9 +292,10 @@ class Cluster(msgspec.Struct, frozen=True, kw_only=True):
     token: Annotated[
         str | None,
         Key(
-            "A secret that all members share: a new node that has it is added when it asks, and "
-            "with `[tls]` one without it no longer is. It never crosses the network. Better in the "
-            "environment than in the file.",
+            "A secret that all members share: a new node that has it is added when it asks. Once a "
+            "token is set, a node without it is not added by itself, even with a valid "
+            "certificate. It never crosses the network. Better in the environment than in the "
+            "file.",
             values.secret,
             "none: nodes are added by `raftctl join` only",
             secret=True,

@@ -145,7 +145,7 @@ class Sources:
         for position, item in enumerate(content):
             path: KeyPath = (PEERS, position)
             for name in item.keys() - PEER_FIELDS.keys():
-                text = f"{name} is no key of a peer: a peer has {' and '.join(PEER_FIELDS)}"
+                text = f"unknown key {name} of a peer: a peer has {' and '.join(PEER_FIELDS)}"
                 self.missing((*path, name), text)
             for name in PEER_FIELDS.keys() - item.keys():
                 self.missing(path, f"this peer has no {name}")
@@ -167,7 +167,7 @@ class Sources:
             for name in item.keys() - EXPORT_FIELDS.keys():
                 known = ", ".join(EXPORT_FIELDS)
                 self.missing(
-                    (*path, name), f"{name} is no key of an exported map; they are {known}"
+                    (*path, name), f"unknown key {name} of an exported map; they are {known}"
                 )
             for name, field in EXPORT_FIELDS.items():
                 if field.required and name not in item:
@@ -210,7 +210,7 @@ class Sources:
             elif near := difflib.get_close_matches(variable, [*known, "RAFT_PEERS"], 1, 0.85):
                 # Not refused: Kubernetes puts variables for every service into every pod, and a
                 # service may well be named raft-server.
-                self.notes.append(f"{where} is no key and has no effect; {near[0]} is one")
+                self.notes.append(f"{where} is not a key and has no effect; {near[0]} is one")
 
     def read_overrides(self, overrides: Sequence[str]) -> None:
         """`section.key=value`; of several for one key the last one wins."""
@@ -271,12 +271,12 @@ def unknown_key(key: str) -> str:
     names = difflib.get_close_matches(name, [full.partition(".")[2] for full in every], 1, 0.7)
     near = elsewhere or [full for full in every if full.partition(".")[2] in names]
     if near:
-        return f"{key} is no key; did you mean {near[0]}?"
+        return f"unknown key {key}; did you mean {near[0]}?"
     section, dot, _ = key.partition(".")
     if section in FIELDS and dot:
-        return f"{key} is no key; [{section}] has {', '.join(FIELDS[section])}"
+        return f"unknown key {key}; [{section}] has {', '.join(FIELDS[section])}"
     how = "" if dot else ": keys are in sections, as in server.node_id"
-    return f"{key} is no key{how}; the sections are {', '.join([*FIELDS, PEERS])}"
+    return f"unknown key {key}{how}; the sections are {', '.join([*FIELDS, PEERS])}"
 
 
 def _unknown_section(section: str, content: object) -> str:
@@ -285,7 +285,7 @@ def _unknown_section(section: str, content: object) -> str:
     every = [*FIELDS, PEERS]
     near = difflib.get_close_matches(section, every, 1, 0.6)
     known = f"did you mean {near[0]}?" if near else f"there are {', '.join(every)}"
-    return f"{section} is no section; {known}"
+    return f"unknown section {section}; {known}"
 
 
 def _nearest_line(lines: Mapping[KeyPath, int], path: KeyPath) -> int:

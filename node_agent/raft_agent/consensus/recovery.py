@@ -74,11 +74,22 @@ def judge(state: RaftState, survivors: Iterable[Survivor]) -> Verdict:
         refusal = RefusalReason.OTHER_GENERATION
     elif own.knows_leader or any(said.knows_leader for said in alike.values()):
         refusal = RefusalReason.LEADER_KNOWN
-    elif quorum.has_quorum(configuration, {*able, state.member_id}):
+    elif quorum.has_quorum(configuration, _electing(state, logs)):
         refusal = RefusalReason.QUORUM_ANSWERS
     elif best != state.member_id:
         refusal = RefusalReason.RECOVER_ELSEWHERE
     return Verdict(refusal, best)
+
+
+def _electing(state: RaftState, logs: dict[int, tuple[int, int]]) -> set[int]:
+    """Who of those that answer can make up a majority that elects one of them; `logs`: how theirs
+    end. While the end of this node's log is damaged, it votes only for a log that has all of it
+    (`RaftState.is_up_to_date`) and does not stand itself."""
+    others = logs.keys() - {state.member_id}
+    has_a_vote = state.vote_floor == (0, 0) or any(
+        state.is_up_to_date(*logs[peer]) for peer in others
+    )
+    return {*others, state.member_id} if has_a_vote else {*others}
 
 
 def standing_of(state: RaftState) -> Standing:

@@ -49,7 +49,7 @@ from raft_agent.transport.transport import Transport
 if TYPE_CHECKING:
     from raft_agent.http.source import Reading
 
-Rebuild: TypeAlias = Callable[[str, Callable[[protocol.RebuildResult | Failure], None]], None]
+Rebuild: TypeAlias = Callable[[str, bool, Callable[[protocol.RebuildResult | Failure], None]], None]
 
 # Hand-overs and changes of the members; proposals count from 1 on, reads downwards.
 _TAGS = 1 << 62
@@ -296,7 +296,7 @@ class Front:
                 )
             )
             return
-        self._rebuild(reason or "it was asked to", done)
+        self._rebuild(reason or "it was asked to", force, done)
 
     def audit(self, who: str, what: str, outcome: str) -> None:
         self._audit.add(who, what, outcome)

@@ -172,6 +172,12 @@ class Views:
             )
         if state.installing:
             return "is taking over a snapshot"
+        if state.vote_floor != (0, 0) and state.has_quorum({state.member_id}):
+            return (
+                "the end of its log is damaged, and no other voter can refill it up to index "
+                f"{state.vote_floor[1]}: restore a backup (raftctl snapshot restore), or go on "
+                "with what is left: raftctl recover --accept-data-loss"
+            )
         if state.vote_floor != (0, 0):
             return (
                 "the end of its log is damaged: does not stand for election until a leader has "

@@ -5,7 +5,8 @@ from __future__ import annotations
 START_ANEW = (
     "Keep a copy of the data directory, don't repair or delete single files. If the other members "
     "are well, remove this member and add it again with an empty data directory: at a healthy one "
-    "`raftctl leave NAME`, then `raftctl join NAME ADDRESS`."
+    "`raftctl leave NAME`, then `raftctl join NAME ADDRESS`. If it was the only voter, restore a "
+    "backup: `raftctl snapshot restore`."
 )
 
 REBUILD = (

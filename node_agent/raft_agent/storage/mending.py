@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 
 from raft_agent.consensus import batch as batches
-from raft_agent.consensus.types import SnapshotMeta, Vote
+from raft_agent.consensus.types import Configuration, SnapshotMeta, Vote
 from raft_agent.storage.datadir import (
     IDENTITY_NAME,
     LAST_SEGMENT_NAME,
@@ -24,6 +24,7 @@ from raft_agent.storage.datadir import (
     SNAPSHOTS_NAME,
     VOTE_NAME,
     DirectoryLock,
+    load_identity,
     load_vote,
 )
 from raft_agent.storage.errors import START_ANEW, StorageError
@@ -36,9 +37,11 @@ from raft_agent.storage.format import (
     encode_vote,
     parse_segment_name,
 )
-from raft_agent.storage.judge import Verdict
+from raft_agent.storage.judge import Verdict, decode_configuration
 from raft_agent.storage.log import cut_file
 from raft_agent.storage.scan import scan_segment
+from raft_agent.storage.snapshot_files import DamagedSnapshotError, verify
+from raft_agent.storage.snapshot_format import parse_snapshot_name
 from raft_agent.storage.snapshots import open_snapshots
 
 REQUEST_NAME = "rebuild"
@@ -69,27 +72,91 @@ def request_mending(data_dir: Path, last_term: int = 0, last_index: int = 0) -> 
     replace_file(data_dir / REQUEST_NAME, f"{last_term} {last_index}\n".encode())
 
 
-class CannotMendError(StorageError):
-    """Nothing would be left with which a log can begin."""
-
-
 class InUseError(Exception):
-    """An agent runs on that data directory."""
+    """An agent runs on that data directory: the one of the member `name`, "" when not known."""
+
+    def __init__(self, data_dir: Path, name: str) -> None:
+        super().__init__(str(data_dir))
+        self.name = name
 
 
-def request_offline(data_dir: Path) -> None:
-    """The same for a directory that no agent runs on. Raises CannotMendError, InUseError,
-    FileNotFoundError when it is none, OSError."""
+class UnusableError(Exception):
+    """The data directory can't be used, nor mended; str() says why, `advice` what to do."""
+
+    def __init__(self, error: StorageError) -> None:
+        super().__init__(f"{error.path}: {error.what}" if error.path else error.what)
+        self.advice = error.advice
+
+
+class OnlyVoterError(Exception):
+    """The log or its snapshot is damaged, and nobody else has it; str() says where."""
+
+
+def request_offline(data_dir: Path, *, force: bool = False) -> None:
+    """The same for a directory that no agent runs on. Raises InUseError, FileNotFoundError when it
+    is none, OnlyVoterError unless `force`, UnusableError, OSError."""
     (data_dir / IDENTITY_NAME).stat()
     try:
         lock = DirectoryLock(data_dir)
     except StorageError:
-        raise InUseError(str(data_dir)) from None
+        raise InUseError(data_dir, _member_name(data_dir)) from None
     try:
+        if not force:
+            check_refillable(data_dir)
         _survey(data_dir)
         request_mending(data_dir)
+    except StorageError as error:
+        if not force and _is_only_voter(data_dir):
+            raise OnlyVoterError(str(UnusableError(error))) from error
+        raise UnusableError(error) from error
     finally:
         lock.release()
+
+
+def check_refillable(data_dir: Path) -> None:
+    """Raises OnlyVoterError when the log is damaged and this member the only voter, by the newest
+    configuration that can still be read, in front of the damage or behind it. Blocks; raises
+    OSError and StorageError."""
+    directory = data_dir / LOG_NAME
+    names = _segment_names(directory)
+    damage = _first_damage(names, ((directory / name).read_bytes() for name in names))
+    if damage is None:
+        return
+    if _is_only_voter(data_dir):
+        path = directory / names[damage.place]
+        raise OnlyVoterError(f"{path}, byte {damage.offset}: {damage.reason}")
+
+
+def _is_only_voter(data_dir: Path) -> bool:
+    newest = _newest_configuration(data_dir)
+    voters = {*newest.voters, *newest.voters_outgoing} if newest is not None else set()
+    return voters == {load_identity(data_dir)}
+
+
+def _newest_configuration(data_dir: Path) -> Configuration | None:
+    """The newest one that can be read. Changes nothing, since an agent may run."""
+    found: list[tuple[int, Configuration]] = []
+    snapshots = data_dir / SNAPSHOTS_NAME
+    names = (path.name for path in snapshots.iterdir()) if snapshots.is_dir() else iter(())
+    for name in sorted(filter(parse_snapshot_name, names), reverse=True):
+        with contextlib.suppress(DamagedSnapshotError):
+            meta = verify(snapshots / name)
+            found.append((meta.configuration_index, meta.configuration))
+            break
+    for name in _segment_names(data_dir / LOG_NAME):
+        found += _configurations((data_dir / LOG_NAME / name).read_bytes())
+    return max(found, key=lambda item: item[0])[1] if found else None
+
+
+def _member_name(data_dir: Path) -> str:
+    """Whose directory it is; empty when that can't be told."""
+    with contextlib.suppress(StorageError, OSError):
+        configuration = _newest_configuration(data_dir)
+        member_id = load_identity(data_dir)
+        for member in configuration.members if configuration is not None else ():
+            if member.id == member_id:
+                return member.name
+    return ""
 
 
 def mend(data_dir: Path) -> list[str]:
@@ -111,12 +178,10 @@ def mend(data_dir: Path) -> list[str]:
 
 
 def _survey(data_dir: Path) -> _Findings:
-    """What mending has to do. Raises CannotMendError when what would be left is no beginning:
+    """What mending has to do. Raises StorageError when what would be left is no beginning:
     neither a log from index 1 on nor a snapshot from which it goes on."""
     directory = data_dir / LOG_NAME
-    names: list[str] = []
-    if directory.is_dir():
-        names = sorted(p.name for p in directory.iterdir() if parse_segment_name(p.name))
+    names = _segment_names(directory)
     # One after the other: all of a log may be more than there is memory.
     damage = _first_damage(names, ((directory / name).read_bytes() for name in names))
     kept = names
@@ -126,7 +191,7 @@ def _survey(data_dir: Path) -> _Findings:
     snapshots.store.close()
     newest = next(iter(snapshots.intact), None)
     if damage is not None and not kept and newest is None:
-        raise CannotMendError(
+        raise StorageError(
             f"nothing of the log is left in front of its damage: {damage.reason}",
             str(directory / names[damage.place]),
             damage.offset,
@@ -135,10 +200,10 @@ def _survey(data_dir: Path) -> _Findings:
     first_index = (parse_segment_name(kept[0]) or 0) if kept else 0
     if first_index > (newest.index if newest is not None else 0) + 1:
         what = f"the log begins with index {first_index}, and no snapshot up to there is intact"
-        raise CannotMendError(what, str(directory / kept[0]), advice=START_ANEW)
+        raise StorageError(what, str(directory / kept[0]), advice=START_ANEW)
     if not names and newest is None and snapshots.damaged:
         what = "the snapshot is damaged, and there is neither a log nor another one"
-        raise CannotMendError(what, snapshots.damaged[0].path, advice=START_ANEW)
+        raise StorageError(what, snapshots.damaged[0].path, advice=START_ANEW)
     return _Findings(names, kept, damage, newest)
 
 
@@ -166,6 +231,27 @@ def _mend_log(data_dir: Path, known_end: tuple[int, int]) -> list[str]:
         f"stand for election and votes as if its log ended at term {floor[0]}, index {floor[1]}, "
         "until a leader has filled it again"
     ]
+
+
+def _segment_names(directory: Path) -> list[str]:
+    if not directory.is_dir():
+        return []
+    return sorted(p.name for p in directory.iterdir() if parse_segment_name(p.name) is not None)
+
+
+def _configurations(data: bytes) -> list[tuple[int, Configuration]]:
+    """(index, configuration) of all intact entries of that kind, wherever they stand."""
+    found = []
+    at = SEGMENT_HEADER_SIZE
+    while (at := data.find(_MAGIC_BYTES, at)) >= 0:
+        with contextlib.suppress(batches.BatchError):
+            if batches.decode_header(data, at).kind == batches.BatchKind.CONFIGURATION:
+                batch = batches.decode(data, at)
+                configuration = decode_configuration(bytes(batch.payload))
+                if configuration is not None and configuration.voters:
+                    found.append((batch.first_index, configuration))
+        at += 1
+    return found
 
 
 def _last_segment(directory: Path, kept: list[str], newest: SnapshotMeta | None) -> bytes:

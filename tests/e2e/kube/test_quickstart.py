@@ -99,7 +99,7 @@ class Desk:
             "registry.example.com/raft-operator": f"{operator},image.tag={operator_version},{node}",
             "registry.example.com/raft-agent": agent,
             "version: 0.1.0": f"version: {version}",
-            '"version": "0.2.0"': f'"version": "{later}"',
+            '"version": "0.1.0-again"': f'"version": "{later}"',
         }
 
 

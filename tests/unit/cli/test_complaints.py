@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shlex
 import shutil
 import socket
@@ -12,8 +14,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from raftctl import reach
-from raftctl.errors import paste_ready
+from raft_agent.api import protocol
+from raftctl import doctor_checks, reach
+from raftctl.context import Context
+from raftctl.errors import CommandError, paste_ready
 from raftctl.main import cli
 from tests.unit.cli.served import (
     TIMEOUT_S,
@@ -52,14 +56,14 @@ def test_a_number_without_sense_is_wrong_usage(arguments: str) -> None:
     last = done.stderr.splitlines()[-1]
     assert last.startswith("Error: Invalid value for '--")
     assert "range" not in last
-    assert " to " in last
+    assert " to " in last or " at most " in last
 
 
 @pytest.mark.parametrize(
     ("arguments", "environment", "words"),
     [
-        ("messages --limit x", {}, "'x' is no whole number"),
-        ("--timeout x status", {}, "'x' is no number"),
+        ("messages --limit x", {}, "'x' is not a whole number"),
+        ("--timeout x status", {}, "'x' is not a number"),
         ("status", {"RAFTCTL_FORWARD": "maybe"}, "'maybe' is neither true nor false"),
     ],
 )
@@ -315,3 +319,57 @@ def test_a_transfer_without_a_name_does_not_speak_of_one(
     done = raftctl(*at, "leader", "transfer")
     assert done.returncode == 1
     assert "There is no other voter to hand over to\n" in done.stderr.decode()
+
+
+def test_the_way_round_a_socket_that_is_denied_is_the_command_that_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.sock"
+    with socket.socket(socket.AF_UNIX) as there:
+        there.bind(str(path))  # nobody listens
+        monkeypatch.setattr(os, "access", lambda *_a, **_k: False)
+        done = CliRunner().invoke(cli, ["--socket", str(path), "propose", "put", "k", "v"])
+        alone = CliRunner().invoke(cli, ["--socket", str(path), "health"])
+    assert f"sudo raftctl --socket {path} propose put …" in done.stderr
+    assert f"sudo raftctl --socket {path} health;" in alone.stderr
+
+
+def test_doctor_wants_root_for_a_socket_that_it_may_not_look_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_path: Path) -> os.stat_result:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "lstat", refuse)
+    (found,) = doctor_checks.agent(Context(socket=tmp_path / "a.sock"), tmp_path / "a.sock")
+    assert found.fix == f"sudo raftctl --socket {tmp_path / 'a.sock'} doctor"
+
+
+def test_certificates_without_an_endpoint_are_refused() -> None:
+    done = CliRunner().invoke(cli, ["--socket", "/nowhere", "--cacert", "ca.pem", "status"])
+    assert done.exit_code == 2
+    assert "--cacert is for --endpoint" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["up", "down"])
+def test_a_directory_that_cannot_be_read_is_no_traceback(tmp_path: Path, command: str) -> None:
+    folder = tmp_path / ("x" * 300)  # ENAMETOOLONG, for root as well
+    done = CliRunner().invoke(cli, ["dev", command, "--dir", str(folder)])
+    assert done.exit_code == 1
+    assert not isinstance(done.exception, OSError)
+    assert f"{folder} can't be read: File name too long" in done.stderr
+
+
+def test_a_write_that_a_follower_could_pass_on_names_that_way(
+    served: Served, tmp_path: Path
+) -> None:
+    served.host.leader = "node-02"
+    context = Context(socket=served.path)
+    with pytest.raises(CommandError) as refused:
+        context.write(protocol.Send(1, "x"), protocol.WriteResult)
+    assert refused.value.other_way == (
+        f"Or have this node pass it on: raftctl --socket {served.path} --forward …"
+    )
+    with pytest.raises(CommandError) as forwarded:
+        context.write(protocol.Send(1, "x", forward=True), protocol.WriteResult)
+    assert forwarded.value.other_way == ""

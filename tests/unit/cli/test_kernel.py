@@ -27,6 +27,7 @@ SENT = KernelTraffic(
 )
 PEER = KernelPeer("node-02", 2, True, RECEIVED, SENT, (1049, 8389), (262, 2097), 12, 3)
 QUIET = KernelPeer("node-03", 1, False, KernelTraffic(), KernelTraffic())
+ON = b"To turn it on: enabled = true under [ebpf] in the agent's raft.toml, then start it anew\n"
 FAULT = FaultInfo("node-03", "in", 100, 29_400)
 RESULT = KernelResult(
     EbpfStatus("attached", "", ["eth0"], "audit", [FAULT]),
@@ -107,7 +108,7 @@ def test_status_shows_state_filter_and_faults(served: Served) -> None:
 
 def test_without_a_kernel_part_the_command_says_that_it_is_off(at: tuple[str, str]) -> None:
     done = raftctl(*at, "kernel")
-    assert (done.returncode, done.stdout) == (0, b"eBPF:         off\n")
+    assert (done.returncode, done.stdout) == (0, b"eBPF:         off\n" + ON)
 
 
 def test_drop_and_partition_ask_for_faults_with_an_end(at: tuple[str, str]) -> None:
@@ -149,3 +150,8 @@ def test_a_fault_without_an_end_or_beyond_its_bounds_is_a_usage_error(
 def test_the_agent_refuses_faults_beyond_the_bounds_too(body: list[object]) -> None:
     with pytest.raises(msgspec.ValidationError):
         protocol.REQUESTS_JSON_DECODER.decode(json.dumps([body]))
+
+
+def test_a_kernel_part_that_is_off_says_how_it_is_turned_on() -> None:
+    text = kernel.kernel_text(KernelResult(EbpfStatus("off", "", []), [], []))
+    assert text.encode() + b"\n" == b"eBPF:         off\n" + ON

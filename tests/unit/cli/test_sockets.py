@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from raftctl import sockets
+from raftctl.context import Context
 from raftctl.errors import CommandError
 
 
@@ -86,3 +87,31 @@ def test_what_is_no_socket_itself_is_refused(places: tuple[Path, Path], kind: st
             (tmp / "raft-a.sock").write_text("")
         with pytest.raises(CommandError, match="is not a socket"):
             sockets.find_socket("a")
+
+
+def test_without_a_name_the_only_agent_on_the_machine_is_taken(places: tuple[Path, Path]) -> None:
+    _run, tmp = places
+    context = Context()
+    with listening(tmp / "raft-node-01.sock"):
+        assert context.socket_path() == tmp / "raft-node-01.sock"
+        assert context.call == "raftctl --node node-01"
+
+
+def test_a_name_that_was_given_is_never_another_ones(places: tuple[Path, Path]) -> None:
+    _run, tmp = places
+    context = Context()
+    context.set("node", "node-0", by_flag=True)
+    with listening(tmp / "raft-node-01.sock"), pytest.raises(CommandError, match="No agent node-0"):
+        context.socket_path()
+
+
+def test_without_a_name_one_of_several_agents_is_taken_only_by_the_default_name(
+    places: tuple[Path, Path],
+) -> None:
+    run, tmp = places
+    with listening(tmp / "raft-node-01.sock"), listening(tmp / "raft-node-02.sock"):
+        with pytest.raises(CommandError, match="No agent node-0") as caught:
+            Context().socket_path()
+        assert "node-01, node-02" in caught.value.hint
+        with listening(run / "node-0.sock"):
+            assert Context().socket_path() == run / "node-0.sock"

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
 
 from raft_agent.api import protocol
 from raft_agent.api.host import Failure
@@ -12,7 +17,9 @@ from raft_agent.storage.mending import REQUEST_NAME
 from raftctl.context import Context
 from raftctl.doctor_checks import _quorum
 from raftctl.doctor_states import _finding
+from raftctl.main import cli
 from tests.unit.cli.served import Served, json_of, raftctl
+from tests.unit.storage.test_mending import damage, with_voters
 
 WRONG = Failure(ErrorCode.STATE_DIFFERS, "This node's state differs", "Run: raftctl rebuild")
 
@@ -41,15 +48,55 @@ def test_a_rebuild_without_a_reason_wants_force(served: Served, at: tuple[str, s
 def test_a_directory_is_told_to_be_mended_at_the_next_start(tmp_path: Path) -> None:
     nothing = raftctl("rebuild", "--data-dir", str(tmp_path))
     assert nothing.returncode == 1
-    assert "is no agent's data directory" in nothing.stderr.decode()
+    assert "is not an agent's data directory" in nothing.stderr.decode()
     load_identity(tmp_path)
     lock = DirectoryLock(tmp_path)
     busy = raftctl("rebuild", "--data-dir", str(tmp_path))
     assert busy.returncode == 1
     assert "An agent runs on" in busy.stderr.decode()
+    assert "raftctl --node NAME rebuild" in busy.stderr.decode(), "nothing here says its name"
     lock.release()
     done = raftctl("rebuild", "--data-dir", str(tmp_path))
     assert done.returncode == 0
+    assert (tmp_path / REQUEST_NAME).exists()
+
+
+def test_the_agent_that_runs_on_a_directory_is_named_by_what_the_directory_says(
+    tmp_path: Path,
+) -> None:
+    with_voters(tmp_path, 2)
+    name = f"n{load_identity(tmp_path)}"
+    lock = DirectoryLock(tmp_path)
+    busy = raftctl("rebuild", "--data-dir", str(tmp_path))
+    lock.release()
+    assert f"raftctl --node {name} rebuild" in busy.stderr.decode()
+
+
+def test_whoever_may_not_enter_the_directory_is_told_which_user_may(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, **_more: object) -> os.stat_result:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    done = CliRunner().invoke(cli, ["rebuild", "--data-dir", str(tmp_path)])
+    assert done.exit_code == 1
+    assert f"{tmp_path}/identity: Permission denied" in done.stderr
+    assert f"sudo -u raft raftctl rebuild --data-dir {tmp_path}" in done.stderr
+
+
+def test_the_only_voters_directory_wants_a_backup_or_force(tmp_path: Path) -> None:
+    with_voters(tmp_path, 0)
+    damage(tmp_path)
+    refused = raftctl("rebuild", "--data-dir", str(tmp_path))
+    assert refused.returncode == 1
+    said = refused.stderr.decode()
+    assert "is the only voter" in said
+    assert "raftctl snapshot restore FILE --data-dir" in said
+    assert "recover --accept-data-loss" in said
+    forced = raftctl("rebuild", "--data-dir", str(tmp_path), "--force")
+    assert forced.returncode == 0
+    assert "recover --accept-data-loss" in forced.stdout.decode()
     assert (tmp_path / REQUEST_NAME).exists()
 
 

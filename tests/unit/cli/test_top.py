@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import sys
 from collections.abc import Iterator
@@ -158,3 +159,16 @@ def test_a_percentile_lies_in_its_bucket(
 def test_nothing_has_no_percentile() -> None:
     assert percentile([0] * BUCKETS, 0.5) is None
     assert percentile([], 0.99) is None
+
+
+def test_without_rich_and_pip_it_names_what_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The playbooks' releases and the images have no pip."""
+    for name in [name for name in sys.modules if name.split(".")[0] == "rich"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "rich", None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
+    done = CliRunner().invoke(cli, ["--socket", "/nowhere", "top"])
+    assert done.exit_code == 1
+    assert "pip" not in done.stderr
+    assert "raftctl --socket /nowhere -o json top" in done.stderr
+    assert "--endpoint HOST:PORT" in done.stderr

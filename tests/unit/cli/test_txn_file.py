@@ -81,10 +81,10 @@ def test_both_forms_say_the_same(data: bytes) -> None:
     [
         ("put k v", 'line 1: the first line must be "compare" or "then"'),
         ("then\n put k", "line 2: 'put k' is no operation; there are put KEY VALUE"),
-        ("then\n\n put k v --lease x", "line 3: 'x' is no whole number"),
+        ("then\n\n put k v --lease x", "line 3: 'x' is not a whole number"),
         ("then\n put k 'v", "line 2: No closing quotation"),
         ("compare\n version k ~ 3", "line 2: '~' is no comparison"),
-        ("compare\n version k = -3", "line 2: '-3' is no whole number"),
+        ("compare\n version k = -3", "line 2: '-3' is not a whole number"),
         ("compare\n age k = 3", "is no compare"),
         ('{"then": [', "it is no JSON"),
         ('{"when": []}', "'when' is no part of a transaction"),
@@ -96,7 +96,7 @@ def test_both_forms_say_the_same(data: bytes) -> None:
         ('{"then": [{"nest": []}]}', "then[0]: it is no operation"),
         ('{"then": [{"put": "k", "value_base64": "?"}]}', "is no base64"),
         ('{"compare": [{"key": "k"}]}', "what is compared is missing"),
-        ('{"compare": [{"key": "k", "revision": true}]}', "True is no whole number"),
+        ('{"compare": [{"key": "k", "revision": true}]}', "True is not a whole number"),
         ('{"compare": [{"key": "k", "exists": 1}]}', "true or false"),
     ],
 )

@@ -315,3 +315,44 @@ def test_a_damaged_end_of_the_log_is_given_up_with_the_rest() -> None:
     assert recover(server) == 4
     server.tick()
     assert server.node.role is Role.LEADER
+
+
+DAMAGED = Vote(2, 0, floor_term=2, floor_index=6)
+
+
+def refilled_by_nobody(size: int) -> Server:
+    """Member 1 of `size` voters, whose log ended with (term 2, index 6) before it was damaged."""
+    server = Server(size=size, log=log_of(1, 2, 2, size=size), vote=DAMAGED)
+    server.now_us = 10 * MAX_TIMEOUT_US
+    server.tick()
+    return server
+
+
+def test_the_only_voter_with_a_damaged_log_can_go_on_with_what_is_left() -> None:
+    server = refilled_by_nobody(1)
+    assert server.node.role is Role.FOLLOWER
+    assert recover(server) == 4
+    server.tick()
+    assert server.node.role is Role.LEADER
+    assert server.node.state.vote_floor == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("others", "reason"),
+    [
+        ([survivor(2, (2, 2))], None),
+        ([survivor(2, (2, 5))], RefusalReason.RECOVER_ELSEWHERE),
+        ([survivor(2, (2, 6))], RefusalReason.QUORUM_ANSWERS),
+        ([survivor(2, (2, 2)), survivor(3, (2, 2))], RefusalReason.QUORUM_ANSWERS),
+    ],
+    ids=[
+        "nobody has what this one lost",
+        "another one has more of it",
+        "another one has all of it, and gets this one's vote",
+        "two others elect one of themselves",
+    ],
+)
+def test_who_can_elect_nobody_here_is_no_part_of_a_majority_that_answers(
+    others: list[Survivor], reason: RefusalReason | None
+) -> None:
+    assert judge(refilled_by_nobody(3).node.state, others).refusal is reason

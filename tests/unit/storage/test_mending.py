@@ -6,20 +6,31 @@ from pathlib import Path
 
 import pytest
 
-from raft_agent.consensus.batch import Batch
+from raft_agent.consensus.batch import Batch, BatchKind, encode
+from raft_agent.consensus.membership import encode_configuration
+from raft_agent.consensus.types import Configuration, Member
 from raft_agent.storage.datadir import SNAPSHOTS_NAME, DirectoryLock, load_vote
 from raft_agent.storage.errors import StorageError
 from raft_agent.storage.format import SEGMENT_HEADER_SIZE, parse_segment_name
 from raft_agent.storage.mending import (
     REQUEST_NAME,
-    CannotMendError,
     InUseError,
+    OnlyVoterError,
+    UnusableError,
     request_mending,
     request_offline,
 )
 from raft_agent.storage.snapshots import open_snapshots
 from raft_agent.storage.store import Store
-from tests.unit.storage.support import flip, make_batch, make_log, names, opened, take_snapshot
+from tests.unit.storage.support import (
+    CLUSTER,
+    flip,
+    make_batch,
+    make_log,
+    names,
+    opened,
+    take_snapshot,
+)
 
 
 @pytest.fixture
@@ -160,8 +171,9 @@ def test_a_log_behind_a_damaged_snapshot_is_refused_before_anything_is_promised(
     snapshots.close()
     segments(tmp_path)[0].unlink()
     flip(next((tmp_path / SNAPSHOTS_NAME).iterdir()), 200)
-    with pytest.raises(CannotMendError, match=r"no snapshot up to there is intact.*raftctl join"):
+    with pytest.raises(UnusableError, match="no snapshot up to there is intact") as caught:
         request_offline(tmp_path)
+    assert "raftctl join" in caught.value.advice
     assert not (tmp_path / REQUEST_NAME).exists()
     assert "raftctl join" in refuses(tmp_path)
 
@@ -193,3 +205,52 @@ def test_a_directory_is_told_offline_only_when_no_agent_runs_on_it(
     assert (tmp_path / REQUEST_NAME).exists()
     with pytest.raises(FileNotFoundError):
         request_offline(tmp_path / "none")
+
+
+def with_voters(data_dir: Path, others: int, *, late: bool = False) -> None:
+    """A log of several segments of this member and `others`; `late`: the others became members with
+    its last entry."""
+    with opened(data_dir) as driver:
+        own = driver.store.recovered.member_id
+
+        def members(first_index: int, term: int, count: int) -> Batch:
+            ids = [own, *range(own + 1, own + 1 + count)]
+            named = tuple(Member(each, f"n{each}", f"h:{each % 60_000 + 1}") for each in ids)
+            payload = encode_configuration(Configuration(CLUSTER, named, tuple(ids)))
+            return encode(BatchKind.CONFIGURATION, first_index, term, 1, payload)
+
+        driver.append(members(1, 1, 0 if late else others))
+        batches = make_log([3_000, 10, 700] * 60, first_index=2)
+        driver.append(*batches)
+        if late:
+            last = batches[-1]
+            driver.append(members(last.last_index + 1, last.term, others))
+
+
+def damage(data_dir: Path) -> None:
+    flip(segments(data_dir)[0], SEGMENT_HEADER_SIZE + 9_000)
+
+
+def test_the_only_voters_damaged_log_is_not_cut_unless_that_is_forced(tmp_path: Path) -> None:
+    with_voters(tmp_path, 0)
+    damage(tmp_path)
+    with pytest.raises(OnlyVoterError, match=r"0001\.seg, byte \d+: "):
+        request_offline(tmp_path)
+    assert not (tmp_path / REQUEST_NAME).exists()
+    DirectoryLock(tmp_path).release()  # it was let go
+    request_offline(tmp_path, force=True)
+    assert (tmp_path / REQUEST_NAME).exists()
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_damaged_log_that_others_can_refill_is_cut(tmp_path: Path, late: bool) -> None:
+    with_voters(tmp_path, 2, late=late)
+    damage(tmp_path)
+    request_offline(tmp_path)
+    assert (tmp_path / REQUEST_NAME).exists()
+
+
+def test_the_only_voters_intact_log_may_be_read_anew(tmp_path: Path) -> None:
+    with_voters(tmp_path, 0)
+    request_offline(tmp_path)
+    assert (tmp_path / REQUEST_NAME).exists()
