@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 # struct tcp_info of <linux/tcp.h>: eight one-byte fields, then __u32 tcpi_rto, ato, snd_mss,
 # rcv_mss, unacked, sacked, lost, retrans, fackets, last_data_sent, last_ack_sent, last_data_recv
@@ -39,6 +40,10 @@ _MACOS_SOL_LOCAL = 0
 _MACOS_LOCAL_PEERCRED = 1
 _MACOS_LOCAL_PEERPID = 2
 
+
+# An idle connection is asked for life after so long, and again at this interval.
+_KEEPALIVE_IDLE_S = 10
+_KEEPALIVE_INTERVAL_S = 5
 
 # It never goes back and counts suspended time too; on macOS CLOCK_MONOTONIC does so.
 BOOT_CLOCK = time.CLOCK_BOOTTIME if sys.platform == "linux" else time.CLOCK_MONOTONIC
@@ -206,3 +211,20 @@ def _groups_of_user(sock: socket.socket) -> frozenset[int]:
         return frozenset(os.getgrouplist(pwd.getpwuid(uid).pw_name, gid))
     except KeyError:
         return frozenset()
+
+
+def notice_dead_peer(sock: Any, silence_s: float) -> None:
+    """Have the kernel end a TCP connection whose other end is gone without a word (tcp(7)): when
+    what was sent stays unacknowledged for `silence_s` (Linux only), or when nothing is sent and
+    questions for life stay unanswered, for the longer of that and about 20 s. Nothing waits to be
+    sent together with more (TCP_NODELAY). `sock` is a socket or what an event loop shows of one.
+    """
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (
+        ("TCP_USER_TIMEOUT", int(silence_s * 1000)),
+        ("TCP_KEEPIDLE", _KEEPALIVE_IDLE_S),
+        ("TCP_KEEPINTVL", _KEEPALIVE_INTERVAL_S),
+    ):
+        if hasattr(socket, name):
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)

@@ -6,6 +6,7 @@ leaders that step down without a quorum. Where it can't make progress a test say
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import shutil
 import tempfile
@@ -15,9 +16,13 @@ from pathlib import Path
 
 import pytest
 
-from raft_agent.api import protocol
+from raft_agent import platform
+from raft_agent.api import endpoint, protocol
+from raft_agent.api.client import Client
+from raft_agent.tls.files import TlsFiles
 from tests.e2e.agents import UNREACHABLE, wait_for
-from tests.torture.world import Node, Options, World, missing, world
+from tests.kernel import netns
+from tests.torture.world import GUEST, Node, Options, World, missing, world
 
 pytestmark = [
     pytest.mark.skipif(missing() is not None, reason=str(missing())),
@@ -215,3 +220,31 @@ def test_a_leader_that_hears_nobody_or_that_nobody_hears_is_replaced(cut: str) -
         wait_served(wait_for("another leader", successor, TIMEOUT_S), "meanwhile")
         made.network.heal("links")
         wait_served(leader, "after")
+
+
+def test_a_watch_at_a_machine_that_is_gone_without_a_word_goes_on_at_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(endpoint, "_SILENCE_S", 2.0)
+    monkeypatch.setattr(platform, "_KEEPALIVE_IDLE_S", 1)
+    monkeypatch.setattr(platform, "_KEEPALIVE_INTERVAL_S", 1)
+    with cluster(3) as made, netns.inside(made.guest):
+        asked, other, _ = made.nodes
+        wait_served(other, "before")
+        papers = made.papers.of_clients()
+        files = TlsFiles(papers.ca, papers.cert, papers.key)
+
+        async def watch() -> None:
+            endpoints = [endpoint.Endpoint(node.address, files) for node in made.nodes]
+            async with Client(endpoints) as client:
+                told = client.watch_keys("after")
+                await told.start()
+                nothing = {(GUEST, place) for place in asked.addresses}
+                cut = {*nothing, *((place, GUEST) for place in asked.addresses)}
+                await asyncio.to_thread(made.network.cut, "no word", cut)
+                await asyncio.to_thread(wait_served, other, "after")
+                async with asyncio.timeout(TIMEOUT_S):
+                    assert (await anext(told)).key == "after"
+                await told.close()
+
+        asyncio.run(watch())

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from raft_agent import wire
+from raft_agent import platform, wire
 from raft_agent.api import protocol
 from raft_agent.tls.channel import Channel
 from raft_agent.tls.credentials import Credentials, PeerCertificate
@@ -19,6 +19,9 @@ from raft_agent.tls.identity import Kind
 from raft_agent.tls.layer import Layer
 
 _READ_BYTES = 1 << 18
+# Whoever only watches sends nothing, and would wait for ever for an agent whose machine has lost
+# its power or its network.
+_SILENCE_S = 20.0
 _CLOSED = (
     "it closed the connection in the TLS handshake, and its log says why; does it speak TLS, and "
     "does it know the authority of your certificate?"
@@ -56,7 +59,7 @@ class Endpoint:
         deadline = time.monotonic() + timeout_s
         connection = socket.create_connection((self.host, self.port), timeout_s)
         try:
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            platform.notice_dead_peer(connection, _SILENCE_S)
             sealed = SealedSocket(connection, self._channel(), self._check)
             sealed.shake_hands(deadline)
         except BaseException:
@@ -71,7 +74,8 @@ class Endpoint:
         protocol = make()
         loop = asyncio.get_running_loop()
         opening = _Opening(self._channel(), protocol, self._check, loop)
-        await loop.create_connection(lambda: opening, self.host, self.port)
+        transport, _ = await loop.create_connection(lambda: opening, self.host, self.port)
+        platform.notice_dead_peer(transport.get_extra_info("socket"), _SILENCE_S)
         try:
             await opening.opened
         except asyncio.CancelledError:

@@ -92,7 +92,7 @@ class Agent:
         self._context = context
         self._loop = loop = asyncio.get_running_loop()
         self.ended: asyncio.Future[None] = loop.create_future()
-        self.disk_full = False
+        self.shortage = ""
         self.abandoned = ""
         self.node_name = config.server.node_id
         self._store, self.machine = held or open_held(config)
@@ -478,8 +478,8 @@ class Agent:
 
     def on_storage_failed(self, failure: StorageFailure) -> None:
         self._give_up(Failure(ErrorCode.STORAGE_FAILED, failure.reason, _STORAGE_FAILED))
-        self.disk_full = failure.disk_full
-        if failure.disk_full:
+        self.shortage = failure.shortage
+        if failure.shortage:
             self._start_anew()
 
     def on_abandon(self, effect: Abandon) -> None:

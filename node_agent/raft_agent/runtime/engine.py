@@ -56,7 +56,7 @@ from raft_agent.consensus.types import (
 )
 from raft_agent.platform import BOOT_CLOCK
 from raft_agent.storage.errors import StorageError, in_words
-from raft_agent.storage.files import is_disk_full
+from raft_agent.storage.files import shortage
 from raft_agent.storage.store import StorageFailure, Store
 from raft_agent.transport.transport import Transport
 
@@ -313,7 +313,7 @@ class Engine:
         if error is None:
             self.feed(event_of(done.result()))
         elif isinstance(error, StorageError | OSError):
-            self._on_storage_failed(StorageFailure(in_words(error), is_disk_full(error)))
+            self._on_storage_failed(StorageFailure(in_words(error), shortage(error)))
         else:
             self.close()
             self._observer.on_fatal(RuntimeError(f"disk work failed: {error!r}"))
@@ -364,7 +364,7 @@ class Engine:
 
     def found_damage(self, error: StorageError) -> None:
         """What the log holds can't be read as it was written."""
-        self._on_storage_failed(StorageFailure(str(error), disk_full=False))
+        self._on_storage_failed(StorageFailure(str(error), shortage=""))
 
     # --- time
 

@@ -18,12 +18,11 @@ from raft_agent.runtime.held import open_held
 from raft_agent.runtime.supervisor import Supervisor
 from raft_agent.storage.aside import put_aside
 from raft_agent.storage.errors import StorageError
-from raft_agent.storage.files import is_disk_full
+from raft_agent.storage.files import shortage
 
 log = logging.getLogger("raft.runtime")
 
 _ROOM_CHECK_S = 1.0
-_DISK_FULL = "the disk is full: waiting until there is room again"
 _STARTING_ANEW = "starting anew from what the disk holds"
 
 
@@ -88,8 +87,9 @@ async def _serve(agent: Agent, stop: asyncio.Future[None], supervisor: Superviso
         if not stop.done():
             supervisor.ready()
         await asyncio.wait([stop, agent.ended], return_when=asyncio.FIRST_COMPLETED)
-        if not stop.done() and agent.disk_full:
-            supervisor.waiting(_DISK_FULL)
+        if not stop.done() and agent.shortage:
+            log.warning(_waits(agent.shortage))
+            supervisor.waiting(_waits(agent.shortage))
             await _room(agent, stop)
     finally:
         await agent.stop()
@@ -109,17 +109,21 @@ async def _open_again(
             log.info(_STARTING_ANEW)
             return await open_agent()
         except StorageError as error:
-            if error.__cause__ is None or not is_disk_full(error.__cause__):
+            lacks = shortage(error)
+            if not lacks:
                 raise
             log.warning("%s", error)
-            supervisor.waiting(_DISK_FULL)
+            supervisor.waiting(_waits(lacks))
         await asyncio.wait([stop], timeout=_ROOM_CHECK_S)
     return None
 
 
+def _waits(lacks: str) -> str:
+    return f"{lacks}: waiting until there is room again"
+
+
 async def _room(agent: Agent, stop: asyncio.Future[None]) -> None:
-    """Wait until the disk has room again, or `stop`."""
-    log.warning(_DISK_FULL)
+    """Wait until there is enough again of what there was too little, or `stop`."""
     loop = asyncio.get_running_loop()
     while not stop.done():
         # Waits first, whatever is said of room: a start that fails at once is no tight loop.

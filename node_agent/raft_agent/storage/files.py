@@ -14,6 +14,23 @@ _BUFFERS_PER_CALL = 1024  # IOV_MAX, see pwritev(2)
 _ZEROS = bytes(1 << 20)
 
 
+_SHORTAGES = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk is full",
+    errno.EMFILE: "no more files can be opened",
+    errno.ENFILE: "no more files can be opened",
+}
+
+
+def shortage(error: BaseException | None) -> str:
+    """What there is too little of, in words, when `error` or its cause says so: that passes, and no
+    file is damaged. Empty for everything else."""
+    for each in (error, error.__cause__ if error is not None else None):
+        if isinstance(each, OSError) and each.errno in _SHORTAGES:
+            return _SHORTAGES[each.errno]
+    return ""
+
+
 def is_disk_full(error: BaseException) -> bool:
     """Whether `error` says that there is no room, for anybody or for this user."""
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)

@@ -8,7 +8,7 @@ import threading
 from pathlib import Path
 
 from raft_agent import platform
-from raft_agent.storage.files import create_zeroed, is_disk_full
+from raft_agent.storage.files import create_zeroed, shortage
 
 PREPARED_NAME = "next.tmp"
 LARGE_NAME = "large.tmp"
@@ -46,12 +46,13 @@ class Preparer:
         """A segment of at least `needed_bytes`, and of `size_bytes` when none is ready.
 
         Waits for the one being made. The caller renames it before it asks for another one. Raises
-        OSError; a full disk is tried once more, because there may be room by now.
+        OSError; where there was too little of something it is tried once more, because there may be
+        enough by now.
         """
         self._finish()
         ready, error = self._ready, self._error
         self._error = None
-        if error is not None and not is_disk_full(error):
+        if error is not None and not shortage(error):
             raise error
         if ready is None:
             return Prepared(self._directory / PREPARED_NAME, max(needed_bytes, size_bytes))

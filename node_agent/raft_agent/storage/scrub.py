@@ -14,6 +14,7 @@ from functools import partial
 
 from raft_agent import platform
 from raft_agent.storage.errors import StorageError
+from raft_agent.storage.files import shortage
 from raft_agent.storage.index import LogIndex
 from raft_agent.storage.reader import read_batches
 from raft_agent.storage.snapshots import SnapshotStore
@@ -64,8 +65,10 @@ class Scrubber:
             try:
                 self._read_log()
             except StorageError as error:
-                self._post(partial(self._on_log_damaged, error))
-                return
+                # What can't be opened now says nothing of what it holds: the next round reads it.
+                if not shortage(error):
+                    self._post(partial(self._on_log_damaged, error))
+                    return
             took_s = time.monotonic() - began_s
             pause_s = max(self._interval_s, (_SHARE - 1) * took_s)
 
@@ -97,7 +100,7 @@ class Scrubber:
                     if self._stopped.is_set():
                         return
             except StorageError as error:
-                if self._snapshots.doubt(index):
+                if not shortage(error) and self._snapshots.doubt(index):
                     self._post(partial(self._on_snapshot_damaged, index, str(error)))
 
     def _rest(self, size_bytes: int) -> None:

@@ -306,7 +306,7 @@ class Store:
         return read_batches(self._log.index, from_index, max_bytes)
 
     def has_room(self) -> bool:
-        """After a failure with `disk_full`: whether a new store could go on writing. Blocks."""
+        """After a failure with a `shortage`: whether a new store could go on writing. Blocks."""
         return self._log.has_room()
 
     def close(self) -> None:

@@ -26,7 +26,7 @@ from raft_agent.consensus.types import (
 )
 from raft_agent.storage.datadir import VOTE_NAME
 from raft_agent.storage.errors import in_words
-from raft_agent.storage.files import is_disk_full, replace_file
+from raft_agent.storage.files import replace_file, shortage
 from raft_agent.storage.format import encode_vote
 from raft_agent.storage.log import Log
 from raft_agent.storage.snapshots import SnapshotStore
@@ -35,10 +35,11 @@ _Job = TypeVar("_Job")
 
 
 class StorageFailure(msgspec.Struct, frozen=True):
-    """Why nothing is written any more. `disk_full`: open the store anew once there is room."""
+    """Why nothing is written any more. `shortage`: of what there was too little, empty when of
+    nothing; open the store anew once there is enough."""
 
     reason: str
-    disk_full: bool
+    shortage: str
 
 
 class Reporter:
@@ -73,7 +74,7 @@ class Reporter:
         with self._lock:
             if not self._failed:
                 self._failed = True
-                failure = StorageFailure(f"{what}: {in_words(error)}", is_disk_full(error))
+                failure = StorageFailure(f"{what}: {in_words(error)}", shortage(error))
                 self._post(partial(self._on_failed, failure))
 
 

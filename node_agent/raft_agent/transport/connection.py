@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
-from raft_agent import __version__, wire
+from raft_agent import __version__, platform, wire
 from raft_agent.consensus import types
 from raft_agent.histogram import Histogram
 from raft_agent.tls.identity import Identity, Kind
@@ -39,8 +38,6 @@ HALF_FRAME_S = 60.0
 _COPIED_BYTES = 16 << 10
 
 # An idle connection whose other machine died without a word is found by the kernel's probes.
-_KEEPALIVE_IDLE_S = 10
-_KEEPALIVE_INTERVAL_S = 5
 
 
 class Flow(msgspec.Struct, frozen=True):
@@ -226,7 +223,7 @@ class Connection(asyncio.Protocol):
         self.local.open.add(self)
         self.peer_address = format_address(transport.get_extra_info("peername"))
         with contextlib.suppress(OSError):  # the peer can be gone before we looked
-            _set_options(transport.get_extra_info("socket"), self.local.silence_s)
+            platform.notice_dead_peer(transport.get_extra_info("socket"), self.local.silence_s)
         self._handshake_timer = self.local.loop.call_later(
             self.handshake_s, self._handshake_is_late
         )
@@ -483,16 +480,3 @@ class Connection(asyncio.Protocol):
     def _handshake_is_late(self) -> None:
         self._handshake_timer = None
         self.reject("handshake_timeout", f"no complete handshake within {self.handshake_s:.1f} s")
-
-
-def _set_options(sock: Any, silence_s: float) -> None:
-    """`sock` is a socket or what the event loop shows of one."""
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    # tcp(7): give up when sent data stays unacknowledged for so long (Linux only).
-    if hasattr(socket, "TCP_USER_TIMEOUT"):
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(silence_s * 1000))
-    if hasattr(socket, "TCP_KEEPIDLE"):
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _KEEPALIVE_IDLE_S)
-    if hasattr(socket, "TCP_KEEPINTVL"):
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _KEEPALIVE_INTERVAL_S)

@@ -318,7 +318,7 @@ def test_a_failed_installation_is_told_like_a_failed_write(
         monkeypatch.setattr(os, "fsync", fail)
         driver.store.install_snapshot(effect)
         failure = driver.failures.get(timeout=60)
-        assert failure.disk_full
+        assert failure.shortage
         monkeypatch.setattr(os, "fsync", real)
     assert driver.installed.empty()
     assert reopened(tmp_path).log.tail == tuple(LOG[:5])

@@ -80,7 +80,7 @@ def test_a_failed_write_or_sync_is_told_once_and_nothing_is_answered_after_it(
         for index in range(2, 30):
             driver.submit(make_batch(index))
         driver.store.save_vote(SaveVote(1, 5, 5))
-    assert not failure.disk_full
+    assert not failure.shortage
     assert failure.reason == f"writing the log failed: {os.strerror(errno.EIO)}"
     assert faults.calls == 1
     assert driver.failures.empty()
@@ -122,16 +122,23 @@ def test_a_leaders_snapshot_that_can_not_be_installed_is_said_to_be(
     assert reason == f"{said}: {incoming}: {os.strerror(errno.EIO)}"
 
 
-@pytest.mark.parametrize(("number", "full"), [(errno.EIO, False), (errno.ENOSPC, True)])
+@pytest.mark.parametrize(
+    ("number", "lacks"),
+    [
+        (errno.EIO, ""),
+        (errno.ENOSPC, "the disk is full"),
+        (errno.EMFILE, "no more files can be opened"),
+    ],
+)
 def test_a_vote_that_can_not_be_saved_stops_the_store(
-    tmp_path: Path, faults: Faults, number: int, full: bool
+    tmp_path: Path, faults: Faults, number: int, lacks: str
 ) -> None:
     faults.on("fsync", is_vote)
     with opened(tmp_path) as driver:
         driver.save_vote(1, 3, 1)
         faults.number = number
         driver.store.save_vote(SaveVote(2, 4, 2))
-        assert driver.failures.get(timeout=60).disk_full is full
+        assert driver.failures.get(timeout=60).shortage == lacks
         faults.number = 0
         driver.store.save_vote(SaveVote(3, 5, 2))
         driver.submit(make_batch(1))
@@ -213,7 +220,7 @@ def test_no_room_for_the_next_segment_is_a_full_disk_and_passes(
                 driver.store.read(1, 1)
             if not driver.logs.empty():
                 driver.logs.get()
-        assert driver.failures.get().disk_full
+        assert driver.failures.get().shortage
         assert not driver.store.has_room()
         faults.number = 0
         assert driver.store.has_room()
@@ -251,7 +258,7 @@ def test_a_disk_that_fails_while_preparing_stops_the_store(tmp_path: Path, fault
             driver.append(truncate_from=log[4].first_index)
         faults.number = 0
         driver.submit(*log[4:])
-        assert not driver.failures.get(timeout=60).disk_full
+        assert not driver.failures.get(timeout=60).shortage
 
 
 def test_file_systems_that_can_not_reserve_are_written_all_the_same(
@@ -307,7 +314,7 @@ def append_until_full(driver: Driver, index: int) -> int:
         while driver.failures.empty() and driver.logs.empty():
             driver.store.read(1, 1)
         if driver.logs.empty():
-            assert driver.failures.get().disk_full
+            assert driver.failures.get().shortage
             return answered
         assert driver.logs.get() == seq
         answered = index
@@ -327,7 +334,7 @@ def test_a_really_full_disk_stops_writing_and_goes_on_when_there_is_room(small_d
     with opened(data_dir, segment_bytes=MIB) as driver:  # opening needs no room
         assert driver.store.recovered.log.last_index >= answered
         driver.store.save_vote(SaveVote(1, 5, 5))
-        assert driver.failures.get(timeout=60).disk_full
+        assert driver.failures.get(timeout=60).shortage
     ballast.unlink()
     (small_disk / "rest").unlink()
     with opened(data_dir, segment_bytes=MIB) as driver:

@@ -47,7 +47,7 @@ def test_a_directory_that_is_gone_is_noticed(
             driver.submit(make_batch(2))
         failure = driver.failures.get(timeout=TIMEOUT_S)
         assert driver.logs.empty()
-        assert not failure.disk_full
+        assert not failure.shortage
         assert str(data_dir) in failure.reason
         assert "removed, moved or replaced while the agent ran" in failure.reason
     finally:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import queue
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from raft_agent.storage.errors import StorageError
+from raft_agent.storage.files import shortage
 from raft_agent.storage.format import SEGMENT_HEADER_SIZE
 from raft_agent.storage.snapshot_format import snapshot_name
 from tests.unit.storage.support import Driver, flip, make_log, names, opened, take_snapshot
@@ -67,6 +74,32 @@ def test_a_bit_that_turns_in_a_snapshot_is_told_once_and_the_file_goes_with_the_
         told.next()
         assert len(told.log) == 1
         assert len(told.snapshots) == 1
+
+
+def test_what_can_not_be_opened_for_want_of_descriptors_is_no_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = threading.Semaphore(0)
+    real = os.open
+
+    def open_(path: object, *args: object, **kwargs: object) -> int:
+        if threading.current_thread() is not threading.main_thread():
+            refused.release()
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), str(path))
+        return real(path, *args, **kwargs)  # type: ignore[arg-type]
+
+    with scrubbed(tmp_path) as (driver, told):
+        monkeypatch.setattr(os, "open", open_)
+        for _ in range(20):  # of several rounds: each tries to open every snapshot and a segment
+            assert refused.acquire(timeout=30)
+        with ThreadPoolExecutor(1) as pool, pytest.raises(StorageError) as caught:
+            pool.submit(driver.store.read, 1, 1).result()
+        assert shortage(caught.value) == "no more files can be opened"
+        monkeypatch.undo()
+        flip(tmp_path / "log" / names(tmp_path / "log")[1], SEGMENT_HEADER_SIZE + 5_000)
+        told.next()
+        assert len(told.log) == 1
+        assert told.snapshots == []
 
 
 def test_it_ends_with_the_store(tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ def test_an_append_that_does_not_fit_stops_the_store(tmp_path: Path, effect: App
     with opened(tmp_path) as driver:
         driver.append(make_batch(1, 2, 2))
         driver.store.append(effect)
-        assert not driver.failures.get(timeout=60).disk_full
+        assert not driver.failures.get(timeout=60).shortage
         driver.store.save_vote(SaveVote(1, 5, 5))
     assert recovered_log(tmp_path) == (make_batch(1, 2, 2),)
 
