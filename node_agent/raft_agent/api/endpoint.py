@@ -74,8 +74,7 @@ class Endpoint:
         protocol = make()
         loop = asyncio.get_running_loop()
         opening = _Opening(self._channel(), protocol, self._check, loop)
-        transport, _ = await loop.create_connection(lambda: opening, self.host, self.port)
-        platform.notice_dead_peer(transport.get_extra_info("socket"), _SILENCE_S)
+        await loop.create_connection(lambda: opening, self.host, self.port)
         try:
             await opening.opened
         except asyncio.CancelledError:
@@ -114,6 +113,10 @@ class _Opening(Layer):
         found = self._check_certificate(der)
         self.opened.set_result(None)
         return found
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        platform.notice_dead_peer(transport.get_extra_info("socket"), _SILENCE_S)
+        super().connection_made(transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
