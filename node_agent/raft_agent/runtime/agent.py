@@ -165,6 +165,8 @@ class Agent:
         self._views.ebpf = self._kernel.status
         self._views.disputed_index = lambda: self.machine.disputed_index
         self._build_services(config, address)
+        self._build_keepers(config)
+        self._build_entrances(config)
 
     def _build_services(self, config: Config, address: str) -> None:
         """What stands between the core and those who ask something of it."""
@@ -214,6 +216,10 @@ class Agent:
             is_certified=self._certificates is not None,
             tell=self._event,
         )
+
+    def _build_keepers(self, config: Config) -> None:
+        """What takes the state to the disk, has it from there, and compares it."""
+        loop, node = self._loop, self.node
         self._snapshotter = Snapshotter(
             node=node,
             machine=self.machine,
@@ -245,12 +251,15 @@ class Agent:
             node, Path(config.server.data_dir), loop, tell=self._event, end=self._start_anew
         )
         self.front.rebuild_with(rebuilder.rebuild)
+
+    def _build_entrances(self, config: Config) -> None:
+        """Where others ask."""
         self._api = ApiServer(
             self.front, socket_path=Path(config.ipc_socket), group=config.server.ipc_group
         )
-        self._loop_lag = LoopLag(loop)
+        self._loop_lag = LoopLag(self._loop)
         self.front.readings = Readings(
-            node=node,
+            node=self.node,
             machine=self.machine,
             store=self._store,
             transport=self._transport,
