@@ -9,6 +9,7 @@ its guest on.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import random
 import socket
@@ -82,8 +83,10 @@ class Drive:
     def close(self) -> None:
         # Unlike close() this wakes up the thread that waits there.
         self._listener.shutdown(socket.SHUT_RDWR)
-        if self._machine is not None:
-            self._machine.shutdown(socket.SHUT_RDWR)
+        if (machine := self._machine) is not None:
+            # Whose connection may have ended just now.
+            with contextlib.suppress(OSError):
+                machine.shutdown(socket.SHUT_RDWR)
         self._thread.join()
         self._listener.close()
 

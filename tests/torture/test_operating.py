@@ -119,7 +119,16 @@ def product_note(**state: object) -> str:
     """What an agent of this state says."""
     usual = {"failed": "", "was_removed": False, "diverged_index": 0, "installing": False}
     node = SimpleNamespace(
-        state=SimpleNamespace(**{**usual, "vote_floor": (0, 0), **state}), role=Role.FRESH
+        state=SimpleNamespace(
+            **{
+                **usual,
+                "vote_floor": (0, 0),
+                "member_id": 1,
+                "has_quorum": lambda _: False,
+                **state,
+            }
+        ),
+        role=Role.FRESH,
     )
     connected = SimpleNamespace(name="node-02", connected=state.get("connected", True))
     views = SimpleNamespace(

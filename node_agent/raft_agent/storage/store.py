@@ -292,7 +292,7 @@ class Store:
         Blocks until that is on disk; raises OSError. May be called in any thread: whoever asks for
         an older one meanwhile takes none back."""
         with self._promising:
-            if version > self._promised:
+            if version >= self._promised:
                 save_promise(self._lock.data_dir, version)
                 self._promised = version
 

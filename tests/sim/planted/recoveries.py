@@ -42,7 +42,7 @@ FAULTS = (
             ),
             Edit(
                 _RECOVERY,
-                "elif quorum.has_quorum(configuration, {*able, state.member_id}):",
+                "elif quorum.has_quorum(configuration, _electing(state, logs)):",
                 "elif False:",
             ),
         ),
