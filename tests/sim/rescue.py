@@ -111,9 +111,12 @@ class RescuedCluster(Cluster):
             if process not in self._survivors:
                 self._dead.add(process.index)
                 self.faults.crash(process, kill=False)
-        if self._random.random() < 0.5:
-            # A power failure takes the rest along, which comes back.
-            for process in self._survivors:
+        # A power failure takes the rest along, which comes back.
+        power_fails = self._random.random() < 0.5
+        for process in self._survivors:
+            # Bits that have turned in memory would be the truth where nobody is left to compare
+            # with: who goes on from one of few starts it anew first (operations.md).
+            if power_fails or process.audits.flips:
                 self.faults.crash(process, kill=False)
         self.faults.start = self._start_living  # type: ignore[method-assign]
         self._pass(1_600_000)
