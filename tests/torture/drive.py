@@ -58,6 +58,11 @@ class Drive:
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
 
+    @property
+    def has_unflushed(self) -> bool:
+        """Whether something would be lost now."""
+        return bool(self._unflushed)
+
     def fail_power(self) -> None:
         """It does nothing any more until `power_returns`."""
         self._power_failed.set()

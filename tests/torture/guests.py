@@ -5,6 +5,7 @@ from __future__ import annotations
 import compileall
 import random
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -26,6 +27,8 @@ _DISK_BYTES = 192 << 20
 _MEMORY_MB = 512
 # As disks that turn need for it.
 _FLUSH_S = 0.02
+_UNFLUSHED_SOON_S = 5.0
+_LOOK_S = 0.0005
 _SOURCE = "source"
 # An emulated processor is some ten times slower than the one that it runs on.
 _TIMING = (
@@ -95,6 +98,14 @@ class Guests:
     def switch_all_on(self) -> None:
         for guest in self.all:
             self.switch_on(guest)
+
+    def wait_for_unflushed(self) -> None:
+        """Until some disk has something to lose, or has had nothing for seconds."""
+        deadline = time.monotonic() + _UNFLUSHED_SOON_S
+        while not any(guest.drive.has_unflushed for guest in self.all):
+            if time.monotonic() > deadline:
+                return
+            time.sleep(_LOOK_S)
 
     def fail_power(self, chance: random.Random) -> list[int]:
         """At once, at all of them; how many sectors each disk lost."""

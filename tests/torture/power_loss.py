@@ -61,6 +61,8 @@ def lose_power(
             for number in range(1, rounds + 1):
                 _work(made, acknowledged, chance.randint(*_WRITES))
                 time.sleep(chance.uniform(0, _LATER_S))
+                # Most of the time nothing would be lost.
+                made.wait_for_unflushed()
                 lost = made.fail_power(chance)
                 verdict.lost.append(sum(lost))
                 _come_up(made, acknowledged, verdict)
