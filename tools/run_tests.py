@@ -4,8 +4,7 @@ The simulator needs a core for minutes and no clock, so it runs beside the lint,
 the short fuzzing; the integration tests have the machine to themselves.
 
 With `--long`, `make test-e2e`: what takes minutes. Whole systems mostly wait, for boots, for
-programs that start and for pods, so they run beside each other and beside the agents that are
-tested by themselves.
+programs that start and for pods, so they run beside the agents that are tested by themselves.
 
 Other arguments go to every pytest.
 """
@@ -24,13 +23,11 @@ from xml.etree import ElementTree
 
 ROOT = Path(__file__).resolve().parent.parent
 LONG = "--long"
-_KUBE = ("tests/e2e/kube",)
-_MACHINES = ("tests/e2e/deploy", "tests/kernel")
+_SYSTEMS = ("tests/e2e/deploy", "tests/e2e/kube")
 # (name, what it runs); those but the last run behind it.
 _LONG_LANES = (
-    ("kube", _KUBE),
-    ("machines", _MACHINES),
-    ("agents", ("tests", *(f"--ignore={path}" for path in (*_KUBE, *_MACHINES)))),
+    ("systems", _SYSTEMS),
+    ("agents", ("tests", *(f"--ignore={path}" for path in _SYSTEMS))),
 )
 
 
