@@ -31,9 +31,9 @@ _STOP_PATIENCE_S = 10.0
 # be joined by somebody.
 _JOIN_PATIENCE_S = 3.0
 _POLL_S = 0.05
+_ELSEWHERE = "Give a --dir that you may write to and where there is room"
 # Below the ports that Linux hands out to connections (32768 and up), so that no connection sits on
 # a node's port while the node is down.
-_ELSEWHERE = "Give a --dir that you may write to and where there is room"
 _FIRST_PORT = 10_000
 _PORTS = 20_000
 _ISOLATED_PORT = 5555

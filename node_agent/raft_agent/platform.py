@@ -41,7 +41,7 @@ _MACOS_LOCAL_PEERCRED = 1
 _MACOS_LOCAL_PEERPID = 2
 
 
-# An idle connection is asked for life after so long, and again at this interval.
+# On an idle connection the first keepalive probe is sent after so long, others at this interval.
 _KEEPALIVE_IDLE_S = 10
 _KEEPALIVE_INTERVAL_S = 5
 
@@ -216,8 +216,8 @@ def _groups_of_user(sock: socket.socket) -> frozenset[int]:
 def notice_dead_peer(sock: Any, silence_s: float) -> None:
     """Have the kernel end a TCP connection whose other end is gone without a word (tcp(7)): when
     what was sent stays unacknowledged for `silence_s` (Linux only), or when nothing is sent and
-    questions for life stay unanswered, for the longer of that and about 20 s. Nothing waits to be
-    sent together with more (TCP_NODELAY). `sock` is a socket or what an event loop shows of one.
+    keepalive probes stay unanswered for the longer of that and 15 s. Nothing waits to be sent
+    together with more (TCP_NODELAY). `sock` is a socket or what an event loop shows of one.
     """
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

@@ -30,15 +30,17 @@ def problems(world: World, records: Sequence[Record]) -> list[str]:
     deadline = time.monotonic() + _EQUAL_S
     while True:
         found = {node.name: read(node.agent) for node in world.nodes if node.in_use}
-        told = _problems(found, wanted)
+        told = differences(found, wanted)
         if not told or time.monotonic() > deadline:
             return told
         time.sleep(_LOOK_S)
 
 
-def _problems(
+def differences(
     found: dict[str, tuple[int, Contents] | None], wanted: dict[str, tuple[str, int, int]] | None
 ) -> list[str]:
+    """`found`: of each member its revision and its keys, None when it does not say; `wanted`: of
+    each key its value, revision and version as clients read it last, None when they did not."""
     revisions = {name: None if read is None else read[0] for name, read in found.items()}
     if None in revisions.values() or len(set(revisions.values())) > 1:
         return [f"the members' stores do not come to one revision: {revisions}"]

@@ -7,7 +7,7 @@ lines of the clients and those of the nemesis can be put into one order.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -91,7 +91,7 @@ class Acknowledged:
         ]
 
     def first_after(self, moment_ns: int) -> int | None:
-        return min((t for t in reversed(self.times_ns) if t > moment_ns), default=None)
+        return min((time_ns for time_ns in self.times_ns if time_ns > moment_ns), default=None)
 
 
 def is_write(record: Record) -> bool:
@@ -99,8 +99,14 @@ def is_write(record: Record) -> bool:
     return record.outcome == "ok" and record.index > 0 and record.kind not in (*WATCHES, "end")
 
 
+def acknowledged_ns(records: Sequence[Record]) -> list[int]:
+    """When each write was acknowledged, in order."""
+    return sorted(record.returned_ns for record in records if is_write(record))
+
+
 def read_records(path: Path) -> list[Record]:
-    return list(_read(path, msgspec.json.Decoder(Record)))
+    """Nothing where clients never began."""
+    return list(_read(path, msgspec.json.Decoder(Record))) if path.exists() else []
 
 
 def read_deeds(path: Path) -> list[Deed]:

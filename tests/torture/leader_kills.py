@@ -22,7 +22,7 @@ from tests.e2e.agents import wait_for
 from tests.torture import checks
 from tests.torture.alarms import alarms
 from tests.torture.ending import end_in_order
-from tests.torture.history import Record, is_write, now_ns, read_records
+from tests.torture.history import Record, acknowledged_ns, now_ns, read_records
 from tests.torture.world import Node, Options, World, clients, end_clients, missing, world
 
 _CALM_S = 0.3
@@ -71,11 +71,6 @@ def kill_leaders(directory: Path, options: Options, kills: int) -> list[int]:
     return moments
 
 
-def acknowledged_ns(records: Sequence[Record]) -> list[int]:
-    """When a write was acknowledged."""
-    return sorted(record.returned_ns for record in records if is_write(record))
-
-
 def gap_ms(acks: list[int], moment: int) -> float:
     """Of the time from just before the kill on."""
     first = max(bisect.bisect_left(acks, moment) - 1, 0)
@@ -84,11 +79,6 @@ def gap_ms(acks: list[int], moment: int) -> float:
     # Up to the first second in which acknowledgements come closely again.
     gaps = [(b - a) / 1e6 for a, b in itertools.pairwise(window[:500])]
     return max(gaps, default=_LOOK_S * 1000)
-
-
-def _records(directory: Path) -> list[Record]:
-    history = directory / "history.jsonl"
-    return read_records(history) if history.exists() else []
 
 
 def _complaints(directory: Path, records: Sequence[Record]) -> list[str]:
@@ -116,7 +106,7 @@ def main() -> int:
         moments = kill_leaders(directory, options, arguments.kills)
     except AssertionError as error:
         complaints.append(str(error))
-    records = _records(directory)
+    records = read_records(directory / "history.jsonl")
     complaints += _complaints(directory, records)
     acks = acknowledged_ns(records)
     gaps = sorted(gap_ms(acks, moment) for moment in moments)

@@ -18,7 +18,7 @@ from tests.torture.history import (
     Deed,
     Record,
     Writer,
-    is_write,
+    acknowledged_ns,
     now_ns,
     read_deeds,
     read_records,
@@ -75,11 +75,8 @@ def torture(
     strange = alarms(directory)
     if strange:
         verdict.complaints[LOGS] = strange
-    history = directory / "history.jsonl"
     _judge(
-        verdict,
-        read_records(history) if history.exists() else [],
-        read_deeds(directory / "nemesis.jsonl"),
+        verdict, read_records(directory / "history.jsonl"), read_deeds(directory / "nemesis.jsonl")
     )
     return verdict
 
@@ -121,6 +118,6 @@ def _judge(verdict: Verdict, records: list[Record], deeds: list[Deed]) -> None:
     verdict.operations = len(asked)
     verdict.outcomes = Counter(record.outcome for record in asked)
     verdict.strikes = Counter(deed.kind for deed in deeds)
-    acks = sorted(record.returned_ns for record in records if is_write(record))
+    acks = acknowledged_ns(records)
     gaps = [(b - a) / 1e6 for a, b in itertools.pairwise(acks)]
     verdict.unavailable_ms = max(gaps, default=0.0)

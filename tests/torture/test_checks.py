@@ -10,6 +10,7 @@ import pytest
 
 from tests.torture.alarms import alarms
 from tests.torture.checks import growth, keys, leases, streams
+from tests.torture.contents import Contents, differences
 from tests.torture.history import Record
 from tests.torture.strikes.processes import ENOUGH_MEMORY, LITTLE_MEMORY
 
@@ -355,6 +356,38 @@ def test_a_late_write_with_an_old_token_of_which_only_watches_know_is_found() ->
     for tokens, right in (("12", True), ("21", False)):
         events = [(r, "f/l", token, False) for r, token in enumerate(tokens, 1)]
         assert (leases.check_locks(watch(Book(), "w", *events).records) == []) is right
+
+
+KEYS = {"k": (b"v", 7, 2), "e/1": (b"x", 8, 1)}
+
+
+@pytest.mark.parametrize(
+    ("others", "wanted", "right"),
+    [
+        ((9, KEYS), {"k": ("v", 7, 2)}, True),
+        ((9, KEYS), None, True),
+        (None, None, False),
+        ((8, KEYS), None, False),
+        ((9, {"k": (b"w", 7, 2)}), None, False),
+        ((9, {}), None, False),
+        ((9, KEYS), {"k": ("v", 7, 3)}, False),
+        ((9, KEYS), {}, False),
+    ],
+    ids=[
+        "the same, but for a lease's key",
+        "clients read nothing",
+        "one says nothing",
+        "one is behind",
+        "another value",
+        "a key is gone",
+        "another version than clients read",
+        "a key that clients did not find",
+    ],
+)
+def test_all_members_hold_what_clients_read_last(
+    others: tuple[int, Contents] | None, wanted: dict[str, tuple[str, int, int]] | None, right: bool
+) -> None:
+    assert (differences({"node-01": (9, KEYS), "node-02": others}, wanted) == []) is right
 
 
 @pytest.mark.parametrize(

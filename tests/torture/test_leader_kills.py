@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.torture import checks, leader_kills
-from tests.torture.history import Outcome, Record
-from tests.torture.leader_kills import acknowledged_ns, gap_ms
+from tests.torture.history import Outcome, Record, acknowledged_ns
+from tests.torture.leader_kills import gap_ms
 
 MS = 1_000_000
 
@@ -53,7 +53,7 @@ class Run:
         monkeypatch.setattr(leader_kills, "end_in_order", lambda: None)
         monkeypatch.setattr(leader_kills, "alarms", lambda _: self.alarms)
         monkeypatch.setattr(leader_kills, "kill_leaders", lambda *_: self._kill_leaders())
-        monkeypatch.setattr(leader_kills, "_records", lambda _: self.records)
+        monkeypatch.setattr(leader_kills, "read_records", lambda _: self.records)
 
     def _kill_leaders(self) -> list[int]:
         assert not self.problem, self.problem

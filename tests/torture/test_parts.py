@@ -95,14 +95,20 @@ def test_what_was_not_synced_is_lost_in_some_power_failure(disk: LossyDisk) -> N
     assert lost
 
 
+def _cut(disk: LossyDisk) -> Path:
+    """A file of 3,000 bytes that are on the medium, cut to 100, which is not."""
+    place = disk.path / "cut"
+    _write(place, b"a" * 3000, sync=True)
+    _sync(disk.path)
+    os.truncate(place, 100)
+    return place
+
+
 @needs_fuse
 def test_a_file_that_was_cut_is_whole_or_cut_after_a_power_failure(disk: LossyDisk) -> None:
-    place = disk.path / "cut"
     seen = set()
     for seed in range(20):
-        _write(place, b"a" * 3000, sync=True)
-        _sync(disk.path)
-        os.truncate(place, 100)
+        place = _cut(disk)
         disk.command(f"lose {seed}")
         seen.add(place.read_bytes())
     assert seen == {b"a" * 3000, b"a" * 100}
@@ -110,12 +116,9 @@ def test_a_file_that_was_cut_is_whole_or_cut_after_a_power_failure(disk: LossyDi
 
 @needs_fuse
 def test_what_was_written_behind_a_cut_is_there_only_with_the_cut(disk: LossyDisk) -> None:
-    place = disk.path / "cut"
     seen = set()
     for seed in range(40):
-        _write(place, b"a" * 3000, sync=True)
-        _sync(disk.path)
-        os.truncate(place, 100)
+        place = _cut(disk)
         with place.open("ab") as file:
             file.write(b"b" * 1200)
         disk.command(f"lose {seed}")

@@ -14,11 +14,17 @@ _BUFFERS_PER_CALL = 1024  # IOV_MAX, see pwritev(2)
 _ZEROS = bytes(1 << 20)
 
 
+_DISK_FULL = "the disk is full"
+_NO_MORE_FILES = "no more files can be opened"
 _SHORTAGES = {
-    errno.ENOSPC: "the disk is full",
-    errno.EDQUOT: "the disk is full",
-    errno.EMFILE: "no more files can be opened",
-    errno.ENFILE: "no more files can be opened",
+    errno.ENOSPC: _DISK_FULL,
+    errno.EDQUOT: _DISK_FULL,
+    errno.EMFILE: _NO_MORE_FILES,
+    errno.ENFILE: _NO_MORE_FILES,
+}
+_REMEDIES = {
+    _DISK_FULL: "Make room on this file system",
+    _NO_MORE_FILES: "Let the agent open more files: LimitNOFILE= in its unit, or ulimit -n",
 }
 
 
@@ -31,9 +37,9 @@ def shortage(error: BaseException | None) -> str:
     return ""
 
 
-def is_disk_full(error: BaseException) -> bool:
-    """Whether `error` says that there is no room, for anybody or for this user."""
-    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+def remedy(error: BaseException, otherwise: str) -> str:
+    """What people can do about what there is too little of, or `otherwise`."""
+    return _REMEDIES.get(shortage(error), otherwise)
 
 
 @contextlib.contextmanager

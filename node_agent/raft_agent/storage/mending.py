@@ -101,9 +101,9 @@ def request_offline(data_dir: Path, *, force: bool = False) -> None:
     except StorageError:
         raise InUseError(data_dir, _member_name(data_dir)) from None
     try:
+        found = _survey(data_dir)
         if not force:
-            check_refillable(data_dir)
-        _survey(data_dir)
+            _check_refillable(data_dir, found.names, found.damage)
         request_mending(data_dir)
     except StorageError as error:
         if not force and _is_only_voter(data_dir):
@@ -117,13 +117,12 @@ def check_refillable(data_dir: Path) -> None:
     """Raises OnlyVoterError when the log is damaged and this member the only voter, by the newest
     configuration that can still be read, in front of the damage or behind it. Blocks; raises
     OSError and StorageError."""
-    directory = data_dir / LOG_NAME
-    names = _segment_names(directory)
-    damage = _first_damage(names, ((directory / name).read_bytes() for name in names))
-    if damage is None:
-        return
-    if _is_only_voter(data_dir):
-        path = directory / names[damage.place]
+    _check_refillable(data_dir, *_look_for_damage(data_dir))
+
+
+def _check_refillable(data_dir: Path, names: list[str], damage: _Damage | None) -> None:
+    if damage is not None and _is_only_voter(data_dir):
+        path = data_dir / LOG_NAME / names[damage.place]
         raise OnlyVoterError(f"{path}, byte {damage.offset}: {damage.reason}")
 
 
@@ -181,9 +180,7 @@ def _survey(data_dir: Path) -> _Findings:
     """What mending has to do. Raises StorageError when what would be left is no beginning:
     neither a log from index 1 on nor a snapshot from which it goes on."""
     directory = data_dir / LOG_NAME
-    names = _segment_names(directory)
-    # One after the other: all of a log may be more than there is memory.
-    damage = _first_damage(names, ((directory / name).read_bytes() for name in names))
+    names, damage = _look_for_damage(data_dir)
     kept = names
     if damage is not None:
         kept = names[: damage.place + (damage.offset > SEGMENT_HEADER_SIZE)]
@@ -231,6 +228,14 @@ def _mend_log(data_dir: Path, known_end: tuple[int, int]) -> list[str]:
         f"stand for election and votes as if its log ended at term {floor[0]}, index {floor[1]}, "
         "until a leader has filled it again"
     ]
+
+
+def _look_for_damage(data_dir: Path) -> tuple[list[str], _Damage | None]:
+    """The names of all segments, and where the log stops being intact."""
+    directory = data_dir / LOG_NAME
+    names = _segment_names(directory)
+    # One after the other: all of a log may be more than there is memory.
+    return names, _first_damage(names, ((directory / name).read_bytes() for name in names))
 
 
 def _segment_names(directory: Path) -> list[str]:

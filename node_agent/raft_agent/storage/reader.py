@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from raft_agent.consensus import batch as batches
 from raft_agent.consensus.batch import Batch, BatchError
 from raft_agent.storage.errors import REBUILD, StorageError
-from raft_agent.storage.files import read_exactly
+from raft_agent.storage.files import read_exactly, remedy
 from raft_agent.storage.format import SYNC_MARKER_SIZE, skip_marker
 from raft_agent.storage.index import LogIndex, Place
 from raft_agent.storage.scan import MARK_SPACING_BYTES
@@ -83,7 +83,7 @@ def _batches_at(place: Place, from_index: int, budget_bytes: int) -> Iterator[Ba
         raise StorageError(f"damaged: {error}", place.path, offset, REBUILD) from None
     except OSError as error:
         what = f"can't be read: {error.strerror}"
-        raise StorageError(what, place.path, offset, "Check the disk") from error
+        raise StorageError(what, place.path, offset, remedy(error, "Check the disk")) from error
 
 
 def find_boundary(index: LogIndex, wanted: int) -> tuple[Place, int]:

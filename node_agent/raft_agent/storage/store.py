@@ -33,7 +33,7 @@ from raft_agent.storage.datadir import (
     save_word,
 )
 from raft_agent.storage.errors import StorageError
-from raft_agent.storage.files import is_disk_full, replace_file, sync_directory
+from raft_agent.storage.files import remedy, replace_file, sync_directory
 from raft_agent.storage.format import encode_vote
 from raft_agent.storage.log import Log
 from raft_agent.storage.mending import mend
@@ -127,11 +127,7 @@ class Store:
                 lock.release()
             if not isinstance(error, OSError):
                 raise
-            advice = (
-                "Make room on this file system"
-                if is_disk_full(error)
-                else "Check that the agent's user may write there, and the disk"
-            )
+            advice = remedy(error, "Check that the agent's user may write there, and the disk")
             path = error.filename if isinstance(error.filename, str) else str(data_dir)
             raise StorageError(error.strerror or str(error), path, advice=advice) from error
 

@@ -142,33 +142,27 @@ class LateConnector(ScriptedConnector):
         return self.links[-1]
 
 
+async def close_while_it_connects_anew(connector: LateConnector) -> None:
+    watch = watching(connector)
+    assert await anext(watch) == event("a", 1)
+    following = asyncio.create_task(anext(watch, None))
+    await connector.connecting.wait()
+    await watch.close()
+    connector.may_come.set()
+    assert await following is None
+
+
 def test_a_watch_that_is_closed_while_it_connects_anew_leaves_no_connection() -> None:
     async def main() -> None:
         connector = LateConnector([event("a", 1)], [event("b", 2)])
-        watch = watching(connector)
-        assert await anext(watch) == event("a", 1)
-        following = asyncio.create_task(anext(watch, None))
-        await connector.connecting.wait()
-        await watch.close()
-        connector.may_come.set()
-        assert await following is None
+        await close_while_it_connects_anew(connector)
         assert [link.closed for link in connector.links] == [True, True]
 
     run(main())
 
 
 def test_a_watch_that_is_closed_while_nobody_answers_ends() -> None:
-    async def main() -> None:
-        connector = LateConnector([event("a", 1)])
-        watch = watching(connector)
-        assert await anext(watch) == event("a", 1)
-        following = asyncio.create_task(anext(watch, None))
-        await connector.connecting.wait()
-        await watch.close()
-        connector.may_come.set()
-        assert await following is None
-
-    run(main())
+    run(close_while_it_connects_anew(LateConnector([event("a", 1)])))
 
 
 def test_a_watch_that_was_closed_does_not_begin() -> None:

@@ -166,14 +166,21 @@ def test_the_end_of_the_agent_ends_the_streams_and_the_subscription() -> None:
     run(test)
 
 
+@asynccontextmanager
+async def waiting_for_the_leader() -> AsyncIterator[tuple[Feed, asyncio.Task[Reader]]]:
+    """Somebody has come to a follower, and the leader is asked."""
+    source = FakeSource()
+    source.leads = False
+    async with started(source) as feed:
+        opening = asyncio.create_task(feed.open())
+        while not source.forwarded:
+            await asyncio.sleep(0)
+        yield feed, opening
+
+
 def test_the_end_of_the_agent_ends_the_stream_of_who_waits_for_the_leader() -> None:
     async def test() -> None:
-        source = FakeSource()
-        source.leads = False
-        async with started(source) as feed:
-            opening = asyncio.create_task(feed.open())
-            while not source.forwarded:
-                await asyncio.sleep(0)
+        async with waiting_for_the_leader() as (feed, opening):
             assert feed.reader_count == 1
         assert (await opening).messages.get_nowait() is None
         assert feed.reader_count == 0
@@ -183,12 +190,7 @@ def test_the_end_of_the_agent_ends_the_stream_of_who_waits_for_the_leader() -> N
 
 def test_who_leaves_while_the_leader_is_asked_gives_the_place_back() -> None:
     async def test() -> None:
-        source = FakeSource()
-        source.leads = False
-        async with started(source) as feed:
-            opening = asyncio.create_task(feed.open())
-            while not source.forwarded:
-                await asyncio.sleep(0)
+        async with waiting_for_the_leader() as (feed, opening):
             opening.cancel()
             await asyncio.wait([opening])
             assert feed.reader_count == 0

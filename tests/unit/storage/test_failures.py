@@ -355,7 +355,7 @@ def test_a_snapshot_that_does_not_fit_is_given_up_and_the_log_goes_on(small_disk
         with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)) as caught:  # noqa: PT012
             while True:
                 file.write_blocks(bytes(100_000))
-        assert files.is_disk_full(caught.value)
+        assert files.shortage(caught.value) == "the disk is full"
         assert driver.store.snapshots.newest == first
         assert len(list((data_dir / "snapshots").iterdir())) == 1
         assert driver.store.has_room()

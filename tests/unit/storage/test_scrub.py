@@ -95,6 +95,7 @@ def test_what_can_not_be_opened_for_want_of_descriptors_is_no_damage(
         with ThreadPoolExecutor(1) as pool, pytest.raises(StorageError) as caught:
             pool.submit(driver.store.read, 1, 1).result()
         assert shortage(caught.value) == "no more files can be opened"
+        assert "LimitNOFILE" in caught.value.advice
         monkeypatch.undo()
         flip(tmp_path / "log" / names(tmp_path / "log")[1], SEGMENT_HEADER_SIZE + 5_000)
         told.next()
